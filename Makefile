@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0
+# `make help` lists what can be made. V=1 shows every command.
+
+KDIR  ?= /lib/modules/$(shell uname -r)/build
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/socklnd
+run   := scripts/in-toolchain
+
+release = $(shell cat '$(KDIR)/include/config/kernel.release' 2>/dev/null)
+# Where a module is built: out of the source tree, so that several kernels don't collide.
+OUT   ?= $(CURDIR)/build/$(or $(release),module)
+GOALS ?= modules
+
+.PHONY: module
+module: ## build the module for the kernel in KDIR (default: the running one)
+	@variables=$$(scripts/check-kdir '$(KDIR)') && mkdir -p '$(OUT)' && \
+	eval "$(MAKE) -C '$(KDIR)' M='$(CURDIR)' MO='$(abspath $(OUT))' $$variables $(GOALS)"
+
+.PHONY: modules_install
+modules_install: ## install that module (root; INSTALL_MOD_PATH names another root)
+	@$(MAKE) --no-print-directory module GOALS=modules_install
+
+# A module for one of our kernels: the same as above, with that kernel's tools.
+define for-kernel
+	@scripts/setup $(1)
+	@$(run) $(MAKE) --no-print-directory module KDIR='$(cache)/$(1)/build' OUT='$(CURDIR)/build/$(1)'
+endef
+
+.PHONY: stock debug um-module host
+stock: ## build/stock/ksocklnd.ko, for Debian's own kernel
+	$(call for-kernel,stock)
+debug: ## build/debug/ksocklnd.ko, for the tests' kernel
+	$(call for-kernel,debug)
+um-module: ## build/um/ksocklnd.ko, for User Mode Linux
+	$(call for-kernel,um)
+host: ## build/host/*: the programs that run beside the kernel, linked statically
+	@scripts/setup toolchain
+	@scripts/build-host
+
+.PHONY: demo test kunit bench shell
+demo: stock debug host ## show the module at work in a virtual machine
+test: stock debug host ## run every test (ARGS=... goes to tests/run)
+kunit: debug host ## run the module's own unit tests
+bench: stock um-module host ## measure against bare kernel TCP
+shell: stock debug host ## a shell in a virtual machine with the module
+demo test kunit bench shell:
+	@$(run) tests/run $@ $(ARGS)
+
+.PHONY: check
+check: ## formatting, clippy, documentation, shellcheck; every warning is an error
+	@scripts/setup stock
+	@scripts/check
+
+.PHONY: clean distclean help
+clean: ## remove what was built here
+	@rm -rf build
+distclean: clean ## and the kernels and tools in the cache
+	@scripts/setup remove
+help: ## this list
+	@sed -n 's/^\([a-z_-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do \
+		printf '  %-16s %s\n' "$$name" "$$what"; done

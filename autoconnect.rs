@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Autoconnect daemons: the threads that run handshakes.
+//!
+//! A few daemons serve the handshakes of all interfaces, those of this node and those of others.
+//! None of them ever waits for the network: a handshake is posted here when its socket has news,
+//! so a peer that is slow, silent or dead costs memory until its deadline, but no thread.
+//!
+//! Shared by [`Arc`] between [`crate::Lnd`] and the threads; protected by the mailbox's lock.
+
+use crate::{
+    conn::Handshake,
+    lib_linux::thread::KThread,
+    mailbox::{
+        Mail,
+        Mailbox, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::Arc, //
+};
+
+/// Which list of a handshake is that of the daemons.
+pub(crate) const HANDSHAKE_LIST: u64 = 5;
+
+/// The daemons' queue.
+#[pin_data]
+pub(crate) struct Autoconnect {
+    #[pin]
+    mailbox: Mailbox<Handshake, HANDSHAKE_LIST>,
+}
+
+impl Autoconnect {
+    /// A queue without daemons. May sleep.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                mailbox <- Mailbox::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Starts the `index`-th daemon. Dropping the thread joins it: call [`Autoconnect::stop`]
+    /// before. May sleep.
+    pub(crate) fn start(self: &Arc<Self>, index: u32) -> Result<KThread> {
+        let name = CString::try_from_fmt(fmt!("socklnd_cd{index:02}"))?;
+        KThread::spawn(&name, None, self.clone(), Self::run)
+    }
+
+    /// Lets the daemons end. Any context.
+    pub(crate) fn stop(&self) {
+        self.mailbox.stop();
+    }
+
+    /// Queues a handshake that can go on. Any context.
+    pub(crate) fn post(&self, handshake: Arc<Handshake>) {
+        self.mailbox.post(handshake);
+    }
+
+    fn run(this: Arc<Self>) {
+        loop {
+            match this.mailbox.take(None) {
+                Mail::Object(handshake) => handshake.progress(),
+                Mail::Tick => {}
+                Mail::Stop => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A run: its parameters, its two threads, its outcome.
+//!
+//! [`run`] owns both threads and waits for them. Each puts its result on its [`Desk`], which it
+//! shares with [`run`] and which has a lock of its own.
+
+use crate::{
+    client,
+    connection::{
+        Connection,
+        Counts,
+        Events, //
+    },
+    lib_linux::{
+        netns::Net,
+        page::{
+            PageRange,
+            Pages, //
+        },
+        socket::Socket,
+        thread::KThread, //
+    },
+    server, //
+};
+use core::net::{
+    IpAddr,
+    Ipv4Addr,
+    SocketAddr, //
+};
+use kernel::{
+    fmt,
+    new_condvar,
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        CondVar,
+        CondVarTimeoutResult,
+        Mutex, //
+    },
+    time::msecs_to_jiffies, //
+};
+
+/// Bytes of a message's header and of an answer: as many as in the driver's protocol.
+pub(crate) const HEADER_LEN: usize = 72;
+
+const MAX_SIZE: usize = 1 << 20;
+const MAX_IN_FLIGHT: usize = 256;
+/// Keeps all that is counted, in bytes, far from overflowing.
+const MAX_COUNT: usize = 1 << 32;
+
+/// A run that takes longer has hung.
+const LIMIT_MS: u32 = 120_000;
+
+/// What is to be moved, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Spec {
+    server: Ipv4Addr,
+    /// Bytes of payload of each message.
+    pub(crate) size: usize,
+    /// Messages.
+    pub(crate) count: usize,
+    /// Messages sent and not answered, at most.
+    pub(crate) in_flight: usize,
+    client_cpu: Option<u32>,
+    server_cpu: Option<u32>,
+}
+
+impl Spec {
+    /// Reads `ADDRESS SIZE COUNT IN_FLIGHT [CPU CPU]`.
+    pub(crate) fn parse(line: &str) -> Result<Self> {
+        fn number<T: core::str::FromStr>(word: Option<&str>) -> Result<T> {
+            word.and_then(|word| word.parse().ok()).ok_or(EINVAL)
+        }
+        let mut words = line.split_ascii_whitespace();
+        let mut spec = Self {
+            server: number(words.next())?,
+            size: number(words.next())?,
+            count: number(words.next())?,
+            in_flight: number(words.next())?,
+            client_cpu: None,
+            server_cpu: None,
+        };
+        if let Some(word) = words.next() {
+            spec.client_cpu = Some(number(Some(word))?);
+            spec.server_cpu = Some(number(words.next())?);
+        }
+        let valid = spec.size <= MAX_SIZE
+            && (1..=MAX_COUNT).contains(&spec.count)
+            && (1..=MAX_IN_FLIGHT).contains(&spec.in_flight)
+            && words.next().is_none();
+        valid.then_some(spec).ok_or(EINVAL)
+    }
+
+    /// Bytes of a message with its header.
+    pub(crate) fn message_len(&self) -> usize {
+        HEADER_LEN + self.size
+    }
+}
+
+/// Memory for the payload of as many messages as can be under way. May sleep.
+pub(crate) fn bodies(spec: &Spec) -> Result<KVec<PageRange>> {
+    let mut bodies = KVec::with_capacity(spec.in_flight, GFP_KERNEL)?;
+    for _ in 0..spec.in_flight {
+        let pages = Arc::new(Pages::alloc(spec.size)?, GFP_KERNEL)?;
+        bodies.push(PageRange::new(pages, 0, spec.size)?, GFP_KERNEL)?;
+    }
+    Ok(bodies)
+}
+
+/// What came of a run.
+pub(crate) struct Outcome {
+    spec: Spec,
+    client: End,
+    server: End,
+}
+
+/// What came of one end.
+#[derive(Clone, Copy)]
+struct End {
+    elapsed_ns: u64,
+    counts: Counts,
+    sndbuf: usize,
+    rcvbuf: usize,
+}
+
+impl Outcome {
+    /// Writes the figures as one line of JSON.
+    pub(crate) fn write_json(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spec = &self.spec;
+        let bytes = spec.size * spec.count;
+        write!(
+            f,
+            "{{\"size\": {}, \"in_flight\": {}, \"messages\": {}, \"bytes\": {}, \"elapsed_ns\": {}",
+            spec.size, spec.in_flight, spec.count, bytes, self.client.elapsed_ns
+        )?;
+        for (name, end) in [("client", &self.client), ("server", &self.server)] {
+            let Counts {
+                sends,
+                recvs,
+                waits,
+            } = end.counts;
+            write!(
+                f,
+                ", \"{}\": {{\"sends\": {}, \"recvs\": {}, \"waits\": {}, \"sndbuf\": {}, \"rcvbuf\": {}}}",
+                name, sends, recvs, waits, end.sndbuf, end.rcvbuf
+            )?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+/// Where a thread puts its result.
+#[pin_data]
+struct Desk {
+    #[pin]
+    result: Mutex<Option<Result<End>>>,
+    #[pin]
+    done: CondVar,
+}
+
+impl Desk {
+    fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                result <- new_mutex!(None, "tcpbench_desk"),
+                done <- new_condvar!("tcpbench_done"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn put(&self, result: Result<End>) {
+        *self.result.lock() = Some(result);
+        self.done.notify_all();
+    }
+
+    /// Waits for the result. May sleep.
+    fn take(&self) -> Result<End> {
+        let mut left = msecs_to_jiffies(LIMIT_MS);
+        let mut result = self.result.lock();
+        loop {
+            if let Some(result) = result.take() {
+                return result;
+            }
+            left = match self.done.wait_interruptible_timeout(&mut result, left) {
+                CondVarTimeoutResult::Woken { jiffies } => jiffies,
+                CondVarTimeoutResult::Timeout => return Err(ETIMEDOUT),
+                CondVarTimeoutResult::Signal { .. } => return Err(EINTR),
+            }
+        }
+    }
+}
+
+/// What a thread starts with.
+struct Work {
+    conn: Connection,
+    spec: Spec,
+    desk: Arc<Desk>,
+}
+
+impl Work {
+    fn finish(self, result: Result<u64>) {
+        let (sndbuf, rcvbuf) = self.conn.buffers();
+        self.desk.put(result.map(|elapsed_ns| End {
+            elapsed_ns,
+            counts: self.conn.counts(),
+            sndbuf,
+            rcvbuf,
+        }));
+    }
+}
+
+/// Sets what the driver sets on its sockets, in the same way. With the driver's default tunables,
+/// TCP finds the sizes of the buffers by itself.
+fn set_up(socket: &Socket) -> Result {
+    socket.set_kernel_defaults();
+    socket.set_nodelay(true);
+    socket.set_buffers(0, 0);
+    socket.set_keepalive(30, 5, 5)
+}
+
+/// Connects a client in one namespace with a server in the other. May sleep.
+fn connect(client: &Net, server: &Net, addr: Ipv4Addr) -> Result<(Connection, Connection)> {
+    let listener = Socket::new_tcp(server, false)?;
+    listener.bind(&SocketAddr::new(IpAddr::V4(addr), 0))?;
+    listener.listen(1)?;
+    let addr = listener.local_addr()?;
+    let incoming = Events::new()?;
+    let listener = listener.hook(incoming.clone());
+
+    let socket = Socket::new_tcp(client, false)?;
+    set_up(&socket)?;
+    let events = Events::new()?;
+    let socket = socket.hook(events.clone());
+    socket.connect(&addr)?;
+    while !socket.is_established() {
+        events.wait()?;
+        events.take();
+        if let Some(e) = socket.take_error() {
+            return Err(e);
+        }
+    }
+    let client = Connection::new(socket, events);
+
+    let accepted = loop {
+        incoming.take();
+        match listener.accept()? {
+            Some(accepted) => break accepted,
+            None => incoming.wait()?,
+        }
+    };
+    set_up(&accepted)?;
+    let events = Events::new()?;
+    let server = Connection::new(accepted.hook(events.clone()), events);
+    Ok((client, server))
+}
+
+/// Does what `spec` says and waits for its end. May sleep.
+///
+/// # Errors
+///
+/// `ETIMEDOUT` if it hangs, `EINTR` if there is a signal; those of sockets and threads.
+pub(crate) fn run(client: &Net, server: &Net, spec: &Spec) -> Result<Outcome> {
+    let (client, server) = connect(client, server, spec.server)?;
+    let stops = [client.events().clone(), server.events().clone()];
+    let work = |conn| {
+        Desk::new().map(|desk| Work {
+            conn,
+            spec: *spec,
+            desk,
+        })
+    };
+    let (client, server) = (work(client)?, work(server)?);
+    let (at_client, at_server) = (client.desk.clone(), server.desk.clone());
+
+    let server = KThread::spawn(c"tcpbench_server", spec.server_cpu, server, |mut work| {
+        let result = server::run(&mut work.conn, &work.spec);
+        work.finish(result.map(|()| 0));
+    })?;
+    let client = KThread::spawn(c"tcpbench_client", spec.client_cpu, client, |mut work| {
+        let result = client::run(&mut work.conn, &work.spec);
+        work.finish(result);
+    });
+    let result = client.and_then(|client| {
+        let result = at_client.take();
+        // If all went well, they don't wait any more.
+        stops.iter().for_each(|events| events.stop());
+        drop(client);
+        result
+    });
+    stops.iter().for_each(|events| events.stop());
+    drop(server);
+    Ok(Outcome {
+        spec: *spec,
+        client: result?,
+        server: at_server.take()?,
+    })
+}

@@ -1,0 +1,557 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Connections: one TCP stream each between this node and a peer.
+//!
+//! A [`Conn`] is made when a handshake has succeeded, and admitted to its peer. Its life ends in
+//! three steps: [`Conn::bury`], under the peer's lock, takes it out of the peer's list, refuses
+//! further transmits and hands it to the reaper; [`Conn::terminate`], in the reaper's thread, takes
+//! the callbacks off the socket, ends all that was queued and closes the socket; the last
+//! [`Arc`] frees it, in the thread of whoever held it longest.
+//!
+//! Protection: what only the thread that does I/O touches is in [`Io`], behind a mutex that nobody
+//! but the scheduler and the reaper takes; it is the outermost lock of the hot path. The queue of
+//! transmits has a spinlock of its own, taken inside the peer's. The rest is atomic or constant.
+//! Callbacks of the socket touch [`Readiness`] and the scheduler's mailbox only.
+
+mod handshake;
+mod rx;
+
+use crate::{
+    lib_linux::{
+        iov::BvecBuf,
+        queue::Fifo,
+        socket::{
+            HookedSocket,
+            Socket,
+            SocketEvents, //
+        },
+        time, //
+    },
+    peer::Peer,
+    reaper::{
+        DEATHROW_LIST,
+        ENOMEM_LIST, //
+    },
+    sched::{
+        Assignment,
+        Readiness,
+        Sched,
+        SCHED_LIST, //
+    },
+    stats::{
+        Gauge,
+        LiveGuard,
+        Traffic, //
+    },
+    tunables,
+    tx::Tx,
+    wire::ConnType, //
+};
+use core::net::SocketAddr;
+use kernel::{
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        AtomicTracker,
+        ListLinks,
+        TryNewListArc, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        new_spinlock,
+        Arc,
+        ArcBorrow,
+        Mutex,
+        SpinLock, //
+    }, //
+};
+
+pub(crate) use handshake::{
+    Handshake,
+    Pending, //
+};
+
+/// Fragments handed to TCP in one call: a message of the largest size with its header, and then
+/// some small ones.
+const TX_FRAGS: usize = 320;
+
+/// Bytes that one turn of a connection may send, and receive, before others get theirs.
+const QUANTUM: usize = 1 << 20;
+
+/// One TCP stream to a peer.
+#[pin_data]
+pub(crate) struct Conn {
+    peer: Arc<Peer>,
+    sched: Assignment,
+    kind: ConnType,
+    local: SocketAddr,
+    remote: SocketAddr,
+    /// The peer's.
+    incarnation: u64,
+    born_ms: u64,
+    ready: Readiness,
+    #[pin]
+    io: Mutex<Io>,
+    #[pin]
+    txq: SpinLock<TxQueue>,
+    /// Bytes queued and not accepted by TCP.
+    queued: Atomic<u64>,
+    /// Bytes that TCP held when the scheduler last looked.
+    wmem: Atomic<u64>,
+    traffic: Traffic,
+    /// INVARIANT: Only ever used for the mailbox of `sched`.
+    #[pin]
+    sched_links: ListLinks<SCHED_LIST>,
+    #[pin]
+    sched_tracker: AtomicTracker<SCHED_LIST>,
+    /// INVARIANT: Only ever used for the reaper's deathrow.
+    #[pin]
+    deathrow_links: ListLinks<DEATHROW_LIST>,
+    #[pin]
+    deathrow_tracker: AtomicTracker<DEATHROW_LIST>,
+    /// INVARIANT: Only ever used for the reaper's ENOMEM list.
+    #[pin]
+    enomem_links: ListLinks<ENOMEM_LIST>,
+    #[pin]
+    enomem_tracker: AtomicTracker<ENOMEM_LIST>,
+    _live: LiveGuard,
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<1> for Conn { tracked_by sched_tracker: AtomicTracker<1>; }
+    impl ListArcSafe<2> for Conn { tracked_by deathrow_tracker: AtomicTracker<2>; }
+    impl ListArcSafe<3> for Conn { tracked_by enomem_tracker: AtomicTracker<3>; }
+}
+impl_list_item! {
+    impl ListItem<1> for Conn { using ListLinks { self.sched_links }; }
+    impl ListItem<2> for Conn { using ListLinks { self.deathrow_links }; }
+    impl ListItem<3> for Conn { using ListLinks { self.enomem_links }; }
+}
+
+/// Transmits on their way to the scheduler.
+struct TxQueue {
+    fifo: Fifo<Tx>,
+    /// Why there will be no more.
+    closed: Option<Error>,
+}
+
+/// What the thread that does I/O works with.
+struct Io {
+    /// `None` before the handshake is over, and again once terminated.
+    socket: Option<HookedSocket<Conn>>,
+    rx: rx::Rx,
+    /// Transmits in the order in which they go out; of the first, some bytes may be out already.
+    out: Fifo<Tx>,
+    frags: BvecBuf,
+    deadlines: Deadlines,
+}
+
+/// When the peer is given up. In monotonic milliseconds; progress moves them, queueing does not.
+struct Deadlines {
+    tx_ms: u64,
+    rx_ms: u64,
+    /// What TCP held for sending at the last look.
+    wmem_mark: usize,
+}
+
+/// How a turn of I/O in one direction ended.
+enum Turn {
+    /// Nothing left to do until the next event.
+    Idle,
+    /// The quantum is used up, there may be more.
+    More,
+    /// The send buffer is full.
+    Full,
+    /// The kernel had no memory for the socket; no event will tell when it has.
+    NoMemory,
+}
+
+impl Conn {
+    /// A connection to `peer`, not yet admitted, held back, and without its socket. May sleep.
+    pub(crate) fn new(
+        peer: &Arc<Peer>,
+        sched: Arc<Sched>,
+        socket: &Socket,
+        kind: ConnType,
+        incarnation: u64,
+    ) -> Result<Arc<Self>> {
+        let now = time::monotonic_ms();
+        let timeout = tunables::timeout_ms();
+        let io = Io {
+            socket: None,
+            rx: rx::Rx::new()?,
+            out: Fifo::new(),
+            frags: BvecBuf::with_capacity(TX_FRAGS)?,
+            deadlines: Deadlines {
+                tx_ms: now.saturating_add(timeout),
+                rx_ms: now.saturating_add(timeout),
+                wmem_mark: 0,
+            },
+        };
+        let local = socket.local_addr()?;
+        let remote = socket.peer_addr()?;
+        Arc::pin_init(
+            pin_init!(Self {
+                peer: peer.clone(),
+                sched: Assignment::new(sched),
+                kind,
+                local,
+                remote,
+                incarnation,
+                born_ms: now,
+                ready: Readiness::new_held(),
+                io <- new_mutex!(io, "socklnd_conn_io"),
+                txq <- new_spinlock!(
+                    TxQueue {
+                        fifo: Fifo::new(),
+                        closed: None,
+                    },
+                    "socklnd_conn_txq"
+                ),
+                queued: Atomic::new(0),
+                wmem: Atomic::new(0),
+                traffic: Traffic::new(),
+                sched_links <- ListLinks::new(),
+                sched_tracker <- AtomicTracker::new(),
+                deathrow_links <- ListLinks::new(),
+                deathrow_tracker <- AtomicTracker::new(),
+                enomem_links <- ListLinks::new(),
+                enomem_tracker <- AtomicTracker::new(),
+                _live: Gauge::enter(peer.ni().live().conns()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Takes the socket and lets the scheduler have the connection. May sleep.
+    pub(crate) fn start(self: &Arc<Self>, socket: Socket) {
+        let hooked = socket.hook(self.clone());
+        let mut io = self.io.lock();
+        // If the connection was closed meanwhile, the reaper finds the socket here, or has been
+        // here already.
+        let closed = self.txq.lock().closed.is_some();
+        if !closed {
+            io.socket = Some(hooked);
+            drop(io);
+            if self.ready.release() {
+                self.sched.enqueue(self.clone());
+            }
+        }
+    }
+
+    /// The node at the other end.
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// The type, as this side sees it.
+    pub(crate) fn kind(&self) -> ConnType {
+        self.kind
+    }
+
+    /// This side's address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The peer's address.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// The peer's incarnation.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// When it was made, in monotonic milliseconds.
+    pub(crate) fn born_ms(&self) -> u64 {
+        self.born_ms
+    }
+
+    /// The processor that serves it.
+    pub(crate) fn cpu(&self) -> u32 {
+        self.sched.cpu()
+    }
+
+    /// What went over it.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Bytes queued here.
+    pub(crate) fn queued(&self) -> u64 {
+        self.queued.load(Relaxed)
+    }
+
+    /// Bytes on their way, here and in TCP.
+    pub(crate) fn load(&self) -> u64 {
+        self.queued().saturating_add(self.wmem.load(Relaxed))
+    }
+
+    /// Whether both connect the same two addresses for the same purpose.
+    pub(crate) fn is_twin_of(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.remote.ip() == other.remote.ip()
+            && self.local.ip() == other.local.ip()
+    }
+
+    /// Whether anything came over it: the peer is there and means it.
+    pub(crate) fn was_useful(&self) -> bool {
+        self.traffic.rx_msgs.get() > 0
+    }
+
+    /// Send buffer, receive buffer and Nagle's algorithm of the socket. May sleep.
+    pub(crate) fn socket_options(&self) -> Option<(usize, usize, bool)> {
+        let io = self.io.lock();
+        let socket = io.socket.as_ref()?;
+        Some((socket.sndbuf(), socket.rcvbuf(), !socket.nodelay()))
+    }
+
+    /// Queues `tx` for sending; gives it back if the connection is being closed.
+    ///
+    /// Thread context; the peer's lock may be held.
+    pub(crate) fn queue_tx(
+        self: &Arc<Self>,
+        tx: KBox<Tx>,
+    ) -> core::result::Result<(), KBox<Tx>> {
+        let mut txq = self.txq.lock();
+        if txq.closed.is_some() {
+            return Err(tx);
+        }
+        self.queued.add(tx.len() as u64, Relaxed);
+        txq.fifo.push_back(tx);
+        drop(txq);
+        if self.ready.tx_queued() {
+            self.sched.enqueue(self.clone());
+        }
+        Ok(())
+    }
+
+    /// First step of closing; the caller has taken it out of the peer's list, under its lock.
+    pub(crate) fn bury(self: Arc<Self>, why: Error) {
+        self.txq.lock().closed = Some(why);
+        let peer = &self.peer;
+        let reaper = peer.ni().lnd().reaper().clone();
+        reaper.bury(self);
+    }
+
+    /// Second step of closing. The reaper's thread, may sleep.
+    pub(crate) fn terminate(&self) {
+        let mut doomed = Fifo::new();
+        let why = {
+            let mut txq = self.txq.lock();
+            doomed.append(&mut txq.fifo);
+            txq.closed.unwrap_or(ESHUTDOWN)
+        };
+        let mut io = self.io.lock();
+        let socket = io.socket.take();
+        let partly = io.out.front().is_some_and(Tx::is_started);
+        let mut unsent = Fifo::new();
+        unsent.append(&mut io.out);
+        unsent.append(&mut doomed);
+        let incoming = io.rx.abandon();
+        drop(io);
+
+        // The socket goes first: when the message layer hears that a buffer is free, nobody may
+        // write to it any more.
+        if let Some(socket) = socket {
+            let socket = socket.unhook();
+            if why == ESHUTDOWN && !partly {
+                // What TCP accepted was reported as sent, so it should arrive.
+                socket.close_gracefully();
+            } else {
+                socket.abort();
+            }
+        }
+        if let Some(done) = incoming {
+            done.complete(Err(why));
+        }
+        self.peer.ni().fail_txs(unsent, why);
+        self.peer.ni().traffic().absorb(&self.traffic);
+    }
+
+    /// One turn of the scheduler's thread: reads and writes what is possible, within bounds.
+    pub(crate) fn run(self: Arc<Self>) {
+        let events = self.ready.take();
+        let mut again = 0;
+        let mut failure = None;
+        let mut io = self.io.lock();
+        if events & Readiness::TX != 0 {
+            match self.transmit(&mut io) {
+                Ok(Turn::Idle) => {}
+                Ok(Turn::More) => again |= Readiness::TX,
+                Ok(Turn::Full) => again |= Readiness::FULL,
+                Ok(Turn::NoMemory) => {
+                    self.peer.ni().events().enomem.add(1);
+                    self.peer.ni().lnd().reaper().retry(self.clone());
+                }
+                Err(e) => failure = Some(e),
+            }
+        }
+        if events & Readiness::RX != 0 && failure.is_none() {
+            match self.receive(&mut io) {
+                Ok(Turn::More) => again |= Readiness::RX,
+                Ok(_) => {}
+                Err(e) => failure = Some(e),
+            }
+        }
+        drop(io);
+        if let Some(why) = failure {
+            self.lost(why);
+        }
+        if self.ready.finish(again) {
+            let sched = self.sched.clone();
+            sched.enqueue(self);
+        }
+    }
+
+    /// After want of memory: tries to send again. Thread context.
+    pub(crate) fn retry(self: Arc<Self>) {
+        if self.ready.event(Readiness::TX) {
+            let sched = self.sched.clone();
+            sched.enqueue(self);
+        }
+    }
+
+    /// I/O has failed: counts and closes.
+    fn lost(self: &Arc<Self>, why: Error) {
+        let events = self.peer.ni().events();
+        if why == EPROTO {
+            events.protocol_errors.add(1);
+        } else {
+            events.disconnects.add(1);
+        }
+        self.peer.close_conn(self, why, false);
+    }
+
+    /// Sends from the queue until it is empty, the socket full, or the quantum used up.
+    fn transmit(&self, io: &mut Io) -> Result<Turn> {
+        let Some(socket) = io.socket.as_ref() else {
+            return Ok(Turn::Idle);
+        };
+        let mut quantum = QUANTUM;
+        loop {
+            io.out.append(&mut self.txq.lock().fifo);
+            if io.out.is_empty() {
+                return Ok(Turn::Idle);
+            }
+            if quantum == 0 {
+                return Ok(Turn::More);
+            }
+            // As many messages as fit go out in one call.
+            let mut frags = io.frags.start();
+            let mut more = false;
+            for tx in io.out.iter() {
+                if !tx.add_to(&mut frags) {
+                    more = true;
+                    break;
+                }
+            }
+            io.deadlines.tx_seen(socket.wmem_queued());
+            let sent = match socket.send(&frags, more) {
+                Ok(sent) => sent,
+                Err(e) if e == EAGAIN => {
+                    self.wmem.store(socket.wmem_queued() as u64, Relaxed);
+                    // With room in the buffer it was memory that was missing, and nothing will
+                    // tell when there is some.
+                    return Ok(if socket.has_send_space() {
+                        Turn::NoMemory
+                    } else {
+                        Turn::Full
+                    });
+                }
+                Err(e) => return Err(e),
+            };
+            let wmem = socket.wmem_queued();
+            self.wmem.store(wmem as u64, Relaxed);
+            io.deadlines.wmem_mark = wmem;
+            self.sent(&mut io.out, sent);
+            quantum = quantum.saturating_sub(sent);
+        }
+    }
+
+    /// TCP has accepted the next `nob` bytes: completes what is out as a whole.
+    fn sent(&self, out: &mut Fifo<Tx>, nob: usize) {
+        let mut nob = nob;
+        self.queued.fetch_sub(nob as u64, Relaxed);
+        self.traffic.tx_bytes.add(nob as u64);
+        while nob > 0 {
+            let Some(tx) = out.front_mut() else { return };
+            let part = nob.min(tx.remaining());
+            tx.advance(part);
+            nob -= part;
+            if tx.remaining() > 0 {
+                return;
+            }
+            if let Some(tx) = out.pop_front() {
+                self.traffic.tx_msgs.add(1);
+                tx.finish(Ok(()));
+            }
+        }
+    }
+
+    /// Whether a deadline has passed or the socket has failed. The reaper's thread, may sleep.
+    pub(crate) fn check_deadlines(&self, now: u64) -> Option<Error> {
+        // Whoever holds it makes progress this very moment.
+        let mut io = self.io.try_lock()?;
+        let io = &mut *io;
+        let socket = io.socket.as_ref()?;
+        if let Some(e) = socket.take_error() {
+            return Some(e);
+        }
+        let wmem = socket.wmem_queued();
+        let waiting = wmem > 0 || !io.out.is_empty() || !self.txq.lock().fifo.is_empty();
+        if io.deadlines.tx_seen(wmem) {
+            self.peer.alive(now);
+        }
+        let tx_late = waiting && now >= io.deadlines.tx_ms;
+        let rx_late = io.rx.is_started() && now >= io.deadlines.rx_ms;
+        (tx_late || rx_late).then_some(ETIMEDOUT)
+    }
+
+    fn event(this: ArcBorrow<'_, Self>, events: u32) {
+        if this.ready.event(events) {
+            this.sched.enqueue(this.into());
+        }
+    }
+}
+
+impl Deadlines {
+    /// TCP holds `wmem` bytes for sending. Returns whether the peer has acknowledged some since
+    /// the last look; that is progress, as is having nothing to acknowledge. That TCP has taken
+    /// more bytes is not.
+    fn tx_seen(&mut self, wmem: usize) -> bool {
+        let acked = wmem < self.wmem_mark;
+        if acked || wmem == 0 {
+            self.tx_ms = time::monotonic_ms().saturating_add(tunables::timeout_ms());
+        }
+        self.wmem_mark = wmem;
+        acked
+    }
+
+    /// Bytes have come in.
+    fn rx_progress(&mut self, now: u64) {
+        self.rx_ms = now.saturating_add(tunables::timeout_ms());
+    }
+}
+
+impl SocketEvents for Conn {
+    fn data_ready(this: ArcBorrow<'_, Self>) {
+        Self::event(this, Readiness::RX);
+    }
+
+    fn write_space(this: ArcBorrow<'_, Self>) {
+        Self::event(this, Readiness::TX);
+    }
+
+    fn state_change(this: ArcBorrow<'_, Self>) {
+        // Reading tells what happened.
+        Self::event(this, Readiness::RX);
+    }
+}

@@ -1,0 +1,566 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Handshakes: from a TCP connection to a [`Conn`], or to nothing.
+//!
+//! A handshake never blocks a thread: socket callbacks post it to the autoconnect daemons, who do
+//! what the bytes at hand allow. Its state is behind its mutex; whoever takes the socket out of it
+//! ends it, so it ends once. Until then it is in its interface's [`Pending`] list, which bounds how
+//! many strangers may be half-way in, and through which the reaper enforces the deadline and the
+//! interface's end. The socket's callbacks hold one reference, and go with the socket.
+
+use super::Conn;
+use crate::{
+    autoconnect::HANDSHAKE_LIST,
+    lib_linux::{
+        socket::{
+            HookedSocket,
+            Socket,
+            SocketEvents, //
+        },
+        time, //
+    },
+    ni::Ni,
+    peer::{
+        Peer,
+        Refusal, //
+    },
+    route::Route,
+    stats::{
+        Gauge,
+        LiveGuard, //
+    },
+    tunables,
+    wire::{
+        AcceptorRequest,
+        ConnType,
+        Hello,
+        HelloReader,
+        IpVec,
+        Progress,
+        WireError,
+        ACCEPTOR_REFUSAL,
+        HELLO_V1_MAX,
+        PID_LUSTRE, //
+    }, //
+};
+use core::net::{
+    IpAddr,
+    SocketAddr, //
+};
+use kernel::{
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        AtomicTracker,
+        ListLinks,
+        TryNewListArc, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow,
+        Mutex, //
+    }, //
+};
+
+/// Handshakes of others that one source address may have under way.
+const MAX_PENDING_PER_SOURCE: usize = 8;
+
+/// Local ports that prove to the peer that a privileged program connects, from the first tried to
+/// the last.
+const RESERVED_PORTS: core::ops::RangeInclusive<u16> = 512..=1023;
+
+impl From<WireError> for Error {
+    fn from(_: WireError) -> Self {
+        EPROTO
+    }
+}
+
+/// A connection on its way to be one.
+#[pin_data]
+pub(crate) struct Handshake {
+    ni: Arc<Ni>,
+    role: Role,
+    remote: SocketAddr,
+    deadline_ms: u64,
+    #[pin]
+    io: Mutex<Io>,
+    /// INVARIANT: Only ever used for the autoconnect daemons' mailbox.
+    #[pin]
+    links: ListLinks<HANDSHAKE_LIST>,
+    #[pin]
+    tracker: AtomicTracker<HANDSHAKE_LIST>,
+    _live: LiveGuard,
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<5> for Handshake { tracked_by tracker: AtomicTracker<5>; }
+}
+impl_list_item! {
+    impl ListItem<5> for Handshake { using ListLinks { self.links }; }
+}
+
+/// Who began it.
+enum Role {
+    /// This node did, by this claimed route, for a connection of this type.
+    Active {
+        peer: Arc<Peer>,
+        route: Arc<Route>,
+        kind: ConnType,
+    },
+    /// The other node did.
+    Passive,
+}
+
+struct Io {
+    stage: Stage,
+    reader: HelloReader,
+}
+
+enum Stage {
+    /// Active: no socket yet.
+    Begin,
+    /// Active: the connection request is out.
+    Connecting(HookedSocket<Handshake>),
+    /// The other side's bytes are awaited.
+    Reading(HookedSocket<Handshake>),
+    /// The other side was told that this leads nowhere; the failure is not dealt with yet.
+    Parted,
+    /// Succeeded or failed; somebody has taken the socket.
+    Over,
+}
+
+/// How a step ended that did not fail.
+enum Step {
+    /// Nothing to do until the next event.
+    Wait,
+    /// The other side's HELLO is here.
+    Done(Socket, Hello),
+}
+
+impl Handshake {
+    fn new(
+        ni: &Arc<Ni>,
+        role: Role,
+        remote: SocketAddr,
+        deadline_ms: u64,
+        reader: HelloReader,
+    ) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                ni: ni.clone(),
+                role,
+                remote,
+                deadline_ms,
+                io <- new_mutex!(
+                    Io {
+                        stage: Stage::Begin,
+                        reader,
+                    },
+                    "socklnd_handshake"
+                ),
+                links <- ListLinks::new(),
+                tracker <- AtomicTracker::new(),
+                _live: Gauge::enter(ni.live().handshakes()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Begins an attempt of ours. The route is claimed; the claim ends with the handshake, unless
+    /// this fails. May sleep.
+    pub(crate) fn connect(peer: &Arc<Peer>, route: &Arc<Route>, kind: ConnType) -> Result {
+        let ni = peer.ni();
+        let role = Role::Active {
+            peer: peer.clone(),
+            route: route.clone(),
+            kind,
+        };
+        let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
+        let this = Self::new(ni, role, route.addr(), deadline, HelloReader::active())?;
+        ni.pending().add(&this)?;
+        ni.lnd().autoconnect().post(this);
+        Ok(())
+    }
+
+    /// Begins the handshake of a connection that was accepted. May sleep.
+    pub(crate) fn accepted(ni: &Arc<Ni>, socket: Socket, remote: SocketAddr) -> Result {
+        setup(&socket)?;
+        let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
+        let this = Self::new(ni, Role::Passive, remote, deadline, HelloReader::passive())?;
+        let hooked = socket.hook(this.clone());
+        this.io.lock().stage = Stage::Reading(hooked);
+        if let Err(e) = ni.pending().add(&this) {
+            this.fail(e);
+            return Err(e);
+        }
+        // What came before the callbacks were in place left no event.
+        ni.lnd().autoconnect().post(this);
+        Ok(())
+    }
+
+    /// Does what can be done now. An autoconnect daemon's thread, may sleep.
+    pub(crate) fn progress(self: &Arc<Self>) {
+        let step = {
+            let mut io = self.io.lock();
+            self.step(&mut io)
+        };
+        match step {
+            Ok(Step::Wait) => {}
+            Ok(Step::Done(socket, hello)) => {
+                self.ni.pending().remove(self);
+                match &self.role {
+                    Role::Active { peer, route, kind } => {
+                        if let Err(e) = self.finish_active(peer, route, *kind, socket, hello) {
+                            self.ni.events().connect_failures.add(1);
+                            peer.connect_failed(route, e);
+                        } else {
+                            peer.connect_more();
+                        }
+                    }
+                    Role::Passive => {
+                        if self.finish_passive(socket, hello).is_err() {
+                            self.ni.events().bad_handshakes.add(1);
+                        }
+                    }
+                }
+            }
+            Err(e) => self.fail(e),
+        }
+    }
+
+    /// Ends it for `why` if it has not ended yet. Thread context, may sleep.
+    pub(crate) fn fail(self: &Arc<Self>, why: Error) {
+        let stage = core::mem::replace(&mut self.io.lock().stage, Stage::Over);
+        if matches!(stage, Stage::Over) {
+            return;
+        }
+        // Closes the socket, if there is one.
+        drop(stage);
+        self.ni.pending().remove(self);
+        match &self.role {
+            Role::Active { peer, route, .. } => {
+                self.ni.events().connect_failures.add(1);
+                peer.connect_failed(route, why);
+            }
+            Role::Passive => self.ni.events().bad_handshakes.add(1),
+        }
+    }
+
+    fn step(self: &Arc<Self>, io: &mut Io) -> Result<Step> {
+        if let (Stage::Begin, Role::Active { peer, route, .. }) = (&io.stage, &self.role) {
+            if !peer.connect_begins(route) {
+                return Err(ESHUTDOWN);
+            }
+            io.stage = Stage::Connecting(self.open()?);
+        }
+        if let Stage::Connecting(socket) = &io.stage {
+            if let Some(e) = socket.take_error() {
+                return Err(e);
+            }
+            if !socket.is_established() {
+                return Ok(Step::Wait);
+            }
+            let Role::Active { peer, route, kind } = &self.role else {
+                return Err(EINVAL);
+            };
+            // The peer's own connection may have come while the request was under way.
+            if !peer.wants(route, *kind) {
+                return Err(EALREADY);
+            }
+            let request = AcceptorRequest { target: peer.nid() };
+            send_all(socket, &request.build()?)?;
+            self.send_hello(socket, Some(*kind))?;
+            if let Stage::Connecting(socket) = core::mem::replace(&mut io.stage, Stage::Over) {
+                io.stage = Stage::Reading(socket);
+            }
+        }
+        let Stage::Reading(socket) = &io.stage else {
+            return Ok(Step::Wait);
+        };
+        let hello = loop {
+            let nob = match socket.recv_bytes(io.reader.want()) {
+                Ok(0) => return Err(ECONNRESET),
+                Ok(nob) => nob,
+                Err(e) if e == EAGAIN => return Ok(Step::Wait),
+                Err(e) => return Err(e),
+            };
+            match io.reader.filled(nob)? {
+                Progress::More => {}
+                Progress::Request(request) if request.target == self.ni.nid() => {}
+                Progress::Request(_) => return Err(EPROTO),
+                Progress::Hello(hello) => break hello,
+                Progress::AcceptorVersion => {
+                    send_all(socket, &ACCEPTOR_REFUSAL)?;
+                    return self.part(io);
+                }
+                Progress::ForeignVersion { .. } => {
+                    if matches!(self.role, Role::Passive) {
+                        self.send_hello(socket, None)?;
+                    }
+                    return self.part(io);
+                }
+            }
+        };
+        match core::mem::replace(&mut io.stage, Stage::Over) {
+            Stage::Reading(socket) => Ok(Step::Done(socket.unhook(), hello)),
+            _ => Ok(Step::Wait),
+        }
+    }
+
+    /// Closes the socket so that the answer just sent arrives, and fails.
+    fn part(&self, io: &mut Io) -> Result<Step> {
+        if let Stage::Reading(socket) = core::mem::replace(&mut io.stage, Stage::Parted) {
+            socket.unhook().close_gracefully();
+        }
+        Err(EPROTO)
+    }
+
+    /// A socket, bound to a reserved port, whose connection request is out.
+    fn open(self: &Arc<Self>) -> Result<HookedSocket<Self>> {
+        let local = self.ni.nid().addr();
+        for port in RESERVED_PORTS.rev() {
+            let socket = Socket::new_tcp(self.ni.net(), local.is_ipv6())?;
+            setup(&socket)?;
+            socket.set_reuseaddr(true);
+            match socket.bind(&SocketAddr::new(local, port)) {
+                Ok(()) => {}
+                Err(e) if e == EADDRINUSE => continue,
+                Err(e) => return Err(e),
+            }
+            let socket = socket.hook(self.clone());
+            match socket.connect(&self.remote) {
+                Ok(_) => return Ok(socket),
+                // That port has a connection to this address already.
+                Err(e) if e == EADDRNOTAVAIL => continue,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(EADDRNOTAVAIL)
+    }
+
+    /// Sends our HELLO for a connection of type `kind`; `None` is a refusal.
+    fn send_hello(&self, socket: &Socket, kind: Option<ConnType>) -> Result {
+        let mut ips = IpVec::new();
+        if let (IpAddr::V4(ip), Some(_)) = (self.ni.nid().addr(), kind) {
+            ips.push(ip)?;
+        }
+        let hello = Hello {
+            src: self.ni.nid(),
+            src_pid: PID_LUSTRE,
+            dest_pid: PID_LUSTRE,
+            incarnation: self.ni.incarnation(),
+            kind,
+            ips,
+        };
+        let mut bytes = [0; HELLO_V1_MAX];
+        let len = hello.build_v1(&mut bytes)?;
+        send_all(socket, bytes.get(..len).ok_or(EINVAL)?)
+    }
+
+    fn finish_active(
+        &self,
+        peer: &Arc<Peer>,
+        route: &Arc<Route>,
+        kind: ConnType,
+        socket: Socket,
+        hello: Hello,
+    ) -> Result {
+        let Some(theirs) = hello.kind else {
+            // Refused: their attempt was first, or they know better which connections there are.
+            return Err(EALREADY);
+        };
+        if hello.src != peer.nid() || theirs.inverse() != kind {
+            return Err(EPROTO);
+        }
+        let conn = self.new_conn(peer, &socket, kind, hello.incarnation)?;
+        peer.admit(&conn, Some(route)).map_err(|refusal| match refusal {
+            Refusal::Closing => ESHUTDOWN,
+            Refusal::NoMemory => ENOMEM,
+            Refusal::Race | Refusal::Duplicate | Refusal::Stale => EALREADY,
+        })?;
+        self.ni.events().connects.add(1);
+        conn.start(socket);
+        Ok(())
+    }
+
+    fn finish_passive(&self, socket: Socket, hello: Hello) -> Result {
+        let theirs = hello.kind.ok_or(EPROTO)?;
+        if !self.ni.may_claim(hello.src, self.remote.ip()) {
+            return Err(EACCES);
+        }
+        let peer = self.ni.peers().find_or_create(&self.ni, hello.src)?;
+        let kind = theirs.inverse();
+        let admitted = self
+            .new_conn(&peer, &socket, kind, hello.incarnation)
+            .and_then(|conn| match peer.admit(&conn, None) {
+                Ok(()) => Ok(conn),
+                Err(Refusal::NoMemory) => Err(ENOMEM),
+                Err(_) => Err(EALREADY),
+            });
+        let conn = match admitted {
+            Ok(conn) => conn,
+            Err(e) => {
+                // Nothing was promised yet. A peer that this handshake made must not stay.
+                peer.unlink_if_unused();
+                if e != EALREADY {
+                    return Err(e);
+                }
+                self.ni.events().refusals.add(1);
+                self.send_hello(&socket, None)?;
+                socket.close_gracefully();
+                return Ok(());
+            }
+        };
+        if let Err(e) = self.send_hello(&socket, Some(kind)) {
+            peer.close_conn(&conn, e, false);
+            return Err(e);
+        }
+        self.ni.events().accepts.add(1);
+        conn.start(socket);
+        Ok(())
+    }
+
+    fn new_conn(
+        &self,
+        peer: &Arc<Peer>,
+        socket: &Socket,
+        kind: ConnType,
+        incarnation: u64,
+    ) -> Result<Arc<Conn>> {
+        let sched = self.ni.lnd().choose_sched(socket.incoming_cpu())?;
+        Conn::new(peer, sched, socket, kind, incarnation)
+    }
+
+    fn event(this: ArcBorrow<'_, Self>) {
+        this.ni.lnd().autoconnect().post(this.into());
+    }
+}
+
+impl SocketEvents for Handshake {
+    fn data_ready(this: ArcBorrow<'_, Self>) {
+        Self::event(this);
+    }
+
+    fn write_space(_this: ArcBorrow<'_, Self>) {}
+
+    fn state_change(this: ArcBorrow<'_, Self>) {
+        Self::event(this);
+    }
+}
+
+/// Sets what must be in force before the first byte.
+fn setup(socket: &Socket) -> Result {
+    socket.set_kernel_defaults();
+    socket.set_nodelay(!tunables::use_nagle());
+    let (tx, rx) = tunables::buffer_sizes();
+    socket.set_buffers(tx, rx);
+    let (idle, interval, count) = tunables::keepalive();
+    socket.set_keepalive(idle, interval, count)
+}
+
+/// Sends all of `bytes`, which are few and the first on their socket, or fails.
+fn send_all(socket: &Socket, bytes: &[u8]) -> Result {
+    if socket.send_bytes(bytes)? == bytes.len() {
+        Ok(())
+    } else {
+        Err(EIO)
+    }
+}
+
+/// The handshakes that an interface has under way.
+#[pin_data]
+pub(crate) struct Pending {
+    #[pin]
+    inner: Mutex<PendingInner>,
+}
+
+struct PendingInner {
+    handshakes: KVec<Arc<Handshake>>,
+    closed: bool,
+}
+
+impl Pending {
+    /// None.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            inner <- new_mutex!(
+                PendingInner {
+                    handshakes: KVec::new(),
+                    closed: false,
+                },
+                "socklnd_pending"
+            ),
+        })
+    }
+
+    /// Adds one. If strangers are too many, the one of them that came first has to go.
+    fn add(&self, new: &Arc<Handshake>) -> Result {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return Err(ESHUTDOWN);
+        }
+        inner.handshakes.push(new.clone(), GFP_KERNEL)?;
+        if !matches!(new.role, Role::Passive) {
+            return Ok(());
+        }
+        let strangers = || {
+            inner
+                .handshakes
+                .iter()
+                .filter(|h| matches!(h.role, Role::Passive))
+        };
+        let same_source = || strangers().filter(|h| h.remote.ip() == new.remote.ip());
+        let surplus = if same_source().count() > MAX_PENDING_PER_SOURCE {
+            same_source().next().cloned()
+        } else if strangers().count() > tunables::pending_limit() {
+            strangers().next().cloned()
+        } else {
+            None
+        };
+        drop(inner);
+        if let Some(surplus) = surplus {
+            surplus.fail(EBUSY);
+        }
+        Ok(())
+    }
+
+    fn remove(&self, this: &Arc<Handshake>) {
+        let mut inner = self.inner.lock();
+        let at = inner.handshakes.iter().position(|h| Arc::ptr_eq(h, this));
+        let removed = at.and_then(|at| inner.handshakes.remove(at).ok());
+        drop(inner);
+        drop(removed);
+    }
+
+    /// Ends those whose time is up at `now`. The reaper's thread.
+    pub(crate) fn expire(&self, now: u64) {
+        loop {
+            let late = {
+                let inner = self.inner.lock();
+                let mut all = inner.handshakes.iter();
+                all.find(|h| now >= h.deadline_ms).cloned()
+            };
+            match late {
+                Some(late) => late.fail(ETIMEDOUT),
+                None => return,
+            }
+        }
+    }
+
+    /// Ends all and admits no more. Thread context.
+    pub(crate) fn close(&self) {
+        loop {
+            let next = {
+                let mut inner = self.inner.lock();
+                inner.closed = true;
+                inner.handshakes.pop()
+            };
+            match next {
+                Some(next) => next.fail(ESHUTDOWN),
+                None => return,
+            }
+        }
+    }
+}

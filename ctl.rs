@@ -1,0 +1,526 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The administrator's door: the ioctls of `/dev/socklnd`, as `include/uapi/socklnd.h` has them.
+//!
+//! Nothing is decided here: requests are checked, converted, and passed on. A request acts on the
+//! network namespace of whoever makes it, and what changes or sends something needs `CAP_NET_ADMIN`
+//! there, which is asked for before anything else is looked at.
+//!
+//! The only state is what belongs to an open file: the bulk services that were started by it, behind
+//! a mutex that is taken outside everything else. They end when the file is closed. The module can't
+//! be unloaded while a file is open.
+
+mod convert;
+mod list;
+
+use self::{
+    convert::{
+        addr,
+        check_flags,
+        check_timeout,
+        check_zero,
+        count,
+        errno,
+        nid,
+        pattern,
+        raw_nid,
+        Pattern, //
+    },
+    list::list, //
+};
+use crate::{
+    lib_linux::{
+        netns::Net,
+        uapi, //
+    },
+    ni::Ni,
+    peer::Peer,
+    portals::{
+        bulk::{
+            BulkOp,
+            BulkSpec,
+            Service, //
+        },
+        ping::PingReport, //
+    },
+    tunables,
+    wire::Nid,
+    Lnd,
+    LND, //
+};
+use core::net::SocketAddr;
+use kernel::{
+    fs::File,
+    miscdevice::{
+        MiscDevice,
+        MiscDeviceOptions,
+        MiscDeviceRegistration, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    },
+    uaccess::UserSlice, //
+};
+
+/// What `SOCKLND_IOC_VERSION` calls the module.
+const RELEASE: &[u8] = b"0.1.0";
+
+const NAME: &CStr = match CStr::from_bytes_with_nul(uapi::SOCKLND_DEVICE) {
+    Ok(name) => name,
+    // Evaluated while compiling.
+    Err(_) => panic!(),
+};
+
+/// The device, while it is there.
+#[pin_data]
+pub(crate) struct Device {
+    #[pin]
+    _registration: MiscDeviceRegistration<Handle>,
+}
+
+impl Device {
+    /// Registers the device. From then on requests come in. May sleep.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _registration <- MiscDeviceRegistration::register(MiscDeviceOptions { name: NAME }),
+        })
+    }
+}
+
+/// An open file.
+#[pin_data]
+struct Handle {
+    /// The bulk services that this file keeps up.
+    #[pin]
+    services: Mutex<KVec<Service>>,
+}
+
+#[vtable]
+impl MiscDevice for Handle {
+    type Ptr = Pin<KBox<Self>>;
+
+    fn open(_file: &File, _device: &MiscDeviceRegistration<Self>) -> Result<Pin<KBox<Self>>> {
+        KBox::pin_init(
+            pin_init!(Self {
+                services <- new_mutex!(KVec::new(), "socklnd_ctl_services"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn ioctl(this: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        let arg = Arg(UserPtr::from_addr(arg));
+        match cmd {
+            uapi::SOCKLND_IOC_VERSION => arg.write(&version()),
+            uapi::SOCKLND_IOC_MYNID => arg.update(|ni| mynid(&Caller::anyone()?, ni)),
+            uapi::SOCKLND_IOC_STATS => arg.list::<uapi::socklnd_stats_entry>(),
+            uapi::SOCKLND_IOC_NI_ADD => ni_add(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_NI_DEL => ni_del(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_NI_LIST => arg.list::<uapi::socklnd_ni_entry>(),
+            uapi::SOCKLND_IOC_PEER_ADD => peer_add(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_PEER_DEL => {
+                let caller = Caller::admin()?;
+                arg.change(|request| peer_del(&caller, request))
+            }
+            uapi::SOCKLND_IOC_PEER_LIST => arg.list::<uapi::socklnd_peer_entry>(),
+            uapi::SOCKLND_IOC_CONN_CLOSE => {
+                let caller = Caller::admin()?;
+                arg.change(|request| conn_close(&caller, request))
+            }
+            uapi::SOCKLND_IOC_CONN_LIST => arg.list::<uapi::socklnd_conn_entry>(),
+            uapi::SOCKLND_IOC_PING => {
+                let caller = Caller::admin()?;
+                arg.change(|request| ping(&caller, request))
+            }
+            uapi::SOCKLND_IOC_SERVICE => {
+                let caller = Caller::admin()?;
+                arg.change(|request| this.start_services(&caller, request))
+            }
+            uapi::SOCKLND_IOC_BENCH => {
+                let caller = Caller::admin()?;
+                arg.change(|request| bench(&caller, request))
+            }
+            _ => Err(ENOTTY),
+        }?;
+        Ok(0)
+    }
+}
+
+/// The structure that a request comes with, in user space.
+struct Arg(UserPtr);
+
+impl Arg {
+    fn slice<T>(&self) -> UserSlice {
+        UserSlice::new(self.0, size_of::<T>())
+    }
+
+    fn read<T: FromBytes>(&self) -> Result<T> {
+        self.slice::<T>().reader().read()
+    }
+
+    fn write<T: AsBytes>(&self, value: &T) -> Result {
+        self.slice::<T>().writer().write(value)
+    }
+
+    /// Reads the structure, lets `f` work on it, and writes it back.
+    fn update<T: FromBytes + AsBytes>(&self, f: impl FnOnce(&mut T) -> Result) -> Result {
+        let mut value = self.read()?;
+        f(&mut value)?;
+        self.write(&value)
+    }
+
+    /// As [`Arg::update`], for an `f` with effects: makes sure that the structure can be written to
+    /// before there are any.
+    fn change<T: FromBytes + AsBytes>(&self, f: impl FnOnce(&mut T) -> Result) -> Result {
+        self.write(&self.read::<T>()?)?;
+        self.update(f)
+    }
+
+    fn list<T: list::Entry>(&self) -> Result {
+        self.update(|request| list::<T>(&Caller::anyone()?, request))
+    }
+}
+
+/// Who makes a request: the driver as seen from a network namespace.
+struct Caller {
+    lnd: Arc<Lnd>,
+    net: Net,
+}
+
+impl Caller {
+    /// Somebody who may look. `ENODEV` while the module comes or goes.
+    fn anyone() -> Result<Self> {
+        Self::in_net(Net::current())
+    }
+
+    /// Somebody who may act. `EPERM` if the current thread may not.
+    fn admin() -> Result<Self> {
+        let net = Net::current();
+        if !net.capable_net_admin() {
+            return Err(EPERM);
+        }
+        Self::in_net(net)
+    }
+
+    fn in_net(net: Net) -> Result<Self> {
+        let lnd = LND.get().ok_or(ENODEV)?;
+        Ok(Self { lnd, net })
+    }
+
+    /// The interfaces that match, oldest first; may be none. May sleep.
+    fn interfaces(&self, pattern: Pattern) -> Result<KVec<Arc<Ni>>> {
+        let mut nis = self.lnd.nis_in(&self.net)?;
+        nis.retain(|ni| pattern.matches(ni.nid()));
+        Ok(nis)
+    }
+
+    /// The first interface that matches and is in the network of `peer`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if none matches, `ENETUNREACH` if none of those that do is in that network.
+    fn interface_for(&self, pattern: Pattern, peer: Nid) -> Result<Arc<Ni>> {
+        let nis = self.interfaces(pattern)?;
+        if nis.is_empty() {
+            return Err(ENOENT);
+        }
+        let mut nis = nis.iter();
+        nis.find(|ni| ni.nid().net() == peer.net())
+            .cloned()
+            .ok_or(ENETUNREACH)
+    }
+
+    /// The peers that match, of the interfaces that match. May sleep.
+    fn peers(&self, ni: Pattern, nid: Pattern) -> Result<KVVec<Arc<Peer>>> {
+        let mut found = KVVec::new();
+        for ni in self.interfaces(ni)?.iter() {
+            for peer in ni.peers().collect()?.iter() {
+                if nid.matches(peer.nid()) {
+                    found.push(peer.clone(), GFP_KERNEL)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn version() -> uapi::socklnd_version {
+    let mut version = uapi::socklnd_version {
+        abi_major: uapi::SOCKLND_ABI_MAJOR,
+        abi_minor: uapi::SOCKLND_ABI_MINOR,
+        ..Default::default()
+    };
+    for (to, from) in version.release.iter_mut().zip(RELEASE) {
+        *to = *from;
+    }
+    version
+}
+
+fn mynid(caller: &Caller, request: &mut uapi::socklnd_ni) -> Result {
+    check_zero([request.flags, request.pad])?;
+    let nis = caller.interfaces(pattern(&request.nid)?)?;
+    request.nid = raw_nid(nis.first().ok_or(ENOENT)?.nid());
+    Ok(())
+}
+
+fn ni_add(caller: &Caller, request: &uapi::socklnd_ni) -> Result {
+    check_zero([request.flags, request.pad])?;
+    let nid = nid(&request.nid)?;
+    caller.lnd.add_ni(caller.net.clone(), nid)
+}
+
+fn ni_del(caller: &Caller, request: &uapi::socklnd_ni) -> Result {
+    check_zero([request.flags, request.pad])?;
+    let nid = nid(&request.nid)?;
+    caller.lnd.del_ni(&caller.net, Some(nid))
+}
+
+fn peer_add(caller: &Caller, request: &uapi::socklnd_peer_add) -> Result {
+    check_zero([u32::from(request.pad), request.flags, request.pad2])?;
+    let nid = nid(&request.nid)?;
+    let addr = addr(&request.addr)?.unwrap_or(nid.addr());
+    let port = match request.port {
+        0 => tunables::port(),
+        port => port,
+    };
+    let ni = caller.interface_for(pattern(&request.ni)?, nid)?;
+    ni.add_peer(nid, SocketAddr::new(addr, port))
+}
+
+fn peer_del(caller: &Caller, request: &mut uapi::socklnd_peer_del) -> Result {
+    check_zero([request.pad])?;
+    check_flags(request.flags, uapi::SOCKLND_PEER_DEL_SINGLE)?;
+    let single_share = request.flags & uapi::SOCKLND_PEER_DEL_SINGLE != 0;
+    let addr = addr(&request.addr)?;
+    let nid = pattern(&request.nid)?;
+    let peers = caller.peers(pattern(&request.ni)?, nid)?;
+    let deleted = peers.iter().filter(|p| p.del_route(addr, single_share));
+    request.count = count(deleted.count());
+    if request.count == 0 {
+        nid.nothing_found()?;
+    }
+    Ok(())
+}
+
+fn conn_close(caller: &Caller, request: &mut uapi::socklnd_conn_close) -> Result {
+    check_zero([request.flags, request.pad])?;
+    let addr = addr(&request.addr)?;
+    let nid = pattern(&request.nid)?;
+    let peers = caller.peers(pattern(&request.ni)?, nid)?;
+    let closed = peers.iter().map(|p| p.close_matching(addr));
+    request.count = count(closed.sum());
+    if request.count == 0 {
+        nid.nothing_found()?;
+    }
+    Ok(())
+}
+
+fn ping(caller: &Caller, request: &mut uapi::socklnd_ping) -> Result {
+    check_zero([request.flags, request.pad])?;
+    check_timeout(request.timeout_ms)?;
+    let nid = nid(&request.nid)?;
+    let ni = caller.interface_for(pattern(&request.ni)?, nid)?;
+    let PingReport {
+        rtt_ns,
+        pid,
+        features,
+        nis,
+    } = ni.portals().ping(&ni, nid, request.timeout_ms)?;
+    request.rtt_ns = rtt_ns;
+    request.pid = pid;
+    request.features = features;
+    request.count = count(nis.len().min(request.nis.len()));
+    request.nis = Default::default();
+    for (to, from) in request.nis.iter_mut().zip(nis.iter()) {
+        to.nid = raw_nid(from.nid);
+        to.status = from.status;
+    }
+    Ok(())
+}
+
+fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Result {
+    check_flags(request.flags, uapi::SOCKLND_BENCH_VERIFY)?;
+    check_timeout(request.timeout_ms)?;
+    let op = match request.op {
+        uapi::SOCKLND_BENCH_PUT => BulkOp::Put,
+        uapi::SOCKLND_BENCH_GET => BulkOp::Get,
+        _ => return Err(EINVAL),
+    };
+    if !(1..=uapi::SOCKLND_BENCH_MAX_IN_FLIGHT).contains(&request.in_flight) || request.count == 0 {
+        return Err(EINVAL);
+    }
+    if request.size > uapi::SOCKLND_BENCH_MAX_SIZE {
+        return Err(EMSGSIZE);
+    }
+    let peer = nid(&request.nid)?;
+    let ni = caller.interface_for(pattern(&request.ni)?, peer)?;
+    let spec = BulkSpec {
+        peer,
+        op,
+        size: request.size,
+        count: request.count,
+        in_flight: request.in_flight,
+        verify: request.flags & uapi::SOCKLND_BENCH_VERIFY != 0,
+        timeout_ms: request.timeout_ms,
+    };
+    let result = ni.portals().run_bulk(&ni, &spec)?;
+    request.error = result.first_error.map_or(0, errno);
+    request.messages = result.messages;
+    request.bytes = result.bytes;
+    request.elapsed_ns = result.elapsed_ns;
+    request.errors = result.errors;
+    request.verify_failures = result.verify_failures;
+    request.latency_min_ns = result.latency_min_ns;
+    request.latency_mean_ns = result.latency_mean_ns;
+    request.latency_max_ns = result.latency_max_ns;
+    Ok(())
+}
+
+impl Handle {
+    /// Starts the bulk service on all interfaces that match, or on none.
+    fn start_services(&self, caller: &Caller, request: &mut uapi::socklnd_service) -> Result {
+        check_zero([request.flags])?;
+        let nis = caller.interfaces(pattern(&request.ni)?)?;
+        if nis.is_empty() {
+            return Err(ENOENT);
+        }
+        let mut services = self.services.lock();
+        if !services.is_empty() {
+            return Err(EBUSY);
+        }
+        // Those already started stop again if a later one does not start.
+        let mut started = KVec::with_capacity(nis.len(), GFP_KERNEL)?;
+        for ni in nis.iter() {
+            started.push(ni.portals().start_service()?, GFP_KERNEL)?;
+        }
+        request.count = count(started.len());
+        *services = started;
+        Ok(())
+    }
+}
+
+#[kunit_tests(socklnd_ctl)]
+mod tests {
+    use super::*;
+
+    /// A caller in the initial namespace, where the module's tests run.
+    fn caller() -> Result<Caller> {
+        Caller::anyone()
+    }
+
+    fn good_nid() -> uapi::socklnd_nid {
+        raw_nid(Nid::tcp(7, [10, 0, 0, 1]))
+    }
+
+    #[test]
+    fn malformed_requests_are_refused_before_anything_is_looked_up() -> Result {
+        let caller = caller()?;
+        let ni = uapi::socklnd_ni {
+            nid: good_nid(),
+            ..Default::default()
+        };
+        for bad in [
+            uapi::socklnd_ni { flags: 1, ..ni },
+            uapi::socklnd_ni { pad: 1, ..ni },
+            uapi::socklnd_ni::default(),
+        ] {
+            assert_eq!(ni_add(&caller, &bad), Err(EINVAL));
+            assert_eq!(ni_del(&caller, &bad), Err(EINVAL));
+        }
+
+        let add = uapi::socklnd_peer_add {
+            nid: good_nid(),
+            ..Default::default()
+        };
+        for bad in [
+            uapi::socklnd_peer_add { pad: 1, ..add },
+            uapi::socklnd_peer_add { pad2: 1, ..add },
+            uapi::socklnd_peer_add { flags: 1, ..add },
+            uapi::socklnd_peer_add::default(),
+        ] {
+            assert_eq!(peer_add(&caller, &bad), Err(EINVAL));
+        }
+
+        let del = uapi::socklnd_peer_del::default();
+        for mut bad in [
+            uapi::socklnd_peer_del { pad: 1, ..del },
+            uapi::socklnd_peer_del { flags: 2, ..del },
+        ] {
+            assert_eq!(peer_del(&caller, &mut bad), Err(EINVAL));
+        }
+
+        let close = uapi::socklnd_conn_close::default();
+        for mut bad in [
+            uapi::socklnd_conn_close { pad: 1, ..close },
+            uapi::socklnd_conn_close { flags: 1, ..close },
+        ] {
+            assert_eq!(conn_close(&caller, &mut bad), Err(EINVAL));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn malformed_pings_and_benchmarks() -> Result {
+        let caller = caller()?;
+        let good = uapi::socklnd_bench {
+            nid: good_nid(),
+            op: uapi::SOCKLND_BENCH_PUT,
+            in_flight: 1,
+            count: 1,
+            timeout_ms: 1,
+            ..Default::default()
+        };
+        for mut bad in [
+            uapi::socklnd_bench { op: 0, ..good },
+            uapi::socklnd_bench { op: 3, ..good },
+            uapi::socklnd_bench { flags: 2, ..good },
+            uapi::socklnd_bench { count: 0, ..good },
+            uapi::socklnd_bench {
+                in_flight: 0,
+                ..good
+            },
+            uapi::socklnd_bench {
+                in_flight: uapi::SOCKLND_BENCH_MAX_IN_FLIGHT + 1,
+                ..good
+            },
+            uapi::socklnd_bench {
+                timeout_ms: 0,
+                ..good
+            },
+        ] {
+            assert_eq!(bench(&caller, &mut bad), Err(EINVAL));
+        }
+        let mut long = uapi::socklnd_bench {
+            size: uapi::SOCKLND_BENCH_MAX_SIZE + 1,
+            ..good
+        };
+        assert_eq!(bench(&caller, &mut long), Err(EMSGSIZE));
+
+        for (timeout_ms, flags, pad) in [(0, 0, 0), (1, 1, 0), (1, 0, 1), (u32::MAX, 0, 0)] {
+            let mut bad = uapi::socklnd_ping {
+                nid: good_nid(),
+                timeout_ms,
+                flags,
+                pad,
+                ..Default::default()
+            };
+            assert_eq!(ping(&caller, &mut bad), Err(EINVAL));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_version_is_terminated() {
+        let version = version();
+        assert_eq!(version.abi_major, uapi::SOCKLND_ABI_MAJOR);
+        assert!(version.release.starts_with(RELEASE));
+        assert!(version.release.ends_with(&[0]));
+    }
+}

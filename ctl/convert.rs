@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Between what user space passes and what the driver works with.
+//!
+//! Everything that comes in is checked here, before anything is done about it. Plain functions on
+//! values: nothing to protect, nothing to free.
+
+use crate::{
+    lib_linux::uapi,
+    wire::Nid, //
+};
+use core::net::{
+    IpAddr,
+    Ipv4Addr,
+    SocketAddr, //
+};
+use kernel::prelude::*;
+
+/// The LND type of all NIDs here, as wide as in the structures.
+const LND_TCP: u16 = uapi::SOCKLND_LND_TCP as u16;
+const LND_ANY: u16 = uapi::SOCKLND_LND_ANY as u16;
+
+const FAMILY_ANY: u8 = uapi::SOCKLND_ADDR_ANY as u8;
+const FAMILY_IPV4: u8 = uapi::SOCKLND_ADDR_IPV4 as u8;
+const FAMILY_IPV6: u8 = uapi::SOCKLND_ADDR_IPV6 as u8;
+
+/// Which NIDs a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pattern {
+    /// Every one.
+    Any,
+    /// Every one of the network with this number.
+    Net(u16),
+    /// This one.
+    One(Nid),
+}
+
+impl Pattern {
+    /// Whether the request is about `nid`.
+    pub(super) fn matches(self, nid: Nid) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Net(net) => nid.net() == net,
+            Self::One(one) => nid == one,
+        }
+    }
+
+    /// What to say if nothing matched: an error if there should have been something.
+    pub(super) fn nothing_found(self) -> Result {
+        match self {
+            Self::One(_) => Err(ENOENT),
+            Self::Any | Self::Net(_) => Ok(()),
+        }
+    }
+}
+
+/// Refuses a request in which one of `values`, members without a meaning so far, is not zero.
+pub(super) fn check_zero<const N: usize>(values: [u32; N]) -> Result {
+    if values == [0; N] {
+        Ok(())
+    } else {
+        Err(EINVAL)
+    }
+}
+
+/// Refuses flags other than those `known`.
+pub(super) fn check_flags(flags: u32, known: u32) -> Result {
+    check_zero([flags & !known])
+}
+
+/// Refuses a time that is zero or too long.
+pub(super) fn check_timeout(ms: u32) -> Result {
+    if (1..=uapi::SOCKLND_MAX_TIMEOUT_MS).contains(&ms) {
+        Ok(())
+    } else {
+        Err(EINVAL)
+    }
+}
+
+/// Reads an address; `None` is "any".
+///
+/// # Errors
+///
+/// - `EINVAL` if it is malformed, or an address that no host has.
+/// - `EAFNOSUPPORT` if it is well-formed, but of a family that is not served.
+pub(super) fn addr(raw: &uapi::socklnd_addr) -> Result<Option<IpAddr>> {
+    if raw.pad != [0; 3] {
+        return Err(EINVAL);
+    }
+    let [a, b, c, d, rest @ ..] = raw.addr;
+    match raw.family {
+        FAMILY_ANY if raw.addr == [0; 16] => Ok(None),
+        FAMILY_IPV4 if rest == [0; 12] => {
+            let addr = Ipv4Addr::new(a, b, c, d);
+            if addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast() {
+                return Err(EINVAL);
+            }
+            Ok(Some(addr.into()))
+        }
+        FAMILY_IPV6 => Err(EAFNOSUPPORT),
+        _ => Err(EINVAL),
+    }
+}
+
+/// Reads a pattern of NIDs. Errors as of [`addr`].
+pub(super) fn pattern(raw: &uapi::socklnd_nid) -> Result<Pattern> {
+    match (raw.lnd, raw.net, addr(&raw.addr)?) {
+        (LND_ANY, 0, None) => Ok(Pattern::Any),
+        (LND_TCP, net, None) => Ok(Pattern::Net(net)),
+        (LND_TCP, net, Some(addr)) => Ok(Pattern::One(Nid::tcp(net, addr))),
+        _ => Err(EINVAL),
+    }
+}
+
+/// Reads a NID. Errors as of [`addr`].
+pub(super) fn nid(raw: &uapi::socklnd_nid) -> Result<Nid> {
+    match pattern(raw)? {
+        Pattern::One(nid) => Ok(nid),
+        Pattern::Any | Pattern::Net(_) => Err(EINVAL),
+    }
+}
+
+/// An address for user space.
+pub(super) fn raw_addr(addr: IpAddr) -> uapi::socklnd_addr {
+    let mut raw = uapi::socklnd_addr::default();
+    match addr {
+        IpAddr::V4(addr) => {
+            raw.family = FAMILY_IPV4;
+            for (to, from) in raw.addr.iter_mut().zip(addr.octets()) {
+                *to = from;
+            }
+        }
+        IpAddr::V6(addr) => {
+            raw.family = FAMILY_IPV6;
+            raw.addr = addr.octets();
+        }
+    }
+    raw
+}
+
+/// An address and a port for user space. IPv4 addresses come as such, even from IPv6 sockets.
+pub(super) fn raw_socket(addr: SocketAddr) -> (uapi::socklnd_addr, u16) {
+    (raw_addr(addr.ip().to_canonical()), addr.port())
+}
+
+/// A NID for user space.
+pub(super) fn raw_nid(nid: Nid) -> uapi::socklnd_nid {
+    uapi::socklnd_nid {
+        lnd: LND_TCP,
+        net: nid.net(),
+        addr: raw_addr(nid.addr()),
+    }
+}
+
+/// A count for user space: counts of more than 32 bits don't occur, but nothing proves it.
+pub(super) fn count(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// The number of an error, for user space.
+pub(super) fn errno(error: Error) -> u32 {
+    error.to_errno().unsigned_abs()
+}
+
+#[kunit_tests(socklnd_ctl_convert)]
+mod tests {
+    use super::*;
+
+    fn ipv4(octets: [u8; 4]) -> uapi::socklnd_addr {
+        raw_addr(octets.into())
+    }
+
+    fn tcp(net: u16, addr: uapi::socklnd_addr) -> uapi::socklnd_nid {
+        uapi::socklnd_nid {
+            lnd: LND_TCP,
+            net,
+            addr,
+        }
+    }
+
+    #[test]
+    fn addresses_go_there_and_back() {
+        assert_eq!(addr(&ipv4([10, 0, 0, 1])), Ok(Some([10, 0, 0, 1].into())));
+        assert_eq!(addr(&uapi::socklnd_addr::default()), Ok(None));
+        let raw = ipv4([10, 0, 0, 1]);
+        assert_eq!(raw.family, 4);
+        assert!(raw.addr == [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let (raw, port) = raw_socket(SocketAddr::new(
+            [0u16, 0, 0, 0, 0, 0xffff, 0x0a00, 9].into(),
+            988,
+        ));
+        assert_eq!(port, 988);
+        assert_eq!(addr(&raw), Ok(Some([10, 0, 0, 9].into())));
+    }
+
+    #[test]
+    fn malformed_addresses_are_refused() {
+        for index in 0..3 {
+            let mut raw = ipv4([10, 0, 0, 1]);
+            raw.pad[index] = 1;
+            assert_eq!(addr(&raw), Err(EINVAL));
+        }
+        for index in 4..16 {
+            let mut raw = ipv4([10, 0, 0, 1]);
+            raw.addr[index] = 1;
+            assert_eq!(addr(&raw), Err(EINVAL));
+        }
+        for index in 0..16 {
+            let mut raw = uapi::socklnd_addr::default();
+            raw.addr[index] = 1;
+            assert_eq!(addr(&raw), Err(EINVAL));
+        }
+        for family in (0..=255).filter(|f| ![0, 4, 6].contains(f)) {
+            let mut raw = ipv4([10, 0, 0, 1]);
+            raw.family = family;
+            assert_eq!(addr(&raw), Err(EINVAL));
+        }
+        for octets in [[0; 4], [255; 4], [224, 0, 0, 1], [239, 255, 255, 255]] {
+            assert_eq!(addr(&ipv4(octets)), Err(EINVAL));
+        }
+    }
+
+    #[test]
+    fn ipv6_is_understood_but_not_served() {
+        let mut raw = raw_addr([0xfe80u16, 0, 0, 0, 0, 0, 0, 3].into());
+        assert_eq!(addr(&raw), Err(EAFNOSUPPORT));
+        assert_eq!(nid(&tcp(0, raw)), Err(EAFNOSUPPORT));
+        raw.pad[0] = 1;
+        assert_eq!(addr(&raw), Err(EINVAL));
+    }
+
+    #[test]
+    fn patterns() {
+        let any = uapi::socklnd_addr::default();
+        let one = Nid::tcp(7, [10, 0, 0, 1]);
+        assert_eq!(pattern(&uapi::socklnd_nid::default()), Ok(Pattern::Any));
+        assert_eq!(pattern(&tcp(7, any)), Ok(Pattern::Net(7)));
+        assert_eq!(pattern(&raw_nid(one)), Ok(Pattern::One(one)));
+        assert_eq!(nid(&raw_nid(one)), Ok(one));
+        assert_eq!(nid(&tcp(7, any)), Err(EINVAL));
+        assert_eq!(nid(&uapi::socklnd_nid::default()), Err(EINVAL));
+
+        assert!(Pattern::Any.matches(one));
+        assert!(Pattern::Net(7).matches(one));
+        assert!(!Pattern::Net(0).matches(one));
+        assert!(Pattern::One(one).matches(one));
+        assert!(!Pattern::One(one).matches(Nid::tcp(7, [10, 0, 0, 2])));
+        assert_eq!(Pattern::One(one).nothing_found(), Err(ENOENT));
+        assert_eq!(Pattern::Net(7).nothing_found(), Ok(()));
+    }
+
+    #[test]
+    fn malformed_nids_are_refused() {
+        let addr = ipv4([10, 0, 0, 1]);
+        // A network without its type, and types of other networks.
+        for lnd in [0, 1, 3, 5, 9, 0x0200, 0xffff] {
+            assert_eq!(
+                pattern(&uapi::socklnd_nid { lnd, net: 7, addr }),
+                Err(EINVAL)
+            );
+            let any = uapi::socklnd_addr::default();
+            let raw = uapi::socklnd_nid {
+                lnd,
+                net: 7,
+                addr: any,
+            };
+            assert_eq!(pattern(&raw), Err(EINVAL));
+        }
+        let raw = uapi::socklnd_nid {
+            lnd: 0,
+            net: 0,
+            addr,
+        };
+        assert_eq!(pattern(&raw), Err(EINVAL));
+    }
+
+    #[test]
+    fn reserved_members_flags_and_times() {
+        assert_eq!(check_zero([0, 0]), Ok(()));
+        assert_eq!(check_zero([0, 1]), Err(EINVAL));
+        assert_eq!(check_flags(1, 1), Ok(()));
+        assert_eq!(check_flags(3, 1), Err(EINVAL));
+        assert_eq!(check_flags(1 << 31, 1), Err(EINVAL));
+        assert_eq!(check_timeout(0), Err(EINVAL));
+        assert_eq!(check_timeout(1), Ok(()));
+        assert_eq!(check_timeout(uapi::SOCKLND_MAX_TIMEOUT_MS), Ok(()));
+        assert_eq!(check_timeout(uapi::SOCKLND_MAX_TIMEOUT_MS + 1), Err(EINVAL));
+        assert_eq!(errno(ETIMEDOUT), 110);
+        assert_eq!(count(usize::MAX), u32::MAX);
+    }
+}

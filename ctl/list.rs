@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lists: what there is, in tables that user space provides.
+//!
+//! A list is made as a whole in memory of the request's own, then copied out. Nothing is shared, and
+//! no lock is held while user space's memory is touched.
+
+use super::{
+    convert::{
+        check_zero,
+        count,
+        pattern,
+        raw_nid,
+        raw_socket, //
+    },
+    Caller, //
+};
+use crate::{
+    conn::Conn,
+    lib_linux::{
+        time,
+        uapi, //
+    },
+    ni::Ni,
+    peer::{
+        PeerInfo,
+        RouteInfo, //
+    },
+    stats::Gauge,
+    tunables,
+    wire::{
+        ConnType,
+        PID_LUSTRE, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc,
+    transmute::AsBytes,
+    uaccess::{
+        UserSlice,
+        UserSliceWriter, //
+    }, //
+};
+
+/// An entry of a list.
+pub(super) trait Entry: AsBytes {
+    /// Its size in the first version of the interface: what a caller must have room for.
+    const OLDEST_SIZE: usize;
+
+    /// Adds the entries of one interface. May sleep.
+    fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result
+    where
+        Self: Sized;
+}
+
+/// Answers the request for a list of `T`s. May sleep.
+pub(super) fn list<T: Entry>(caller: &Caller, request: &mut uapi::socklnd_list) -> Result {
+    let layout = Layout::new::<T>(request)?;
+    let mut entries = KVVec::new();
+    for ni in caller.interfaces(pattern(&request.ni)?)?.iter() {
+        T::collect(ni, &mut entries)?;
+    }
+    request.total = count(entries.len());
+    request.count = request.total.min(request.capacity);
+    layout.write(entries.iter().take(request.count as usize))
+}
+
+/// Where entries go in user space, and how large they are there.
+struct Layout {
+    start: usize,
+    entry_size: usize,
+    capacity: usize,
+}
+
+impl Layout {
+    /// Checks all of a request but its pattern.
+    fn new<T: Entry>(request: &uapi::socklnd_list) -> Result<Self> {
+        check_zero([request.flags, request.pad])?;
+        let entry_size = request.entry_size as usize;
+        let range = T::OLDEST_SIZE..=uapi::SOCKLND_MAX_ENTRY_SIZE as usize;
+        if !range.contains(&entry_size) || entry_size % 8 != 0 {
+            return Err(EINVAL);
+        }
+        Ok(Self {
+            start: request.entries.try_into().map_err(|_| EFAULT)?,
+            entry_size,
+            capacity: request.capacity as usize,
+        })
+    }
+
+    /// Writes entries, of which there are not more than there is room for.
+    fn write<'a, T: Entry + 'a>(&self, entries: impl ExactSizeIterator<Item = &'a T>) -> Result {
+        let len = entries
+            .len()
+            .min(self.capacity)
+            .checked_mul(self.entry_size);
+        let to = UserSlice::new(UserPtr::from_addr(self.start), len.ok_or(EFAULT)?);
+        let mut to = to.writer();
+        for entry in entries {
+            let (known, unknown) = self.split(entry);
+            to.write_slice(known)?;
+            write_zeros(&mut to, unknown)?;
+        }
+        Ok(())
+    }
+
+    /// The part of an entry that both sides know, and how many zeros follow it.
+    fn split<'a, T: Entry>(&self, entry: &'a T) -> (&'a [u8], usize) {
+        let bytes = entry.as_bytes();
+        match bytes.split_at_checked(self.entry_size) {
+            Some((known, _)) => (known, 0),
+            None => (bytes, self.entry_size - bytes.len()),
+        }
+    }
+}
+
+fn write_zeros(to: &mut UserSliceWriter, mut len: usize) -> Result {
+    const ZEROS: [u8; 64] = [0; 64];
+    while let Some(zeros) = ZEROS.get(..len.min(ZEROS.len())).filter(|z| !z.is_empty()) {
+        to.write_slice(zeros)?;
+        len -= zeros.len();
+    }
+    Ok(())
+}
+
+/// All peers of an interface with what there is to tell about each, ordered by NID. May sleep.
+fn peers(ni: &Ni) -> Result<KVVec<PeerInfo>> {
+    let mut peers = ni.peers().collect()?;
+    peers.sort_unstable_by_key(|peer| peer.nid());
+    let mut infos = KVVec::with_capacity(peers.len(), GFP_KERNEL)?;
+    for peer in peers.iter() {
+        infos.push(peer.snapshot()?, GFP_KERNEL)?;
+    }
+    Ok(infos)
+}
+
+impl Entry for uapi::socklnd_ni_entry {
+    const OLDEST_SIZE: usize = uapi::SOCKLND_NI_ENTRY_SIZE_VER0 as usize;
+
+    fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
+        let peers = peers(ni)?;
+        let entry = Self {
+            nid: raw_nid(ni.nid()),
+            incarnation_us: ni.incarnation(),
+            state: uapi::SOCKLND_NI_UP,
+            pid: PID_LUSTRE,
+            peers: count(peers.len()),
+            conns: count(peers.iter().map(|peer| peer.conns.len()).sum()),
+        };
+        Ok(into.push(entry, GFP_KERNEL)?)
+    }
+}
+
+impl Entry for uapi::socklnd_peer_entry {
+    const OLDEST_SIZE: usize = uapi::SOCKLND_PEER_ENTRY_SIZE_VER0 as usize;
+
+    fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
+        let now = time::monotonic_ms();
+        for peer in peers(ni)?.iter() {
+            let entry = peer_entry(ni, peer, now);
+            if peer.routes.is_empty() {
+                into.push(entry, GFP_KERNEL)?;
+                continue;
+            }
+            for route in peer.routes.iter() {
+                let mut entry = entry;
+                add_route(&mut entry, route);
+                into.push(entry, GFP_KERNEL)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn peer_entry(ni: &Ni, peer: &PeerInfo, now_ms: u64) -> uapi::socklnd_peer_entry {
+    let state = if !peer.conns.is_empty() {
+        uapi::SOCKLND_PEER_UP
+    } else if peer.routes.iter().any(|route| route.connecting) {
+        uapi::SOCKLND_PEER_CONNECTING
+    } else {
+        uapi::SOCKLND_PEER_IDLE
+    };
+    let shares = peer.routes.iter().map(|route| route.shares);
+    uapi::socklnd_peer_entry {
+        ni: raw_nid(ni.nid()),
+        nid: raw_nid(peer.nid),
+        state,
+        conns: count(peer.conns.len()),
+        routes: count(peer.routes.len()),
+        share_count: shares.fold(0, u32::saturating_add),
+        txs: count(peer.queued),
+        incarnation_us: peer.incarnation,
+        idle_ms: now_ms.saturating_sub(peer.last_alive_ms),
+        ..Default::default()
+    }
+}
+
+fn add_route(entry: &mut uapi::socklnd_peer_entry, route: &RouteInfo) {
+    entry.flags |= uapi::SOCKLND_PEER_HAS_ROUTE;
+    if route.connecting {
+        entry.flags |= uapi::SOCKLND_PEER_ROUTE_CONNECTING;
+    }
+    (entry.route_addr, entry.route_port) = raw_socket(route.addr);
+    entry.route_share_count = route.shares;
+    entry.route_conns = count(route.nconns);
+    entry.route_opened = route.opened;
+}
+
+impl Entry for uapi::socklnd_conn_entry {
+    const OLDEST_SIZE: usize = uapi::SOCKLND_CONN_ENTRY_SIZE_VER0 as usize;
+
+    fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
+        let now = time::monotonic_ms();
+        for peer in peers(ni)?.iter() {
+            for conn in peer.conns.iter() {
+                into.push(conn_entry(ni, peer, conn, now), GFP_KERNEL)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn conn_entry(ni: &Ni, peer: &PeerInfo, conn: &Conn, now_ms: u64) -> uapi::socklnd_conn_entry {
+    let (local_addr, local_port) = raw_socket(conn.local());
+    let (peer_addr, peer_port) = raw_socket(conn.remote());
+    // Nobody connects from the port that this node listens on.
+    let active = local_port != tunables::port();
+    // While it is being closed it has no socket any more.
+    let (tx_buffer, rx_buffer, nagle) = conn.socket_options().unwrap_or_default();
+    let mut flags = 0;
+    if active {
+        flags |= uapi::SOCKLND_CONN_ACTIVE;
+    }
+    if nagle {
+        flags |= uapi::SOCKLND_CONN_NAGLE;
+    }
+    let traffic = conn.traffic();
+    uapi::socklnd_conn_entry {
+        ni: raw_nid(ni.nid()),
+        nid: raw_nid(peer.nid),
+        local_addr,
+        local_port,
+        peer_addr,
+        peer_port,
+        type_: match conn.kind() {
+            ConnType::Any => uapi::SOCKLND_CONN_ANY,
+            ConnType::Control => uapi::SOCKLND_CONN_CONTROL,
+            ConnType::BulkIn => uapi::SOCKLND_CONN_BULK_IN,
+            ConnType::BulkOut => uapi::SOCKLND_CONN_BULK_OUT,
+        },
+        flags,
+        cpu: conn.cpu(),
+        protocol: 1,
+        tx_buffer: count(tx_buffer),
+        rx_buffer: count(rx_buffer),
+        queued_bytes: conn.load(),
+        tx_msgs: traffic.tx_msgs.get(),
+        tx_bytes: traffic.tx_bytes.get(),
+        rx_msgs: traffic.rx_msgs.get(),
+        rx_bytes: traffic.rx_bytes.get(),
+        age_ms: now_ms.saturating_sub(conn.born_ms()),
+        ..Default::default()
+    }
+}
+
+impl Entry for uapi::socklnd_stats_entry {
+    const OLDEST_SIZE: usize = uapi::SOCKLND_STATS_ENTRY_SIZE_VER0 as usize;
+
+    fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
+        let traffic = ni.total_traffic();
+        let events = ni.events();
+        let live = ni.live();
+        let routes: usize = peers(ni)?.iter().map(|peer| peer.routes.len()).sum();
+        let alive = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or(0);
+        let entry = Self {
+            nid: raw_nid(ni.nid()),
+            tx_msgs: traffic.tx_msgs.get(),
+            tx_bytes: traffic.tx_bytes.get(),
+            rx_msgs: traffic.rx_msgs.get(),
+            rx_bytes: traffic.rx_bytes.get(),
+            connects: events.connects.get(),
+            accepts: events.accepts.get(),
+            refusals: events.refusals.get(),
+            drops: ni.portals().counters().drops.get(),
+            misrouted: events.misrouted.get(),
+            err_connect: events.connect_failures.get(),
+            err_handshake: events.bad_handshakes.get(),
+            err_protocol: events.protocol_errors.get(),
+            err_disconnect: events.disconnects.get(),
+            err_timeout: events.timeouts.get(),
+            err_tx: events.tx_errors.get(),
+            err_nomem: events.enomem.get(),
+            peers: alive(live.peers()),
+            routes: routes as u64,
+            conns: alive(live.conns()),
+            handshakes: alive(live.handshakes()),
+            txs: alive(live.txs()),
+        };
+        Ok(into.push(entry, GFP_KERNEL)?)
+    }
+}
+
+#[kunit_tests(socklnd_ctl_list)]
+mod tests {
+    use super::*;
+
+    type Small = uapi::socklnd_ni_entry;
+
+    fn request(entry_size: u32) -> uapi::socklnd_list {
+        uapi::socklnd_list {
+            entry_size,
+            capacity: 10,
+            ..Default::default()
+        }
+    }
+
+    fn refusal(request: &uapi::socklnd_list) -> Option<Error> {
+        Layout::new::<Small>(request).err()
+    }
+
+    #[test]
+    fn sizes_of_entries_are_checked() {
+        for size in [0, 1, 40, 47, 49, 4097, 4104, u32::MAX, u32::MAX - 7] {
+            assert_eq!(refusal(&request(size)), Some(EINVAL));
+        }
+        for size in [48, 56, 4096] {
+            assert_eq!(refusal(&request(size)), None);
+        }
+        let mut bad = request(48);
+        bad.flags = 1;
+        assert_eq!(refusal(&bad), Some(EINVAL));
+        bad = request(48);
+        bad.pad = 1;
+        assert_eq!(refusal(&bad), Some(EINVAL));
+    }
+
+    #[test]
+    fn entries_are_cut_or_filled_up() -> Result {
+        let entry = Small {
+            state: 0x0101_0101,
+            conns: 0x0202_0202,
+            ..Default::default()
+        };
+        let layout = Layout::new::<Small>(&request(48))?;
+        let (known, unknown) = layout.split(&entry);
+        assert_eq!(known.len(), 48);
+        assert_eq!(unknown, 0);
+        assert!(known.ends_with(&[2; 4]));
+
+        let (known, unknown) = Layout::new::<Small>(&request(64))?.split(&entry);
+        assert_eq!(known.len(), 48);
+        assert_eq!(unknown, 16);
+
+        // As a later module sees an older caller.
+        let older = Layout {
+            start: 0,
+            entry_size: 40,
+            capacity: 1,
+        };
+        let (known, unknown) = older.split(&entry);
+        assert_eq!(known.len(), 40);
+        assert_eq!(unknown, 0);
+        assert!(!known.ends_with(&[2; 4]));
+        Ok(())
+    }
+}

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Functions for Rust to call where the kernel has only macros, inline functions or fields, in the
+ * manner of rust/helpers. None decides anything: what they need from their callers, such as which
+ * lock is held, is what the wrapped operation needs.
+ */
+#include <linux/cpumask.h>
+#include <linux/highmem.h>
+#include <linux/kthread.h>
+#include <linux/lockdep.h>
+#include <linux/netdevice.h>
+#include <linux/sched.h>
+#include <linux/sched/mm.h>
+#include <linux/siphash.h>
+#include <linux/topology.h>
+#include <linux/xxhash.h>
+#include <net/net_namespace.h>
+#include <net/netns/generic.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+
+#include "helpers.h"
+
+/* ---- Network namespaces ---- */
+
+/* An exiting task has none left; the initial one is what asks for the highest privilege. */
+struct net *socklnd_helper_current_net(void)
+{
+	return current->nsproxy ? current->nsproxy->net_ns : &init_net;
+}
+
+void socklnd_helper_net_passive_inc(struct net *net)
+{
+	net_passive_inc(net);
+}
+
+/* net_passive_dec() is not exported, but the operations that sysfs uses for the same purpose are. */
+void socklnd_helper_net_passive_dec(struct net *net)
+{
+#ifdef CONFIG_NET_NS
+	net_ns_type_operations.drop_ns(to_ns_common(net));
+#else
+	net_passive_dec(net);
+#endif
+}
+
+bool socklnd_helper_maybe_get_net(struct net *net)
+{
+	return maybe_get_net(net) != NULL;
+}
+
+void socklnd_helper_put_net(struct net *net)
+{
+	put_net(net);
+}
+
+bool socklnd_helper_net_admin_capable(struct net *net)
+{
+	return ns_capable(net->user_ns, CAP_NET_ADMIN);
+}
+
+unsigned int socklnd_helper_net_inum(const struct net *net)
+{
+	return net->ns.inum;
+}
+
+void *socklnd_helper_net_generic(const struct net *net, unsigned int id)
+{
+	return net_generic(net, id);
+}
+
+/* ---- Sockets: without the socket lock ---- */
+
+struct sock *socklnd_helper_sock_sk(const struct socket *sock)
+{
+	return sock->sk;
+}
+
+int socklnd_helper_sk_state(const struct sock *sk)
+{
+	return inet_sk_state_load(sk);
+}
+
+int socklnd_helper_sk_take_error(struct sock *sk)
+{
+	return sock_error(sk);
+}
+
+int socklnd_helper_sk_wmem_queued(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_wmem_queued);
+}
+
+bool socklnd_helper_sk_stream_is_writeable(const struct sock *sk)
+{
+	return sk_stream_is_writeable(sk);
+}
+
+bool socklnd_helper_sk_nospace(const struct sock *sk)
+{
+	return test_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
+}
+
+int socklnd_helper_sk_sndbuf(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_sndbuf);
+}
+
+int socklnd_helper_sk_rcvbuf(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_rcvbuf);
+}
+
+int socklnd_helper_sk_incoming_cpu(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_incoming_cpu);
+}
+
+bool socklnd_helper_tcp_nodelay(const struct sock *sk)
+{
+	/* A bit field; getsockopt() reads it like this too. */
+	return tcp_sk(sk)->nonagle & TCP_NAGLE_OFF;
+}
+
+/* ---- Sockets: the socket lock is held ---- */
+
+void socklnd_helper_sk_set_allocation(struct sock *sk, gfp_t allocation)
+{
+	sk->sk_allocation = allocation;
+}
+
+void socklnd_helper_sk_no_task_frag(struct sock *sk)
+{
+	sk->sk_use_task_frag = false;
+}
+
+void socklnd_helper_sk_no_linger(struct sock *sk)
+{
+	sock_reset_flag(sk, SOCK_LINGER);
+}
+
+/* sock_set_reuseaddr() can't switch it off. */
+void socklnd_helper_sk_set_reuseaddr(struct sock *sk, bool on)
+{
+	sk->sk_reuse = on ? SK_CAN_REUSE : SK_NO_REUSE;
+}
+
+/* As SO_SNDBUFFORCE does it: doubled, because the limit counts the kernel's overhead as well. */
+void socklnd_helper_sk_set_sndbuf(struct sock *sk, int bytes)
+{
+	bytes = clamp(bytes, 0, INT_MAX / 2);
+	sk->sk_userlocks |= SOCK_SNDBUF_LOCK;
+	WRITE_ONCE(sk->sk_sndbuf, max(bytes * 2, (int)SOCK_MIN_SNDBUF));
+	sk->sk_write_space(sk);
+}
+
+/* sock_set_keepalive() can't switch it off. */
+void socklnd_helper_sk_set_keepalive(struct sock *sk, bool on)
+{
+	if (sk->sk_prot->keepalive)
+		sk->sk_prot->keepalive(sk, on);
+	sock_valbool_flag(sk, SOCK_KEEPOPEN, on);
+}
+
+void socklnd_helper_tcp_set_linger2(struct sock *sk, int value)
+{
+	WRITE_ONCE(tcp_sk(sk)->linger2, value);
+}
+
+/* tcp_sock_set_nodelay() can't switch it off. */
+void socklnd_helper_tcp_clear_nodelay(struct sock *sk)
+{
+	tcp_sk(sk)->nonagle &= ~TCP_NAGLE_OFF;
+}
+
+/* ---- Sockets: callbacks ---- */
+
+void socklnd_helper_sk_callback_read_lock_bh(struct sock *sk)
+{
+	read_lock_bh(&sk->sk_callback_lock);
+}
+
+void socklnd_helper_sk_callback_read_unlock_bh(struct sock *sk)
+{
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+void socklnd_helper_sk_callback_write_lock_bh(struct sock *sk)
+{
+	write_lock_bh(&sk->sk_callback_lock);
+}
+
+void socklnd_helper_sk_callback_write_unlock_bh(struct sock *sk)
+{
+	write_unlock_bh(&sk->sk_callback_lock);
+}
+
+/* sk_callback_lock is held; what socklnd_helper_sk_set_user_data() stored, or NULL. */
+void *socklnd_helper_sk_user_data(const struct sock *sk)
+{
+	return __locked_read_sk_user_data_with_flags(sk, SK_USER_DATA_NOCOPY);
+}
+
+/* sk_callback_lock is held for writing. NOCOPY: sockets that a listener begets don't inherit it. */
+void socklnd_helper_sk_set_user_data(struct sock *sk, void *data)
+{
+	if (data)
+		__rcu_assign_sk_user_data_with_flags(sk, data, SK_USER_DATA_NOCOPY);
+	else
+		rcu_assign_sk_user_data(sk, NULL);
+}
+
+void socklnd_helper_sk_get_callbacks(const struct sock *sk, struct socklnd_sk_callbacks *to)
+{
+	to->data_ready = sk->sk_data_ready;
+	to->write_space = sk->sk_write_space;
+	to->state_change = sk->sk_state_change;
+	to->error_report = sk->sk_error_report;
+}
+
+/* sk_callback_lock is held for writing; TCP reads the pointers without it. */
+void socklnd_helper_sk_set_callbacks(struct sock *sk, const struct socklnd_sk_callbacks *from)
+{
+	WRITE_ONCE(sk->sk_data_ready, from->data_ready);
+	WRITE_ONCE(sk->sk_write_space, from->write_space);
+	WRITE_ONCE(sk->sk_state_change, from->state_change);
+	WRITE_ONCE(sk->sk_error_report, from->error_report);
+}
+
+/* ---- Sockets: lock classes ---- */
+
+#ifdef CONFIG_LOCKDEP
+/* The classes of a socket's two locks: the spinlock, and that of the owner in thread context. */
+struct socklnd_lock_classes {
+	struct lock_class_key *slock_key;
+	const char *slock_name;
+	struct lock_class_key *sk_lock_key;
+	const char *sk_lock_name;
+};
+
+static struct lock_class_key socklnd_keys[4];
+
+static const struct socklnd_lock_classes socklnd_own_classes[2] = {
+	{ &socklnd_keys[0], "slock-AF_INET-SOCKLND", &socklnd_keys[1], "sk_lock-AF_INET-SOCKLND" },
+	{ &socklnd_keys[2], "slock-AF_INET6-SOCKLND", &socklnd_keys[3], "sk_lock-AF_INET6-SOCKLND" },
+};
+
+/* What kernel sockets of each family have at first; the same for all, so written again and again. */
+static struct socklnd_lock_classes socklnd_kernel_classes[2];
+
+/*
+ * sock_lock_init_class_and_name() initialises the lock anew, which an accepted socket, being in use
+ * by TCP already, does not survive. A lock's class can be changed safely by whoever holds it.
+ */
+static void socklnd_sk_set_lock_classes(struct sock *sk, const struct socklnd_lock_classes *to)
+{
+	lock_sock(sk);
+	spin_lock_bh(&sk->sk_lock.slock);
+	lock_set_class(&sk->sk_lock.slock.dep_map, to->slock_name, to->slock_key, 0, _RET_IP_);
+	spin_unlock_bh(&sk->sk_lock.slock);
+	lock_set_class(&sk->sk_lock.dep_map, to->sk_lock_name, to->sk_lock_key, 0, _RET_IP_);
+	release_sock(sk);
+}
+
+/*
+ * Classes of our own, apart from those of other users of TCP in the kernel, whose locks have other
+ * dependencies. Once for each socket.
+ */
+void socklnd_helper_sk_lock_class_own(struct sock *sk)
+{
+	bool v6 = sk->sk_family == AF_INET6;
+	struct socklnd_lock_classes *kernel = &socklnd_kernel_classes[v6];
+
+	WRITE_ONCE(kernel->slock_key, sk->sk_lock.slock.dep_map.key);
+	WRITE_ONCE(kernel->slock_name, sk->sk_lock.slock.dep_map.name);
+	WRITE_ONCE(kernel->sk_lock_key, sk->sk_lock.dep_map.key);
+	WRITE_ONCE(kernel->sk_lock_name, sk->sk_lock.dep_map.name);
+	socklnd_sk_set_lock_classes(sk, &socklnd_own_classes[v6]);
+}
+
+/*
+ * TCP may use the locks after the socket has been released, and after the module, to which our keys
+ * belong, is gone.
+ */
+void socklnd_helper_sk_lock_class_kernel(struct sock *sk)
+{
+	socklnd_sk_set_lock_classes(sk, &socklnd_kernel_classes[sk->sk_family == AF_INET6]);
+}
+#else
+void socklnd_helper_sk_lock_class_own(struct sock *sk)
+{
+}
+
+void socklnd_helper_sk_lock_class_kernel(struct sock *sk)
+{
+}
+#endif
+
+/* ---- Memory ---- */
+
+unsigned int socklnd_helper_memalloc_nofs_save(void)
+{
+	return memalloc_nofs_save();
+}
+
+void socklnd_helper_memalloc_nofs_restore(unsigned int flags)
+{
+	memalloc_nofs_restore(flags);
+}
+
+struct page *socklnd_helper_virt_to_page(const void *address)
+{
+	return virt_to_page(address);
+}
+
+void socklnd_helper_memcpy_from_page(void *to, struct page *page, size_t offset, size_t len)
+{
+	memcpy_from_page(to, page, offset, len);
+}
+
+void socklnd_helper_memcpy_to_page(struct page *page, size_t offset, const void *from, size_t len)
+{
+	memcpy_to_page(page, offset, from, len);
+}
+
+void socklnd_helper_xxh64_update_page(struct xxh64_state *state, struct page *page, size_t offset,
+				      size_t len)
+{
+	char *address = kmap_local_page(page);
+
+	xxh64_update(state, address + offset, len);
+	kunmap_local(address);
+}
+
+/* ---- The rest ---- */
+
+u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1)
+{
+	const siphash_key_t key = { .key = { key0, key1 } };
+
+	return siphash(words, count * sizeof(*words), &key);
+}
+
+bool socklnd_helper_cpu_online(unsigned int cpu)
+{
+	return cpu < nr_cpu_ids && cpu_online(cpu);
+}
+
+int socklnd_helper_cpu_to_node(unsigned int cpu)
+{
+	return cpu_to_node(cpu);
+}
+
+void socklnd_helper_cond_resched(void)
+{
+	cond_resched();
+}
+
+/* kthread_should_stop() is for kernel threads only; no other is ever told to stop. */
+bool socklnd_helper_kthread_should_stop(void)
+{
+	return (current->flags & PF_KTHREAD) && kthread_should_stop();
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What lib_linux needs from C: functions for what the kernel only offers as macros and inline
+ * functions, and for every field of struct sock and its derivatives, whose layout bindgen gets wrong
+ * in some configurations. Read by the C compiler and by bindgen.
+ */
+#ifndef _SOCKLND_HELPERS_H
+#define _SOCKLND_HELPERS_H
+
+#include <linux/types.h>
+
+struct net;
+struct page;
+struct sock;
+struct socket;
+struct xxh64_state;
+
+/* The functions that TCP calls when something happens to a socket. */
+struct socklnd_sk_callbacks {
+	void (*data_ready)(struct sock *sk);
+	void (*write_space)(struct sock *sk);
+	void (*state_change)(struct sock *sk);
+	void (*error_report)(struct sock *sk);
+};
+
+/* Network namespaces. */
+struct net *socklnd_helper_current_net(void);
+void socklnd_helper_net_passive_inc(struct net *net);
+void socklnd_helper_net_passive_dec(struct net *net);
+bool socklnd_helper_maybe_get_net(struct net *net);
+void socklnd_helper_put_net(struct net *net);
+bool socklnd_helper_net_admin_capable(struct net *net);
+unsigned int socklnd_helper_net_inum(const struct net *net);
+void *socklnd_helper_net_generic(const struct net *net, unsigned int id);
+
+/* Sockets: without the socket lock. */
+struct sock *socklnd_helper_sock_sk(const struct socket *sock);
+int socklnd_helper_sk_state(const struct sock *sk);
+int socklnd_helper_sk_take_error(struct sock *sk);
+int socklnd_helper_sk_wmem_queued(const struct sock *sk);
+bool socklnd_helper_sk_stream_is_writeable(const struct sock *sk);
+bool socklnd_helper_sk_nospace(const struct sock *sk);
+int socklnd_helper_sk_sndbuf(const struct sock *sk);
+int socklnd_helper_sk_rcvbuf(const struct sock *sk);
+int socklnd_helper_sk_incoming_cpu(const struct sock *sk);
+bool socklnd_helper_tcp_nodelay(const struct sock *sk);
+
+/* Sockets: the socket lock is held. */
+void socklnd_helper_sk_set_allocation(struct sock *sk, gfp_t allocation);
+void socklnd_helper_sk_no_task_frag(struct sock *sk);
+void socklnd_helper_sk_no_linger(struct sock *sk);
+void socklnd_helper_sk_set_reuseaddr(struct sock *sk, bool on);
+void socklnd_helper_sk_set_sndbuf(struct sock *sk, int bytes);
+void socklnd_helper_sk_set_keepalive(struct sock *sk, bool on);
+void socklnd_helper_tcp_set_linger2(struct sock *sk, int value);
+void socklnd_helper_tcp_clear_nodelay(struct sock *sk);
+
+/* Sockets: callbacks. */
+void socklnd_helper_sk_callback_read_lock_bh(struct sock *sk);
+void socklnd_helper_sk_callback_read_unlock_bh(struct sock *sk);
+void socklnd_helper_sk_callback_write_lock_bh(struct sock *sk);
+void socklnd_helper_sk_callback_write_unlock_bh(struct sock *sk);
+void *socklnd_helper_sk_user_data(const struct sock *sk);
+void socklnd_helper_sk_set_user_data(struct sock *sk, void *data);
+void socklnd_helper_sk_get_callbacks(const struct sock *sk, struct socklnd_sk_callbacks *to);
+void socklnd_helper_sk_set_callbacks(struct sock *sk, const struct socklnd_sk_callbacks *from);
+
+/* Sockets: lock classes. */
+void socklnd_helper_sk_lock_class_own(struct sock *sk);
+void socklnd_helper_sk_lock_class_kernel(struct sock *sk);
+
+/* Memory. */
+unsigned int socklnd_helper_memalloc_nofs_save(void);
+void socklnd_helper_memalloc_nofs_restore(unsigned int flags);
+struct page *socklnd_helper_virt_to_page(const void *address);
+void socklnd_helper_memcpy_from_page(void *to, struct page *page, size_t offset, size_t len);
+void socklnd_helper_memcpy_to_page(struct page *page, size_t offset, const void *from, size_t len);
+void socklnd_helper_xxh64_update_page(struct xxh64_state *state, struct page *page, size_t offset,
+				      size_t len);
+
+/* The rest. */
+u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1);
+bool socklnd_helper_cpu_online(unsigned int cpu);
+int socklnd_helper_cpu_to_node(unsigned int cpu);
+void socklnd_helper_cond_resched(void);
+bool socklnd_helper_kthread_should_stop(void);
+
+#endif /* _SOCKLND_HELPERS_H */

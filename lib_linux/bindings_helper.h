@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen reads: headers that the kernel crate's own bindings leave out, our helpers, and the
+ * facts about C's layout that lib_linux/sys.rs compares with Rust's.
+ */
+#include <linux/hrtimer_types.h>
+
+#include <linux/bvec.h>
+#include <linux/gfp.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/moduleparam.h>
+#include <linux/net.h>
+#include <linux/socket.h>
+#include <linux/stddef.h>
+#include <linux/sysctl.h>
+#include <linux/uio.h>
+#include <linux/xxhash.h>
+#include <net/net_namespace.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+
+#include "../helpers.h"
+
+const gfp_t RUST_CONST_HELPER_GFP_NOFS = GFP_NOFS;
+
+/*
+ * Clang computes these while bindgen reads the header; bindgen's own idea of the same structs is not
+ * involved.
+ */
+#define LAYOUT_SIZE(type) \
+	const size_t RUST_CONST_HELPER_SIZEOF_##type = sizeof(struct type)
+#define LAYOUT_FIELD(type, field) \
+	const size_t RUST_CONST_HELPER_OFFSETOF_##type##_##field = offsetof(struct type, field)
+
+LAYOUT_SIZE(bio_vec);
+LAYOUT_FIELD(bio_vec, bv_page);
+LAYOUT_FIELD(bio_vec, bv_len);
+LAYOUT_FIELD(bio_vec, bv_offset);
+LAYOUT_SIZE(completion);
+LAYOUT_SIZE(ctl_table);
+LAYOUT_FIELD(ctl_table, procname);
+LAYOUT_FIELD(ctl_table, data);
+LAYOUT_FIELD(ctl_table, maxlen);
+LAYOUT_FIELD(ctl_table, mode);
+LAYOUT_FIELD(ctl_table, proc_handler);
+LAYOUT_FIELD(ctl_table, extra1);
+LAYOUT_FIELD(ctl_table, extra2);
+LAYOUT_SIZE(iov_iter);
+LAYOUT_SIZE(kernel_param);
+LAYOUT_FIELD(kernel_param, arg);
+LAYOUT_SIZE(kvec);
+LAYOUT_FIELD(kvec, iov_base);
+LAYOUT_FIELD(kvec, iov_len);
+LAYOUT_SIZE(msghdr);
+LAYOUT_FIELD(msghdr, msg_iter);
+LAYOUT_FIELD(msghdr, msg_flags);
+LAYOUT_SIZE(pernet_operations);
+LAYOUT_FIELD(pernet_operations, init);
+LAYOUT_FIELD(pernet_operations, exit);
+LAYOUT_FIELD(pernet_operations, id);
+LAYOUT_FIELD(pernet_operations, size);
+LAYOUT_SIZE(sockaddr_in);
+LAYOUT_FIELD(sockaddr_in, sin_family);
+LAYOUT_FIELD(sockaddr_in, sin_port);
+LAYOUT_FIELD(sockaddr_in, sin_addr);
+LAYOUT_SIZE(sockaddr_in6);
+LAYOUT_FIELD(sockaddr_in6, sin6_family);
+LAYOUT_FIELD(sockaddr_in6, sin6_port);
+LAYOUT_FIELD(sockaddr_in6, sin6_flowinfo);
+LAYOUT_FIELD(sockaddr_in6, sin6_addr);
+LAYOUT_FIELD(sockaddr_in6, sin6_scope_id);
+const size_t RUST_CONST_HELPER_SIZEOF_sockaddr_storage = sizeof(struct __kernel_sockaddr_storage);

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lists of pieces of pages to send from or receive into.
+//!
+//! A [`BvecBuf`] is memory for such a list, allocated once and used again and again by its owner, who
+//! frees it. A list borrows the buffer and everything that it refers to until the call that uses it
+//! has returned, so that the compiler sees to it that nothing is freed, or changed by Rust, under
+//! TCP's hands.
+//!
+//! C header: [`include/linux/bvec.h`](srctree/include/linux/bvec.h)
+
+use super::page::{
+    PageFrag,
+    PageRange, //
+};
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+use core::marker::PhantomData;
+
+/// Memory for a list of a limited number of pieces.
+///
+/// # Invariants
+///
+/// The list's contents mean nothing unless a [`Bvecs`] or [`RecvBvecs`] borrows it.
+pub(crate) struct BvecBuf(KVec<bindings::bio_vec>);
+
+// SAFETY: Without a list that borrows it, this is memory without a meaning.
+unsafe impl Send for BvecBuf {}
+
+// SAFETY: There is nothing to be done with a shared reference.
+unsafe impl Sync for BvecBuf {}
+
+impl BvecBuf {
+    /// Allocates memory for `capacity` pieces. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn with_capacity(capacity: usize) -> Result<Self> {
+        Ok(Self(KVec::with_capacity(capacity, GFP_KERNEL)?))
+    }
+
+    /// Begins a list to send from. The buffer forgets what was in it. Any context.
+    pub(crate) fn start(&mut self) -> Bvecs<'_> {
+        Bvecs(List::new(self))
+    }
+
+    /// Begins a list to receive into. The buffer forgets what was in it. Any context.
+    pub(crate) fn start_recv(&mut self) -> RecvBvecs<'_> {
+        RecvBvecs(List::new(self))
+    }
+}
+
+/// What both kinds of list have in common.
+///
+/// # Invariants
+///
+/// Every piece in the buffer consists of bytes that are valid for `'a`; `len` is their number.
+struct List<'a> {
+    buf: &'a mut BvecBuf,
+    len: usize,
+    _refers_to: PhantomData<&'a [u8]>,
+}
+
+impl<'a> List<'a> {
+    fn new(buf: &'a mut BvecBuf) -> Self {
+        buf.0.clear();
+        // INVARIANT: There are no pieces.
+        Self {
+            buf,
+            len: 0,
+            _refers_to: PhantomData,
+        }
+    }
+
+    /// Adds a piece; returns false if there is no room for it.
+    ///
+    /// # Safety
+    ///
+    /// The `len` bytes from `offset` in `page` on, which may go on in the pages behind it, must be
+    /// valid for `'a`.
+    unsafe fn push(&mut self, page: *mut bindings::page, offset: usize, len: usize) -> bool {
+        let (Ok(bv_offset), Ok(bv_len)) = (offset.try_into(), len.try_into()) else {
+            return false;
+        };
+        let Some(total) = self.len.checked_add(len) else {
+            return false;
+        };
+        let piece = bindings::bio_vec {
+            bv_page: page,
+            bv_len,
+            bv_offset,
+        };
+        // INVARIANT: The piece is valid by the safety requirements, and counted.
+        if self.buf.0.push_within_capacity(piece).is_err() {
+            return false;
+        }
+        self.len = total;
+        true
+    }
+
+    fn push_range(&mut self, range: &'a PageRange, skip: usize) -> bool {
+        let Some(len) = range.len().checked_sub(skip) else {
+            return true;
+        };
+        let mut fits = true;
+        let offset = range.offset().wrapping_add(skip);
+        range.pages().for_each_piece(offset, len, |page, inside, len| {
+            // SAFETY: The piece is within a page that `range` keeps alive for `'a`.
+            fits = unsafe { self.push(page.as_ptr(), inside, len) };
+            fits
+        });
+        fits
+    }
+
+    fn as_ptr(&self) -> *const bindings::bio_vec {
+        self.buf.0.as_ptr()
+    }
+
+    fn count(&self) -> usize {
+        self.buf.0.len()
+    }
+}
+
+/// A list to send from.
+///
+/// # Invariants
+///
+/// For `'a` all bytes of the list may be read by C.
+pub(crate) struct Bvecs<'a>(List<'a>);
+
+impl<'a> Bvecs<'a> {
+    /// Adds `range` without its first `skip` bytes. Any context.
+    ///
+    /// Returns whether there was room for all of it; what there was room for is in the list.
+    pub(crate) fn push_range(&mut self, range: &'a PageRange, skip: usize) -> bool {
+        // INVARIANT: Pages may always be accessed by C.
+        self.0.push_range(range, skip)
+    }
+
+    /// Adds `frag` without its first `skip` bytes. Any context.
+    ///
+    /// Returns whether there was room.
+    pub(crate) fn push_frag(&mut self, frag: &'a PageFrag, skip: usize) -> bool {
+        match frag.len().checked_sub(skip) {
+            None | Some(0) => true,
+            Some(len) => {
+                let (page, offset) = frag.locate(skip);
+                // SAFETY: The bytes are part of `frag`, which is borrowed for `'a`.
+                // INVARIANT: With a shared borrow the bytes may be read.
+                unsafe { self.0.push(page, offset, len) }
+            }
+        }
+    }
+
+    /// Bytes in the list.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.0.len
+    }
+
+    /// The list as C wants it; its pieces may be read.
+    pub(super) fn as_ptr(&self) -> *const bindings::bio_vec {
+        self.0.as_ptr()
+    }
+
+    /// How many pieces [`Self::as_ptr`] points to.
+    pub(super) fn count(&self) -> usize {
+        self.0.count()
+    }
+}
+
+/// A list to receive into.
+///
+/// # Invariants
+///
+/// For `'a` all bytes of the list may be written by C.
+pub(crate) struct RecvBvecs<'a>(List<'a>);
+
+impl<'a> RecvBvecs<'a> {
+    /// Adds `range` without its first `skip` bytes. Any context.
+    ///
+    /// Returns whether there was room for all of it; what there was room for is in the list.
+    pub(crate) fn push_range(&mut self, range: &'a PageRange, skip: usize) -> bool {
+        // INVARIANT: Pages may always be accessed by C.
+        self.0.push_range(range, skip)
+    }
+
+    /// Adds `len` bytes of `frag` from `offset`, or as many as there are. Any context.
+    ///
+    /// Returns whether there was room.
+    pub(crate) fn push_frag_mut(
+        &mut self,
+        frag: &'a mut PageFrag,
+        offset: usize,
+        len: usize,
+    ) -> bool {
+        match frag.len().saturating_sub(offset).min(len) {
+            0 => true,
+            len => {
+                let (page, offset) = frag.locate(offset);
+                // SAFETY: The bytes are part of `frag`, which is borrowed for `'a`.
+                // INVARIANT: With an exclusive borrow the bytes may be written.
+                unsafe { self.0.push(page, offset, len) }
+            }
+        }
+    }
+
+    /// Bytes in the list.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.0.len
+    }
+
+    /// The list as C wants it; its pieces may be written.
+    pub(super) fn as_ptr(&self) -> *const bindings::bio_vec {
+        self.0.as_ptr()
+    }
+
+    /// How many pieces [`Self::as_ptr`] points to.
+    pub(super) fn count(&self) -> usize {
+        self.0.count()
+    }
+}
+
+#[kunit_tests(socklnd_lib_linux_iov)]
+mod tests {
+    use super::*;
+    use crate::lib_linux::page::Pages;
+    use kernel::{
+        page::PAGE_SIZE,
+        sync::Arc, //
+    };
+
+    fn range(offset: usize, len: usize) -> Result<PageRange> {
+        let pages = Arc::new(Pages::alloc(4 * PAGE_SIZE)?, GFP_KERNEL)?;
+        PageRange::new(pages, offset, len)
+    }
+
+    #[test]
+    fn ranges_are_cut_at_pages() -> Result {
+        let range = range(PAGE_SIZE - 10, PAGE_SIZE + 30)?;
+        let mut buf = BvecBuf::with_capacity(8)?;
+        let mut bvecs = buf.start();
+        assert!(bvecs.push_range(&range, 0));
+        assert_eq!((bvecs.count(), bvecs.len_bytes()), (3, PAGE_SIZE + 30));
+        let mut bvecs = buf.start();
+        assert!(bvecs.push_range(&range, 10));
+        assert_eq!((bvecs.count(), bvecs.len_bytes()), (2, PAGE_SIZE + 20));
+        let mut bvecs = buf.start();
+        assert!(bvecs.push_range(&range, PAGE_SIZE + 30));
+        assert!(bvecs.push_range(&range, usize::MAX));
+        assert_eq!((bvecs.count(), bvecs.len_bytes()), (0, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn what_fits_is_in() -> Result {
+        let range = range(0, 3 * PAGE_SIZE)?;
+        let frag = PageFrag::alloc(72)?;
+        let mut buf = BvecBuf::with_capacity(3)?;
+        // The allocator may have given more.
+        let capacity = buf.0.capacity();
+        let mut bvecs = buf.start();
+        for _ in 0..capacity - 2 {
+            assert!(bvecs.push_frag(&frag, 0));
+        }
+        assert!(!bvecs.push_range(&range, 0));
+        assert_eq!(bvecs.len_bytes(), (capacity - 2) * 72 + 2 * PAGE_SIZE);
+        assert!(!bvecs.push_frag(&frag, 0));
+        assert!(bvecs.push_frag(&frag, 72));
+        Ok(())
+    }
+
+    #[test]
+    fn fragments_to_receive_into() -> Result {
+        let mut frag = PageFrag::alloc(72)?;
+        let mut buf = BvecBuf::with_capacity(2)?;
+        for (offset, len, bytes) in [(0, 72, 72), (10, 72, 62), (72, 1, 0), (100, 5, 0)] {
+            let mut bvecs = buf.start_recv();
+            assert!(bvecs.push_frag_mut(&mut frag, offset, len));
+            assert_eq!(bvecs.len_bytes(), bytes);
+        }
+        Ok(())
+    }
+}

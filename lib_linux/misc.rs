@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Small things: randomness, hashing, processors, allocation scopes.
+//!
+//! No state of our own: nothing to protect, nothing to free.
+
+use super::sys;
+use kernel::{
+    bindings,
+    cpu,
+    prelude::*, //
+};
+
+/// A random number that nobody can guess. Any context.
+pub(crate) fn random_u64() -> u64 {
+    // SAFETY: `get_random_u64` has no preconditions.
+    unsafe { bindings::get_random_u64() }
+}
+
+/// SipHash-2-4 of `words` under `key`, for tables whose keys strangers choose. Any context.
+///
+/// The words are hashed in the processor's byte order: the result is not for other machines.
+pub(crate) fn siphash(key: [u64; 2], words: &[u64]) -> u64 {
+    let [key0, key1] = key;
+    // SAFETY: `words` is valid for reads of `words.len()` words during the call.
+    unsafe { sys::socklnd_helper_siphash(words.as_ptr(), words.len(), key0, key1) }
+}
+
+/// The processors that were online when the iterator reached them. Any context.
+///
+/// Processors may come and go at any time, so this is a hint and no promise.
+pub(crate) fn online_cpus() -> impl Iterator<Item = u32> {
+    (0..cpu::nr_cpu_ids()).filter(|&cpu| is_cpu_online(cpu))
+}
+
+/// Whether `cpu` is the number of a processor that is online. Any context.
+pub(super) fn is_cpu_online(cpu: u32) -> bool {
+    // SAFETY: The function accepts any number.
+    unsafe { sys::socklnd_helper_cpu_online(cpu) }
+}
+
+/// The processor that runs the caller, who may be on another by the time it returns. Any context.
+pub(crate) fn current_cpu() -> u32 {
+    cpu::CpuId::current().as_u32()
+}
+
+/// Runs `f` so that no allocation in it, however deep, enters a file system to free memory.
+///
+/// For threads that a file system waits for. Thread context.
+pub(crate) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: Sets a flag of the current task.
+    let flags = unsafe { sys::socklnd_helper_memalloc_nofs_save() };
+    let result = f();
+    // SAFETY: `flags` come from the matching call above, in the same task; as this function takes a
+    // closure and kernel code does not unwind, such scopes are properly nested.
+    unsafe { sys::socklnd_helper_memalloc_nofs_restore(flags) };
+    result
+}
+
+#[kunit_tests(socklnd_lib_linux_misc)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn siphash_matches_the_reference() {
+        // The vectors of the algorithm's authors: key 00 01 .. 0f, input 00 01 ..; 0 and 8 bytes.
+        let key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+        assert_eq!(siphash(key, &[]), 0x726f_db47_dd0e_0e31);
+        let word = u64::from_ne_bytes([0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(siphash(key, &[word]), 0x93f5_f579_9a93_2462);
+    }
+
+    #[test]
+    fn the_current_cpu_is_online() {
+        let cpu = current_cpu();
+        assert!(online_cpus().any(|online| online == cpu));
+        assert!(!is_cpu_online(u32::MAX));
+    }
+}

@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory that TCP can read and write by page.
+//!
+//! [`Pages`] are payload: whole pages, shared by [`Arc`] between everybody who reads, writes, sends
+//! or receives them, freed with the last reference. Nothing protects their contents. Two parties that
+//! use the same bytes at the same time get a mixture of both, which is a bug of theirs but no
+//! undefined behaviour, because no Rust reference to the contents ever exists: all access is by C
+//! functions that copy.
+//!
+//! A [`PageFrag`] is a small piece of memory with one owner, who frees it, and who alone has access.
+
+use super::sys;
+use kernel::{
+    bindings,
+    page::{
+        Page,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+use core::ptr::NonNull;
+
+/// A buffer made of pages.
+///
+/// # Invariants
+///
+/// `pages` are as many as it takes for `len` bytes.
+pub(crate) struct Pages {
+    pages: KVec<Page>,
+    len: usize,
+}
+
+impl Pages {
+    /// Allocates `len` zero bytes. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn alloc(len: usize) -> Result<Self> {
+        let count = len.div_ceil(PAGE_SIZE);
+        let mut pages = KVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            pages.push(Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?, GFP_KERNEL)?;
+        }
+        // INVARIANT: `count` pages were allocated.
+        Ok(Self { pages, len })
+    }
+
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Checks that the bytes exist.
+    fn check(&self, offset: usize, len: usize) -> Result {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len => Ok(()),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// Calls `f` with the page, the offset in it and the length of every piece of these bytes, in
+    /// order, for as long as it returns true. Pieces that don't exist are left out.
+    ///
+    /// Never more than a page at a time, and always within the page.
+    pub(super) fn for_each_piece(
+        &self,
+        offset: usize,
+        len: usize,
+        mut f: impl FnMut(&Page, usize, usize) -> bool,
+    ) {
+        let mut inside = offset % PAGE_SIZE;
+        let mut left = len;
+        for page in self.pages.iter().skip(offset / PAGE_SIZE) {
+            let piece = left.min(PAGE_SIZE.saturating_sub(inside));
+            if piece == 0 || !f(page, inside, piece) {
+                return;
+            }
+            left = left.saturating_sub(piece);
+            inside = 0;
+        }
+    }
+
+    /// Copies `from` to `offset`. Any context.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it does not fit; nothing was copied.
+    pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) -> Result {
+        self.check(offset, from.len())?;
+        let mut from = from;
+        self.for_each_piece(offset, from.len(), |page, inside, len| {
+            let Some((piece, rest)) = from.split_at_checked(len) else {
+                return false;
+            };
+            // SAFETY: The page is ours, and `inside..inside + len` within it; `piece` has `len`
+            // bytes. Others may access the page's contents meanwhile, but only by C functions.
+            unsafe {
+                sys::socklnd_helper_memcpy_to_page(
+                    page.as_ptr(),
+                    inside,
+                    piece.as_ptr().cast(),
+                    len,
+                )
+            };
+            from = rest;
+            true
+        });
+        Ok(())
+    }
+
+    /// Copies from `offset` to all of `to`. Any context.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is not as much; nothing was copied.
+    pub(crate) fn copy_out(&self, offset: usize, to: &mut [u8]) -> Result {
+        self.check(offset, to.len())?;
+        let mut to = to;
+        self.for_each_piece(offset, to.len(), |page, inside, len| {
+            let Some((piece, rest)) = core::mem::take(&mut to).split_at_mut_checked(len) else {
+                return false;
+            };
+            // SAFETY: The page is ours, and `inside..inside + len` within it; `piece` has `len`
+            // bytes. Others may access the page's contents meanwhile, but only by C functions; any
+            // bytes are valid for `piece`.
+            unsafe {
+                sys::socklnd_helper_memcpy_from_page(
+                    piece.as_mut_ptr().cast(),
+                    page.as_ptr(),
+                    inside,
+                    len,
+                )
+            };
+            to = rest;
+            true
+        });
+        Ok(())
+    }
+
+    /// The XXH64 hash of `len` bytes from `offset`. Any context.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are not as many.
+    pub(crate) fn xxh64(&self, offset: usize, len: usize, seed: u64) -> Result<u64> {
+        self.check(offset, len)?;
+        let mut state = sys::xxh64_state::default();
+        // SAFETY: `state` may be written to.
+        unsafe { sys::xxh64_reset(&mut state, seed) };
+        self.for_each_piece(offset, len, |page, inside, len| {
+            // SAFETY: `state` was initialised. The page is ours, and `inside..inside + len` within
+            // it.
+            unsafe {
+                sys::socklnd_helper_xxh64_update_page(&mut state, page.as_ptr(), inside, len)
+            };
+            true
+        });
+        // SAFETY: `state` was initialised.
+        Ok(unsafe { sys::xxh64_digest(&state) })
+    }
+
+    /// Fills `len` bytes from `offset` with a pattern that depends on `seed` and on the distance from
+    /// `offset` only. Any context.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are not as many; nothing was written.
+    pub(crate) fn fill_pattern(&self, offset: usize, len: usize, seed: u64) -> Result {
+        self.check(offset, len)?;
+        let mut chunk = [0; 256];
+        let mut done = 0;
+        let mut word = seed;
+        while done < len {
+            for bytes in chunk.chunks_exact_mut(8) {
+                // SplitMix64: neighbouring seeds give unrelated patterns.
+                word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut mixed = word;
+                mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                bytes.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+            }
+            let piece = chunk.get(..len.saturating_sub(done)).unwrap_or(&chunk);
+            self.copy_in(offset.saturating_add(done), piece)?;
+            done = done.saturating_add(piece.len());
+        }
+        Ok(())
+    }
+}
+
+/// Part of a buffer, and a reference to it.
+///
+/// # Invariants
+///
+/// `offset + len` is at most the buffer's length.
+#[derive(Clone)]
+pub(crate) struct PageRange {
+    pages: Arc<Pages>,
+    offset: usize,
+    len: usize,
+}
+
+impl PageRange {
+    /// `len` bytes of `pages` from `offset`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are not as many.
+    pub(crate) fn new(pages: Arc<Pages>, offset: usize, len: usize) -> Result<Self> {
+        pages.check(offset, len)?;
+        // INVARIANT: Just checked.
+        Ok(Self { pages, offset, len })
+    }
+
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The buffer.
+    pub(crate) fn pages(&self) -> &Arc<Pages> {
+        &self.pages
+    }
+
+    /// Where in the buffer it begins.
+    pub(crate) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// `len` bytes of this from `offset`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are not as many.
+    pub(crate) fn slice(&self, offset: usize, len: usize) -> Result<Self> {
+        match offset.checked_add(len) {
+            // INVARIANT: The new part is within the old one.
+            Some(end) if end <= self.len => Ok(Self {
+                pages: self.pages.clone(),
+                offset: self.offset.wrapping_add(offset),
+                len,
+            }),
+            _ => Err(EINVAL),
+        }
+    }
+}
+
+/// A small buffer that is part of a page, so that TCP can take it by reference.
+///
+/// # Invariants
+///
+/// `start` comes from the page fragment allocator, is ours, and is valid for `len` initialised bytes.
+pub(crate) struct PageFrag {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: A `PageFrag` is a box of bytes.
+unsafe impl Send for PageFrag {}
+
+// SAFETY: A `PageFrag` is a box of bytes.
+unsafe impl Sync for PageFrag {}
+
+impl PageFrag {
+    /// Allocates `len` zero bytes, at most a page. Any context; never sleeps.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if `len` is zero or more than a page.
+    /// - `ENOMEM`.
+    pub(crate) fn alloc(len: usize) -> Result<Self> {
+        let size = match c_uint::try_from(len) {
+            Ok(size) if size > 0 && len <= PAGE_SIZE => size,
+            _ => return Err(EINVAL),
+        };
+        // SAFETY: The size is reasonable, and the mask asks for no alignment.
+        let start = unsafe { bindings::__netdev_alloc_frag_align(size, c_uint::MAX) };
+        let start = NonNull::new(start.cast::<u8>()).ok_or(ENOMEM)?;
+        // SAFETY: We just got `len` bytes.
+        unsafe { start.write_bytes(0, len) };
+        // INVARIANT: Allocated and initialised above.
+        Ok(Self { start, len })
+    }
+
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The contents.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: By the type invariants the bytes are valid and initialised.
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// The contents, to be changed.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: By the type invariants the bytes are valid, initialised and ours.
+        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+
+    /// The page that the byte at `offset` is in, and where in the page it is. The bytes behind it are
+    /// in this page, or in physically adjacent ones.
+    pub(super) fn locate(&self, offset: usize) -> (*mut bindings::page, usize) {
+        let address = self.start.as_ptr().wrapping_add(offset.min(self.len));
+        // SAFETY: Page fragments are in the kernel's linear mapping.
+        let page = unsafe { sys::socklnd_helper_virt_to_page(address.cast()) };
+        (page, address.addr() % PAGE_SIZE)
+    }
+}
+
+impl Drop for PageFrag {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the fragment is ours, from the matching allocator.
+        unsafe { bindings::page_frag_free(self.start.as_ptr().cast()) };
+    }
+}
+
+#[kunit_tests(socklnd_lib_linux_page)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_checked() -> Result {
+        let len = 2 * PAGE_SIZE + 100;
+        let pages = Pages::alloc(len)?;
+        let mut buf = [0; 16];
+        assert_eq!(pages.len(), len);
+        assert!(pages.copy_out(len - 16, &mut buf).is_ok());
+        assert!(pages.copy_out(len, &mut []).is_ok());
+        for (offset, ok) in [(len - 15, false), (len, false), (usize::MAX, false), (0, true)] {
+            assert!(pages.copy_out(offset, &mut buf).is_ok() == ok);
+            assert!(pages.copy_in(offset, &buf).is_ok() == ok);
+            assert!(pages.xxh64(offset, 16, 0).is_ok() == ok);
+            assert!(pages.fill_pattern(offset, 16, 0).is_ok() == ok);
+        }
+        assert!(pages.xxh64(1, usize::MAX, 0).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn empty_buffers_work() -> Result {
+        let pages = Pages::alloc(0)?;
+        assert_eq!(pages.xxh64(0, 0, 0)?, 0xef46_db37_51d8_e999);
+        pages.fill_pattern(0, 0, 1)?;
+        assert!(pages.copy_in(0, &[1]).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn copies_cross_pages() -> Result {
+        let pages = Pages::alloc(3 * PAGE_SIZE)?;
+        let mut written = KVec::from_elem(0u8, PAGE_SIZE + 300, GFP_KERNEL)?;
+        for (index, byte) in written.iter_mut().enumerate() {
+            *byte = (index % 251) as u8;
+        }
+        pages.copy_in(PAGE_SIZE - 100, &written)?;
+        let mut read = KVec::from_elem(0u8, written.len(), GFP_KERNEL)?;
+        pages.copy_out(PAGE_SIZE - 100, &mut read)?;
+        assert!(read.as_slice() == written.as_slice());
+        // The byte before and the one behind are untouched.
+        let mut byte = [1];
+        pages.copy_out(PAGE_SIZE - 101, &mut byte)?;
+        assert_eq!(byte, [0]);
+        pages.copy_out(2 * PAGE_SIZE + 200, &mut byte)?;
+        assert_eq!(byte, [0]);
+        Ok(())
+    }
+
+    #[test]
+    fn xxh64_is_the_known_function() -> Result {
+        let pages = Pages::alloc(2 * PAGE_SIZE)?;
+        // Across a page boundary; the value is that of xxhsum for "abc".
+        pages.copy_in(PAGE_SIZE - 1, b"abc")?;
+        assert_eq!(pages.xxh64(PAGE_SIZE - 1, 3, 0)?, 0x44bc_2cf5_ad77_0999);
+        Ok(())
+    }
+
+    #[test]
+    fn patterns_depend_on_seed_and_distance_only() -> Result {
+        let pages = Pages::alloc(4 * PAGE_SIZE)?;
+        let len = PAGE_SIZE + 77;
+        pages.fill_pattern(5, len, 1)?;
+        let first = pages.xxh64(5, len, 0)?;
+        pages.fill_pattern(2 * PAGE_SIZE + 3, len, 1)?;
+        assert_eq!(pages.xxh64(2 * PAGE_SIZE + 3, len, 0)?, first);
+        pages.fill_pattern(5, len, 2)?;
+        assert!(pages.xxh64(5, len, 0)? != first);
+        Ok(())
+    }
+
+    #[test]
+    fn ranges_stay_within_their_buffer() -> Result {
+        let pages = Arc::new(Pages::alloc(1000)?, GFP_KERNEL)?;
+        assert!(PageRange::new(pages.clone(), 1, 1000).is_err());
+        assert!(PageRange::new(pages.clone(), usize::MAX, 2).is_err());
+        let range = PageRange::new(pages, 100, 500)?;
+        let part = range.slice(50, 450)?;
+        assert_eq!((part.offset(), part.len()), (150, 450));
+        assert!(range.slice(51, 450).is_err());
+        assert!(range.slice(usize::MAX, 2).is_err());
+        assert_eq!(part.slice(450, 0)?.len(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn fragments_are_zeroed_and_separate() -> Result {
+        assert!(PageFrag::alloc(0).is_err());
+        assert!(PageFrag::alloc(PAGE_SIZE + 1).is_err());
+        assert_eq!(PageFrag::alloc(PAGE_SIZE)?.as_slice().len(), PAGE_SIZE);
+        let mut one = PageFrag::alloc(72)?;
+        let two = PageFrag::alloc(72)?;
+        one.as_mut_slice().fill(0xff);
+        assert!(two.as_slice().iter().all(|&byte| byte == 0));
+        drop(two);
+        assert!(one.as_slice().iter().all(|&byte| byte == 0xff));
+        Ok(())
+    }
+}

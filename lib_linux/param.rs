@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whole numbers that an administrator can set: module parameters, and entries of `/proc/sys`.
+//!
+//! A [`Knob`] is a static, so it lives as long as the module, and an atomic, so it needs no
+//! protection. Both doors lead to the same value and accept the same range.
+//!
+//! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
+
+use kernel::{
+    bindings,
+    error::{
+        from_result,
+        to_result, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
+};
+
+/// A number with a range, and a name by which administrators know it.
+///
+/// # Invariants
+///
+/// The value is within `min..=max`. If there are words, each number of the range has one.
+pub(crate) struct Knob {
+    name: &'static CStr,
+    value: Atomic<c_int>,
+    min: c_int,
+    max: c_int,
+    words: &'static [&'static str],
+}
+
+impl Knob {
+    /// For [`knobs!`]: a number from a range.
+    pub(crate) const fn new(
+        name: &'static CStr,
+        default: c_int,
+        range: core::ops::RangeInclusive<c_int>,
+    ) -> Self {
+        let (min, max) = (*range.start(), *range.end());
+        // PANIC: At build time only, as are those below.
+        assert!(min <= default && default <= max);
+        // INVARIANT: Just checked.
+        Self {
+            name,
+            value: Atomic::new(default),
+            min,
+            max,
+            words: &[],
+        }
+    }
+
+    /// For [`knobs!`]: one of several words, numbered from zero.
+    pub(crate) const fn with_words(
+        name: &'static CStr,
+        default: c_int,
+        words: &'static [&'static str],
+    ) -> Self {
+        // CAST: There are not that many words.
+        let count = words.len() as c_int;
+        assert!(0 <= default && default < count);
+        // INVARIANT: Just checked.
+        Self {
+            name,
+            value: Atomic::new(default),
+            min: 0,
+            max: count - 1,
+            words,
+        }
+    }
+
+    /// The value now. Any context.
+    pub(crate) fn get(&self) -> c_int {
+        self.value.load(Relaxed)
+    }
+
+    /// The name.
+    pub(super) fn name(&self) -> &'static CStr {
+        self.name
+    }
+
+    /// The value's address, for C functions that keep it within [`Self::range`].
+    pub(super) fn as_ptr(&self) -> *mut c_int {
+        self.value.as_ptr()
+    }
+
+    /// The addresses of the lowest and the highest value.
+    pub(super) fn range(&self) -> (&c_int, &c_int) {
+        (&self.min, &self.max)
+    }
+
+    /// Sets the value from what an administrator wrote: a word, or a number as C writes them.
+    fn parse(&self, text: &CStr) -> Result {
+        let trimmed = text.to_bytes().trim_ascii();
+        let word = self.words.iter().position(|word| word.as_bytes() == trimmed);
+        let value = match word.and_then(|index| c_int::try_from(index).ok()) {
+            Some(value) => value,
+            None => {
+                let mut value = 0;
+                // SAFETY: `text` is a C string, and `value` may be written to.
+                to_result(unsafe { bindings::kstrtoint(text.as_char_ptr(), 0, &mut value) })?;
+                value
+            }
+        };
+        if !(self.min..=self.max).contains(&value) {
+            return Err(EINVAL);
+        }
+        // INVARIANT: Just checked.
+        self.value.store(value, Relaxed);
+        Ok(())
+    }
+
+    /// The word for the value now, if it has one.
+    fn word(&self) -> Option<&'static str> {
+        let index = usize::try_from(self.get()).ok()?;
+        self.words.get(index).copied()
+    }
+}
+
+/// The operations of a module parameter whose argument is a [`Knob`].
+pub(crate) static KNOB_OPS: bindings::kernel_param_ops = bindings::kernel_param_ops {
+    flags: 0,
+    set: Some(set_knob),
+    get: Some(get_knob),
+    free: None,
+};
+
+/// The [`Knob`] that is a parameter's argument.
+///
+/// # Safety
+///
+/// `param` must be valid and have been made by [`knobs!`].
+unsafe fn knob_of(param: *const bindings::kernel_param) -> &'static Knob {
+    // SAFETY: As this function's own requirement.
+    let arg = unsafe { (*param).__bindgen_anon_1.arg };
+    // SAFETY: `knobs!` puts the address of a static there.
+    unsafe { &*arg.cast::<Knob>() }
+}
+
+/// Sets a parameter, when the module is inserted or by a write to `/sys`.
+///
+/// # Safety
+///
+/// Called by the kernel: `text` is null or a C string, `param` a parameter made by [`knobs!`].
+unsafe extern "C" fn set_knob(text: *const c_char, param: *const bindings::kernel_param) -> c_int {
+    from_result(|| {
+        if text.is_null() {
+            return Err(EINVAL);
+        }
+        // SAFETY: By this function's requirement.
+        let text = unsafe { CStr::from_char_ptr(text) };
+        // SAFETY: By this function's requirement.
+        unsafe { knob_of(param) }.parse(text)?;
+        Ok(0)
+    })
+}
+
+/// Prints a parameter.
+///
+/// # Safety
+///
+/// Called by the kernel: `buffer` is a page, `param` a parameter made by [`knobs!`].
+unsafe extern "C" fn get_knob(buffer: *mut c_char, param: *const bindings::kernel_param) -> c_int {
+    // SAFETY: By this function's requirement.
+    let knob = unsafe { knob_of(param) };
+    match knob.word() {
+        Some(word) => {
+            // CAST: Words are short.
+            let len = word.len() as c_int;
+            // SAFETY: The buffer is a page; the format matches the arguments, and reads no more of
+            // the word than it is long.
+            unsafe {
+                bindings::scnprintf(
+                    buffer,
+                    PAGE_SIZE,
+                    c"%.*s\n".as_char_ptr(),
+                    len,
+                    word.as_ptr(),
+                )
+            }
+        }
+        // SAFETY: The buffer is a page; the format matches the argument.
+        None => unsafe {
+            bindings::scnprintf(buffer, PAGE_SIZE, c"%d\n".as_char_ptr(), knob.get())
+        },
+    }
+}
+
+/// The bytes of a string, for a static in a section that is read by programs.
+pub(crate) const fn bytes_of<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut rest = text.as_bytes();
+    let mut index = 0;
+    while let [first, others @ ..] = rest {
+        // PANIC: At build time only.
+        bytes[index] = *first;
+        rest = others;
+        index += 1;
+    }
+    bytes
+}
+
+/// A string in the module's information section. The terminating zero is added.
+macro_rules! modinfo {
+    ($($text:expr),+) => {
+        const _: () = {
+            const TEXT: &str = concat!($($text,)+ "\0");
+            #[allow(unsafe_code)]
+            #[link_section = ".modinfo"]
+            #[used(compiler)]
+            static INFO: [u8; TEXT.len()] = $crate::lib_linux::param::bytes_of(TEXT);
+        };
+    };
+}
+pub(crate) use modinfo;
+
+/// Makes module parameters that can be read and set while the module is in use.
+///
+/// To be used once, in a module of its own:
+///
+/// ```ignore
+/// knobs! {
+///     /// Seconds until a send that makes no progress fails.
+///     sock_timeout: 50 in 1..=86400, 0o644, "seconds until a stuck send fails";
+///     /// Whose connections are accepted.
+///     accept: 0 of ["secure", "all"], 0o444, "who may connect: secure, all";
+/// }
+/// ```
+///
+/// Each becomes a static [`Knob`], and a file in `/sys/module/.../parameters` with the given mode;
+/// `KNOBS` is a list of them all.
+macro_rules! knobs {
+    ($($(#[$meta:meta])* $name:ident: $default:literal $kind:ident $range:expr, $mode:literal,
+       $description:literal;)+) => {
+        $(
+            $(#[$meta])*
+            #[allow(non_upper_case_globals)]
+            pub(crate) static $name: $crate::lib_linux::param::Knob =
+                $crate::lib_linux::param::knobs!(@new $name, $default, $kind, $range);
+
+            $crate::lib_linux::param::modinfo!("parmtype=", stringify!($name), ":int");
+            $crate::lib_linux::param::modinfo!("parm=", stringify!($name), ":", $description);
+
+            const _: () = {
+                #[allow(unsafe_code)]
+                #[link_section = "__param"]
+                #[used(compiler)]
+                static PARAM: ::kernel::module_param::KernelParam =
+                    ::kernel::module_param::KernelParam::new(::kernel::bindings::kernel_param {
+                        name: ::kernel::str::as_char_ptr_in_const_context(
+                            $crate::lib_linux::param::knobs!(@name $name)
+                        ),
+                        mod_: $crate::lib_linux::param::THIS_MODULE,
+                        ops: &raw const $crate::lib_linux::param::KNOB_OPS,
+                        perm: $mode,
+                        level: -1,
+                        flags: 0,
+                        __bindgen_anon_1: ::kernel::bindings::kernel_param__bindgen_ty_1 {
+                            arg: (&raw const $name).cast_mut().cast(),
+                        },
+                    });
+            };
+        )+
+
+        /// All parameters of this list.
+        pub(crate) static KNOBS: &[&$crate::lib_linux::param::Knob] = &[$(&$name),+];
+    };
+    (@new $name:ident, $default:literal, in, $range:expr) => {
+        $crate::lib_linux::param::Knob::new(
+            $crate::lib_linux::param::knobs!(@name $name),
+            $default,
+            $range,
+        )
+    };
+    (@new $name:ident, $default:literal, of, $words:expr) => {
+        $crate::lib_linux::param::Knob::with_words(
+            $crate::lib_linux::param::knobs!(@name $name),
+            $default,
+            &$words,
+        )
+    };
+    (@name $name:ident) => {{
+        const NAME: &::kernel::prelude::CStr = $crate::lib_linux::param::c_str(
+            concat!(stringify!($name), "\0")
+        );
+        NAME
+    }};
+}
+pub(crate) use knobs;
+
+/// For [`knobs!`]: a string that ends with a zero, as a C string.
+pub(crate) const fn c_str(text: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(text) => text,
+        // PANIC: At build time only.
+        Err(_) => panic!("not a C string"),
+    }
+}
+
+/// For [`knobs!`]: the module that the parameters belong to.
+#[cfg(MODULE)]
+pub(crate) const THIS_MODULE: *mut bindings::module =
+    (&raw const bindings::__this_module).cast_mut();
+/// For [`knobs!`]: no module.
+#[cfg(not(MODULE))]
+pub(crate) const THIS_MODULE: *mut bindings::module = core::ptr::null_mut();
+
+#[kunit_tests(socklnd_lib_linux_param)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_a_range() {
+        let knob = Knob::new(c"test", 5, 1..=10);
+        assert_eq!(knob.get(), 5);
+        assert!(knob.parse(c"7\n").is_ok());
+        assert_eq!(knob.get(), 7);
+        assert!(knob.parse(c"0xa").is_ok());
+        assert_eq!(knob.get(), 10);
+        for text in [c"0", c"11", c"-1", c"99999999999", c"", c"x", c"1 2"] {
+            assert!(knob.parse(text).is_err());
+        }
+        assert_eq!(knob.get(), 10);
+        assert!(knob.word().is_none());
+    }
+
+    #[test]
+    fn words_are_numbers_too() {
+        let knob = Knob::with_words(c"test", 1, &["secure", "all"]);
+        assert!(knob.word() == Some("all"));
+        assert!(knob.parse(c"secure\n").is_ok());
+        assert_eq!(knob.get(), 0);
+        assert!(knob.parse(c"1").is_ok());
+        assert_eq!(knob.get(), 1);
+        assert!(knob.parse(c"2").is_err());
+        assert!(knob.parse(c"none").is_err());
+        assert!(knob.word() == Some("all"));
+    }
+}

@@ -1,0 +1,642 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! TCP sockets of the kernel's own.
+//!
+//! A [`Socket`] owns a `struct socket`, and releases it when it is dropped. TCP protects the socket
+//! by its own lock, which the methods take where it is needed, so a [`Socket`] may be shared between
+//! threads. No method waits for the network; some wait for the socket's lock ("may sleep").
+//!
+//! The socket holds a passive reference to its network namespace, so that sockets don't keep a
+//! namespace alive. By its [`NetUser`] it keeps the namespace's *end* waiting.
+//!
+//! [`HookedSocket`] adds callbacks, see [`SocketEvents`].
+//!
+//! C headers: [`include/linux/net.h`](srctree/include/linux/net.h),
+//! [`include/net/sock.h`](srctree/include/net/sock.h)
+
+mod addr;
+mod hook;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
+pub(crate) use self::hook::{
+    HookedSocket,
+    SocketEvents, //
+};
+
+use self::{
+    addr::RawAddr,
+    hook::Hook, //
+};
+use super::{
+    iov::{
+        Bvecs,
+        RecvBvecs, //
+    },
+    netns::{
+        Net,
+        NetUser, //
+    },
+    sys, //
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*, //
+};
+use core::{
+    mem::ManuallyDrop,
+    net::SocketAddr,
+    ptr::{
+        self,
+        NonNull, //
+    },
+};
+
+/// The states of a TCP socket, as in RFC 9293.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TcpState {
+    Established,
+    SynSent,
+    SynReceived,
+    FinWait1,
+    FinWait2,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Closing,
+}
+
+/// A TCP socket. Dropping it aborts the connection, as [`Socket::abort`]; may sleep.
+///
+/// # Invariants
+///
+/// - `sock` is a TCP socket that nobody else releases, and `sk` its `struct sock`.
+/// - The socket does not count as a reference to its namespace, of which `net` is a user.
+/// - The socket's callbacks are TCP's own, which `hook` has recorded; except in a [`HookedSocket`],
+///   which says what they are there.
+pub(crate) struct Socket {
+    sock: NonNull<bindings::socket>,
+    sk: NonNull<bindings::sock>,
+    hook: KBox<Hook>,
+    net: NetUser,
+}
+
+// SAFETY: A kernel socket may be used, and released, by any thread.
+unsafe impl Send for Socket {}
+
+// SAFETY: TCP serialises by means of the socket's lock what is done to a socket.
+unsafe impl Sync for Socket {}
+
+/// The lock of a socket.
+///
+/// # Invariants
+///
+/// The lock is held by the current thread.
+struct LockGuard<'a>(&'a Socket);
+
+impl LockGuard<'_> {
+    /// The locked `struct sock`.
+    fn sk(&self) -> *mut bindings::sock {
+        self.0.sk()
+    }
+}
+
+impl Drop for LockGuard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the lock is held.
+        unsafe { sys::release_sock(self.sk()) };
+    }
+}
+
+/// What [`Bvecs`] and the like turn into: a message for `sock_sendmsg` or `sock_recvmsg`.
+///
+/// # Safety
+///
+/// `init` must initialise the iterator that it is given.
+unsafe fn message(flags: u32, init: impl FnOnce(*mut bindings::iov_iter)) -> bindings::msghdr {
+    let mut msg = bindings::msghdr {
+        msg_flags: flags,
+        ..Default::default()
+    };
+    init(&raw mut msg.msg_iter);
+    msg
+}
+
+/// A return value that is a number of bytes, or negative and an error.
+fn to_bytes(ret: c_int) -> Result<usize> {
+    usize::try_from(ret).map_err(|_| Error::from_errno(ret))
+}
+
+/// A number of bytes, or the like, that C has as an `int` and never makes negative.
+fn to_usize(value: c_int) -> usize {
+    usize::try_from(value).unwrap_or(0)
+}
+
+impl Socket {
+    /// Flags for sending: never wait, and no signal if the connection is gone.
+    const SEND_FLAGS: u32 = bindings::MSG_DONTWAIT | bindings::MSG_NOSIGNAL;
+    // CAST: Small constants.
+    const RECV_FLAGS: c_int = bindings::MSG_DONTWAIT as c_int;
+    const NONBLOCK: c_int = bindings::O_NONBLOCK as c_int;
+    const ITER_SOURCE: c_uint = bindings::ITER_SOURCE;
+    const ITER_DEST: c_uint = bindings::ITER_DEST;
+
+    /// Makes a TCP socket in `net`, for IPv6 or IPv4. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// - `ENETDOWN` if the namespace is dying.
+    /// - `ESHUTDOWN` if there is no [`PernetRegistration`](super::netns::PernetRegistration).
+    /// - `EAFNOSUPPORT` if the kernel has no IPv6.
+    /// - `ENOMEM`, `ENFILE`.
+    pub(crate) fn new_tcp(net: &Net, v6: bool) -> Result<Self> {
+        let net = NetUser::new(net)?;
+        let family = if v6 {
+            bindings::AF_INET6
+        } else {
+            bindings::AF_INET
+        };
+        let mut sock = ptr::null_mut();
+        // CAST: Small constants.
+        // SAFETY: The namespace's end waits for `net`, so all that belongs to the namespace is there.
+        // `sock` may be written to.
+        to_result(unsafe {
+            bindings::sock_create_kern(
+                net.net().as_ptr(),
+                family as c_int,
+                bindings::sock_type_SOCK_STREAM as c_int,
+                bindings::IPPROTO_TCP as c_int,
+                &mut sock,
+            )
+        })?;
+        // SAFETY: The socket was just made, in the namespace of `net`, by a function that makes no
+        // counting references; and has TCP's own callbacks.
+        unsafe { Self::from_raw(sock, net, Hook::new) }
+    }
+
+    /// Takes over a socket; releases it on failure. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// `sock` must be a TCP socket that belongs to the caller alone, does not count as a reference to
+    /// its namespace, of which `net` is a user. The [`Hook`] that `hook` makes for its `struct sock`
+    /// must be one that has recorded TCP's own callbacks, which must be the socket's.
+    unsafe fn from_raw(
+        sock: *mut bindings::socket,
+        net: NetUser,
+        hook: impl FnOnce(*mut bindings::sock) -> Hook,
+    ) -> Result<Self> {
+        // SAFETY: By this function's requirement.
+        let sk = unsafe { sys::socklnd_helper_sock_sk(sock) };
+        let hook = match KBox::new(hook(sk), GFP_KERNEL) {
+            Ok(hook) => hook,
+            Err(e) => {
+                // SAFETY: The socket is ours, and nobody has seen it.
+                unsafe { bindings::sock_release(sock) };
+                return Err(e.into());
+            }
+        };
+        // SAFETY: The socket is ours, and we don't hold its lock.
+        unsafe { sys::socklnd_helper_sk_lock_class_own(sk) };
+        // INVARIANT: As required of our caller.
+        Ok(Self {
+            // SAFETY: A socket is not null.
+            sock: unsafe { NonNull::new_unchecked(sock) },
+            // SAFETY: A socket that was not released has a `struct sock`.
+            sk: unsafe { NonNull::new_unchecked(sk) },
+            hook,
+            net,
+        })
+    }
+
+    fn sock(&self) -> *mut bindings::socket {
+        self.sock.as_ptr()
+    }
+
+    fn sk(&self) -> *mut bindings::sock {
+        self.sk.as_ptr()
+    }
+
+    /// Takes the socket's lock. May sleep.
+    fn lock(&self) -> LockGuard<'_> {
+        // SAFETY: By the type invariants `sk` is valid.
+        unsafe { sys::lock_sock_nested(self.sk(), 0) };
+        // INVARIANT: Just taken.
+        LockGuard(self)
+    }
+
+    /// Binds to a local address. May sleep. Privileged ports take the current thread's privilege.
+    ///
+    /// # Errors
+    ///
+    /// `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES`, `EINVAL` if bound already or of the other family.
+    pub(crate) fn bind(&self, addr: &SocketAddr) -> Result {
+        let mut addr = RawAddr::from(addr);
+        let len = addr.len();
+        // SAFETY: The socket is valid, and `addr` an address of `len` bytes.
+        to_result(unsafe { bindings::kernel_bind(self.sock(), addr.as_mut_ptr().cast(), len) })
+    }
+
+    /// Begins to connect. Returns whether the connection is established already; otherwise
+    /// [`SocketEvents::state_change`] will tell. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENETUNREACH`, `EHOSTUNREACH`, `EADDRNOTAVAIL`, `EISCONN`, `EALREADY`, ... What the other side
+    /// says comes later, from [`Socket::take_error`].
+    pub(crate) fn connect(&self, addr: &SocketAddr) -> Result<bool> {
+        let mut addr = RawAddr::from(addr);
+        let len = addr.len();
+        // SAFETY: The socket is valid, and `addr` an address of `len` bytes.
+        let ret = unsafe {
+            bindings::kernel_connect(self.sock(), addr.as_mut_ptr().cast(), len, Self::NONBLOCK)
+        };
+        match to_result(ret) {
+            Ok(()) => Ok(true),
+            Err(e) if e == EINPROGRESS => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Begins to listen, with room for `backlog` connections that were not accepted yet. May sleep.
+    pub(crate) fn listen(&self, backlog: c_int) -> Result {
+        // SAFETY: The socket is valid.
+        to_result(unsafe { bindings::kernel_listen(self.sock(), backlog) })
+    }
+
+    /// Takes a connection, if there is one. May sleep.
+    ///
+    /// The new socket has TCP's own callbacks, whether or not the listener is hooked. What is set on
+    /// the listener (buffers, [`Socket::set_kernel_defaults`]) is inherited.
+    ///
+    /// # Errors
+    ///
+    /// `ECONNABORTED` and `EPROTO` concern one connection, `ENFILE`, `ENOMEM` the machine; `EINVAL`
+    /// means that the socket does not listen.
+    pub(crate) fn accept(&self) -> Result<Option<Self>> {
+        let mut sock = ptr::null_mut();
+        // SAFETY: The socket is valid, and `sock` may be written to.
+        let ret = unsafe { bindings::kernel_accept(self.sock(), &mut sock, Self::NONBLOCK) };
+        match to_result(ret) {
+            Ok(()) => {}
+            Err(e) if e == EAGAIN => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        // SAFETY: The new socket belongs to us alone, and has its namespace, and the way it refers to
+        // it, from its listener. It is given the listener's original callbacks, which are TCP's own.
+        unsafe { Self::from_raw(sock, self.net.clone(), |sk| self.hook.for_child(sk)) }.map(Some)
+    }
+
+    /// The local address and port. May sleep.
+    pub(crate) fn local_addr(&self) -> Result<SocketAddr> {
+        let mut addr = RawAddr::empty();
+        // SAFETY: The socket is valid; there is room for an address of any family.
+        to_bytes(unsafe { bindings::kernel_getsockname(self.sock(), addr.as_mut_ptr().cast()) })?;
+        addr.parse()
+    }
+
+    /// The other side's address and port. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTCONN` if there is no connection, or none any more.
+    pub(crate) fn peer_addr(&self) -> Result<SocketAddr> {
+        let mut addr = RawAddr::empty();
+        // SAFETY: The socket is valid; there is room for an address of any family.
+        to_bytes(unsafe { bindings::kernel_getpeername(self.sock(), addr.as_mut_ptr().cast()) })?;
+        addr.parse()
+    }
+
+    /// Sends as much as there is room for, by copying. `more` says that more will follow at once, so
+    /// that the last segment may wait for it. Returns the number of bytes. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if there is no room, or not enough memory; [`SocketEvents::write_space`] will be
+    /// called in the first case, see [`Socket::has_send_space`]. `EPIPE`, `ECONNRESET`, ... if the
+    /// connection is gone.
+    pub(crate) fn send(&self, from: &Bvecs<'_>, more: bool) -> Result<usize> {
+        let flags = if more {
+            Self::SEND_FLAGS | bindings::MSG_MORE
+        } else {
+            Self::SEND_FLAGS
+        };
+        // SAFETY: `iov_iter_bvec` initialises the iterator. The list is valid, has `len_bytes` bytes,
+        // and can be read as long as `from` is borrowed.
+        let mut msg = unsafe {
+            message(flags, |iter| {
+                bindings::iov_iter_bvec(
+                    iter,
+                    Self::ITER_SOURCE,
+                    from.as_ptr(),
+                    from.count() as c_ulong,
+                    from.len_bytes(),
+                )
+            })
+        };
+        // SAFETY: The socket is valid, and so is the message until the call returns; TCP keeps no
+        // reference to what it copies.
+        to_bytes(unsafe { bindings::sock_sendmsg(self.sock(), &mut msg) })
+    }
+
+    /// Receives what is there. Returns the number of bytes; zero is the end of the stream.
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if there is nothing; `EINVAL` if there is no room in `to`; `ECONNRESET`, ... if the
+    /// connection is gone.
+    pub(crate) fn recv(&self, to: &RecvBvecs<'_>) -> Result<usize> {
+        if to.len_bytes() == 0 {
+            return Err(EINVAL);
+        }
+        // SAFETY: `iov_iter_bvec` initialises the iterator. The list is valid, has `len_bytes` bytes,
+        // and can be written as long as `to` is borrowed.
+        let mut msg = unsafe {
+            message(0, |iter| {
+                bindings::iov_iter_bvec(
+                    iter,
+                    Self::ITER_DEST,
+                    to.as_ptr(),
+                    to.count() as c_ulong,
+                    to.len_bytes(),
+                )
+            })
+        };
+        self.recv_message(&mut msg)
+    }
+
+    fn recv_message(&self, msg: &mut bindings::msghdr) -> Result<usize> {
+        // SAFETY: The socket is valid, and the message was made by `message`.
+        to_bytes(unsafe { bindings::sock_recvmsg(self.sock(), msg, Self::RECV_FLAGS) })
+    }
+
+    /// As [`Socket::send`], from a slice.
+    pub(crate) fn send_bytes(&self, from: &[u8]) -> Result<usize> {
+        let kvec = bindings::kvec {
+            iov_base: from.as_ptr().cast_mut().cast(),
+            iov_len: from.len(),
+        };
+        // SAFETY: `iov_iter_kvec` initialises the iterator. `kvec` refers to `from`, which can be
+        // read.
+        let mut msg = unsafe {
+            message(Self::SEND_FLAGS, |iter| {
+                bindings::iov_iter_kvec(iter, Self::ITER_SOURCE, &kvec, 1, from.len())
+            })
+        };
+        // SAFETY: As in `send`.
+        to_bytes(unsafe { bindings::sock_sendmsg(self.sock(), &mut msg) })
+    }
+
+    /// As [`Socket::recv`], into a slice.
+    pub(crate) fn recv_bytes(&self, to: &mut [u8]) -> Result<usize> {
+        if to.is_empty() {
+            return Err(EINVAL);
+        }
+        let kvec = bindings::kvec {
+            iov_base: to.as_mut_ptr().cast(),
+            iov_len: to.len(),
+        };
+        // SAFETY: `iov_iter_kvec` initialises the iterator. `kvec` refers to `to`, which can be
+        // written.
+        let mut msg = unsafe {
+            message(0, |iter| {
+                bindings::iov_iter_kvec(iter, Self::ITER_DEST, &kvec, 1, to.len())
+            })
+        };
+        self.recv_message(&mut msg)
+    }
+
+    /// As [`Socket::recv`], into nowhere: at most `len` bytes.
+    pub(crate) fn discard(&self, len: usize) -> Result<usize> {
+        if len == 0 {
+            return Err(EINVAL);
+        }
+        // SAFETY: `iov_iter_discard` initialises the iterator, which refers to nothing.
+        let mut msg = unsafe {
+            message(0, |iter| bindings::iov_iter_discard(iter, Self::ITER_DEST, len))
+        };
+        self.recv_message(&mut msg)
+    }
+
+    /// Sets what a socket needs that a file system's progress may depend on: allocations don't enter
+    /// file systems, and don't use the page fragment of whatever thread happens to send. Closing
+    /// never waits, and leaves no socket behind that only waits for the peer's end. May sleep.
+    pub(crate) fn set_kernel_defaults(&self) {
+        let lock = self.lock();
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_sk_set_allocation(lock.sk(), sys::GFP_NOFS) };
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_sk_no_task_frag(lock.sk()) };
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_sk_no_linger(lock.sk()) };
+        // SAFETY: The lock is held, and this is a TCP socket.
+        unsafe { sys::socklnd_helper_tcp_set_linger2(lock.sk(), -1) };
+    }
+
+    /// Whether small segments are sent at once (`true`) or wait for an acknowledgement (Nagle's
+    /// algorithm). May sleep.
+    pub(crate) fn set_nodelay(&self, on: bool) {
+        if on {
+            // SAFETY: This is a TCP socket; the function takes the lock.
+            unsafe { sys::tcp_sock_set_nodelay(self.sk()) };
+        } else {
+            let lock = self.lock();
+            // SAFETY: The lock is held, and this is a TCP socket.
+            unsafe { sys::socklnd_helper_tcp_clear_nodelay(lock.sk()) };
+        }
+    }
+
+    /// Whether the socket may be bound to an address that old connections still have. May sleep.
+    pub(crate) fn set_reuseaddr(&self, on: bool) {
+        let lock = self.lock();
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_sk_set_reuseaddr(lock.sk(), on) };
+    }
+
+    /// Fixes the sizes of the buffers, in bytes of payload; zero leaves a size to TCP. For the window
+    /// scale to fit, before connecting or listening. May sleep.
+    pub(crate) fn set_buffers(&self, send: usize, receive: usize) {
+        let limited = |size| c_int::try_from(size).unwrap_or(c_int::MAX);
+        if send > 0 {
+            let lock = self.lock();
+            // SAFETY: The lock is held.
+            unsafe { sys::socklnd_helper_sk_set_sndbuf(lock.sk(), limited(send)) };
+        }
+        if receive > 0 {
+            // SAFETY: The function takes the lock.
+            unsafe { sys::sock_set_rcvbuf(self.sk(), limited(receive)) };
+        }
+    }
+
+    /// Has TCP probe the other side after `idle` seconds of silence, every `interval` seconds, and
+    /// give up after `count` probes; or not at all if `idle` is zero. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` unless `idle` and `interval` are at most 32767 and `count` at most 127, and none but
+    /// `idle` is below 1.
+    pub(crate) fn set_keepalive(&self, idle: c_int, interval: c_int, count: c_int) -> Result {
+        if idle != 0 {
+            // SAFETY: This is a TCP socket; the function takes the lock.
+            to_result(unsafe { sys::tcp_sock_set_keepidle(self.sk(), idle) })?;
+            // SAFETY: As above.
+            to_result(unsafe { sys::tcp_sock_set_keepintvl(self.sk(), interval) })?;
+            // SAFETY: As above.
+            to_result(unsafe { sys::tcp_sock_set_keepcnt(self.sk(), count) })?;
+        }
+        let lock = self.lock();
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_sk_set_keepalive(lock.sk(), idle != 0) };
+        Ok(())
+    }
+
+    /// Sends an acknowledgement that TCP has been holding back, and those of the next packets without
+    /// delay. May sleep.
+    pub(crate) fn quickack(&self) {
+        // SAFETY: This is a TCP socket; the function takes the lock.
+        unsafe { sys::tcp_sock_set_quickack(self.sk(), 1) };
+    }
+
+    /// The state at this moment. Any context.
+    pub(crate) fn state(&self) -> TcpState {
+        // SAFETY: By the type invariants `sk` is valid.
+        match unsafe { sys::socklnd_helper_sk_state(self.sk()) } {
+            1 => TcpState::Established,
+            2 => TcpState::SynSent,
+            3 => TcpState::SynReceived,
+            4 => TcpState::FinWait1,
+            5 => TcpState::FinWait2,
+            6 => TcpState::TimeWait,
+            8 => TcpState::CloseWait,
+            9 => TcpState::LastAck,
+            10 => TcpState::Listen,
+            11 => TcpState::Closing,
+            // What else there is are states of other objects than sockets.
+            _ => TcpState::Close,
+        }
+    }
+
+    /// Whether data can flow both ways at this moment. Any context.
+    pub(crate) fn is_established(&self) -> bool {
+        self.state() == TcpState::Established
+    }
+
+    /// What went wrong since this was last called: `ECONNREFUSED`, `ETIMEDOUT`, ... Any context.
+    pub(crate) fn take_error(&self) -> Option<Error> {
+        // SAFETY: By the type invariants `sk` is valid.
+        to_result(unsafe { sys::socklnd_helper_sk_take_error(self.sk()) }).err()
+    }
+
+    /// Bytes of memory that hold what was sent and not acknowledged. Any context.
+    pub(crate) fn wmem_queued(&self) -> usize {
+        // SAFETY: By the type invariants `sk` is valid.
+        to_usize(unsafe { sys::socklnd_helper_sk_wmem_queued(self.sk()) })
+    }
+
+    /// Whether there is room to send. If not after an `EAGAIN`, [`SocketEvents::write_space`] will be
+    /// called when there is; if there is, it was memory that was missing, and nobody will call.
+    /// Any context.
+    pub(crate) fn has_send_space(&self) -> bool {
+        // SAFETY: By the type invariants `sk` is valid.
+        unsafe { sys::socklnd_helper_sk_stream_is_writeable(self.sk()) }
+    }
+
+    /// Whether TCP remembers that a sender found no room. Any context.
+    pub(crate) fn nospace(&self) -> bool {
+        // SAFETY: By the type invariants `sk` is valid, and has not lost its `struct socket`.
+        unsafe { sys::socklnd_helper_sk_nospace(self.sk()) }
+    }
+
+    /// The send buffer's limit, in bytes of memory. Any context.
+    pub(crate) fn sndbuf(&self) -> usize {
+        // SAFETY: By the type invariants `sk` is valid.
+        to_usize(unsafe { sys::socklnd_helper_sk_sndbuf(self.sk()) })
+    }
+
+    /// The receive buffer's limit, in bytes of memory. Any context.
+    pub(crate) fn rcvbuf(&self) -> usize {
+        // SAFETY: By the type invariants `sk` is valid.
+        to_usize(unsafe { sys::socklnd_helper_sk_rcvbuf(self.sk()) })
+    }
+
+    /// Whether [`Socket::set_nodelay`] is on. Any context.
+    pub(crate) fn nodelay(&self) -> bool {
+        // SAFETY: By the type invariants `sk` is valid, and a TCP socket's.
+        unsafe { sys::socklnd_helper_tcp_nodelay(self.sk()) }
+    }
+
+    /// The processor that handled the last packet, if there was one. Any context.
+    pub(crate) fn incoming_cpu(&self) -> Option<u32> {
+        // SAFETY: By the type invariants `sk` is valid.
+        u32::try_from(unsafe { sys::socklnd_helper_sk_incoming_cpu(self.sk()) }).ok()
+    }
+
+    /// Closes the socket so that everything that was sent still arrives, if it can. May sleep, but
+    /// does not wait for that.
+    ///
+    /// TCP goes on with the connection by itself, and keeps the namespace alive meanwhile. If the
+    /// namespace is dying already, or something that was received has not been read, the connection
+    /// is aborted.
+    pub(crate) fn close_gracefully(self) {
+        // Not to be dropped as a whole, which would abort.
+        let mut this = ManuallyDrop::new(self);
+        if let Some(_alive) = this.net.net().get_alive() {
+            let lock = this.lock();
+            // SAFETY: The socket does not count as a reference to its namespace. The namespace is
+            // alive, so it can be made to.
+            unsafe { sys::sk_net_refcnt_upgrade(lock.sk()) };
+            drop(lock);
+            // SAFETY: The socket is not used after this.
+            unsafe { this.release() };
+        } else {
+            // SAFETY: The socket is not used after this.
+            unsafe { this.reset() };
+        }
+        // SAFETY: The field is not used after this.
+        unsafe { ptr::drop_in_place(&mut this.hook) };
+        // The namespace's end need not wait any more.
+        // SAFETY: The field is not used after this.
+        unsafe { ptr::drop_in_place(&mut this.net) };
+    }
+
+    /// Closes the socket at once; the other side is told so by a RST. What was sent may be lost.
+    /// May sleep.
+    pub(crate) fn abort(self) {}
+
+    /// Releases the socket, with a RST if there is a connection.
+    ///
+    /// # Safety
+    ///
+    /// The socket must not be used afterwards.
+    unsafe fn reset(&self) {
+        // SAFETY: By the type invariants `sk` is valid; the function takes the lock.
+        unsafe { sys::sock_no_linger(self.sk()) };
+        // SAFETY: As this function's own requirement.
+        unsafe { self.release() };
+    }
+
+    /// Releases the socket.
+    ///
+    /// # Safety
+    ///
+    /// The socket must not be used afterwards.
+    unsafe fn release(&self) {
+        // SAFETY: By the type invariants `sk` is valid; it was given our lock class when it was taken
+        // over, and we don't hold its lock.
+        unsafe { sys::socklnd_helper_sk_lock_class_kernel(self.sk()) };
+        // SAFETY: By the type invariants the socket is ours to release.
+        unsafe { bindings::sock_release(self.sock()) };
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // SAFETY: The socket is not used after this. The field `net` is dropped later: until then the
+        // namespace's end waits.
+        unsafe { self.reset() };
+    }
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Socket addresses as C has them.
+//!
+//! Plain values. They are put together and taken apart byte by byte: Rust's and C's types agree on
+//! where the parts are (see the assertions), and no pointer has to be believed.
+
+use super::super::sys;
+use core::{
+    mem::offset_of,
+    net::{
+        Ipv4Addr,
+        Ipv6Addr,
+        SocketAddr,
+        SocketAddrV4,
+        SocketAddrV6, //
+    },
+};
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+const SIZE: usize = 128;
+
+const FAMILY: usize = 0;
+const PORT: usize = 2;
+const V4_ADDR: usize = 4;
+const V6_ADDR: usize = 8;
+const V6_SCOPE: usize = 24;
+const V4_SIZE: c_int = 16;
+const V6_SIZE: c_int = 28;
+
+static_assert!(SIZE == sys::SIZEOF_sockaddr_storage);
+static_assert!(V4_SIZE as usize == sys::SIZEOF_sockaddr_in);
+static_assert!(FAMILY == sys::OFFSETOF_sockaddr_in_sin_family);
+static_assert!(PORT == sys::OFFSETOF_sockaddr_in_sin_port);
+static_assert!(V4_ADDR == sys::OFFSETOF_sockaddr_in_sin_addr);
+static_assert!(V6_SIZE as usize == sys::SIZEOF_sockaddr_in6);
+static_assert!(FAMILY == sys::OFFSETOF_sockaddr_in6_sin6_family);
+static_assert!(PORT == sys::OFFSETOF_sockaddr_in6_sin6_port);
+static_assert!(V6_ADDR == sys::OFFSETOF_sockaddr_in6_sin6_addr);
+static_assert!(V6_SCOPE == sys::OFFSETOF_sockaddr_in6_sin6_scope_id);
+static_assert!(V4_ADDR == offset_of!(bindings::sockaddr_in, sin_addr));
+
+// CAST: Small constants.
+const AF_INET: u16 = bindings::AF_INET as u16;
+const AF_INET6: u16 = bindings::AF_INET6 as u16;
+
+/// A `struct sockaddr_storage`.
+#[repr(C, align(8))]
+pub(super) struct RawAddr([u8; SIZE]);
+
+impl RawAddr {
+    /// Of no family.
+    pub(super) fn empty() -> Self {
+        Self([0; SIZE])
+    }
+
+    fn get<const N: usize>(&self, offset: usize) -> [u8; N] {
+        let bytes = self.0.get(offset..).and_then(|rest| rest.first_chunk());
+        bytes.copied().unwrap_or([0; N])
+    }
+
+    fn set<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) {
+        if let Some(to) = self.0.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()) {
+            *to = bytes;
+        }
+    }
+
+    fn family(&self) -> u16 {
+        u16::from_ne_bytes(self.get(FAMILY))
+    }
+
+    /// Bytes that count, as far as the family says.
+    pub(super) fn len(&self) -> c_int {
+        if self.family() == AF_INET6 {
+            V6_SIZE
+        } else {
+            V4_SIZE
+        }
+    }
+
+    /// For C, which may write an address of any family.
+    pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr()
+    }
+
+    /// The address.
+    ///
+    /// # Errors
+    ///
+    /// `EAFNOSUPPORT` if it is neither IPv4 nor IPv6.
+    pub(super) fn parse(&self) -> Result<SocketAddr> {
+        let port = u16::from_be_bytes(self.get(PORT));
+        match self.family() {
+            AF_INET => {
+                let addr = Ipv4Addr::from(self.get::<4>(V4_ADDR));
+                Ok(SocketAddrV4::new(addr, port).into())
+            }
+            AF_INET6 => {
+                let addr = Ipv6Addr::from(self.get::<16>(V6_ADDR));
+                let scope = u32::from_ne_bytes(self.get(V6_SCOPE));
+                Ok(SocketAddrV6::new(addr, port, 0, scope).into())
+            }
+            _ => Err(EAFNOSUPPORT),
+        }
+    }
+}
+
+impl From<&SocketAddr> for RawAddr {
+    fn from(addr: &SocketAddr) -> Self {
+        let mut raw = Self::empty();
+        raw.set(PORT, addr.port().to_be_bytes());
+        match addr {
+            SocketAddr::V4(addr) => {
+                raw.set(FAMILY, AF_INET.to_ne_bytes());
+                raw.set(V4_ADDR, addr.ip().octets());
+            }
+            SocketAddr::V6(addr) => {
+                raw.set(FAMILY, AF_INET6.to_ne_bytes());
+                raw.set(V6_ADDR, addr.ip().octets());
+                raw.set(V6_SCOPE, addr.scope_id().to_ne_bytes());
+            }
+        }
+        raw
+    }
+}
+
+#[kunit_tests(socklnd_lib_linux_addr)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive() -> Result {
+        let v4 = SocketAddr::from(([192, 168, 1, 2], 988));
+        let v6 = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 1, 2, 3, 4), 65535, 0, 7);
+        for addr in [v4, v6.into()] {
+            assert!(RawAddr::from(&addr).parse()? == addr);
+        }
+        assert_eq!(RawAddr::from(&v4).0[..8], [2, 0, 988u16.to_be_bytes()[0], 220, 192, 168, 1, 2]);
+        assert!(RawAddr::empty().parse().is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Callbacks of a socket.
+//!
+//! While a socket is hooked, its `sk_user_data` points to its [`Hook`], which holds one reference to
+//! the object that is told of events. `sk_callback_lock` protects both: every callback runs with the
+//! lock held for reading, and hooking and unhooking take it for writing. So when the lock has been
+//! taken for unhooking, no callback for the object is running, and none will find it any more.
+//!
+//! A callback that was entered before, and gets the lock only afterwards, finds no object and does
+//! nothing; so do the callbacks of connections that a hooked listener has not accepted yet, because
+//! these inherit its callbacks but, thanks to `SK_USER_DATA_NOCOPY`, not its object. Such callbacks
+//! execute the module's code, see [`wait_for_callbacks`](crate::lib_linux::wait_for_callbacks).
+
+use super::{
+    super::sys,
+    Socket, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    }, //
+};
+use core::{
+    any::TypeId,
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ops::Deref,
+    ptr, //
+};
+
+/// Whoever wants to be told what happens to a socket.
+///
+/// All functions are called with bottom halves off and the socket's callback lock held, usually in a
+/// softirq, usually with the socket's own lock held as well. They must not sleep, must use no method
+/// of the socket that may, must take no lock that is ever taken with bottom halves on, and must not
+/// drop the last reference to anything whose destructor may do these things. They may be called on
+/// several processors at once, and without need.
+pub(crate) trait SocketEvents: Send + Sync + 'static {
+    /// There may be something to receive: data, the end of the stream, an error, or, on a listener, a
+    /// connection to accept.
+    fn data_ready(this: ArcBorrow<'_, Self>);
+
+    /// There is room to send again, after [`Socket::send`] had found none.
+    fn write_space(this: ArcBorrow<'_, Self>);
+
+    /// The connection's state has changed, or there is an error.
+    fn state_change(this: ArcBorrow<'_, Self>);
+}
+
+/// What a socket's callbacks need to know.
+///
+/// # Invariants
+///
+/// - `originals` are TCP's own callbacks.
+/// - `target` is something exactly while the socket is hooked.
+// The lowest three bits of `sk_user_data` are flags.
+#[repr(align(8))]
+pub(super) struct Hook {
+    originals: sys::socklnd_sk_callbacks,
+    target: Option<Target>,
+}
+
+/// Whom a socket's events go to.
+///
+/// # Invariants
+///
+/// `events` comes from [`Arc::into_raw`] of an `Arc<T>`, whose reference belongs to the target;
+/// `type_id` is that of `T`.
+struct Target {
+    events: *const c_void,
+    type_id: TypeId,
+}
+
+impl Target {
+    fn new<T: SocketEvents>(events: Arc<T>) -> Self {
+        // INVARIANT: Both are of `T`, and the reference is kept.
+        Self {
+            events: Arc::into_raw(events).cast(),
+            type_id: TypeId::of::<T>(),
+        }
+    }
+
+    /// The object, if it is a `T`.
+    fn get<T: SocketEvents>(&self) -> Option<ArcBorrow<'_, T>> {
+        if self.type_id != TypeId::of::<T>() {
+            return None;
+        }
+        // SAFETY: By the type invariants this comes from `into_raw` of an `Arc<T>`, whose reference
+        // is held as long as `self` is borrowed.
+        Some(unsafe { ArcBorrow::from_raw(self.events.cast::<T>()) })
+    }
+
+    /// Gives the reference back, which must be for a `T`.
+    ///
+    /// # Safety
+    ///
+    /// `self` must have been made for a `T`.
+    unsafe fn into_events<T: SocketEvents>(self) -> Arc<T> {
+        // SAFETY: By the type invariants, and this function's requirement, this comes from `into_raw`
+        // of an `Arc<T>`; the reference was ours, and `self` is gone.
+        unsafe { Arc::from_raw(self.events.cast::<T>()) }
+    }
+}
+
+impl Hook {
+    /// A hook for a new socket, which must have TCP's own callbacks and be known to nobody else.
+    pub(super) fn new(sk: *mut bindings::sock) -> Self {
+        let mut originals = sys::socklnd_sk_callbacks::default();
+        // SAFETY: Our caller's socket is valid, and nobody changes its callbacks.
+        unsafe { sys::socklnd_helper_sk_get_callbacks(sk, &mut originals) };
+        // INVARIANT: As our caller says. Not hooked.
+        Self {
+            originals,
+            target: None,
+        }
+    }
+
+    /// A hook for a socket that was accepted from the one to which this hook belongs.
+    ///
+    /// If the listener was hooked when the connection came, the new socket has the listener's
+    /// callbacks. It gets TCP's.
+    pub(super) fn for_child(&self, sk: *mut bindings::sock) -> Self {
+        // SAFETY: Our caller's socket is valid and his own; by the type invariants these are TCP's
+        // callbacks.
+        unsafe { set_callbacks(sk, &self.originals, ptr::null()) };
+        // INVARIANT: TCP's own callbacks, and not hooked.
+        Self {
+            originals: self.originals,
+            target: None,
+        }
+    }
+}
+
+/// Replaces callbacks and user data of a socket, waiting until no callback with user data is running.
+///
+/// # Safety
+///
+/// - `sk` must be a valid socket.
+/// - Either `hook` is null; or it stays valid as long as it is the socket's user data, and the new
+///   callbacks are fit for it.
+unsafe fn set_callbacks(
+    sk: *mut bindings::sock,
+    callbacks: &sys::socklnd_sk_callbacks,
+    hook: *const Hook,
+) {
+    // SAFETY: The socket is valid, by our requirement.
+    unsafe { sys::socklnd_helper_sk_callback_write_lock_bh(sk) };
+    // SAFETY: The lock is held.
+    unsafe { sys::socklnd_helper_sk_set_user_data(sk, hook.cast_mut().cast()) };
+    // SAFETY: The lock is held. Callbacks that find no user data do nothing, so those that are still
+    // running, or were inherited, are harmless.
+    unsafe { sys::socklnd_helper_sk_set_callbacks(sk, callbacks) };
+    // SAFETY: The lock is held.
+    unsafe { sys::socklnd_helper_sk_callback_write_unlock_bh(sk) };
+}
+
+/// A socket whose events a `T` is told of. Dropping it unhooks the socket and aborts the connection;
+/// may sleep.
+///
+/// # Invariants
+///
+/// The socket is hooked for `T`.
+pub(crate) struct HookedSocket<T: SocketEvents> {
+    socket: ManuallyDrop<Socket>,
+    _events: PhantomData<Arc<T>>,
+}
+
+impl Socket {
+    /// Has `events` told of what happens to the socket. Thread context.
+    ///
+    /// What has happened before is not repeated: to be sure, look at the socket once afterwards.
+    pub(crate) fn hook<T: SocketEvents>(mut self, events: Arc<T>) -> HookedSocket<T> {
+        let callbacks = sys::socklnd_sk_callbacks {
+            data_ready: Some(data_ready::<T>),
+            write_space: Some(write_space::<T>),
+            state_change: Some(state_change::<T>),
+            error_report: Some(state_change::<T>),
+        };
+        // INVARIANT: From here on the socket is hooked for `T`.
+        self.hook.target = Some(Target::new(events));
+        // SAFETY: By the type invariants the socket is valid. The hook is boxed, and lives until
+        // after `unhook_in_place`; the callbacks are those for `T`.
+        unsafe { set_callbacks(self.sk(), &callbacks, &raw const *self.hook) };
+        // INVARIANT: Hooked above.
+        HookedSocket {
+            socket: ManuallyDrop::new(self),
+            _events: PhantomData,
+        }
+    }
+}
+
+impl<T: SocketEvents> HookedSocket<T> {
+    /// Ends the callbacks. When this returns, none for the `T` is running, and none will run for it.
+    /// May drop the last reference to the `T`. Thread context, and not from a callback.
+    pub(crate) fn unhook(self) -> Socket {
+        let mut this = ManuallyDrop::new(self);
+        this.unhook_in_place();
+        // SAFETY: The field is not used after this.
+        unsafe { ManuallyDrop::take(&mut this.socket) }
+    }
+
+    /// To be called once, as the last thing.
+    fn unhook_in_place(&mut self) {
+        let socket = &mut *self.socket;
+        // SAFETY: By the type invariants the socket is valid, and the originals are TCP's.
+        unsafe { set_callbacks(socket.sk(), &socket.hook.originals, ptr::null()) };
+        // INVARIANT: From here on the socket is not hooked.
+        if let Some(target) = socket.hook.target.take() {
+            // SAFETY: By the type invariants the socket was hooked for `T`.
+            drop(unsafe { target.into_events::<T>() });
+        }
+    }
+}
+
+impl<T: SocketEvents> Deref for HookedSocket<T> {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl<T: SocketEvents> Drop for HookedSocket<T> {
+    fn drop(&mut self) {
+        self.unhook_in_place();
+        // SAFETY: The field is not used after this.
+        unsafe { ManuallyDrop::drop(&mut self.socket) };
+    }
+}
+
+/// Calls `f` with the socket's hook and the `T` that it is for.
+///
+/// Does nothing if the socket is not hooked; or not for a `T`, which can be when it was unhooked and
+/// hooked again while a callback was on its way. What that callback had to tell can be seen by
+/// looking at the socket, which those who hook it do.
+///
+/// # Safety
+///
+/// Called by a callback of `sk`.
+unsafe fn with_hook<T: SocketEvents>(
+    sk: *mut bindings::sock,
+    f: impl FnOnce(&Hook, ArcBorrow<'_, T>),
+) {
+    // SAFETY: A socket whose callback runs is valid.
+    unsafe { sys::socklnd_helper_sk_callback_read_lock_bh(sk) };
+    // SAFETY: The lock is held.
+    let hook = unsafe { sys::socklnd_helper_sk_user_data(sk) }.cast::<Hook>();
+    // SAFETY: Null, or put there by `Socket::hook`. In that case the hook is neither changed nor
+    // freed before the lock has been held for writing, to unhook.
+    if let Some(hook) = unsafe { hook.as_ref() } {
+        if let Some(events) = hook.target.as_ref().and_then(Target::get::<T>) {
+            f(hook, events);
+        }
+    }
+    // SAFETY: The lock is held.
+    unsafe { sys::socklnd_helper_sk_callback_read_unlock_bh(sk) };
+}
+
+/// `sk_data_ready`.
+///
+/// # Safety
+///
+/// Called by TCP for a socket that [`Socket::hook`] has given this callback, or that inherited it.
+unsafe extern "C" fn data_ready<T: SocketEvents>(sk: *mut bindings::sock) {
+    // SAFETY: We are a callback of `sk`.
+    unsafe { with_hook::<T>(sk, |_, events| T::data_ready(events)) };
+}
+
+/// `sk_write_space`.
+///
+/// # Safety
+///
+/// As [`data_ready`].
+unsafe extern "C" fn write_space<T: SocketEvents>(sk: *mut bindings::sock) {
+    let f = |hook: &Hook, events: ArcBorrow<'_, T>| {
+        // TCP's own does what TCP relies on: if there is room, it forgets that there was none.
+        if let Some(original) = hook.originals.write_space {
+            // SAFETY: This is what TCP would have called.
+            unsafe { original(sk) };
+        }
+        // SAFETY: A socket whose callback runs is valid.
+        if unsafe { sys::socklnd_helper_sk_stream_is_writeable(sk) } {
+            T::write_space(events);
+        }
+    };
+    // SAFETY: We are a callback of `sk`.
+    unsafe { with_hook::<T>(sk, f) };
+}
+
+/// `sk_state_change` and `sk_error_report`.
+///
+/// # Safety
+///
+/// As [`data_ready`].
+unsafe extern "C" fn state_change<T: SocketEvents>(sk: *mut bindings::sock) {
+    // SAFETY: We are a callback of `sk`.
+    unsafe { with_hook::<T>(sk, |_, events| T::state_change(events)) };
+}

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of sockets, over the loopback device of the initial network namespace, which must be up.
+
+use super::{
+    super::{
+        iov::BvecBuf,
+        misc,
+        page::{
+            PageFrag,
+            PageRange,
+            Pages, //
+        },
+        thread::{
+            self,
+            KThread, //
+        },
+    },
+    *, //
+};
+use core::net::{
+    Ipv4Addr,
+    Ipv6Addr, //
+};
+use kernel::{
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        ArcBorrow, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+/// Counts events. The two sizes make two types, of different layout.
+struct Events<const PADDING: usize> {
+    _padding: [u64; PADDING],
+    data: Atomic<u32>,
+    space: Atomic<u32>,
+    state: Atomic<u32>,
+}
+
+impl<const PADDING: usize> Events<PADDING> {
+    fn new() -> Result<Arc<Self>> {
+        let events = Self {
+            _padding: [0; PADDING],
+            data: Atomic::new(0),
+            space: Atomic::new(0),
+            state: Atomic::new(0),
+        };
+        Ok(Arc::new(events, GFP_KERNEL)?)
+    }
+
+    fn total(&self) -> u32 {
+        self.data.load(Relaxed) + self.space.load(Relaxed) + self.state.load(Relaxed)
+    }
+}
+
+impl<const PADDING: usize> SocketEvents for Events<PADDING> {
+    fn data_ready(this: ArcBorrow<'_, Self>) {
+        this.data.add(1, Relaxed);
+    }
+
+    fn write_space(this: ArcBorrow<'_, Self>) {
+        this.space.add(1, Relaxed);
+    }
+
+    fn state_change(this: ArcBorrow<'_, Self>) {
+        this.state.add(1, Relaxed);
+    }
+}
+
+/// Tries something again until it succeeds or five seconds are over.
+fn eventually<R>(mut f: impl FnMut() -> Option<R>) -> Result<R> {
+    for _ in 0..5000 {
+        if let Some(result) = f() {
+            return Ok(result);
+        }
+        fsleep(Delta::from_millis(1));
+    }
+    Err(ETIMEDOUT)
+}
+
+/// What is not `EAGAIN`.
+fn settled<R>(result: Result<R>) -> Option<Result<R>> {
+    match result {
+        Err(e) if e == EAGAIN => None,
+        result => Some(result),
+    }
+}
+
+fn listener(v6: bool) -> Result<Socket> {
+    let socket = Socket::new_tcp(&Net::current(), v6)?;
+    socket.set_kernel_defaults();
+    let addr = if v6 {
+        SocketAddr::from((Ipv6Addr::LOCALHOST, 0))
+    } else {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+    };
+    socket.bind(&addr)?;
+    socket.listen(8)?;
+    Ok(socket)
+}
+
+fn connect_to(listener: &Socket) -> Result<(Socket, Socket)> {
+    let addr = listener.local_addr()?;
+    let active = Socket::new_tcp(&Net::current(), addr.is_ipv6())?;
+    active.connect(&addr)?;
+    let passive = eventually(|| listener.accept().transpose())??;
+    eventually(|| active.is_established().then_some(()))?;
+    Ok((active, passive))
+}
+
+/// Two sockets, connected with each other.
+fn pair() -> Result<(Socket, Socket)> {
+    connect_to(&listener(false)?)
+}
+
+fn recv_exactly(socket: &Socket, to: &mut [u8]) -> Result {
+    let mut have = 0;
+    while have < to.len() {
+        let nob = eventually(|| settled(socket.recv_bytes(&mut to[have..])))??;
+        if nob == 0 {
+            return Err(EPIPE);
+        }
+        have += nob;
+    }
+    Ok(())
+}
+
+/// Sends until there is no room.
+fn fill(socket: &Socket) -> Result<usize> {
+    let chunk = [0; 512];
+    let mut sent = 0;
+    loop {
+        match socket.send_bytes(&chunk) {
+            Ok(nob) => sent += nob,
+            Err(e) if e == EAGAIN => return Ok(sent),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Throws away `len` bytes.
+fn drain(socket: &Socket, len: usize) -> Result {
+    let mut left = len;
+    while left > 0 {
+        left -= eventually(|| settled(socket.discard(left)))??;
+    }
+    Ok(())
+}
+
+#[kunit_tests(socklnd_lib_linux_socket)]
+mod suite {
+    use super::*;
+
+    #[test]
+    fn connect_accept_and_addresses() -> Result {
+        for v6 in [false, true] {
+            let listener = listener(v6)?;
+            assert!(listener.state() == TcpState::Listen);
+            assert!(listener.accept()?.is_none());
+            let (active, passive) = connect_to(&listener)?;
+            assert!(active.peer_addr()? == listener.local_addr()?);
+            assert!(passive.peer_addr()? == active.local_addr()?);
+            assert!(passive.is_established());
+            assert!(passive.incoming_cpu().is_some());
+            assert!(listener.peer_addr().is_err());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_both_ways_and_the_end() -> Result {
+        let (one, two) = pair()?;
+        let mut buf = [0; 16];
+        assert!(matches!(two.recv_bytes(&mut buf), Err(e) if e == EAGAIN));
+        assert!(matches!(two.recv_bytes(&mut []), Err(e) if e == EINVAL));
+        assert_eq!(one.send_bytes(b"hello")?, 5);
+        recv_exactly(&two, &mut buf[..5])?;
+        assert!(&buf[..5] == b"hello");
+        assert_eq!(two.send_bytes(b"0123456789")?, 10);
+        eventually(|| settled(one.discard(4)))??;
+        recv_exactly(&one, &mut buf[..6])?;
+        assert!(&buf[..6] == b"456789");
+        one.close_gracefully();
+        assert_eq!(eventually(|| settled(two.recv_bytes(&mut buf)))??, 0);
+        assert!(two.state() == TcpState::CloseWait);
+        Ok(())
+    }
+
+    #[test]
+    fn lists_of_pieces() -> Result {
+        let (one, two) = pair()?;
+        let len = 100_000;
+        let pages = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
+        pages.fill_pattern(0, len, 1)?;
+        let payload = PageRange::new(pages.clone(), 0, len)?;
+        let mut header = PageFrag::alloc(72)?;
+        header.as_mut_slice().fill(0xaa);
+        let sink = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
+        let into = PageRange::new(sink.clone(), 0, len)?;
+        let mut got = PageFrag::alloc(72)?;
+        let (mut tx, mut rx) = (BvecBuf::with_capacity(64)?, BvecBuf::with_capacity(64)?);
+
+        let (mut sent, mut have) = (0, 0);
+        while have < 72 + len {
+            if sent < 72 + len {
+                let mut from = tx.start();
+                assert!(from.push_frag(&header, sent));
+                assert!(from.push_range(&payload, sent.saturating_sub(72)));
+                assert_eq!(from.len_bytes(), 72 + len - sent);
+                sent += settled(one.send(&from, false)).transpose()?.unwrap_or(0);
+            }
+            let mut to = rx.start_recv();
+            assert!(to.push_frag_mut(&mut got, have, 72));
+            assert!(to.push_range(&into, have.saturating_sub(72)));
+            have += eventually(|| settled(two.recv(&to)))??;
+        }
+        assert!(got.as_slice() == header.as_slice());
+        assert_eq!(sink.xxh64(0, len, 0)?, pages.xxh64(0, len, 0)?);
+        // Nothing behind it, and nothing to receive into.
+        assert!(matches!(two.recv(&rx.start_recv()), Err(e) if e == EINVAL));
+        assert!(matches!(two.discard(1), Err(e) if e == EAGAIN));
+        Ok(())
+    }
+
+    #[test]
+    fn options() -> Result {
+        let socket = Socket::new_tcp(&Net::current(), false)?;
+        for on in [true, false, true] {
+            socket.set_nodelay(on);
+            assert_eq!(socket.nodelay(), on);
+        }
+        let rcvbuf = socket.rcvbuf();
+        socket.set_buffers(100_000, 0);
+        assert_eq!((socket.sndbuf(), socket.rcvbuf()), (200_000, rcvbuf));
+        socket.set_buffers(0, 50_000);
+        assert_eq!((socket.sndbuf(), socket.rcvbuf()), (200_000, 100_000));
+        socket.set_buffers(usize::MAX, 1);
+        assert!(socket.sndbuf() > 2_000_000_000);
+        assert!(socket.rcvbuf() > 1);
+        assert!(socket.set_keepalive(30, 5, 5).is_ok());
+        assert!(socket.set_keepalive(0, 0, 0).is_ok());
+        assert!(socket.set_keepalive(-1, 5, 5).is_err());
+        assert!(socket.set_keepalive(30, 0, 5).is_err());
+        assert!(socket.set_keepalive(30, 5, 128).is_err());
+        assert!(socket.take_error().is_none());
+        assert!(socket.state() == TcpState::Close);
+        Ok(())
+    }
+
+    #[test]
+    fn inherited_from_the_listener() -> Result {
+        let listener = listener(false)?;
+        listener.set_buffers(70_000, 80_000);
+        listener.set_nodelay(true);
+        let (_active, passive) = connect_to(&listener)?;
+        assert_eq!((passive.sndbuf(), passive.rcvbuf()), (140_000, 160_000));
+        assert!(passive.nodelay());
+        Ok(())
+    }
+
+    #[test]
+    fn a_port_can_be_used_again() -> Result {
+        let listener = listener(false)?;
+        let addr = listener.local_addr()?;
+        let socket = Socket::new_tcp(&Net::current(), false)?;
+        assert!(matches!(socket.bind(&addr), Err(e) if e == EADDRINUSE));
+        // What the listener leaves behind is in TIME_WAIT, for this side closes first.
+        let (active, passive) = connect_to(&listener)?;
+        passive.close_gracefully();
+        assert_eq!(eventually(|| settled(active.recv_bytes(&mut [0])))??, 0);
+        active.close_gracefully();
+        drop(listener);
+        socket.set_reuseaddr(true);
+        socket.bind(&addr)?;
+        socket.listen(1)
+    }
+
+    #[test]
+    fn a_hooked_listener_and_its_children() -> Result {
+        let events = Events::<0>::new()?;
+        let listener = listener(false)?.hook(events.clone());
+        let addr = listener.local_addr()?;
+        let active = Socket::new_tcp(&Net::current(), false)?;
+        active.connect(&addr)?;
+        eventually(|| (events.data.load(Relaxed) > 0).then_some(()))?;
+        // Data that comes before the connection is accepted meets the inherited callbacks.
+        eventually(|| active.is_established().then_some(()))?;
+        active.send_bytes(b"early")?;
+        let passive = eventually(|| listener.accept().transpose())??;
+        let before = events.total();
+        let own = Events::<1>::new()?;
+        let passive = passive.hook(own.clone());
+        active.send_bytes(b"late")?;
+        let mut buf = [0; 9];
+        recv_exactly(&passive, &mut buf)?;
+        assert!(&buf == b"earlylate");
+        eventually(|| (own.data.load(Relaxed) > 0).then_some(()))?;
+        assert_eq!(events.total(), before);
+        // A child that nobody accepts, and a listener that stops being hooked with the child there.
+        let active = Socket::new_tcp(&Net::current(), false)?;
+        active.connect(&addr)?;
+        eventually(|| (events.total() > before).then_some(()))?;
+        let listener = listener.unhook();
+        assert!(Arc::into_unique_or_drop(events).is_some());
+        active.send_bytes(b"x")?;
+        let passive = eventually(|| listener.accept().transpose())??;
+        recv_exactly(&passive, &mut buf[..1])
+    }
+
+    #[test]
+    fn write_space_comes_when_there_is_room() -> Result {
+        let (one, two) = pair()?;
+        one.set_buffers(20_000, 0);
+        let events = Events::<0>::new()?;
+        let one = one.hook(events.clone());
+        for _ in 0..4 {
+            let before = events.space.load(Relaxed);
+            let sent = fill(&one)?;
+            if one.has_send_space() {
+                // The other side's kernel was faster than we.
+                drain(&two, sent)?;
+                continue;
+            }
+            assert!(one.wmem_queued() > 0);
+            // What was sent is only acknowledged when the receiver reads.
+            drain(&two, sent)?;
+            eventually(|| (events.space.load(Relaxed) > before).then_some(()))?;
+            assert!(one.has_send_space());
+            assert!(!one.nospace());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_refused_connection() -> Result {
+        let addr = listener(false)?.local_addr()?;
+        let events = Events::<0>::new()?;
+        let socket = Socket::new_tcp(&Net::current(), false)?.hook(events.clone());
+        match socket.connect(&addr) {
+            Ok(_) => {
+                let error = eventually(|| socket.take_error())?;
+                assert!(error == ECONNREFUSED);
+                assert!(events.state.load(Relaxed) > 0);
+            }
+            // The answer may come before the call returns.
+            Err(e) => assert!(e == ECONNREFUSED),
+        }
+        assert!(!socket.is_established());
+        Ok(())
+    }
+
+    #[test]
+    fn an_aborted_connection() -> Result {
+        let (one, two) = pair()?;
+        let events = Events::<0>::new()?;
+        let two = two.hook(events.clone());
+        one.abort();
+        let error = eventually(|| two.take_error())?;
+        assert!(error == ECONNRESET);
+        assert!(events.state.load(Relaxed) > 0);
+        assert!(two.state() == TcpState::Close);
+        Ok(())
+    }
+
+    #[test]
+    fn graceful_close_delivers_everything() -> Result {
+        let (one, two) = pair()?;
+        let sent = fill(&one)?;
+        one.close_gracefully();
+        drain(&two, sent)?;
+        assert_eq!(eventually(|| settled(two.recv_bytes(&mut [0])))??, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn no_event_after_unhook() -> Result {
+        let (one, two) = pair()?;
+        let events = Events::<0>::new()?;
+        let two = two.hook(events.clone());
+        one.send_bytes(b"1")?;
+        eventually(|| (events.data.load(Relaxed) > 0).then_some(()))?;
+        let two = two.unhook();
+        let total = events.total();
+        one.send_bytes(b"2")?;
+        let mut buf = [0; 2];
+        recv_exactly(&two, &mut buf)?;
+        one.abort();
+        eventually(|| two.take_error())?;
+        assert_eq!(events.total(), total);
+        assert!(Arc::into_unique_or_drop(events).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn hook_and_unhook_under_traffic() -> Result {
+        let (one, two) = pair()?;
+        let other_cpu = misc::online_cpus().find(|&cpu| cpu != misc::current_cpu());
+        let sender = KThread::spawn(c"socklnd_test", other_cpu, one, |socket| {
+            while !thread::should_stop() {
+                match socket.send_bytes(&[0; 1000]) {
+                    Ok(_) => {}
+                    Err(e) if e == EAGAIN => fsleep(Delta::from_millis(1)),
+                    Err(_) => return,
+                }
+                thread::cond_resched();
+            }
+        })?;
+        let (small, big) = (Events::<0>::new()?, Events::<9>::new()?);
+        let mut two = two;
+        for _ in 0..2000 {
+            let hooked = two.hook(small.clone());
+            let _ = hooked.discard(1_500);
+            two = hooked.unhook();
+            let hooked = two.hook(big.clone());
+            let _ = hooked.discard(1_500);
+            two = hooked.unhook();
+        }
+        // Nothing stops the traffic; the hooks just have to have met some of it.
+        let hooked = two.hook(small.clone());
+        let before = small.total();
+        eventually(|| {
+            let _ = hooked.discard(1 << 20);
+            (small.total() > before + 10).then_some(())
+        })?;
+        drop(sender);
+        drop(hooked);
+        assert!(Arc::into_unique_or_drop(small).is_some());
+        assert!(Arc::into_unique_or_drop(big).is_some());
+        Ok(())
+    }
+}

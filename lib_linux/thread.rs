@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Kernel threads.
+//!
+//! A [`KThread`] owns a thread; dropping it waits for the thread's end. The argument of the thread's
+//! function lives in a box. It belongs to the thread from its first instruction on; if the thread
+//! was stopped before that, it still belongs to the [`KThread`], which frees it.
+//!
+//! C header: [`include/linux/kthread.h`](srctree/include/linux/kthread.h)
+
+use super::{
+    misc,
+    sys, //
+};
+use kernel::{
+    bindings,
+    error::from_err_ptr,
+    prelude::*, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+/// What the new thread is to do.
+struct Start<A> {
+    f: fn(A),
+    arg: A,
+}
+
+/// A running kernel thread; dropping it waits until the thread's function has returned.
+///
+/// The owner tells the thread to end first, by means of its own: being dropped only wakes the thread
+/// from *interruptible* sleep and makes [`should_stop`] true. May sleep.
+///
+/// # Invariants
+///
+/// `task` is a kernel thread, of which we hold a reference and which nobody else stops. `unstarted`
+/// comes from [`KBox::into_raw`] of the box of a [`Start<A>`], which belongs to us exactly if the
+/// thread has ended without ever calling its function; `free` frees such a box.
+#[must_use]
+pub(crate) struct KThread {
+    task: NonNull<bindings::task_struct>,
+    unstarted: NonNull<c_void>,
+    free: unsafe fn(NonNull<c_void>),
+    /// Stands for the `Start<A>`, which is `Send` but need not be `Sync`.
+    _owns: PhantomData<KBox<c_void>>,
+}
+
+// SAFETY: Any thread may stop a kernel thread and give up a reference to it. A box that was not
+// taken may be freed by any thread because `A` is `Send`, which `spawn` asks for.
+unsafe impl Send for KThread {}
+
+// SAFETY: There is nothing to be done with a shared reference.
+unsafe impl Sync for KThread {}
+
+impl KThread {
+    /// Starts a thread that calls `f(arg)`, on `cpu` only if one is given. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// - `ENODEV` if there is no such processor, or it is not online.
+    /// - `ENOMEM`, `EINTR` and what else the creation of a thread may fail with.
+    pub(crate) fn spawn<A: Send + 'static>(
+        name: &CStr,
+        cpu: Option<u32>,
+        arg: A,
+        f: fn(A),
+    ) -> Result<Self> {
+        let node = match cpu {
+            Some(cpu) if !misc::is_cpu_online(cpu) => return Err(ENODEV),
+            // SAFETY: `cpu` is the number of a processor.
+            Some(cpu) => unsafe { sys::socklnd_helper_cpu_to_node(cpu) },
+            None => bindings::NUMA_NO_NODE,
+        };
+        let start = KBox::into_raw(KBox::new(Start { f, arg }, GFP_KERNEL)?);
+        // SAFETY: `run::<A>` is called with `start`, at most once. Format and argument match; both
+        // are C strings that need not outlive the call.
+        let task = unsafe {
+            bindings::kthread_create_on_node(
+                Some(run::<A>),
+                start.cast(),
+                node,
+                c"%s".as_char_ptr(),
+                name.as_char_ptr(),
+            )
+        };
+        let task = match from_err_ptr(task) {
+            Ok(task) => task,
+            Err(e) => {
+                // SAFETY: There is no thread, so the box is still ours.
+                drop(unsafe { KBox::from_raw(start) });
+                return Err(e);
+            }
+        };
+        // SAFETY: The thread was created, and can't end before it is woken up.
+        unsafe { bindings::get_task_struct(task) };
+        if let Some(cpu) = cpu {
+            // SAFETY: The thread has never been woken up, and `cpu` is the number of a processor.
+            unsafe { bindings::kthread_bind(task, cpu) };
+        }
+        // SAFETY: We hold a reference to the thread.
+        unsafe { bindings::wake_up_process(task) };
+        // INVARIANT: We hold the reference taken above. `run::<A>` takes the box if and only if it
+        // is called, and `free_start::<A>` frees it otherwise.
+        Ok(Self {
+            // SAFETY: Not an error, and `kthread_create_on_node` never returns null.
+            task: unsafe { NonNull::new_unchecked(task) },
+            // SAFETY: Boxes are not null.
+            unstarted: unsafe { NonNull::new_unchecked(start.cast()) },
+            free: free_start::<A>,
+            _owns: PhantomData,
+        })
+    }
+}
+
+impl Drop for KThread {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants we have a reference, which this call takes over, and nobody
+        // else stops the thread.
+        let ret = unsafe { bindings::kthread_stop_put(self.task.as_ptr()) };
+        // `run` returns zero, so this comes from the kernel: the function was never called.
+        if ret == EINTR.to_errno() {
+            // SAFETY: By the type invariants the box is ours in this case, and `free` is for it.
+            unsafe { (self.free)(self.unstarted) };
+        }
+    }
+}
+
+/// The thread's first function.
+///
+/// # Safety
+///
+/// `start` comes from [`KBox::into_raw`] of the box of a [`Start<A>`], and ownership is passed on.
+unsafe extern "C" fn run<A: Send + 'static>(start: *mut c_void) -> c_int {
+    // SAFETY: As this function's own requirement.
+    let start = unsafe { KBox::from_raw(start.cast::<Start<A>>()) };
+    let Start { f, arg } = KBox::into_inner(start);
+    f(arg);
+    0
+}
+
+/// Frees what the thread did not take.
+///
+/// # Safety
+///
+/// As [`run`].
+unsafe fn free_start<A: Send + 'static>(start: NonNull<c_void>) {
+    // SAFETY: As this function's own requirement.
+    drop(unsafe { KBox::from_raw(start.as_ptr().cast::<Start<A>>()) });
+}
+
+/// Whether the owner of the current thread has begun to drop its [`KThread`]. Thread context.
+pub(crate) fn should_stop() -> bool {
+    // SAFETY: Any thread may ask.
+    unsafe { sys::socklnd_helper_kthread_should_stop() }
+}
+
+/// Lets other threads run if the processor's time slice is used up. May sleep.
+pub(crate) fn cond_resched() {
+    // SAFETY: The caller is in thread context without spinlocks; otherwise the kernel only complains.
+    unsafe { sys::socklnd_helper_cond_resched() };
+}
+
+#[kunit_tests(socklnd_lib_linux_thread)]
+mod tests {
+    use super::*;
+    use kernel::{
+        sync::{
+            atomic::{
+                Atomic,
+                Relaxed, //
+            },
+            Arc,
+            Completion, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        }, //
+    };
+
+    /// Counts how often it is dropped.
+    struct Arg(Arc<Atomic<u32>>);
+
+    impl Drop for Arg {
+        fn drop(&mut self) {
+            self.0.add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn runs_and_is_joined() -> Result {
+        let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        let cpu = misc::current_cpu();
+        let thread = KThread::spawn(c"socklnd_test", Some(cpu), done.clone(), |done| {
+            done.complete_all();
+        })?;
+        done.wait_for_completion();
+        drop(thread);
+        // The thread's reference is gone.
+        assert!(Arc::into_unique_or_drop(done).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn waits_for_should_stop() -> Result {
+        let thread = KThread::spawn(c"socklnd_test", None, (), |()| {
+            while !should_stop() {
+                fsleep(Delta::from_millis(1));
+            }
+        })?;
+        fsleep(Delta::from_millis(5));
+        drop(thread);
+        Ok(())
+    }
+
+    #[test]
+    fn argument_is_freed_once_if_stopped_at_once() -> Result {
+        let freed = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let mut ran = 0;
+        for _ in 0..64 {
+            let runs = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+            let arg = (Arg(freed.clone()), runs.clone());
+            drop(KThread::spawn(c"socklnd_test", None, arg, |(_arg, runs)| {
+                runs.add(1, Relaxed);
+            })?);
+            ran += runs.load(Relaxed);
+        }
+        assert_eq!(freed.load(Relaxed), 64);
+        pr_info!("{} of 64 threads ran before they were stopped\n", ran);
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_a_processor_that_is_not_there() {
+        let thread = KThread::spawn(c"socklnd_test", Some(u32::MAX), (), |()| {});
+        assert!(matches!(thread, Err(e) if e == ENODEV));
+    }
+}

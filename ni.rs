@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Network interface instances: one NID in one network namespace.
+//!
+//! An [`Ni`] owns its listener, its peers and its message layer. It is in the list of [`Lnd`] from
+//! [`Ni::start`] until it is shut down, and is shared by [`Arc`] with all that belongs to it; those
+//! cycles are broken by [`Ni::shutdown`], which waits until nothing belongs to it any more. What
+//! changes is in its parts, each with a lock of its own.
+
+use crate::{
+    acceptor::Listener,
+    conn::Pending,
+    lib_linux::{
+        netns::Net,
+        page::PageRange,
+        queue::Fifo,
+        time, //
+    },
+    peer::{
+        Peer,
+        PeerTable, //
+    },
+    portals::{
+        Delivery,
+        MessageLayer,
+        Portals, //
+    },
+    stats::{
+        Events,
+        Gauge,
+        LiveGuard,
+        Traffic, //
+    },
+    tunables,
+    tx::{
+        Completion,
+        Tx, //
+    },
+    wire::{
+        Header,
+        Nid,
+        MAX_PAYLOAD, //
+    },
+    Lnd, //
+};
+use core::net::{
+    IpAddr,
+    SocketAddr, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Release, //
+        },
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// One NID of this node.
+#[pin_data]
+pub(crate) struct Ni {
+    lnd: Arc<Lnd>,
+    nid: Nid,
+    net: Net,
+    /// Tells this life of the node from earlier ones: microseconds of wall clock at its start.
+    incarnation: u64,
+    peers: PeerTable,
+    portals: Arc<Portals>,
+    #[pin]
+    pending: Pending,
+    #[pin]
+    listener: Mutex<Option<Arc<Listener>>>,
+    down: Atomic<bool>,
+    live: Live,
+    events: Events,
+    /// Of connections that have ended.
+    traffic: Traffic,
+    _live: LiveGuard,
+}
+
+/// How many objects of an interface are alive.
+pub(crate) struct Live {
+    peers: Arc<Gauge>,
+    conns: Arc<Gauge>,
+    handshakes: Arc<Gauge>,
+    txs: Arc<Gauge>,
+}
+
+impl Live {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            peers: Gauge::new()?,
+            conns: Gauge::new()?,
+            handshakes: Gauge::new()?,
+            txs: Gauge::new()?,
+        })
+    }
+
+    /// Peers, unlinked ones included.
+    pub(crate) fn peers(&self) -> &Arc<Gauge> {
+        &self.peers
+    }
+
+    /// Connections, closed ones included.
+    pub(crate) fn conns(&self) -> &Arc<Gauge> {
+        &self.conns
+    }
+
+    /// Handshakes.
+    pub(crate) fn handshakes(&self) -> &Arc<Gauge> {
+        &self.handshakes
+    }
+
+    /// Transmits.
+    pub(crate) fn txs(&self) -> &Arc<Gauge> {
+        &self.txs
+    }
+}
+
+impl Ni {
+    /// Brings up `nid` in `net` and listens on its address. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Listener::new`], and `ENOMEM`.
+    pub(crate) fn start(lnd: &Arc<Lnd>, net: Net, nid: Nid) -> Result<Arc<Self>> {
+        let peers = PeerTable::new()?;
+        let portals = Portals::new(nid)?;
+        let live = Live::new()?;
+        let ni = Arc::pin_init(
+            pin_init!(Self {
+                lnd: lnd.clone(),
+                nid,
+                net,
+                incarnation: time::realtime_us(),
+                peers,
+                portals,
+                pending <- Pending::new(),
+                listener <- new_mutex!(None, "socklnd_ni_listener"),
+                down: Atomic::new(false),
+                live,
+                events: Events::new(),
+                traffic: Traffic::new(),
+                _live: Gauge::enter(lnd.live_nis()),
+            }),
+            GFP_KERNEL,
+        )?;
+        let listener = Listener::new(&ni)?;
+        *ni.listener.lock() = Some(listener);
+        Ok(ni)
+    }
+
+    /// Ends all that belongs to the interface, and waits until it has ended. Sleeps, but for no
+    /// peer: everything is cut off. To be called once.
+    pub(crate) fn shutdown(self: &Arc<Self>) {
+        self.down.store(true, Release);
+        let listener = self.listener.lock().take();
+        if let Some(listener) = listener {
+            listener.close();
+        }
+        // Handshakes first: from here on they admit nothing. Then the peers, whose table stays
+        // closed; what they had queued is completed. Then what waits for an answer.
+        self.pending.close();
+        self.peers.close(ESHUTDOWN);
+        self.portals.shutdown(self);
+        // A daemon may have taken a handshake out of the list before, and still be at it.
+        self.live.handshakes.wait_zero();
+        self.live.conns.wait_zero();
+        self.lnd.reaper().tend_pending(time::monotonic_ms());
+        self.live.peers.wait_zero();
+    }
+
+    /// Whether it was, or is being, shut down.
+    pub(crate) fn is_shutdown(&self) -> bool {
+        self.down.load(Acquire)
+    }
+
+    /// The driver that it belongs to.
+    pub(crate) fn lnd(&self) -> &Arc<Lnd> {
+        &self.lnd
+    }
+
+    /// Its NID.
+    pub(crate) fn nid(&self) -> Nid {
+        self.nid
+    }
+
+    /// The network namespace that it is in.
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// Tells this life of the node from earlier ones; it grows with each.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Its peers.
+    pub(crate) fn peers(&self) -> &PeerTable {
+        &self.peers
+    }
+
+    /// Its handshakes.
+    pub(crate) fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    /// The message layer above it.
+    pub(crate) fn upper(&self) -> &dyn MessageLayer {
+        &*self.portals
+    }
+
+    /// The embedded message layer, for its own commands.
+    pub(crate) fn portals(&self) -> &Arc<Portals> {
+        &self.portals
+    }
+
+    /// How many of its objects are alive.
+    pub(crate) fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// What happened to it.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// What went over connections that have ended.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// What went over all connections so far. Thread context.
+    pub(crate) fn total_traffic(&self) -> Traffic {
+        let total = Traffic::new();
+        total.absorb(&self.traffic);
+        self.peers.for_each(|peer| {
+            let mut index = 0;
+            while let Some(conn) = peer.conn(index) {
+                total.absorb(conn.traffic());
+                index += 1;
+            }
+        });
+        total
+    }
+
+    /// Whether somebody at `addr` may say that it is `nid`.
+    pub(crate) fn may_claim(&self, nid: Nid, addr: IpAddr) -> bool {
+        nid.net() == self.nid.net()
+            && nid != self.nid
+            && (!tunables::nid_checked()
+                || nid.addr() == addr
+                || self.peers.find(nid).is_some_and(|p| p.has_route_to(addr)))
+    }
+
+    /// Sends a message to `to`.
+    ///
+    /// `done` is completed once, with the error if there was one, possibly before this returns:
+    /// `EMSGSIZE` (more than the protocol carries), `EHOSTUNREACH` (no way to that NID),
+    /// `ESHUTDOWN`, `ENOMEM`, `ETIMEDOUT`, or what the connection failed with.
+    ///
+    /// Thread context, no spinlock held. Does not wait for the network.
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        to: Nid,
+        header: &Header,
+        payload: Option<PageRange>,
+        done: KBox<dyn Completion>,
+    ) {
+        let failure = if to == self.nid {
+            self.send_to_self(header, payload, done)
+        } else {
+            self.send_to_peer(to, header, payload, done)
+        };
+        if let Err((e, done)) = failure {
+            self.events.tx_errors.add(1);
+            done.complete(Err(e));
+        }
+    }
+
+    /// A message to this very node: no wire is needed.
+    fn send_to_self(
+        self: &Arc<Self>,
+        header: &Header,
+        payload: Option<PageRange>,
+        done: KBox<dyn Completion>,
+    ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
+        if let Err(e) = self.check(self.nid, header, payload.as_ref()) {
+            return Err((e, done));
+        }
+        let delivery = match self.upper().parse(self, self.nid, header) {
+            Ok(delivery) => delivery,
+            Err(e) => return Err((e, done)),
+        };
+        if let Delivery::Accept(sink) = delivery {
+            let copied = match &payload {
+                Some(payload) => copy(payload, &sink.range),
+                None => Ok(()),
+            };
+            sink.done.complete(copied);
+        }
+        done.complete(Ok(()));
+        Ok(())
+    }
+
+    fn send_to_peer(
+        self: &Arc<Self>,
+        to: Nid,
+        header: &Header,
+        payload: Option<PageRange>,
+        done: KBox<dyn Completion>,
+    ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
+        if let Err(e) = self.check(to, header, payload.as_ref()) {
+            return Err((e, done));
+        }
+        let bytes = match header.build() {
+            Ok(bytes) => bytes,
+            Err(e) => return Err((e.into(), done)),
+        };
+        let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
+        let mut tx = Tx::new(&bytes, payload, deadline, done, &self.live.txs)?;
+        loop {
+            let sent = match self.peer_for(to) {
+                Ok(peer) => peer.send(tx),
+                Err(e) => Err((e, tx)),
+            };
+            match sent {
+                Ok(()) => return Ok(()),
+                // Unlinked between look-up and send: the next look-up finds, or makes, another.
+                Err((e, back)) if e == ESTALE && !self.is_shutdown() => tx = back,
+                Err((e, tx)) => {
+                    self.events.tx_errors.add(1);
+                    tx.finish(Err(e));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn check(&self, to: Nid, header: &Header, payload: Option<&PageRange>) -> Result {
+        if self.is_shutdown() {
+            return Err(ESHUTDOWN);
+        }
+        if to.net() != self.nid.net() {
+            return Err(EHOSTUNREACH);
+        }
+        if header.payload_len > MAX_PAYLOAD {
+            return Err(EMSGSIZE);
+        }
+        if payload.map_or(0, PageRange::len) != header.payload_len as usize {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+
+    /// The peer with this NID; an unknown one is taken to be at the address that its NID names.
+    fn peer_for(self: &Arc<Self>, nid: Nid) -> Result<Arc<Peer>> {
+        if let Some(peer) = self.peers.find(nid) {
+            return Ok(peer);
+        }
+        let peer = self.peers.find_or_create(self, nid)?;
+        let addr = SocketAddr::new(nid.addr(), tunables::port());
+        if let Err(e) = peer.add_route(addr, 0) {
+            peer.unlink_if_unused();
+            return Err(e);
+        }
+        Ok(peer)
+    }
+
+    /// Adds a share of the route to `nid` by `addr`. May sleep.
+    pub(crate) fn add_peer(self: &Arc<Self>, nid: Nid, addr: SocketAddr) -> Result {
+        if nid.net() != self.nid.net() || nid == self.nid || addr.port() == 0 {
+            return Err(EINVAL);
+        }
+        loop {
+            let peer = self.peers.find_or_create(self, nid)?;
+            match peer.add_route(addr, 1) {
+                Err(e) if e == ESTALE => continue,
+                result => {
+                    peer.unlink_if_unused();
+                    return result;
+                }
+            }
+        }
+    }
+
+    /// Takes away routes, see [`Peer::del_route`], of `nid` or of all peers. `ENOENT` if nothing
+    /// matched. May sleep.
+    pub(crate) fn del_peer(
+        &self,
+        nid: Option<Nid>,
+        addr: Option<IpAddr>,
+        single_share: bool,
+    ) -> Result {
+        let mut any = false;
+        self.for_matching(nid, |peer| any |= peer.del_route(addr, single_share));
+        if any {
+            Ok(())
+        } else {
+            Err(ENOENT)
+        }
+    }
+
+    /// Closes connections with `nid` or all peers, from or to `addr` or any. `ENOENT` if there is
+    /// none. May sleep.
+    pub(crate) fn close_conns(&self, nid: Option<Nid>, addr: Option<IpAddr>) -> Result {
+        let mut closed = 0;
+        self.for_matching(nid, |peer| closed += peer.close_matching(addr));
+        if closed > 0 {
+            Ok(())
+        } else {
+            Err(ENOENT)
+        }
+    }
+
+    fn for_matching(&self, nid: Option<Nid>, mut f: impl FnMut(&Arc<Peer>)) {
+        match nid {
+            Some(nid) => {
+                if let Some(peer) = self.peers.find(nid) {
+                    f(&peer);
+                }
+            }
+            None => self.peers.for_each(f),
+        }
+    }
+
+    /// Ends transmits that could not be sent. Thread context, no spinlock held.
+    pub(crate) fn fail_txs(&self, mut txs: Fifo<Tx>, why: Error) {
+        while let Some(tx) = txs.pop_front() {
+            self.events.tx_errors.add(1);
+            tx.finish(Err(why));
+        }
+    }
+}
+
+/// Bytes copied at a time, by way of the stack.
+const COPY_CHUNK: usize = 256;
+
+/// Copies as much of `from` as `to` has room for.
+fn copy(from: &PageRange, to: &PageRange) -> Result {
+    let mut buf = [0; COPY_CHUNK];
+    let len = from.len().min(to.len());
+    for done in (0..len).step_by(COPY_CHUNK) {
+        let piece = buf.split_at_mut(COPY_CHUNK.min(len - done)).0;
+        from.pages().copy_out(from.offset() + done, piece)?;
+        to.pages().copy_in(to.offset() + done, piece)?;
+    }
+    Ok(())
+}

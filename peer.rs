@@ -1,0 +1,690 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Peers: nodes that this one talks to.
+//!
+//! A [`Peer`] is in its interface's table from its creation until it is unlinked, and is shared by
+//! [`Arc`] with its connections and with attempts to connect. Its lock protects its lists, its
+//! queue and its routes; a transmit's connection is chosen and fed under it, so that none is given
+//! to a connection that is being closed. No callback takes that lock. A peer whose `closing` is set
+//! is out of the table for good: whoever finds one looks the NID up again. The last reference frees
+//! it, always in thread context.
+
+mod table;
+
+use crate::{
+    conn::{
+        Conn,
+        Handshake, //
+    },
+    lib_linux::{
+        queue::Fifo,
+        time, //
+    },
+    ni::Ni,
+    route::{
+        wanted_types,
+        Route, //
+    },
+    stats::{
+        Gauge,
+        LiveGuard, //
+    },
+    tunables,
+    tx::Tx,
+    wire::{
+        ConnType,
+        Nid, //
+    }, //
+};
+use core::net::{
+    IpAddr,
+    SocketAddr, //
+};
+use kernel::{
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        AtomicTracker,
+        ListLinks,
+        TryNewListArc, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        new_spinlock,
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+pub(crate) use table::PeerTable;
+
+/// Which list of a peer is the reaper's: peers with transmits that wait for a connection.
+pub(crate) const PENDING_LIST: u64 = 4;
+
+/// A node that this one talks to.
+#[pin_data]
+pub(crate) struct Peer {
+    ni: Arc<Ni>,
+    nid: Nid,
+    #[pin]
+    inner: SpinLock<PeerInner>,
+    last_alive_ms: Atomic<u64>,
+    /// INVARIANT: Only ever used for the reaper's list of pending peers.
+    #[pin]
+    pending_links: ListLinks<PENDING_LIST>,
+    #[pin]
+    pending_tracker: AtomicTracker<PENDING_LIST>,
+    _live: LiveGuard,
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<4> for Peer { tracked_by pending_tracker: AtomicTracker<4>; }
+}
+impl_list_item! {
+    impl ListItem<4> for Peer { using ListLinks { self.pending_links }; }
+}
+
+/// What the peer's lock protects.
+pub(crate) struct PeerInner {
+    /// Out of the table, never to come back.
+    closing: bool,
+    conns: KVec<Arc<Conn>>,
+    routes: KVec<Arc<Route>>,
+    /// Transmits that wait for a connection.
+    queue: Fifo<Tx>,
+    /// Of the peer, while it has connections.
+    incarnation: u64,
+}
+
+/// Why a connection was not admitted to its peer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The peer was deleted meanwhile.
+    Closing,
+    /// This node is connecting to that peer itself, and its NID is the higher one.
+    Race,
+    /// There is a connection of that type.
+    Duplicate,
+    /// The peer was restarted after this handshake had begun.
+    Stale,
+    /// No memory.
+    NoMemory,
+}
+
+/// What an administrator is told about a peer.
+pub(crate) struct PeerInfo {
+    pub(crate) nid: Nid,
+    /// Transmits that wait for a connection.
+    pub(crate) queued: usize,
+    /// The peer's; zero without connections.
+    pub(crate) incarnation: u64,
+    pub(crate) last_alive_ms: u64,
+    pub(crate) routes: KVec<RouteInfo>,
+    pub(crate) conns: KVec<Arc<Conn>>,
+}
+
+/// What an administrator is told about a route.
+pub(crate) struct RouteInfo {
+    pub(crate) addr: SocketAddr,
+    pub(crate) shares: u32,
+    /// Connections that it has opened so far.
+    pub(crate) opened: u64,
+    /// Connections to its address.
+    pub(crate) nconns: usize,
+    /// An attempt is under way.
+    pub(crate) connecting: bool,
+}
+
+impl Peer {
+    fn new(ni: &Arc<Ni>, nid: Nid) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                ni: ni.clone(),
+                nid,
+                inner <- new_spinlock!(
+                    PeerInner {
+                        closing: false,
+                        conns: KVec::new(),
+                        routes: KVec::new(),
+                        queue: Fifo::new(),
+                        incarnation: 0,
+                    },
+                    "socklnd_peer"
+                ),
+                last_alive_ms: Atomic::new(time::monotonic_ms()),
+                pending_links <- ListLinks::new(),
+                pending_tracker <- AtomicTracker::new(),
+                _live: Gauge::enter(ni.live().peers()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The interface that the peer is reached through.
+    pub(crate) fn ni(&self) -> &Arc<Ni> {
+        &self.ni
+    }
+
+    /// Who it is.
+    pub(crate) fn nid(&self) -> Nid {
+        self.nid
+    }
+
+    /// Notes that the peer gave a sign of life. Any context.
+    pub(crate) fn alive(&self, now_ms: u64) {
+        self.last_alive_ms.store(now_ms, Relaxed);
+    }
+
+    /// Sends `tx`, or queues it until there is a connection. On error it is given back.
+    ///
+    /// `ESTALE` means that the peer was deleted meanwhile. Thread context, no spinlock held.
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        tx: KBox<Tx>,
+    ) -> core::result::Result<(), (Error, KBox<Tx>)> {
+        let now = time::monotonic_ms();
+        let mut inner = self.inner.lock();
+        if inner.closing {
+            return Err((ESTALE, tx));
+        }
+        let launch = self.claim_route(&mut inner, now);
+        let result = match inner.choose(tx.len()) {
+            Some(conn) => conn.queue_tx(tx).map_err(|tx| (ESTALE, tx)),
+            None if inner.is_hopeful() => {
+                inner.queue.push_back(tx);
+                self.ni.lnd().reaper().watch(self.clone());
+                Ok(())
+            }
+            None => Err((EHOSTUNREACH, tx)),
+        };
+        drop(inner);
+        if let Some((route, kind)) = launch {
+            self.connect(route, kind);
+        }
+        result
+    }
+
+    /// Finds a route that should connect now, marks it so, and says for which type.
+    fn claim_route(&self, inner: &mut PeerInner, now: u64) -> Option<(Arc<Route>, ConnType)> {
+        let typed = tunables::typed();
+        let (route, kind) = inner.routes.iter().find_map(|route| {
+            if !route.state(inner).is_due(now) {
+                return None;
+            }
+            let kind = inner.missing_type(route.addr().ip(), typed)?;
+            Some((route.clone(), kind))
+        })?;
+        let state = route.state_mut(inner);
+        state.connecting = true;
+        state.yielded = false;
+        Some((route, kind))
+    }
+
+    /// Begins an attempt for a claimed route. May sleep.
+    fn connect(self: &Arc<Self>, route: Arc<Route>, kind: ConnType) {
+        if let Err(e) = Handshake::connect(self, &route, kind) {
+            self.connect_failed(&route, e);
+        }
+    }
+
+    /// Looks after transmits that wait: tries routes that are due, ends what waited too long.
+    ///
+    /// Returns whether any still wait. Thread context.
+    pub(crate) fn tend(self: &Arc<Self>, now: u64) -> bool {
+        let mut expired = Fifo::new();
+        let mut inner = self.inner.lock();
+        let launch = if inner.queue.is_empty() {
+            None
+        } else {
+            self.claim_route(&mut inner, now)
+        };
+        // All wait equally long, so the oldest are in front.
+        while inner.queue.front().is_some_and(|tx| tx.deadline_ms() <= now) {
+            if let Some(tx) = inner.queue.pop_front() {
+                expired.push_back(tx);
+            }
+        }
+        let waiting = !inner.queue.is_empty();
+        drop(inner);
+        self.ni.events().timeouts.add(expired.len() as u64);
+        self.ni.fail_txs(expired, ETIMEDOUT);
+        if let Some((route, kind)) = launch {
+            self.connect(route, kind);
+        }
+        waiting
+    }
+
+    /// Notes that the attempt's connection request is about to go out.
+    ///
+    /// Returns `false` if there is no point in it any more: the route or the peer was deleted.
+    pub(crate) fn connect_begins(&self, route: &Route) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.closing {
+            return false;
+        }
+        let state = route.state_mut(&mut inner);
+        if !state.deleted {
+            state.racing_since = Some(time::monotonic_ms());
+        }
+        !state.deleted
+    }
+
+    /// Whether a connection of type `kind` by `route` is still missing. Thread context.
+    pub(crate) fn wants(&self, route: &Route, kind: ConnType) -> bool {
+        let inner = self.inner.lock();
+        let there = inner.conns_to(route.addr().ip()).any(|c| c.kind() == kind);
+        !inner.closing && !route.state(&inner).deleted && !there
+    }
+
+    /// Whether an administrator, or the NID itself, says that the peer is at `addr`.
+    pub(crate) fn has_route_to(&self, addr: IpAddr) -> bool {
+        self.inner.lock().route_to(addr).is_some()
+    }
+
+    /// Ends a claimed attempt that brought no connection. Thread context.
+    pub(crate) fn connect_failed(self: &Arc<Self>, route: &Route, why: Error) {
+        let now = time::monotonic_ms();
+        let mut failed = Fifo::new();
+        let mut inner = self.inner.lock();
+        let state = route.state_mut(&mut inner);
+        state.connecting = false;
+        state.racing_since = None;
+        if why == EALREADY {
+            // The peer's own connection is coming. That is no failure, and what waits may go on
+            // waiting until its deadline.
+            state.yield_to_peer(now, tunables::min_reconnect_ms());
+        } else {
+            state.back_off(
+                now,
+                tunables::min_reconnect_ms(),
+                tunables::max_reconnect_ms(),
+            );
+        }
+        if inner.conns.is_empty() && !inner.is_hopeful() {
+            failed.append(&mut inner.queue);
+        }
+        drop(inner);
+        self.ni.fail_txs(failed, why);
+        self.unlink_if_unused();
+    }
+
+    /// Admits a connection whose handshake has succeeded so far.
+    ///
+    /// `route` is that of an active one; its claim ends. Thread context, no spinlock held.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        route: Option<&Route>,
+    ) -> core::result::Result<(), Refusal> {
+        let now = conn.born_ms();
+        let mut inner = self.inner.lock();
+        if let Some(route) = route {
+            if route.state(&inner).deleted {
+                return Err(Refusal::Closing);
+            }
+        }
+        if inner.closing {
+            return Err(Refusal::Closing);
+        }
+        if route.is_none() && self.ni.nid() > self.nid && inner.is_racing(now) {
+            return Err(Refusal::Race);
+        }
+        if !inner.conns.is_empty() && inner.incarnation > conn.incarnation() {
+            return Err(Refusal::Stale);
+        }
+        let reserved = inner.conns.reserve(1, GFP_ATOMIC);
+        if reserved.is_err() {
+            return Err(Refusal::NoMemory);
+        }
+        if inner.incarnation < conn.incarnation() {
+            // The peer was restarted: its old connections lead nowhere.
+            inner.bury(ESTALE, |_| true);
+            inner.incarnation = conn.incarnation();
+        } else if let Some(old) = inner.conns.iter().position(|old| old.is_twin_of(conn)) {
+            // The peer would not connect again if it knew of that connection. If it can't have
+            // sent this HELLO before the connection stood, it has lost its side of it.
+            let settled = inner.conns.get(old).is_some_and(|old| {
+                now.saturating_sub(old.born_ms()) > tunables::handshake_timeout_ms()
+            });
+            if !settled {
+                return Err(Refusal::Duplicate);
+            }
+            if let Ok(old) = inner.conns.remove(old) {
+                old.bury(ESTALE);
+            }
+        }
+        // There is room: it was reserved.
+        if inner.conns.push_within_capacity(conn.clone()).is_err() {
+            return Err(Refusal::NoMemory);
+        }
+        if let Some(route) = route {
+            let state = route.state_mut(&mut inner);
+            state.connecting = false;
+            state.racing_since = None;
+            state.opened = state.opened.saturating_add(1);
+        }
+        self.alive(now);
+        inner.feed();
+        Ok(())
+    }
+
+    /// After a successful attempt: goes on with the next type that is missing. Thread context.
+    pub(crate) fn connect_more(self: &Arc<Self>) {
+        let launch = {
+            let mut inner = self.inner.lock();
+            if inner.closing {
+                None
+            } else {
+                self.claim_route(&mut inner, time::monotonic_ms())
+            }
+        };
+        if let Some((route, kind)) = launch {
+            self.connect(route, kind);
+        }
+    }
+
+    /// Closes `conn` because of `why`, unless it is being closed already; with `siblings`, also
+    /// the peer's other connections to the same address.
+    ///
+    /// Thread context, no spinlock held; the connection's I/O mutex may be.
+    pub(crate) fn close_conn(self: &Arc<Self>, conn: &Arc<Conn>, why: Error, siblings: bool) {
+        let now = time::monotonic_ms();
+        let addr = conn.remote().ip();
+        let mut inner = self.inner.lock();
+        if !inner.bury(why, |c| Arc::ptr_eq(c, conn)) {
+            return;
+        }
+        if siblings {
+            inner.bury(why, |c| c.remote().ip() == addr);
+        }
+        if let Some(route) = inner.route_to(addr) {
+            let state = route.state_mut(&mut inner);
+            if conn.was_useful() {
+                state.worked();
+            } else {
+                // Accepted and closed at once is no better than refused.
+                state.back_off(
+                    now,
+                    tunables::min_reconnect_ms(),
+                    tunables::max_reconnect_ms(),
+                );
+            }
+        }
+        let lost = inner.conns.is_empty();
+        if lost {
+            inner.incarnation = 0;
+        }
+        drop(inner);
+        if lost && why != ESHUTDOWN {
+            self.ni
+                .upper()
+                .peer_down(&self.ni, self.nid, self.last_alive_ms.load(Relaxed));
+        }
+        self.unlink_if_unused();
+    }
+
+    /// Closes the connections from or to `addr`, or all. Returns how many. Thread context.
+    pub(crate) fn close_matching(self: &Arc<Self>, addr: Option<IpAddr>) -> usize {
+        let mut closed = 0;
+        // One at a time: closing takes the lock, and may end the peer.
+        while let Some(conn) = self.find_conn(addr) {
+            self.close_conn(&conn, ESHUTDOWN, false);
+            closed += 1;
+        }
+        closed
+    }
+
+    fn find_conn(&self, addr: Option<IpAddr>) -> Option<Arc<Conn>> {
+        let inner = self.inner.lock();
+        let mut conns = inner.conns.iter();
+        conns
+            .find(|c| addr.is_none_or(|a| c.remote().ip() == a || c.local().ip() == a))
+            .cloned()
+    }
+
+    /// Adds a share of the route to `addr`, which is made if there is none. May sleep.
+    pub(crate) fn add_route(self: &Arc<Self>, addr: SocketAddr, shares: u32) -> Result {
+        let new = Route::new(addr, shares, &self.inner)?;
+        let mut inner = self.inner.lock();
+        if inner.closing {
+            return Err(ESTALE);
+        }
+        // An address is one route, whatever the port: as ever in this driver.
+        if let Some(route) = inner.route_to(addr.ip()) {
+            let state = route.state_mut(&mut inner);
+            state.shares = state.shares.saturating_add(shares);
+        } else {
+            inner.routes.push(new, GFP_ATOMIC)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away routes: that to `addr` or all; with `single_share`, one share of the first.
+    ///
+    /// When the last share is gone, the peer loses its other routes and its connections too.
+    /// Returns whether anything matched. Thread context.
+    pub(crate) fn del_route(self: &Arc<Self>, addr: Option<IpAddr>, single_share: bool) -> bool {
+        let mut failed = Fifo::new();
+        let mut inner = self.inner.lock();
+        let matching = |route: &Arc<Route>| addr.is_none_or(|a| route.addr().ip() == a);
+        if single_share {
+            let Some(route) = inner.routes.iter().find(|r| matching(r)).cloned() else {
+                return false;
+            };
+            let state = route.state_mut(&mut inner);
+            state.shares = state.shares.saturating_sub(1);
+            if state.shares == 0 {
+                inner.drop_routes(|r| Arc::ptr_eq(r, &route));
+            }
+        } else if !inner.drop_routes(matching) && addr.is_some() {
+            return false;
+        }
+        let shares: u64 = inner
+            .routes
+            .iter()
+            .map(|r| u64::from(r.state(&inner).shares))
+            .sum();
+        let last = shares == 0;
+        if last {
+            inner.drop_routes(|_| true);
+            inner.bury(ESHUTDOWN, |_| true);
+            failed.append(&mut inner.queue);
+        }
+        drop(inner);
+        self.ni.fail_txs(failed, ESHUTDOWN);
+        self.unlink_if_unused();
+        true
+    }
+
+    /// Ends the peer: it is out of the table already. Thread context.
+    fn close(self: &Arc<Self>, why: Error) {
+        let mut failed = Fifo::new();
+        let mut inner = self.inner.lock();
+        inner.closing = true;
+        inner.drop_routes(|_| true);
+        inner.bury(why, |_| true);
+        failed.append(&mut inner.queue);
+        drop(inner);
+        self.ni.fail_txs(failed, why);
+    }
+
+    /// Unlinks the peer if nothing is left of it. Thread context.
+    pub(crate) fn unlink_if_unused(self: &Arc<Self>) {
+        self.ni.peers().unlink_if(self, PeerInner::is_unused);
+    }
+
+    /// Unlinks a peer that nobody asked for and nobody talks to any more. Thread context.
+    fn forget_if_idle(self: &Arc<Self>, now: u64) {
+        let idle = now.saturating_sub(self.last_alive_ms.load(Relaxed));
+        if idle > tunables::max_reconnect_ms().saturating_mul(2) {
+            self.ni.peers().unlink_if(self, PeerInner::is_forgettable);
+        }
+    }
+
+    /// Looks at all connections for deadlines that have passed. Thread context, may sleep.
+    pub(crate) fn check_deadlines(self: &Arc<Self>, now: u64) {
+        let mut next = 0;
+        loop {
+            let conn = self.inner.lock().conns.get(next).cloned();
+            let Some(conn) = conn else { break };
+            if let Some(why) = conn.check_deadlines(now) {
+                self.ni.events().timeouts.add(1);
+                self.close_conn(&conn, why, true);
+            } else {
+                next += 1;
+            }
+        }
+        self.forget_if_idle(now);
+    }
+
+    /// What an administrator is told, all at one moment. May sleep.
+    pub(crate) fn snapshot(&self) -> Result<PeerInfo> {
+        loop {
+            let (nroutes, nconns) = {
+                let inner = self.inner.lock();
+                (inner.routes.len(), inner.conns.len())
+            };
+            // Memory first; if there is more to tell by then, once again.
+            let mut routes = KVec::with_capacity(nroutes, GFP_KERNEL)?;
+            let mut conns = KVec::with_capacity(nconns, GFP_KERNEL)?;
+            let inner = self.inner.lock();
+            if inner.routes.len() > nroutes || inner.conns.len() > nconns {
+                continue;
+            }
+            for route in inner.routes.iter() {
+                let state = route.state(&inner);
+                let info = RouteInfo {
+                    addr: route.addr(),
+                    shares: state.shares,
+                    opened: state.opened,
+                    nconns: inner.conns_to(route.addr().ip()).count(),
+                    connecting: state.connecting,
+                };
+                let _ = routes.push_within_capacity(info);
+            }
+            for conn in inner.conns.iter() {
+                let _ = conns.push_within_capacity(conn.clone());
+            }
+            return Ok(PeerInfo {
+                nid: self.nid,
+                queued: inner.queue.len(),
+                incarnation: inner.incarnation,
+                last_alive_ms: self.last_alive_ms.load(Relaxed),
+                routes,
+                conns,
+            });
+        }
+    }
+
+    /// The `index`-th connection. Thread context.
+    pub(crate) fn conn(&self, index: usize) -> Option<Arc<Conn>> {
+        self.inner.lock().conns.get(index).cloned()
+    }
+}
+
+impl PeerInner {
+    fn route_to(&self, addr: IpAddr) -> Option<Arc<Route>> {
+        self.routes.iter().find(|r| r.addr().ip() == addr).cloned()
+    }
+
+    fn conns_to(&self, addr: IpAddr) -> impl Iterator<Item = &Arc<Conn>> {
+        self.conns.iter().filter(move |c| c.remote().ip() == addr)
+    }
+
+    /// The first type of connection to `addr` that is wanted and not there.
+    fn missing_type(&self, addr: IpAddr, typed: bool) -> Option<ConnType> {
+        wanted_types(typed)
+            .iter()
+            .copied()
+            .find(|kind| !self.conns_to(addr).any(|c| c.kind() == *kind))
+    }
+
+    /// Whether a transmit may wait for a connection.
+    fn is_hopeful(&self) -> bool {
+        self.routes.iter().any(|r| r.state(self).is_hopeful())
+    }
+
+    /// Whether an attempt of ours may be about to succeed. One that has been out for longer than a
+    /// handshake takes is more likely lost on the way, and must not keep the peer out.
+    fn is_racing(&self, now: u64) -> bool {
+        let fresh = |since: u64| now.saturating_sub(since) < tunables::handshake_timeout_ms();
+        self.routes
+            .iter()
+            .any(|r| r.state(self).racing_since.is_some_and(fresh))
+    }
+
+    /// The connection for a message of `nob` bytes on the wire.
+    ///
+    /// The least loaded one of the type that such messages go by, else the least loaded at all.
+    fn choose(&self, nob: usize) -> Option<&Arc<Conn>> {
+        let bulk = nob >= tunables::bulk_nob();
+        let fits = |conn: &&Arc<Conn>| match conn.kind() {
+            ConnType::Any => true,
+            ConnType::Control => !bulk,
+            ConnType::BulkOut => bulk,
+            ConnType::BulkIn => false,
+        };
+        let by_load = |conn: &&Arc<Conn>| conn.load();
+        self.conns
+            .iter()
+            .filter(fits)
+            .min_by_key(by_load)
+            .or_else(|| self.conns.iter().min_by_key(by_load))
+    }
+
+    /// Gives what waited for a connection to the connections.
+    fn feed(&mut self) {
+        while let Some(tx) = self.queue.pop_front() {
+            let refused = match self.choose(tx.len()) {
+                Some(conn) => conn.queue_tx(tx).err(),
+                None => Some(tx),
+            };
+            if let Some(tx) = refused {
+                self.queue.push_front(tx);
+                return;
+            }
+        }
+    }
+
+    /// Takes out the connections that match and hands them to the reaper. Returns whether any did.
+    ///
+    /// The list's own reference goes along: none is dropped here, under the lock.
+    fn bury(&mut self, why: Error, matching: impl Fn(&Arc<Conn>) -> bool) -> bool {
+        let mut any = false;
+        while let Some(at) = self.conns.iter().position(&matching) {
+            if let Ok(conn) = self.conns.remove(at) {
+                conn.bury(why);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Drops the routes that match. Returns whether any did.
+    fn drop_routes(&mut self, matching: impl Fn(&Arc<Route>) -> bool) -> bool {
+        let mut any = false;
+        while let Some(at) = self.routes.iter().position(&matching) {
+            if let Ok(route) = self.routes.remove(at) {
+                route.state_mut(self).deleted = true;
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn is_unused(&self) -> bool {
+        self.conns.is_empty() && self.routes.is_empty() && self.queue.is_empty()
+    }
+
+    fn is_forgettable(&self) -> bool {
+        let quiet = |r: &Arc<Route>| {
+            let state = r.state(self);
+            state.shares == 0 && !state.connecting
+        };
+        self.conns.is_empty() && self.queue.is_empty() && self.routes.iter().all(quiet)
+    }
+}

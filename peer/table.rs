@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The peers of an interface, by NID.
+//!
+//! A hash table with a lock per bucket; a bucket's lock is taken outside a peer's. Peers are made
+//! and unlinked under the bucket's lock, so that a table that is closed stays empty. The hash is
+//! keyed with a random value: NIDs come from the network, and must not be chosen to collide.
+
+use super::{
+    Peer,
+    PeerInner, //
+};
+use crate::{
+    lib_linux::misc,
+    ni::Ni,
+    wire::Nid, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        new_spinlock,
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+const BUCKETS: usize = 128;
+
+#[pin_data]
+struct Bucket {
+    #[pin]
+    inner: SpinLock<BucketInner>,
+}
+
+struct BucketInner {
+    peers: KVec<Arc<Peer>>,
+    closed: bool,
+}
+
+/// All peers of an interface.
+pub(crate) struct PeerTable {
+    buckets: Pin<KBox<[Bucket]>>,
+    key: [u64; 2],
+}
+
+impl PeerTable {
+    /// An empty table. May sleep.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            buckets: KBox::pin_slice(|_| Self::new_bucket(), BUCKETS, GFP_KERNEL)?,
+            key: [misc::random_u64(), misc::random_u64()],
+        })
+    }
+
+    fn new_bucket() -> impl PinInit<Bucket, Error> {
+        try_pin_init!(Bucket {
+            inner <- new_spinlock!(
+                BucketInner {
+                    peers: KVec::new(),
+                    closed: false,
+                },
+                "socklnd_peer_table"
+            ),
+        })
+    }
+
+    /// How many buckets there are, for walks in several steps.
+    pub(crate) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    fn bucket(&self, nid: Nid) -> Option<&Bucket> {
+        let bytes = nid.to_bytes20();
+        let mut words = [0u64; 3];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks(8)) {
+            for byte in chunk {
+                *word = (*word << 8) | u64::from(*byte);
+            }
+        }
+        let hash = misc::siphash(self.key, &words);
+        self.buckets.get((hash % BUCKETS as u64) as usize)
+    }
+
+    /// The peer with this NID. Thread context.
+    pub(crate) fn find(&self, nid: Nid) -> Option<Arc<Peer>> {
+        let inner = self.bucket(nid)?.inner.lock();
+        let peer = inner.peers.iter().find(|p| p.nid() == nid).cloned();
+        peer
+    }
+
+    /// The peer with this NID, made if there is none. May sleep.
+    pub(crate) fn find_or_create(&self, ni: &Arc<Ni>, nid: Nid) -> Result<Arc<Peer>> {
+        if let Some(peer) = self.find(nid) {
+            return Ok(peer);
+        }
+        let new = Peer::new(ni, nid)?;
+        let mut inner = self.bucket(nid).ok_or(EINVAL)?.inner.lock();
+        if inner.closed {
+            return Err(ESHUTDOWN);
+        }
+        // Somebody else may have been faster.
+        if let Some(peer) = inner.peers.iter().find(|p| p.nid() == nid) {
+            return Ok(peer.clone());
+        }
+        inner.peers.push(new.clone(), GFP_ATOMIC)?;
+        Ok(new)
+    }
+
+    /// Takes `peer` out of the table if `condition` holds, and ends it. Thread context.
+    pub(super) fn unlink_if(&self, peer: &Arc<Peer>, condition: fn(&PeerInner) -> bool) {
+        let Some(bucket) = self.bucket(peer.nid()) else {
+            return;
+        };
+        let mut bucket = bucket.inner.lock();
+        let mut inner = peer.inner.lock();
+        if inner.closing || !condition(&inner) {
+            return;
+        }
+        inner.closing = true;
+        drop(inner);
+        let at = bucket.peers.iter().position(|p| Arc::ptr_eq(p, peer));
+        let unlinked = at.and_then(|at| bucket.peers.remove(at).ok());
+        drop(bucket);
+        // With no lock held: it may hold routes.
+        if let Some(peer) = unlinked {
+            peer.close(ESHUTDOWN);
+        }
+    }
+
+    /// The `index`-th peer of a bucket. For walks that don't mind if peers come and go meanwhile.
+    pub(crate) fn peer_at(&self, bucket: usize, index: usize) -> Option<Arc<Peer>> {
+        let inner = self.buckets.get(bucket)?.inner.lock();
+        let peer = inner.peers.get(index).cloned();
+        peer
+    }
+
+    /// All peers; one that is there all the time is there once. May sleep.
+    pub(crate) fn collect(&self) -> Result<KVec<Arc<Peer>>> {
+        let mut all = KVec::new();
+        for bucket in self.buckets.iter() {
+            loop {
+                let count = bucket.inner.lock().peers.len();
+                // Memory first; if there are more by then, once again.
+                all.reserve(count, GFP_KERNEL)?;
+                let inner = bucket.inner.lock();
+                if inner.peers.len() <= count {
+                    for peer in inner.peers.iter() {
+                        let _ = all.push_within_capacity(peer.clone());
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Calls `f` for each peer, without a lock. A peer that comes or goes meanwhile may be missed.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<Peer>)) {
+        for bucket in 0..self.buckets() {
+            self.for_each_in(bucket, &mut f);
+        }
+    }
+
+    /// Calls `f` for each peer of a bucket, without a lock.
+    pub(crate) fn for_each_in(&self, bucket: usize, mut f: impl FnMut(&Arc<Peer>)) {
+        let mut index = 0;
+        while let Some(peer) = self.peer_at(bucket, index) {
+            f(&peer);
+            // If `f` unlinked it, the next one has taken its place.
+            if self
+                .peer_at(bucket, index)
+                .is_some_and(|p| Arc::ptr_eq(&p, &peer))
+            {
+                index += 1;
+            }
+        }
+    }
+
+    /// Ends all peers and admits no more. Thread context.
+    pub(crate) fn close(&self, why: Error) {
+        for bucket in self.buckets.iter() {
+            let peers = {
+                let mut inner = bucket.inner.lock();
+                inner.closed = true;
+                core::mem::replace(&mut inner.peers, KVec::new())
+            };
+            for peer in peers.iter() {
+                peer.close(why);
+            }
+        }
+    }
+}

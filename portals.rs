@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The message layer: the boundary to it, and the one that is built in.
+//!
+//! The driver below hands every header that it has read to a [`MessageLayer`], which says where the
+//! payload goes. The built-in one, [`Portals`], does what Portals and LNet do for a node that is no
+//! router: others write into and read from memory that is found by match entries in a table of
+//! portals; PUTs are acknowledged and GETs are replied to; and this node does the same to others.
+//! On top of that it answers LNet's ping, and can offer a service for moving bulk data to and fro.
+//!
+//! # Lifetime and locks
+//!
+//! A [`Portals`] belongs to one interface instance. What it does goes through [`Core`], which is
+//! shared with everything that is under way: a completion of a transmit or of a received payload
+//! holds a reference, but the core holds none to them, nor to the interface. So there is no cycle,
+//! and the last one to end frees it. [`MessageLayer::shutdown`] ends all operations and empties the
+//! table; memory that a message is being received into lives until that has ended too.
+//!
+//! The table of match entries and the table of operations each have a spinlock, taken in thread
+//! context only. They are never taken together, and nothing is sent, completed or freed under them.
+//! Inside the locks of the driver they are the innermost ones.
+
+pub(crate) mod bulk;
+mod handle;
+mod incoming;
+mod md;
+mod op;
+mod outgoing;
+pub(crate) mod ping;
+mod table;
+
+use self::{
+    bulk::{
+        BulkResult,
+        BulkService,
+        BulkSpec,
+        Service, //
+    },
+    incoming::Owed,
+    md::Md,
+    op::OpTable,
+    ping::PingReport,
+    table::{
+        Criteria,
+        MatchTable,
+        MeHandle,
+        Position,
+        Reservation, //
+    },
+};
+use crate::{
+    lib_linux::{
+        misc,
+        page::PageRange, //
+    },
+    ni::Ni,
+    stats::Counter,
+    tx::Completion,
+    wire::{
+        Header,
+        Nid, //
+    },
+};
+use kernel::{
+    new_mutex,
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex,
+        SpinLock, //
+    }, //
+};
+
+/// What the driver needs from the layer above it.
+///
+/// All are called in thread context.
+pub(crate) trait MessageLayer: Send + Sync {
+    /// A header from peer `from` was read: says where its payload goes.
+    ///
+    /// The connection's I/O mutex is held: may sleep for memory and may send, must not wait for the
+    /// network. An error closes the connection.
+    fn parse(&self, ni: &Arc<Ni>, from: Nid, hdr: &Header) -> Result<Delivery>;
+
+    /// The last connection of `peer` is gone, for a reason. It was alive at `last_alive_ms`, in
+    /// monotonic milliseconds. Called once for each time that this happens.
+    fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, last_alive_ms: u64);
+
+    /// The interface goes away: all that waits on it ends with `ESHUTDOWN`, and nothing new begins.
+    fn shutdown(&self, ni: &Arc<Ni>);
+}
+
+/// What becomes of the payload of a message.
+pub(crate) enum Delivery {
+    /// It is read and thrown away.
+    Discard,
+    /// It goes into memory, or as much of it as there is room; the rest is thrown away.
+    Accept(Sink),
+}
+
+/// Memory for a payload. May be empty.
+pub(crate) struct Sink {
+    /// Not longer than the payload.
+    pub(crate) range: PageRange,
+    /// Told when all of the payload was read, or that it never will be.
+    pub(crate) done: KBox<dyn Completion>,
+}
+
+/// What is to be done when something has ended: like [`Completion`], but by value, and done with
+/// `ESHUTDOWN` if whoever was to complete it forgets it.
+trait Finish: Send + 'static {
+    /// It ended with `result`. As [`Completion::complete`].
+    fn finish(self, result: Result);
+}
+
+struct Then<T: Finish>(Option<T>);
+
+impl<T: Finish> Completion for Then<T> {
+    fn complete(mut self: KBox<Self>, result: Result) {
+        let what = self.0.take();
+        drop(self);
+        if let Some(what) = what {
+            what.finish(result);
+        }
+    }
+}
+
+impl<T: Finish> Drop for Then<T> {
+    fn drop(&mut self) {
+        if let Some(what) = self.0.take() {
+            what.finish(Err(ESHUTDOWN));
+        }
+    }
+}
+
+/// Makes a completion of `what`. If there is no memory, `what` is finished with that. May sleep.
+fn completion<T: Finish>(what: T) -> Result<KBox<dyn Completion>> {
+    match KBox::<Then<T>>::new_uninit(GFP_KERNEL) {
+        Ok(room) => {
+            let then: KBox<_> = KBox::write(room, Then(Some(what)));
+            Ok(then)
+        }
+        Err(_) => {
+            what.finish(Err(ENOMEM));
+            Err(ENOMEM)
+        }
+    }
+}
+
+/// Messages by what became of them.
+pub(crate) struct Counters {
+    /// PUTs that found memory here.
+    pub(crate) puts: Counter,
+    /// GETs that found memory here.
+    pub(crate) gets: Counter,
+    /// ACKs that ended an operation.
+    pub(crate) acks: Counter,
+    /// REPLYs that belonged to an operation.
+    pub(crate) replies: Counter,
+    /// PUTs and GETs for which no memory was there, or that there was no memory to answer.
+    pub(crate) drops: Counter,
+    /// ACKs and REPLYs that came too late, twice, or that nobody had asked for.
+    pub(crate) unwanted: Counter,
+    /// ACKs and REPLYs that could not be sent.
+    pub(crate) unanswered: Counter,
+}
+
+/// What is shared by an interface's message layer and all that is under way.
+#[pin_data]
+pub(crate) struct Core {
+    #[pin]
+    table: SpinLock<MatchTable>,
+    #[pin]
+    ops: SpinLock<OpTable>,
+    owed: Owed,
+    counters: Counters,
+    /// The bulk service while one is offered. Outside the service's own lock.
+    #[pin]
+    service: Mutex<Option<Arc<BulkService>>>,
+}
+
+impl Core {
+    fn new() -> Result<Arc<Self>> {
+        let owed = Owed::new()?;
+        // Never the value of `WireHandle::NONE`.
+        let interface = misc::random_u64() >> 1;
+        Arc::pin_init(
+            pin_init!(Self {
+                table <- new_spinlock!(MatchTable::new(), "socklnd_portals_table"),
+                ops <- new_spinlock!(OpTable::new(interface), "socklnd_portals_ops"),
+                owed,
+                counters: Counters {
+                    puts: Counter::new(),
+                    gets: Counter::new(),
+                    acks: Counter::new(),
+                    replies: Counter::new(),
+                    drops: Counter::new(),
+                    unwanted: Counter::new(),
+                    unanswered: Counter::new(),
+                },
+                service <- new_mutex!(None, "socklnd_portals_service"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Posts a match entry with its descriptor. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ESHUTDOWN`, `ENOMEM`; `EINVAL` if there is no such portal; `ENOSPC` if there are too many.
+    pub(crate) fn attach(
+        &self,
+        criteria: Criteria,
+        position: Position,
+        md: &Arc<Md>,
+    ) -> Result<MeHandle> {
+        let reservation = Reservation::new()?;
+        let attached = self
+            .table
+            .lock()
+            .insert(reservation, criteria, position, md);
+        attached.map_err(|(error, _)| error)
+    }
+
+    /// Unlinks a match entry, if it is there. A message that matched before goes on. Thread context.
+    pub(crate) fn unlink(&self, me: MeHandle) {
+        let unlinked = self.table.lock().remove(me);
+        drop(unlinked);
+    }
+
+    fn peer_down(&self, peer: Nid) {
+        let mut at = 0;
+        loop {
+            let op = self.ops.lock().next_lost(&mut at, peer);
+            let Some(op) = op else { break };
+            op.finish(Err(ECONNRESET));
+        }
+        let service = self.service.lock().clone();
+        if let Some(service) = service {
+            service.peer_down(peer);
+        }
+    }
+
+    fn shutdown(&self) {
+        let mut at = 0;
+        loop {
+            let op = self.ops.lock().close(&mut at);
+            let Some(op) = op else { break };
+            op.finish(Err(ESHUTDOWN));
+        }
+        let service = self.service.lock().clone();
+        if let Some(service) = service {
+            service.stop(self);
+        }
+        loop {
+            let unlinked = self.table.lock().close();
+            if unlinked.is_none() {
+                break;
+            }
+        }
+    }
+}
+
+/// The built-in message layer of one interface.
+pub(crate) struct Portals {
+    core: Arc<Core>,
+}
+
+impl Portals {
+    /// The message layer of the interface `nid`. It answers pings from the start. May sleep.
+    pub(crate) fn new(nid: Nid) -> Result<Arc<Self>> {
+        let core = Core::new()?;
+        ping::serve(&core, nid)?;
+        Ok(Arc::new(Self { core }, GFP_KERNEL)?)
+    }
+
+    /// What became of the messages so far.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// How many operations of this node wait for their end, and how many match entries there are.
+    pub(crate) fn in_use(&self) -> (usize, usize) {
+        let ops = self.core.ops.lock().len();
+        let entries = self.core.table.lock().len();
+        (ops, entries)
+    }
+
+    /// Asks `to` who it is. Sleeps, but not longer than `timeout_ms`.
+    ///
+    /// # Errors
+    ///
+    /// - `ETIMEDOUT` if there was no answer in time.
+    /// - `EINTR` if a signal came.
+    /// - `EPROTO` if the answer makes no sense.
+    /// - What [`Ni::send`] says: `EHOSTUNREACH`, `ECONNREFUSED`, `ESHUTDOWN`, ...
+    pub(crate) fn ping(&self, ni: &Arc<Ni>, to: Nid, timeout_ms: u32) -> Result<PingReport> {
+        ping::ping(&self.core, ni, to, timeout_ms)
+    }
+
+    /// Moves bulk data to or from a node that offers the service. Sleeps, but not longer than the
+    /// time in `spec`. See [`bulk`].
+    ///
+    /// # Errors
+    ///
+    /// None once messages were sent: those that failed are in the result; except `EINTR`. Else:
+    ///
+    /// - `EINVAL` if `spec` makes no sense, `EMSGSIZE` if its messages are too long.
+    /// - `EBUSY` if the peer can't serve this now.
+    /// - `EPROTO` if its answer makes no sense.
+    /// - The errors of [`Portals::ping`]. A node that does not offer the service does not answer.
+    pub(crate) fn run_bulk(&self, ni: &Arc<Ni>, spec: &BulkSpec) -> Result<BulkResult> {
+        bulk::run(&self.core, ni, spec)
+    }
+
+    /// Offers the bulk service until the guard is dropped. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if it is offered already, `ESHUTDOWN`, `ENOMEM`, `ENOSPC`.
+    pub(crate) fn start_service(&self) -> Result<Service> {
+        Service::start(&self.core)
+    }
+}
+
+impl MessageLayer for Portals {
+    fn parse(&self, ni: &Arc<Ni>, from: Nid, hdr: &Header) -> Result<Delivery> {
+        Ok(self.core.parse(ni, from, hdr))
+    }
+
+    fn peer_down(&self, _ni: &Arc<Ni>, peer: Nid, _last_alive_ms: u64) {
+        self.core.peer_down(peer);
+    }
+
+    fn shutdown(&self, _ni: &Arc<Ni>) {
+        self.core.shutdown();
+    }
+}
+
+impl Drop for Portals {
+    fn drop(&mut self) {
+        // An interface that failed to start was never shut down.
+        self.core.shutdown();
+    }
+}

@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Messages that come in: what is done with each, and what is answered.
+//!
+//! A PUT or GET that has found memory is a [`Usage`] until it has ended; that belongs to the
+//! completion of the received payload or of the REPLY, and keeps memory and message layer alive.
+//! Answers that wait to be sent are counted, see [`Owed`].
+
+use super::{
+    completion,
+    md::{
+        Access,
+        Event,
+        Md,
+        Reuse, //
+    },
+    op::Unwanted,
+    outgoing::{
+        send,
+        Got, //
+    },
+    table::{
+        Match,
+        Request, //
+    },
+    Core,
+    Delivery,
+    Finish,
+    Sink, //
+};
+use crate::{
+    lib_linux::{
+        misc,
+        ratelimit::pr_info_ratelimited, //
+    },
+    ni::Ni,
+    wire::{
+        Body,
+        Header,
+        Nid,
+        WireHandle, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
+};
+
+/// How many sorts of peers are told apart when unsent answers are counted.
+const OWED_BUCKETS: usize = 256;
+/// The most unsent answers to peers of one sort.
+const MAX_OWED: u32 = 1024;
+
+/// Counts the answers that wait to be sent.
+///
+/// A peer that asks and does not read the answers must not fill our memory with them: what it asks
+/// when too many wait is dropped. Peers are counted by a keyed hash of their NIDs, so that there is
+/// nothing to allocate or to forget, and nobody can choose whom to share a count with.
+pub(super) struct Owed {
+    key: [u64; 2],
+    counts: KVec<Atomic<u32>>,
+}
+
+impl Owed {
+    /// Nothing is owed to anybody. May sleep.
+    pub(super) fn new() -> Result<Self> {
+        let mut counts = KVec::with_capacity(OWED_BUCKETS, GFP_KERNEL)?;
+        for _ in 0..OWED_BUCKETS {
+            counts.push(Atomic::new(0), GFP_KERNEL)?;
+        }
+        Ok(Self {
+            key: [misc::random_u64(), misc::random_u64()],
+            counts,
+        })
+    }
+
+    fn count(&self, nid: Nid) -> Option<&Atomic<u32>> {
+        let mut words = [0u64; 3];
+        for (word, bytes) in words.iter_mut().zip(nid.to_bytes20().chunks(8)) {
+            for byte in bytes {
+                *word = (*word << 8) | u64::from(*byte);
+            }
+        }
+        let bucket = misc::siphash(self.key, &words) % OWED_BUCKETS as u64;
+        self.counts.get(bucket as usize)
+    }
+
+    /// One more answer; `false` if there are too many.
+    fn add(&self, nid: Nid) -> bool {
+        let Some(count) = self.count(nid) else {
+            return false;
+        };
+        if count.fetch_add(1, Relaxed) < MAX_OWED {
+            return true;
+        }
+        count.fetch_sub(1, Relaxed);
+        false
+    }
+
+    fn sub(&self, nid: Nid) {
+        if let Some(count) = self.count(nid) {
+            count.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// One unsent answer, counted until it is dropped.
+struct Debt {
+    core: Arc<Core>,
+    to: Nid,
+}
+
+impl Debt {
+    fn new(core: &Arc<Core>, to: Nid) -> Option<Self> {
+        core.owed.add(to).then(|| Self {
+            core: core.clone(),
+            to,
+        })
+    }
+}
+
+impl Drop for Debt {
+    fn drop(&mut self) {
+        self.core.owed.sub(self.to);
+    }
+}
+
+impl Core {
+    /// See [`super::MessageLayer::parse`].
+    pub(super) fn parse(self: &Arc<Self>, ni: &Arc<Ni>, from: Nid, hdr: &Header) -> Delivery {
+        match hdr.body {
+            Body::Put {
+                ack_wmd,
+                match_bits,
+                hdr_data,
+                portal,
+                offset,
+            } => {
+                let request = Request {
+                    access: Access::Put,
+                    from,
+                    portal,
+                    match_bits,
+                    offset,
+                    length: hdr.payload_len,
+                };
+                self.parse_put(ni, &request, ack_wmd, hdr_data)
+            }
+            Body::Get {
+                return_wmd,
+                match_bits,
+                portal,
+                src_offset,
+                sink_len,
+            } => {
+                let request = Request {
+                    access: Access::Get,
+                    from,
+                    portal,
+                    match_bits,
+                    offset: src_offset,
+                    length: sink_len,
+                };
+                self.parse_get(ni, &request, return_wmd)
+            }
+            Body::Ack {
+                dst_wmd,
+                match_bits,
+                mlength,
+            } => self.parse_ack(from, dst_wmd, match_bits, mlength),
+            Body::Reply { dst_wmd } => self.parse_reply(from, dst_wmd, hdr.payload_len),
+        }
+    }
+
+    fn find(&self, request: &Request) -> Option<Match> {
+        self.table.lock().find(request)
+    }
+
+    /// A message can't be taken.
+    #[inline(never)]
+    fn dropped(&self, request: &Request) -> Delivery {
+        self.counters.drops.add(1);
+        pr_info_ratelimited!(
+            "dropped a {} of {} bytes from {} for portal {}, match bits {:#x}, offset {}\n",
+            match request.access {
+                Access::Put => "PUT",
+                Access::Get => "GET",
+            },
+            request.length,
+            request.from,
+            request.portal,
+            request.match_bits,
+            request.offset
+        );
+        Delivery::Discard
+    }
+
+    fn parse_put(
+        self: &Arc<Self>,
+        ni: &Arc<Ni>,
+        request: &Request,
+        ack_wmd: WireHandle,
+        hdr_data: u64,
+    ) -> Delivery {
+        // The ACK is counted before it is due, so that there is no payload that it then lacks.
+        let debt = if ack_wmd == WireHandle::NONE {
+            None
+        } else {
+            let Some(debt) = Debt::new(self, request.from) else {
+                return self.dropped(request);
+            };
+            Some((debt, ack_wmd))
+        };
+        let Some(found) = self.find(request) else {
+            return self.dropped(request);
+        };
+        self.counters.puts.add(1);
+        let arrival = Arrival {
+            ni: ni.clone(),
+            usage: Usage::new(self, request, found, hdr_data),
+            debt,
+        };
+        let range = arrival.usage.event.range.clone();
+        match completion(arrival) {
+            Ok(done) => Delivery::Accept(Sink { range, done }),
+            Err(_) => self.dropped(request),
+        }
+    }
+
+    fn parse_get(
+        self: &Arc<Self>,
+        ni: &Arc<Ni>,
+        request: &Request,
+        return_wmd: WireHandle,
+    ) -> Delivery {
+        let Some(debt) = Debt::new(self, request.from) else {
+            return self.dropped(request);
+        };
+        let Some(found) = self.find(request) else {
+            return self.dropped(request);
+        };
+        self.counters.gets.add(1);
+        let answer = Answer {
+            usage: Some(Usage::new(self, request, found, 0)),
+            debt,
+        };
+        let payload = answer.usage.as_ref().map(|usage| usage.event.range.clone());
+        if let Ok(done) = completion(answer) {
+            let body = Body::Reply {
+                dst_wmd: return_wmd,
+            };
+            send(ni, request.from, body, payload, done);
+        }
+        Delivery::Discard
+    }
+
+    fn parse_ack(&self, from: Nid, handle: WireHandle, match_bits: u64, mlength: u32) -> Delivery {
+        let op = self.ops.lock().ack(from, handle, match_bits, mlength);
+        match op {
+            Ok(op) => {
+                self.counters.acks.add(1);
+                op.finish(Ok(mlength));
+            }
+            Err(why) => self.unwanted("ACK", from, why),
+        }
+        Delivery::Discard
+    }
+
+    fn parse_reply(self: &Arc<Self>, from: Nid, handle: WireHandle, length: u32) -> Delivery {
+        let op = self.ops.lock().reply(from, handle);
+        let (op, sink) = match op {
+            Ok(found) => found,
+            Err(why) => {
+                self.unwanted("REPLY", from, why);
+                return Delivery::Discard;
+            }
+        };
+        self.counters.replies.add(1);
+        // What is longer than was asked for is cut off.
+        let range = match sink.slice(0, sink.len().min(length as usize)) {
+            Ok(range) => range,
+            Err(e) => {
+                self.finish_op(op, Err(e));
+                return Delivery::Discard;
+            }
+        };
+        let got = Got {
+            core: self.clone(),
+            op,
+            // CAST: at most `length`.
+            mlength: range.len() as u32,
+        };
+        match completion(got) {
+            Ok(done) => Delivery::Accept(Sink { range, done }),
+            Err(_) => Delivery::Discard,
+        }
+    }
+
+    #[inline(never)]
+    fn unwanted(&self, what: &str, from: Nid, why: Unwanted) {
+        self.counters.unwanted.add(1);
+        pr_info_ratelimited!(
+            "dropped an unwanted {} from {}: {}\n",
+            what,
+            from,
+            match why {
+                Unwanted::Unknown => "nobody waits for it",
+                Unwanted::Wrong => "it does not fit the question",
+                Unwanted::Twice => "it is there already",
+            }
+        );
+    }
+}
+
+/// The use of a memory descriptor of ours by somebody's message.
+pub(super) struct Usage {
+    core: Arc<Core>,
+    md: Arc<Md>,
+    event: Event,
+}
+
+impl Usage {
+    pub(super) fn new(core: &Arc<Core>, request: &Request, found: Match, hdr_data: u64) -> Self {
+        Self {
+            core: core.clone(),
+            event: Event {
+                me: found.me,
+                access: request.access,
+                from: request.from,
+                match_bits: request.match_bits,
+                hdr_data,
+                rlength: request.length,
+                // CAST: at most the length of the request.
+                mlength: found.range.len() as u32,
+                offset: found.offset,
+                range: found.range,
+                unlinked: found.unlinked.is_some(),
+                result: Ok(()),
+            },
+            md: found.md,
+        }
+    }
+
+    /// The message has ended.
+    pub(super) fn end(mut self, result: Result) {
+        self.event.result = result;
+        if let Some(handler) = &self.md.handler {
+            handler.event(&self.core, &self.event);
+        }
+        if self.md.reuse == Reuse::OneAtATime {
+            self.core.table.lock().release(self.event.me);
+        }
+    }
+}
+
+/// When a PUT was received.
+struct Arrival {
+    ni: Arc<Ni>,
+    usage: Usage,
+    /// The ACK that is due, and what it has to name.
+    debt: Option<(Debt, WireHandle)>,
+}
+
+impl Finish for Arrival {
+    fn finish(self, result: Result) {
+        let Event {
+            from,
+            match_bits,
+            mlength,
+            ..
+        } = self.usage.event;
+        // Before the ACK: who gets it may count on the event having been handled.
+        self.usage.end(result);
+        let (Ok(()), Some((debt, dst_wmd))) = (result, self.debt) else {
+            return;
+        };
+        if let Ok(done) = completion(Answer { usage: None, debt }) {
+            let body = Body::Ack {
+                dst_wmd,
+                match_bits,
+                mlength,
+            };
+            send(&self.ni, from, body, None, done);
+        }
+    }
+}
+
+/// When an ACK or a REPLY was sent.
+struct Answer {
+    /// Of a REPLY: the descriptor that it was read from.
+    usage: Option<Usage>,
+    debt: Debt,
+}
+
+impl Finish for Answer {
+    fn finish(self, result: Result) {
+        if result.is_err() {
+            self.debt.core.counters.unanswered.add(1);
+        }
+        if let Some(usage) = self.usage {
+            usage.end(result);
+        }
+    }
+}

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! LNet's ping: a node tells who it is to whoever asks.
+//!
+//! The question is a GET on portal 0 with match bits 1 << 63. The answer is a description of the
+//! node: a head, and a record for each of its NIDs, the loopback interface first. It is in the byte
+//! order of the node that answers, which is told by its magic; this node writes little-endian.
+//!
+//! Nodes that do discovery also put their own description there ("push"), and wait for the ACK. A
+//! node with one NID has no use for it, but says that it was received.
+//!
+//! The description does not change while the interface lives, and belongs to its match entry. The
+//! asking thread owns the memory for the answer.
+
+use super::{
+    md::{
+        Access,
+        Md,
+        Placement,
+        Reuse, //
+    },
+    op::Outcome,
+    outgoing::Get,
+    table::{
+        Criteria,
+        Position, //
+    },
+    Core, //
+};
+use crate::{
+    lib_linux::{
+        page::{
+            PageRange,
+            Pages, //
+        },
+        time, //
+    },
+    ni::Ni,
+    wire::{
+        Nid,
+        PID_LUSTRE, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::Arc,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+const PORTAL: u32 = 0;
+const MATCH_BITS: u64 = 1 << 63;
+
+const MAGIC: u32 = 0x7069_6e67;
+const HEAD_LEN: usize = 16;
+const RECORD_LEN: usize = 16;
+
+/// The most NIDs that are asked for.
+pub(crate) const MAX_NIS: usize = 16;
+const MAX_LEN: usize = HEAD_LEN + MAX_NIS * RECORD_LEN;
+
+/// Bytes of the description of this node: head, loopback and one NID.
+const INFO_LEN: usize = HEAD_LEN + 2 * RECORD_LEN;
+
+/// The records say whether an interface is up.
+const FEATURE_NI_STATUS: u32 = 1 << 1;
+/// The node does not forward.
+const FEATURE_NOT_A_ROUTER: u32 = 1 << 2;
+/// The records are all NIDs that the node has.
+const FEATURE_MULTI_RAIL: u32 = 1 << 3;
+/// The node acknowledges descriptions that are pushed to it.
+const FEATURE_DISCOVERY: u32 = 1 << 4;
+
+/// The NID of the loopback interface, `0@lo`: network type 9.
+const NID_LOOPBACK: u64 = 9 << 48;
+/// In its record, the status is the version of the description.
+const VERSION: u32 = 1;
+/// The status of an interface that is up.
+const STATUS_UP: u32 = 0x15aa_c0de;
+
+/// Memory that is written from its beginning.
+struct Writer<'a>(&'a mut [u8]);
+
+impl Writer<'_> {
+    fn bytes(&mut self, bytes: &[u8]) {
+        let slice = core::mem::take(&mut self.0);
+        if let Some((to, rest)) = slice.split_at_mut_checked(bytes.len()) {
+            to.copy_from_slice(bytes);
+            self.0 = rest;
+        }
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.bytes(&value.to_le_bytes());
+    }
+
+    fn record(&mut self, nid: u64, status: u32) {
+        self.bytes(&nid.to_le_bytes());
+        self.u32(status);
+        self.u32(0);
+    }
+}
+
+/// Writes the description of the node `nid` and says how long it is.
+fn describe(nid: Nid, info: &mut [u8; INFO_LEN]) -> usize {
+    // A NID that does not fit into 64 bits can't be told in this form.
+    let nid4 = nid.to_nid4();
+    let count = 1 + u32::from(nid4.is_some());
+    let mut to = Writer(info);
+    to.u32(MAGIC);
+    to.u32(FEATURE_NI_STATUS | FEATURE_NOT_A_ROUTER | FEATURE_MULTI_RAIL | FEATURE_DISCOVERY);
+    to.u32(PID_LUSTRE);
+    to.u32(count);
+    to.record(NID_LOOPBACK, VERSION);
+    if let Some(nid4) = nid4 {
+        to.record(nid4, STATUS_UP);
+    }
+    HEAD_LEN + RECORD_LEN * count as usize
+}
+
+/// Lets `core` answer pings as the node `nid`. May sleep.
+pub(super) fn serve(core: &Core, nid: Nid) -> Result {
+    let criteria = Criteria {
+        portal: PORTAL,
+        match_bits: MATCH_BITS,
+        ignore_bits: 0,
+        source: None,
+    };
+    let mut info = [0; INFO_LEN];
+    let len = describe(nid, &mut info);
+    let pages = Pages::alloc(INFO_LEN)?;
+    pages.copy_in(0, &info)?;
+    let pages = Arc::new(pages, GFP_KERNEL)?;
+    let asked = Md {
+        range: PageRange::new(pages.clone(), 0, len)?,
+        access: Access::Get,
+        truncate: true,
+        placement: Placement::Remote,
+        reuse: Reuse::Always,
+        handler: None,
+    };
+    let pushed = Md {
+        // Room for nothing: it is acknowledged, and that is all.
+        range: PageRange::new(pages, 0, 0)?,
+        access: Access::Put,
+        truncate: true,
+        placement: Placement::Remote,
+        reuse: Reuse::Always,
+        handler: None,
+    };
+    core.attach(criteria, Position::Last, &Arc::new(asked, GFP_KERNEL)?)?;
+    core.attach(criteria, Position::Last, &Arc::new(pushed, GFP_KERNEL)?)?;
+    Ok(())
+}
+
+/// One NID of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PingNi {
+    /// The NID.
+    pub(crate) nid: Nid,
+    /// Whether it is up, as nodes say it.
+    pub(crate) status: u32,
+}
+
+/// What a node says about itself.
+pub(crate) struct PingReport {
+    /// From the question to the answer, connecting included.
+    pub(crate) rtt_ns: u64,
+    /// Its process number.
+    pub(crate) pid: u32,
+    /// Its set of features.
+    pub(crate) features: u32,
+    /// Its NIDs on TCP networks, at most [`MAX_NIS`].
+    pub(crate) nis: KVec<PingNi>,
+}
+
+/// Memory that is read from its beginning, in the order of a node that may be of the other kind.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    is_big_endian: bool,
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (bytes, rest) = self.bytes.split_first_chunk().ok_or(EPROTO)?;
+        self.bytes = rest;
+        Ok(*bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        let bytes = self.take()?;
+        Ok(if self.is_big_endian {
+            u32::from_be_bytes(bytes)
+        } else {
+            u32::from_le_bytes(bytes)
+        })
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        let bytes = self.take()?;
+        Ok(if self.is_big_endian {
+            u64::from_be_bytes(bytes)
+        } else {
+            u64::from_le_bytes(bytes)
+        })
+    }
+}
+
+/// Reads a description. `EPROTO` if it is none.
+fn understand(bytes: &[u8]) -> Result<PingReport> {
+    let mut from = Reader {
+        bytes,
+        is_big_endian: false,
+    };
+    let magic = from.u32()?;
+    from.is_big_endian = magic == MAGIC.swap_bytes();
+    if magic != MAGIC && !from.is_big_endian {
+        return Err(EPROTO);
+    }
+    let features = from.u32()?;
+    let pid = from.u32()?;
+    // A node may have more than there was room for.
+    let count = (from.u32()? as usize).min(from.bytes.len() / RECORD_LEN);
+    let mut nis = KVec::with_capacity(count, GFP_KERNEL)?;
+    for _ in 0..count {
+        let nid = from.u64()?;
+        let status = from.u32()?;
+        from.u32()?;
+        // Other kinds of networks, loopback among them, are nothing that could be asked for here.
+        if let Ok(nid) = Nid::from_nid4(nid) {
+            nis.push(PingNi { nid, status }, GFP_KERNEL)?;
+        }
+    }
+    Ok(PingReport {
+        rtt_ns: 0,
+        pid,
+        features,
+        nis,
+    })
+}
+
+/// See [`super::Portals::ping`].
+pub(super) fn ping(
+    core: &Arc<Core>,
+    ni: &Arc<Ni>,
+    to: Nid,
+    timeout_ms: u32,
+) -> Result<PingReport> {
+    let deadline_ms = time::monotonic_ms().saturating_add(u64::from(timeout_ms));
+    let pages = Arc::new(Pages::alloc(MAX_LEN)?, GFP_KERNEL)?;
+    let sink = PageRange::new(pages.clone(), 0, MAX_LEN)?;
+    let start = Instant::<Monotonic>::now();
+    let get = Get {
+        to,
+        portal: PORTAL,
+        match_bits: MATCH_BITS,
+        offset: 0,
+        sink,
+    };
+    let Outcome { result, at, .. } = core.get_and_wait(ni, get, deadline_ms)?;
+    let mut bytes = [0; MAX_LEN];
+    pages.copy_out(0, &mut bytes)?;
+    let mut report = understand(bytes.get(..result? as usize).ok_or(EPROTO)?)?;
+    report.rtt_ns = u64::try_from((at - start).as_nanos()).unwrap_or(0);
+    Ok(report)
+}
+
+#[kunit_tests(socklnd_portals_ping)]
+mod tests {
+    use super::*;
+
+    /// What a node running Lustre 2.17 answered.
+    const CAPTURED: [u8; INFO_LEN] = [
+        0x67, 0x6e, 0x69, 0x70, 0x1e, 0x00, 0x00, 0x00, 0x39, 0x30, 0x00, 0x00, 0x02, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x09, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x02, 0x4d, 0xa8, 0xc0, 0x00, 0x00, 0x02, 0x00, 0xde, 0xc0, 0xaa, 0x15, 0x00,
+        0x00, 0x00, 0x00,
+    ];
+
+    fn nid() -> Nid {
+        Nid::tcp(0, [192, 168, 77, 2])
+    }
+
+    #[test]
+    fn answers_as_captured() {
+        let mut info = [0; INFO_LEN];
+        assert_eq!(describe(nid(), &mut info), INFO_LEN);
+        assert!(info == CAPTURED);
+    }
+
+    #[test]
+    fn understands_what_was_captured() -> Result {
+        let report = understand(&CAPTURED)?;
+        assert_eq!(report.pid, PID_LUSTRE);
+        assert_eq!(report.features, 0x1e);
+        assert_eq!(report.nis.len(), 1);
+        let up = PingNi {
+            nid: nid(),
+            status: STATUS_UP,
+        };
+        assert!(report.nis.first() == Some(&up));
+        Ok(())
+    }
+
+    #[test]
+    fn understands_the_other_byte_order() -> Result {
+        let mut bytes = [0; HEAD_LEN + RECORD_LEN];
+        let mut to = Writer(&mut bytes);
+        for word in [MAGIC, 0x06, PID_LUSTRE, 1, 0x0002_0000, 0xc0a8_4d02] {
+            to.bytes(&word.to_be_bytes());
+        }
+        to.bytes(&STATUS_UP.to_be_bytes());
+        let report = understand(&bytes)?;
+        assert_eq!(report.pid, PID_LUSTRE);
+        assert_eq!(report.features, 0x06);
+        assert!(report.nis.first().is_some_and(|ni| ni.nid == nid()));
+        Ok(())
+    }
+
+    #[test]
+    fn cut_off_and_garbage() -> Result {
+        for len in 0..HEAD_LEN {
+            let bytes = CAPTURED.get(..len).ok_or(EINVAL)?;
+            assert_eq!(understand(bytes).err(), Some(EPROTO));
+        }
+        for len in HEAD_LEN..INFO_LEN {
+            let bytes = CAPTURED.get(..len).ok_or(EINVAL)?;
+            assert_eq!(understand(bytes)?.nis.len(), 0);
+        }
+        assert_eq!(understand(&[0xff; INFO_LEN]).err(), Some(EPROTO));
+        // A count that is a lie.
+        let mut bytes = CAPTURED;
+        if let Some(count) = bytes.get_mut(12..16) {
+            count.copy_from_slice(&[0xff; 4]);
+        }
+        assert_eq!(understand(&bytes)?.nis.len(), 1);
+        Ok(())
+    }
+}

@@ -1,0 +1,554 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The portal table: which memory a message is for.
+//!
+//! Every match entry has one memory descriptor, and belongs to one of the [`PORTALS`] portals. A
+//! message names a portal and 64 match bits. Of the entries of that portal that fit the bits and the
+//! sender, and whose descriptor can take the message, the first one gets it. Entries have an order:
+//! a new one goes in front of all others or behind them.
+//!
+//! Most entries want exactly one value of the match bits. Those are found by it in a tree; only the
+//! few that ignore some bits are looked at one by one. So services may post thousands of entries.
+//!
+//! A [`MatchTable`] is protected by a spinlock of [`super::Core`]. It never allocates and never
+//! drops an entry: those that are taken out are given to the caller, to be dropped with no lock
+//! held, because memory goes with them.
+
+use super::md::{
+    Access,
+    Md,
+    Placement,
+    Reuse, //
+};
+use crate::{
+    lib_linux::page::PageRange,
+    wire::Nid, //
+};
+use kernel::{
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode,
+        RBTreeNodeReservation, //
+    },
+    sync::Arc, //
+};
+
+/// How many portals there are.
+pub(crate) const PORTALS: u32 = 64;
+
+/// The most entries in a table.
+const MAX_ENTRIES: usize = 16384;
+/// The most entries that ignore some match bits, in a table.
+const MAX_WILD: usize = 64;
+
+/// What an entry wants of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Criteria {
+    /// The portal that it belongs to.
+    pub(crate) portal: u32,
+    /// The match bits.
+    pub(crate) match_bits: u64,
+    /// Those of them that may differ.
+    pub(crate) ignore_bits: u64,
+    /// The sender, if not anybody.
+    pub(crate) source: Option<Nid>,
+}
+
+impl Criteria {
+    fn class(&self) -> Class {
+        if self.ignore_bits == 0 {
+            Class::Exact(self.match_bits, self.source)
+        } else {
+            Class::Wild
+        }
+    }
+
+    fn accept(&self, request: &Request) -> bool {
+        self.portal == request.portal
+            && (self.match_bits ^ request.match_bits) & !self.ignore_bits == 0
+            && self.source.is_none_or(|nid| nid == request.from)
+    }
+}
+
+/// Where among the others a new entry goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// In front of them.
+    First,
+    /// Behind them.
+    Last,
+}
+
+/// What a message wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) access: Access,
+    pub(super) from: Nid,
+    pub(super) portal: u32,
+    pub(super) match_bits: u64,
+    pub(super) offset: u32,
+    /// Bytes of payload, or of room for it.
+    pub(super) length: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Exact(u64, Option<Nid>),
+    Wild,
+}
+
+/// The tree's order: by portal, by class, and within that as the entries were posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    portal: u32,
+    class: Class,
+    order: i64,
+}
+
+/// Names a match entry. No two entries of a table ever have the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MeHandle(Key);
+
+struct Entry {
+    criteria: Criteria,
+    md: Arc<Md>,
+    /// How far an appending descriptor is filled.
+    filled: u32,
+    /// How often it may still be used, if that is limited.
+    uses: Option<u32>,
+    /// A message is under way for a descriptor that takes one at a time.
+    busy: bool,
+}
+
+impl Entry {
+    /// Where and how much of its memory a message gets; `None` if it can't have any.
+    fn fit(&self, request: &Request) -> Option<(u32, u32)> {
+        if self.busy || self.md.access != request.access || !self.criteria.accept(request) {
+            return None;
+        }
+        let offset = match self.md.placement {
+            Placement::Remote => request.offset,
+            Placement::Append => self.filled,
+        };
+        Some((offset, self.md.fit(offset, request.length)?))
+    }
+}
+
+/// An entry that is in no table. Dropped with no lock held.
+pub(super) struct Unlinked(#[expect(dead_code, reason = "held to be dropped")] RBTreeNode<Key, Entry>);
+
+/// Memory for an entry that is not in the table yet.
+pub(super) struct Reservation(RBTreeNodeReservation<Key, Entry>);
+
+impl Reservation {
+    /// May sleep.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(RBTreeNodeReservation::new(GFP_KERNEL)?))
+    }
+}
+
+/// The memory that a message got.
+pub(super) struct Match {
+    pub(super) me: MeHandle,
+    pub(super) md: Arc<Md>,
+    /// Where in the descriptor the message's part begins.
+    pub(super) offset: u32,
+    /// This part.
+    pub(super) range: PageRange,
+    /// The entry, if this was its last use.
+    pub(super) unlinked: Option<Unlinked>,
+}
+
+/// All match entries of an interface.
+pub(super) struct MatchTable {
+    entries: RBTree<Key, Entry>,
+    len: usize,
+    wild: usize,
+    /// The orders that the next entries get.
+    first: i64,
+    last: i64,
+    closed: bool,
+}
+
+impl MatchTable {
+    /// An empty table.
+    pub(super) fn new() -> Self {
+        Self {
+            entries: RBTree::new(),
+            len: 0,
+            wild: 0,
+            first: -1,
+            last: 0,
+            closed: false,
+        }
+    }
+
+    /// Adds an entry. Dropping what is given back on error needs no care: it is no entry yet.
+    ///
+    /// # Errors
+    ///
+    /// - `ESHUTDOWN` if the table is closed.
+    /// - `EINVAL` if there is no such portal, or the entry could never be used.
+    /// - `ENOSPC` if there are too many.
+    pub(super) fn insert(
+        &mut self,
+        reservation: Reservation,
+        criteria: Criteria,
+        position: Position,
+        md: &Arc<Md>,
+    ) -> core::result::Result<MeHandle, (Error, Reservation)> {
+        let class = criteria.class();
+        let is_wild = class == Class::Wild;
+        let error = if self.closed {
+            Some(ESHUTDOWN)
+        } else if criteria.portal >= PORTALS || md.reuse == Reuse::Times(0) {
+            Some(EINVAL)
+        } else if self.len >= MAX_ENTRIES || (is_wild && self.wild >= MAX_WILD) {
+            Some(ENOSPC)
+        } else {
+            None
+        };
+        if let Some(error) = error {
+            return Err((error, reservation));
+        }
+        // 64 bits last for ever.
+        let order = match position {
+            Position::First => {
+                self.first = self.first.wrapping_sub(1);
+                self.first
+            }
+            Position::Last => {
+                self.last = self.last.wrapping_add(1);
+                self.last
+            }
+        };
+        let key = Key {
+            portal: criteria.portal,
+            class,
+            order,
+        };
+        let entry = Entry {
+            criteria,
+            md: md.clone(),
+            filled: 0,
+            uses: match md.reuse {
+                Reuse::Times(uses) => Some(uses),
+                Reuse::Always | Reuse::OneAtATime => None,
+            },
+            busy: false,
+        };
+        // Nothing is replaced: no other entry has the same order.
+        let _ = self.entries.insert(reservation.0.into_node(key, entry));
+        self.len += 1;
+        self.wild += usize::from(is_wild);
+        Ok(MeHandle(key))
+    }
+
+    /// Takes an entry out, if it is there.
+    pub(super) fn remove(&mut self, me: MeHandle) -> Option<Unlinked> {
+        let node = self.entries.remove_node(&me.0)?;
+        self.len -= 1;
+        self.wild -= usize::from(me.0.class == Class::Wild);
+        Some(Unlinked(node))
+    }
+
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Admits no more entries, and takes out the next one that is still there.
+    pub(super) fn close(&mut self) -> Option<Unlinked> {
+        self.closed = true;
+        let key = *self.entries.cursor_front()?.current().0;
+        self.remove(MeHandle(key))
+    }
+
+    /// The first entry of a portal and class that can take the message.
+    fn first_of(&mut self, class: Class, request: &Request) -> Option<(Key, u32, u32)> {
+        let start = Key {
+            portal: request.portal,
+            class,
+            order: i64::MIN,
+        };
+        let mut cursor = self.entries.cursor_lower_bound_mut(&start);
+        while let Some(at) = cursor {
+            let (key, entry) = at.current();
+            if key.portal != request.portal || key.class != class {
+                break;
+            }
+            if let Some((offset, mlength)) = entry.fit(request) {
+                return Some((*key, offset, mlength));
+            }
+            cursor = at.move_next();
+        }
+        None
+    }
+
+    /// Finds the memory for a message, and notes that it is used.
+    pub(super) fn find(&mut self, request: &Request) -> Option<Match> {
+        let classes = [
+            Class::Exact(request.match_bits, Some(request.from)),
+            Class::Exact(request.match_bits, None),
+            Class::Wild,
+        ];
+        let mut found: Option<(Key, u32, u32)> = None;
+        for class in classes {
+            if let Some(other) = self.first_of(class, request) {
+                if found.is_none_or(|(key, ..)| other.0.order < key.order) {
+                    found = Some(other);
+                }
+            }
+        }
+        let (key, offset, mlength) = found?;
+        let entry = self.entries.get_mut(&key)?;
+        let md = entry.md.clone();
+        let range = md.range.slice(offset as usize, mlength as usize).ok()?;
+        entry.busy = md.reuse == Reuse::OneAtATime;
+        if md.placement == Placement::Append {
+            entry.filled = offset.saturating_add(mlength);
+        }
+        let mut is_spent = false;
+        if let Some(uses) = &mut entry.uses {
+            *uses = uses.saturating_sub(1);
+            is_spent = *uses == 0;
+        }
+        let me = MeHandle(key);
+        Some(Match {
+            me,
+            md,
+            offset,
+            range,
+            unlinked: if is_spent { self.remove(me) } else { None },
+        })
+    }
+
+    /// A message for a descriptor that takes one at a time has been handled.
+    pub(super) fn release(&mut self, me: MeHandle) {
+        if let Some(entry) = self.entries.get_mut(&me.0) {
+            entry.busy = false;
+        }
+    }
+}
+
+#[kunit_tests(socklnd_portals_table)]
+mod tests {
+    use super::*;
+    use crate::lib_linux::page::Pages;
+
+    fn nid(last: u8) -> Nid {
+        Nid::tcp(0, [10, 0, 0, last])
+    }
+
+    fn md(access: Access, len: usize) -> Result<Md> {
+        let pages = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
+        Ok(Md {
+            range: PageRange::new(pages, 0, len)?,
+            access,
+            truncate: false,
+            placement: Placement::Remote,
+            reuse: Reuse::Always,
+            handler: None,
+        })
+    }
+
+    const ANY: Criteria = Criteria {
+        portal: 4,
+        match_bits: 0x10,
+        ignore_bits: 0,
+        source: None,
+    };
+
+    fn put(from: u8, match_bits: u64, length: u32) -> Request {
+        Request {
+            access: Access::Put,
+            from: nid(from),
+            portal: 4,
+            match_bits,
+            offset: 0,
+            length,
+        }
+    }
+
+    fn add(table: &mut MatchTable, what: Criteria, at: Position, md: Md) -> Result<MeHandle> {
+        let md = Arc::new(md, GFP_KERNEL)?;
+        table
+            .insert(Reservation::new()?, what, at, &md)
+            .map_err(|(e, _)| e)
+    }
+
+    fn who(table: &mut MatchTable, request: &Request) -> Option<MeHandle> {
+        table.find(request).map(|found| found.me)
+    }
+
+    #[test]
+    fn bits_portal_and_access() -> Result {
+        let mut table = MatchTable::new();
+        let me = add(&mut table, ANY, Position::Last, md(Access::Put, 100)?)?;
+        assert_eq!(who(&mut table, &put(1, 0x10, 100)), Some(me));
+        assert_eq!(who(&mut table, &put(1, 0x11, 100)), None);
+        assert_eq!(who(&mut table, &put(1, 0x10, 101)), None);
+        let mut other = put(1, 0x10, 100);
+        other.portal = 5;
+        assert_eq!(who(&mut table, &other), None);
+        other.portal = u32::MAX;
+        assert_eq!(who(&mut table, &other), None);
+        let mut get = put(1, 0x10, 100);
+        get.access = Access::Get;
+        assert_eq!(who(&mut table, &get), None);
+        Ok(())
+    }
+
+    #[test]
+    fn ignored_bits() -> Result {
+        let mut table = MatchTable::new();
+        let what = Criteria {
+            ignore_bits: 0xff,
+            ..ANY
+        };
+        let me = add(&mut table, what, Position::Last, md(Access::Put, 100)?)?;
+        assert_eq!(who(&mut table, &put(1, 0x10, 1)), Some(me));
+        assert_eq!(who(&mut table, &put(1, 0xab, 1)), Some(me));
+        assert_eq!(who(&mut table, &put(1, 0x110, 1)), None);
+        Ok(())
+    }
+
+    #[test]
+    fn source() -> Result {
+        let mut table = MatchTable::new();
+        let what = Criteria {
+            source: Some(nid(1)),
+            ..ANY
+        };
+        let one = add(&mut table, what, Position::Last, md(Access::Put, 100)?)?;
+        let any = add(&mut table, ANY, Position::Last, md(Access::Put, 100)?)?;
+        assert_eq!(who(&mut table, &put(1, 0x10, 1)), Some(one));
+        assert_eq!(who(&mut table, &put(2, 0x10, 1)), Some(any));
+        Ok(())
+    }
+
+    #[test]
+    fn order_goes_across_classes() -> Result {
+        let mut table = MatchTable::new();
+        let wild = Criteria {
+            ignore_bits: 0xff,
+            ..ANY
+        };
+        let a = add(&mut table, ANY, Position::Last, md(Access::Put, 10)?)?;
+        let b = add(&mut table, wild, Position::Last, md(Access::Put, 20)?)?;
+        let c = add(&mut table, ANY, Position::Last, md(Access::Put, 30)?)?;
+        assert_eq!(who(&mut table, &put(1, 0x10, 10)), Some(a));
+        // The next one gets what does not fit the first one.
+        assert_eq!(who(&mut table, &put(1, 0x10, 20)), Some(b));
+        assert_eq!(who(&mut table, &put(1, 0x10, 30)), Some(c));
+        assert_eq!(who(&mut table, &put(1, 0x10, 31)), None);
+        let d = add(&mut table, wild, Position::First, md(Access::Put, 10)?)?;
+        let e = add(&mut table, wild, Position::First, md(Access::Put, 5)?)?;
+        assert_eq!(who(&mut table, &put(1, 0x10, 10)), Some(d));
+        assert_eq!(who(&mut table, &put(1, 0x10, 5)), Some(e));
+        assert!(table.remove(d).is_some());
+        assert!(table.remove(d).is_none());
+        assert_eq!(who(&mut table, &put(1, 0x10, 10)), Some(a));
+        Ok(())
+    }
+
+    #[test]
+    fn truncation() -> Result {
+        let mut table = MatchTable::new();
+        let mut cut = md(Access::Put, 100)?;
+        cut.truncate = true;
+        add(&mut table, ANY, Position::Last, cut)?;
+        let mut request = put(1, 0x10, 300);
+        request.offset = 40;
+        let found = table.find(&request).ok_or(EINVAL)?;
+        assert_eq!((found.offset, found.range.len()), (40, 60));
+        request.offset = 100;
+        let found = table.find(&request).ok_or(EINVAL)?;
+        assert_eq!((found.offset, found.range.len()), (100, 0));
+        request.offset = 101;
+        assert!(table.find(&request).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn used_once() -> Result {
+        let mut table = MatchTable::new();
+        let mut once = md(Access::Put, 100)?;
+        once.reuse = Reuse::Times(1);
+        let me = add(&mut table, ANY, Position::Last, once)?;
+        let found = table.find(&put(1, 0x10, 1)).ok_or(EINVAL)?;
+        assert_eq!(found.me, me);
+        assert!(found.unlinked.is_some());
+        assert_eq!(table.len(), 0);
+        assert!(table.find(&put(1, 0x10, 1)).is_none());
+        assert!(table.remove(me).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn one_at_a_time() -> Result {
+        let mut table = MatchTable::new();
+        let mut exclusive = md(Access::Put, 100)?;
+        exclusive.reuse = Reuse::OneAtATime;
+        let me = add(&mut table, ANY, Position::Last, exclusive)?;
+        assert_eq!(who(&mut table, &put(1, 0x10, 1)), Some(me));
+        assert_eq!(who(&mut table, &put(1, 0x10, 1)), None);
+        table.release(me);
+        assert_eq!(who(&mut table, &put(1, 0x10, 1)), Some(me));
+        // Unlinked while a message is under way.
+        assert!(table.remove(me).is_some());
+        table.release(me);
+        assert_eq!(who(&mut table, &put(1, 0x10, 1)), None);
+        Ok(())
+    }
+
+    #[test]
+    fn appending() -> Result {
+        let mut table = MatchTable::new();
+        let mut append = md(Access::Put, 100)?;
+        append.placement = Placement::Append;
+        add(&mut table, ANY, Position::Last, append)?;
+        let mut request = put(1, 0x10, 60);
+        request.offset = 99;
+        let found = table.find(&request).ok_or(EINVAL)?;
+        assert_eq!((found.offset, found.range.len()), (0, 60));
+        assert!(table.find(&request).is_none());
+        request.length = 40;
+        let found = table.find(&request).ok_or(EINVAL)?;
+        assert_eq!((found.offset, found.range.len()), (60, 40));
+        Ok(())
+    }
+
+    #[test]
+    fn refused_entries() -> Result {
+        let mut table = MatchTable::new();
+        let what = Criteria {
+            portal: PORTALS,
+            ..ANY
+        };
+        let me = add(&mut table, what, Position::Last, md(Access::Put, 1)?);
+        assert_eq!(me.err(), Some(EINVAL));
+        let mut never = md(Access::Put, 1)?;
+        never.reuse = Reuse::Times(0);
+        assert_eq!(
+            add(&mut table, ANY, Position::Last, never).err(),
+            Some(EINVAL)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn closed() -> Result {
+        let mut table = MatchTable::new();
+        add(&mut table, ANY, Position::Last, md(Access::Put, 1)?)?;
+        add(&mut table, ANY, Position::Last, md(Access::Get, 1)?)?;
+        assert!(table.close().is_some());
+        assert!(table.close().is_some());
+        assert!(table.close().is_none());
+        assert_eq!(table.len(), 0);
+        let me = add(&mut table, ANY, Position::Last, md(Access::Put, 1)?);
+        assert_eq!(me.err(), Some(ESHUTDOWN));
+        Ok(())
+    }
+}

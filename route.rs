@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Routes: addresses at which a peer can be reached.
+//!
+//! A route is created by an administrator, who gives it shares, or on demand from a NID that is an
+//! address itself. It is shared by [`Arc`](kernel::sync::Arc) between its peer and the handshake
+//! that tries it; what changes is protected by the peer's lock, which [`LockedBy`] enforces. It is
+//! freed when the peer has dropped it and no attempt is under way.
+
+use crate::{
+    peer::PeerInner,
+    wire::ConnType, //
+};
+use core::net::SocketAddr;
+use kernel::{
+    prelude::*,
+    sync::{
+        Arc,
+        LockedBy,
+        SpinLock, //
+    }, //
+};
+
+/// One address of a peer.
+pub(crate) struct Route {
+    addr: SocketAddr,
+    state: LockedBy<RouteState, PeerInner>,
+}
+
+/// What changes about a route; protected by the peer's lock.
+pub(crate) struct RouteState {
+    /// How often an administrator added it, less how often a share was taken away.
+    pub(crate) shares: u32,
+    /// It is not in the peer's list any more: an attempt that ends now is thrown away.
+    pub(crate) deleted: bool,
+    /// An attempt is queued or under way. At most one is, whatever its type.
+    pub(crate) connecting: bool,
+    /// Since when, in monotonic milliseconds, the connection request of an attempt has been on the
+    /// network, where it may race with the peer's own.
+    pub(crate) racing_since: Option<u64>,
+    /// The last attempt lost such a race: the peer's connection is on its way.
+    pub(crate) yielded: bool,
+    /// Connections that this route has opened so far.
+    pub(crate) opened: u64,
+    backoff: Backoff,
+}
+
+impl Route {
+    /// A route to `addr`, not yet in any list. May sleep.
+    pub(crate) fn new(
+        addr: SocketAddr,
+        shares: u32,
+        owner: &SpinLock<PeerInner>,
+    ) -> Result<Arc<Self>> {
+        let route = Self {
+            addr,
+            state: LockedBy::new(
+                owner,
+                RouteState {
+                    shares,
+                    deleted: false,
+                    connecting: false,
+                    racing_since: None,
+                    yielded: false,
+                    opened: 0,
+                    backoff: Backoff::new(),
+                },
+            ),
+        };
+        Ok(Arc::new(route, GFP_KERNEL)?)
+    }
+
+    /// Where it leads to.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its state, for the holder of the peer's lock.
+    pub(crate) fn state<'a>(&'a self, peer: &'a PeerInner) -> &'a RouteState {
+        self.state.access(peer)
+    }
+
+    /// Its state, for the holder of the peer's lock.
+    pub(crate) fn state_mut<'a>(&'a self, peer: &'a mut PeerInner) -> &'a mut RouteState {
+        self.state.access_mut(peer)
+    }
+}
+
+impl RouteState {
+    /// Whether an attempt may begin at `now_ms`.
+    pub(crate) fn is_due(&self, now_ms: u64) -> bool {
+        !self.deleted && !self.connecting && self.backoff.is_due(now_ms)
+    }
+
+    /// Whether a transmit may wait for a connection of this route.
+    pub(crate) fn is_hopeful(&self) -> bool {
+        !self.deleted && (self.connecting || self.yielded)
+    }
+
+    /// An attempt failed, or its connection did not last: the next one waits, longer each time.
+    pub(crate) fn back_off(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
+        self.backoff.fail(now_ms, min_ms, max_ms);
+    }
+
+    /// The peer's own attempt was first: look again after `wait_ms` whether it came through.
+    pub(crate) fn yield_to_peer(&mut self, now_ms: u64, wait_ms: u64) {
+        self.yielded = true;
+        self.backoff.postpone(now_ms, wait_ms);
+    }
+
+    /// A connection did its work: the next attempt may come at once.
+    pub(crate) fn worked(&mut self) {
+        self.yielded = false;
+        self.backoff = Backoff::new();
+    }
+}
+
+/// When the next attempt may be made. All times in monotonic milliseconds.
+struct Backoff {
+    not_before_ms: u64,
+    /// What the next failure costs; zero before the first.
+    interval_ms: u64,
+}
+
+impl Backoff {
+    fn new() -> Self {
+        Self {
+            not_before_ms: 0,
+            interval_ms: 0,
+        }
+    }
+
+    fn is_due(&self, now_ms: u64) -> bool {
+        now_ms >= self.not_before_ms
+    }
+
+    fn fail(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
+        let wait = self.interval_ms.clamp(min_ms, max_ms.max(min_ms));
+        self.not_before_ms = now_ms.saturating_add(wait);
+        self.interval_ms = wait.saturating_mul(2);
+    }
+
+    fn postpone(&mut self, now_ms: u64, wait_ms: u64) {
+        self.not_before_ms = self.not_before_ms.max(now_ms.saturating_add(wait_ms));
+    }
+}
+
+/// The connection types that a node keeps to each peer.
+pub(crate) fn wanted_types(typed: bool) -> &'static [ConnType] {
+    if typed {
+        &[ConnType::Control, ConnType::BulkIn, ConnType::BulkOut]
+    } else {
+        &[ConnType::Any]
+    }
+}
+
+#[kunit_tests(socklnd_route)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_the_limit() {
+        let mut backoff = Backoff::new();
+        assert!(backoff.is_due(0));
+        let mut now = 5_000;
+        for wait in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
+            backoff.fail(now, 1_000, 60_000);
+            assert!(!backoff.is_due(now + wait - 1));
+            assert!(backoff.is_due(now + wait));
+            now += wait;
+        }
+    }
+
+    #[test]
+    fn backoff_survives_odd_limits() {
+        let mut backoff = Backoff::new();
+        backoff.fail(0, 10, 0);
+        assert!(backoff.is_due(10));
+        backoff.fail(u64::MAX, u64::MAX, u64::MAX);
+        assert!(backoff.is_due(u64::MAX));
+    }
+}

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `ksocklnd`: Lustre's socket network driver.
+//!
+//! Moves LNet messages between nodes over TCP, from kernel to kernel. `README.md` has a picture of
+//! the parts; each file says at its top what it is and who protects and frees what is in it.
+//!
+//! # Locks
+//!
+//! Outermost first. Nobody sleeps or does socket I/O under a spinlock.
+//!
+//! 1. [`Lnd`]'s configuration mutex: interfaces come and go one at a time.
+//! 2. A connection's I/O mutex, or a handshake's: taken by the thread that does its I/O, and by the
+//!    reaper. The message layer is called under it.
+//! 3. A bucket of an interface's peer table (spinlock).
+//! 4. A peer (spinlock): its routes, connections and queue.
+//! 5. A connection's queue of transmits (spinlock).
+//! 6. A mailbox (spinlock, interrupts off): the only lock that socket callbacks take.
+
+#![deny(unsafe_code)]
+
+mod acceptor;
+mod autoconnect;
+mod conn;
+mod ctl;
+#[allow(unsafe_code)]
+mod lib_linux;
+mod mailbox;
+mod ni;
+mod peer;
+mod portals;
+mod reaper;
+mod route;
+mod sched;
+mod stats;
+mod tunables;
+mod tx;
+mod wire;
+
+use crate::{
+    acceptor::Acceptor,
+    autoconnect::Autoconnect,
+    lib_linux::{
+        global::{
+            Instance,
+            Published, //
+        },
+        misc,
+        netns::{
+            Net,
+            PernetHandler,
+            PernetRegistration, //
+        },
+        thread::KThread, //
+    },
+    ni::Ni,
+    reaper::Reaper,
+    sched::Sched,
+    stats::Gauge,
+    wire::Nid, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        new_spinlock,
+        Arc,
+        Mutex,
+        SpinLock, //
+    }, //
+};
+
+module! {
+    type: Ksocklnd,
+    name: "ksocklnd",
+    authors: ["The socklnd developers"],
+    description: "Lustre socket network driver",
+    license: "GPL",
+}
+
+/// The driver, for those whom the kernel calls without a context.
+pub(crate) static LND: Instance<Lnd> = Instance::new();
+
+/// The driver: its threads' queues and its interfaces.
+#[pin_data]
+pub(crate) struct Lnd {
+    scheds: KVec<Arc<Sched>>,
+    reaper: Arc<Reaper>,
+    autoconnect: Arc<Autoconnect>,
+    acceptor: Arc<Acceptor>,
+    live_nis: Arc<Gauge>,
+    /// Held while an interface is brought up or shut down. Says whether that is over for good.
+    #[pin]
+    config: Mutex<bool>,
+    #[pin]
+    nis: SpinLock<KVec<Arc<Ni>>>,
+}
+
+impl Lnd {
+    fn new() -> Result<Arc<Self>> {
+        let cpus = misc::online_cpus();
+        let mut scheds = KVec::new();
+        for cpu in cpus.take(tunables::schedulers().unwrap_or(usize::MAX)) {
+            scheds.push(Sched::new(cpu)?, GFP_KERNEL)?;
+        }
+        let reaper = Reaper::new()?;
+        let autoconnect = Autoconnect::new()?;
+        let acceptor = Acceptor::new()?;
+        let live_nis = Gauge::new()?;
+        Arc::pin_init(
+            pin_init!(Self {
+                scheds,
+                reaper,
+                autoconnect,
+                acceptor,
+                live_nis,
+                config <- new_mutex!(false, "socklnd_config"),
+                nis <- new_spinlock!(KVec::new(), "socklnd_nis"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The reaper.
+    pub(crate) fn reaper(&self) -> &Arc<Reaper> {
+        &self.reaper
+    }
+
+    /// The autoconnect daemons.
+    pub(crate) fn autoconnect(&self) -> &Arc<Autoconnect> {
+        &self.autoconnect
+    }
+
+    /// The acceptor.
+    pub(crate) fn acceptor(&self) -> &Arc<Acceptor> {
+        &self.acceptor
+    }
+
+    /// How many interfaces are alive, those being shut down included.
+    pub(crate) fn live_nis(&self) -> &Arc<Gauge> {
+        &self.live_nis
+    }
+
+    /// The scheduler for a new connection: the least busy one, and of several that on `cpu`, where
+    /// the connection's packets arrive.
+    pub(crate) fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>> {
+        self.scheds
+            .iter()
+            .min_by_key(|sched| (sched.nconns(), Some(sched.cpu()) != cpu))
+            .cloned()
+            .ok_or(ENODEV)
+    }
+
+    /// Brings up `nid` in `net`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if it is up, `ESHUTDOWN` while the module goes, and those of [`Ni::start`].
+    pub(crate) fn add_ni(self: &Arc<Self>, net: Net, nid: Nid) -> Result {
+        let over = self.config.lock();
+        if *over {
+            return Err(ESHUTDOWN);
+        }
+        if self.find_ni(&net, Some(nid)).is_some() {
+            return Err(EEXIST);
+        }
+        self.nis.lock().reserve(1, GFP_ATOMIC)?;
+        let ni = Ni::start(self, net, nid)?;
+        let pushed = self.nis.lock().push(ni.clone(), GFP_ATOMIC);
+        if pushed.is_err() {
+            ni.shutdown();
+        }
+        Ok(pushed?)
+    }
+
+    /// Shuts down the interfaces of `net` that match. `ENOENT` if none does. Sleeps.
+    pub(crate) fn del_ni(&self, net: &Net, nid: Option<Nid>) -> Result {
+        let _config = self.config.lock();
+        let mut any = false;
+        while let Some(ni) = self.take_ni(|ni| ni.net() == net && nid.is_none_or(|n| ni.nid() == n))
+        {
+            ni.shutdown();
+            any = true;
+        }
+        if any {
+            Ok(())
+        } else {
+            Err(ENOENT)
+        }
+    }
+
+    /// Shuts down all interfaces and admits no more. Sleeps.
+    fn close(&self) {
+        let mut over = self.config.lock();
+        *over = true;
+        while let Some(ni) = self.take_ni(|_| true) {
+            ni.shutdown();
+        }
+    }
+
+    fn take_ni(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
+        let mut nis = self.nis.lock();
+        let at = nis.iter().position(|ni| matching(ni))?;
+        nis.remove(at).ok()
+    }
+
+    /// The interface with this NID in `net`; the first one there, without a NID.
+    pub(crate) fn find_ni(&self, net: &Net, nid: Option<Nid>) -> Option<Arc<Ni>> {
+        let nis = self.nis.lock();
+        let mut nis = nis.iter();
+        nis.find(|ni| ni.net() == net && nid.is_none_or(|n| ni.nid() == n))
+            .cloned()
+    }
+
+    /// The interfaces of `net`, oldest first. May sleep.
+    pub(crate) fn nis_in(&self, net: &Net) -> Result<KVec<Arc<Ni>>> {
+        let _config = self.config.lock();
+        let mut found = KVec::new();
+        let mut index = 0;
+        while let Some(ni) = self.ni_at(index) {
+            if ni.net() == net {
+                found.push(ni, GFP_KERNEL)?;
+            }
+            index += 1;
+        }
+        Ok(found)
+    }
+
+    /// The `index`-th interface.
+    pub(crate) fn ni_at(&self, index: usize) -> Option<Arc<Ni>> {
+        self.nis.lock().get(index).cloned()
+    }
+
+    /// Calls `f` for each interface, without a lock. One that comes or goes may be missed.
+    pub(crate) fn for_each_ni(&self, mut f: impl FnMut(&Arc<Ni>)) {
+        let mut index = 0;
+        while let Some(ni) = self.ni_at(index) {
+            f(&ni);
+            index += 1;
+        }
+    }
+}
+
+/// A namespace goes: its interfaces go with it.
+struct NamespaceExit;
+
+impl PernetHandler for NamespaceExit {
+    fn exit(net: &Net) {
+        if let Some(lnd) = LND.get() {
+            // No interface there is the normal case.
+            let _ = lnd.del_ni(net, None);
+        }
+    }
+}
+
+/// The threads. Dropping them stops and joins them.
+struct Threads {
+    lnd: Arc<Lnd>,
+    handles: KVec<KThread>,
+}
+
+impl Threads {
+    fn start(lnd: &Arc<Lnd>) -> Result<Self> {
+        // Half-started is dropped like fully started.
+        let mut this = Self {
+            lnd: lnd.clone(),
+            handles: KVec::new(),
+        };
+        this.handles.push(lnd.reaper.start(lnd)?, GFP_KERNEL)?;
+        for sched in lnd.scheds.iter() {
+            this.handles.push(sched.start()?, GFP_KERNEL)?;
+        }
+        for index in 0..tunables::daemons() {
+            this.handles.push(lnd.autoconnect.start(index)?, GFP_KERNEL)?;
+        }
+        this.handles.push(lnd.acceptor.start()?, GFP_KERNEL)?;
+        Ok(this)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // No interface is left, so nothing comes any more; the queues may hold remains.
+        self.lnd.acceptor.stop();
+        self.lnd.autoconnect.stop();
+        for sched in self.lnd.scheds.iter() {
+            sched.stop();
+        }
+        self.lnd.reaper.stop();
+        self.handles.clear();
+    }
+}
+
+/// Shuts all interfaces down when dropped.
+struct Interfaces(Arc<Lnd>);
+
+impl Drop for Interfaces {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// When dropped, waits for callbacks on other processors to return: the module's code goes next.
+struct Callbacks;
+
+impl Drop for Callbacks {
+    fn drop(&mut self) {
+        lib_linux::wait_for_callbacks();
+    }
+}
+
+/// The module. Its fields are dropped in this order: the doors close first, then the interfaces
+/// end, then the threads, and last goes what everything else stands on.
+#[pin_data]
+struct Ksocklnd {
+    #[pin]
+    device: ctl::Device,
+    _interfaces: Interfaces,
+    _threads: Threads,
+    _published: Published<Lnd>,
+    _namespaces: PernetRegistration<NamespaceExit>,
+    _callbacks: Callbacks,
+}
+
+impl kernel::InPlaceModule for Ksocklnd {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _callbacks: Callbacks,
+            _namespaces: PernetRegistration::new()?,
+            _published: LND.publish(Lnd::new()?)?,
+            _threads: Threads::start(&LND.get().ok_or(ENODEV)?)?,
+            _interfaces: Interfaces(LND.get().ok_or(ENODEV)?),
+            // Last: from here on the module is in use.
+            device <- ctl::Device::new(),
+        })
+    }
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What must be true after every scenario: nothing is left behind.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
+
+use crate::lab::Lab;
+use crate::module;
+use crate::node::Node;
+use crate::wait;
+
+/// How long counters and sockets may take to come to rest.
+const REST_LIMIT: Duration = Duration::from_secs(20);
+/// kmemleak does not report what is younger than five seconds.
+const LEAK_AGE: Duration = Duration::from_millis(5500);
+
+/// Numbers of `socklctl stats` that count what exists now.
+const GAUGES: [&str; 5] = ["peers", "routes", "conns", "handshakes", "txs"];
+
+/// Takes down every node's interface as an administrator would; nothing of it may stay.
+pub fn retire(lab: &Lab) -> Result<()> {
+    let mut with_interface = Vec::new();
+    for node in lab.nodes() {
+        if node.stats()?.is_some() {
+            with_interface.push(node);
+        }
+    }
+    for node in &with_interface {
+        node.socklctl(&["peer", "del", "any"])?;
+    }
+    for node in &with_interface {
+        wait::until(
+            REST_LIMIT,
+            &format!("counters of {} at rest", node.nid()),
+            || at_rest(node),
+        )?;
+        node.ni_del()?;
+        ensure!(
+            node.list(&["ni", "list"])?.is_empty(),
+            "{} is still listed after its removal",
+            node.nid()
+        );
+    }
+    Ok(())
+}
+
+fn at_rest(node: &Node) -> Result<()> {
+    let stats = node.stats()?.unwrap_or_default();
+    let busy: Vec<_> = GAUGES
+        .iter()
+        .filter(|name| stats["live"][**name].as_u64() != Some(0))
+        .collect();
+    ensure!(busy.is_empty(), "{busy:?} not zero in {stats}");
+    let conns = node.list(&["conn", "list"])?;
+    ensure!(
+        conns.is_empty(),
+        "connections are left: {}",
+        Value::from(conns)
+    );
+    Ok(())
+}
+
+/// No TCP socket may be left anywhere in this machine.
+pub fn no_sockets() -> Result<()> {
+    wait::until(REST_LIMIT, "no TCP sockets left", || {
+        let table = fs::read_to_string("/proc/net/sockstat")?;
+        let line = table
+            .lines()
+            .find(|line| line.starts_with("TCP:"))
+            .unwrap_or_default();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        for name in ["inuse", "orphan", "alloc"] {
+            let at = words.iter().position(|word| *word == name);
+            match at.and_then(|at| words.get(at + 1)) {
+                Some(&"0") => {}
+                _ => bail!("{line}"),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// kmemleak, if the kernel has it.
+pub struct Leaks;
+
+impl Leaks {
+    const FILE: &str = "/sys/kernel/debug/kmemleak";
+    /// A few reports are enough to find the first.
+    const SHOWN: usize = 60;
+
+    /// Whether this kernel can look for leaks.
+    pub fn known() -> bool {
+        fs::write(Leaks::FILE, "scan=off").is_ok()
+    }
+
+    /// Forgets whatever leaked before the module was ever there.
+    pub fn forget() -> Result<()> {
+        Ok(fs::write(Leaks::FILE, "clear")?)
+    }
+
+    /// Looks for leaks.
+    pub fn none() -> Result<()> {
+        wait::quiet_time(LEAK_AGE);
+        // An object is reported when two scans found it unreferenced and unchanged.
+        for _ in 0..2 {
+            fs::write(Leaks::FILE, "scan")?;
+        }
+        let report = fs::read_to_string(Leaks::FILE)?;
+        let count = report
+            .lines()
+            .filter(|line| line.starts_with("unreferenced object"))
+            .count();
+        if count > 0 {
+            let shown: Vec<_> = report.lines().take(Leaks::SHOWN).collect();
+            bail!(
+                "{count} leaked objects; the module was at {}:\n{}",
+                module::places(),
+                shown.join("\n")
+            );
+        }
+        Ok(())
+    }
+}

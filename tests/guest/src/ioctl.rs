@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Raw requests to the module's device, as a program that means ill would make them.
+
+use std::ffi::c_void;
+use std::fs::{File, OpenOptions};
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result};
+use rustix::io::{self, Errno};
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
+
+/// Opens the device.
+pub fn open() -> Result<File> {
+    let path = "/dev/socklnd";
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("cannot open {path}"))
+}
+
+/// A request with any number and any argument.
+struct Raw {
+    number: Opcode,
+    argument: *mut c_void,
+}
+
+// SAFETY: what the kernel writes goes to where `argument` points. `with_buffer` makes that a buffer
+// as large as any request's structure can be; `with_address` takes addresses that are not this
+// program's memory, so the kernel must refuse them.
+unsafe impl Ioctl for Raw {
+    type Output = ();
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        self.number
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        self.argument
+    }
+
+    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The size of a structure has 14 bits in a request's number.
+pub const BUFFER: usize = 1 << 14;
+
+/// Makes a request with this buffer as its structure.
+pub fn with_buffer(device: &File, number: u32, buffer: &mut [u8; BUFFER]) -> Result<(), Errno> {
+    let raw = Raw {
+        number: number as Opcode,
+        argument: buffer.as_mut_ptr().cast(),
+    };
+    // SAFETY: the buffer is as large as the number can say, and lives through the call.
+    unsafe { ioctl(device, raw) }
+}
+
+/// Makes a request with an address at which nothing may be read or written.
+pub fn with_address(device: &File, number: u32, address: usize) -> Result<(), Errno> {
+    let raw = Raw {
+        number: number as Opcode,
+        argument: std::ptr::without_provenance_mut(address),
+    };
+    // SAFETY: callers pass addresses of the kernel or of the first page, where this program has no
+    // memory that could be changed.
+    unsafe { ioctl(device, raw) }
+}
+
+/// A request's number as the kernel's _IOC() makes it.
+pub const fn number(direction: u32, kind: u32, index: u32, size: u32) -> u32 {
+    direction << 30 | size << 16 | kind << 8 | index
+}
+
+/// The type of the module's requests, and their numbers with the sizes of their structures.
+const TYPE: u32 = 0xbb;
+const READ: u32 = 2;
+const WRITE: u32 = 1;
+pub const VERSION: u32 = number(READ, TYPE, 0x00, 40);
+pub const MYNID: u32 = number(READ | WRITE, TYPE, 0x01, 32);
+pub const STATS: u32 = number(READ | WRITE, TYPE, 0x02, 56);
+pub const NI_ADD: u32 = number(WRITE, TYPE, 0x10, 32);
+pub const NI_DEL: u32 = number(WRITE, TYPE, 0x11, 32);
+pub const NI_LIST: u32 = number(READ | WRITE, TYPE, 0x12, 56);
+pub const PEER_ADD: u32 = number(WRITE, TYPE, 0x20, 80);
+pub const PEER_DEL: u32 = number(READ | WRITE, TYPE, 0x21, 80);
+pub const PEER_LIST: u32 = number(READ | WRITE, TYPE, 0x22, 56);
+pub const CONN_CLOSE: u32 = number(READ | WRITE, TYPE, 0x30, 80);
+pub const CONN_LIST: u32 = number(READ | WRITE, TYPE, 0x31, 56);
+pub const PING: u32 = number(READ | WRITE, TYPE, 0x40, 592);
+pub const SERVICE: u32 = number(READ | WRITE, TYPE, 0x41, 32);
+pub const BENCH: u32 = number(READ | WRITE, TYPE, 0x42, 144);
+
+/// Requests that only read.
+pub const LISTS: [u32; 4] = [STATS, NI_LIST, PEER_LIST, CONN_LIST];
+/// Requests that change or send something.
+pub const CHANGES: [u32; 8] = [
+    NI_ADD, NI_DEL, PEER_ADD, PEER_DEL, CONN_CLOSE, PING, SERVICE, BENCH,
+];
+
+/// A buffer of zeros with these fields in it.
+pub fn buffer(fields: &[(usize, &[u8])]) -> Box<[u8; BUFFER]> {
+    let mut buffer = Box::new([0; BUFFER]);
+    for (at, bytes) in fields {
+        buffer[*at..*at + bytes.len()].copy_from_slice(bytes);
+    }
+    buffer
+}
+
+/// The bytes of a NID on network tcp0.
+pub fn nid(addr: Ipv4Addr) -> [u8; 24] {
+    let mut nid = [0; 24];
+    nid[0] = 2;
+    nid[4] = 4;
+    nid[8..12].copy_from_slice(&addr.octets());
+    nid
+}
+
+/// Asks for a transfer of one message of any size.
+pub fn bench(device: &File, to: Ipv4Addr, op: u32, size: u32) -> Result<(), Errno> {
+    let mut buffer = buffer(&[
+        (24, &nid(to)),
+        (48, &op.to_ne_bytes()),
+        (56, &size.to_ne_bytes()),
+        (60, &1_u32.to_ne_bytes()),
+        (64, &1_u64.to_ne_bytes()),
+        (72, &5000_u32.to_ne_bytes()),
+    ]);
+    with_buffer(device, BENCH, &mut buffer)?;
+    // The request itself went well: how the message did is in its result.
+    let field = u32::from_ne_bytes([buffer[76], buffer[77], buffer[78], buffer[79]]);
+    match i32::try_from(field) {
+        Ok(0) => Ok(()),
+        Ok(code) => Err(Errno::from_raw_os_error(code)),
+        Err(_) => Err(Errno::OVERFLOW),
+    }
+}

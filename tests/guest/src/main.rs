@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs socklnd's scenarios inside a virtual machine, as the child of its init.
+//!
+//! Results go to the second serial port, as KTAP; the kernel's log goes to the first. What the
+//! kernel logged is judged by the host.
+
+mod agent;
+mod checks;
+mod command;
+mod ioctl;
+mod lab;
+mod module;
+mod node;
+mod peer;
+mod port;
+mod run;
+mod scenarios;
+mod wait;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(about = "Runs socklnd's scenarios inside a virtual machine")]
+enum Cli {
+    /// Lists the scenarios, one a line.
+    List,
+    /// Runs scenarios between network namespaces of this machine.
+    Netns {
+        /// Only these, by name.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+    },
+    /// Does what the host asks for.
+    Agent,
+    /// Inserts the module and gives the only network card this node's address.
+    ShellSetup {
+        /// The node's number.
+        node: u8,
+    },
+    /// Inserts the module, so that its KUnit suites run, and removes it.
+    Kunit,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse() {
+        Cli::List => {
+            for scenario in scenarios::ALL {
+                println!("{}", scenario.name);
+            }
+            Ok(())
+        }
+        Cli::Netns { only } => run::netns(&only),
+        Cli::Agent => agent::serve(),
+        Cli::ShellSetup { node } => agent::shell_setup(node),
+        Cli::Kunit => run::kunit(),
+    }
+}

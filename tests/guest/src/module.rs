@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module under test: inserted, removed in bounded time.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::cstr;
+use rustix::io::Errno;
+use rustix::system::{delete_module, finit_module};
+
+use crate::wait;
+
+const FILE: &str = "/lib/ksocklnd.ko";
+static PLACES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+const FLAG_NONBLOCK: i32 = 0o4000;
+
+/// The longest that a removal may take once nobody uses the module.
+pub const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// The kernel is stuck in the module: nothing more can be tried in this guest.
+#[derive(Debug)]
+pub struct Stuck;
+
+impl std::fmt::Display for Stuck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the module's removal hangs")
+    }
+}
+
+impl std::error::Error for Stuck {}
+
+/// Whether the module is there.
+pub fn is_inserted() -> bool {
+    fs::exists("/sys/module/ksocklnd").unwrap_or(false)
+}
+
+/// Inserts the module.
+pub fn insert() -> Result<()> {
+    let file = File::open(FILE).with_context(|| format!("cannot open {FILE}"))?;
+    finit_module(&file, cstr!(""), 0).context("the kernel refused the module")?;
+    let place = fs::read_to_string("/sys/module/ksocklnd/sections/.text").unwrap_or_default();
+    PLACES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(place.trim().to_owned());
+    Ok(())
+}
+
+/// Where the module's code has been, for reading addresses in reports that come when it is gone.
+pub fn places() -> String {
+    let places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+    places.iter().cloned().collect::<Vec<_>>().join(" ")
+}
+
+/// One attempt to remove the module: the error is the kernel's answer. A removal that does not
+/// return in time is the error `Stuck`.
+pub fn try_remove(limit: Duration) -> Result<Result<Duration, Errno>> {
+    let (done, answer) = mpsc::channel();
+    let started = Instant::now();
+    thread::spawn(move || done.send(delete_module(cstr!("ksocklnd"), FLAG_NONBLOCK)));
+    match answer.recv_timeout(limit) {
+        Ok(result) => Ok(result.map(|()| started.elapsed())),
+        Err(_) => Err(anyhow!(Stuck).context(format!("after {:.0} s", limit.as_secs_f64()))),
+    }
+}
+
+/// Removes the module, waiting shortly for the last program to let go of it. Returns the time.
+pub fn remove() -> Result<Duration> {
+    let started = Instant::now();
+    wait::until(
+        REMOVAL_LIMIT,
+        "nobody uses the module",
+        || match try_remove(REMOVAL_LIMIT) {
+            Ok(Ok(_)) => Ok(Ok(())),
+            Ok(Err(Errno::AGAIN)) => bail!("it is in use: {} users", users()),
+            Ok(Err(other)) => Ok(Err(anyhow!(
+                "the kernel does not remove the module: {other}"
+            ))),
+            Err(stuck) => Ok(Err(stuck)),
+        },
+    )??;
+    Ok(started.elapsed())
+}
+
+fn users() -> String {
+    fs::read_to_string("/sys/module/ksocklnd/refcnt")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}

@@ -1,0 +1,532 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A scripted peer: speaks version 1.0 of the protocol, or anything else that a scenario wants.
+//!
+//! Written from the specification alone. It shares no code with the module, so that an error in
+//! the module's formats can't hide behind the same error here. Every field is public: to be spoilt.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket, sockopt};
+
+use crate::lab::Namespace;
+use crate::node::Node;
+
+/// Where nodes listen.
+pub const PORT: u16 = 988;
+/// Numbers that begin what is sent.
+pub const HELLO_MAGIC: u32 = 0xeebc_0ded;
+pub const LNET_MAGIC: u32 = 0x4572_6963;
+pub const ACCEPTOR_MAGIC: u32 = 0xacce_7100;
+/// Types of connections, as their sender sees them.
+pub const NONE: u32 = u32::MAX;
+pub const ANY: u32 = 0;
+pub const CONTROL: u32 = 1;
+pub const BULK_IN: u32 = 2;
+pub const BULK_OUT: u32 = 3;
+/// Types of messages.
+pub const ACK: u32 = 0;
+pub const PUT: u32 = 1;
+pub const GET: u32 = 2;
+pub const REPLY: u32 = 3;
+const HELLO_TYPE: u32 = 4;
+/// Where a ping goes: a GET of these match bits from portal 0.
+const PING_MATCH: u64 = 1 << 63;
+/// The first bytes of what a ping returns.
+const PING_MAGIC: u32 = 0x7069_6e67;
+
+const PID: u32 = 12345;
+const IO_LIMIT: Duration = Duration::from_secs(10);
+
+/// The 64 bits of the NID of an address on network tcp0.
+pub fn nid(addr: Ipv4Addr) -> u64 {
+    2 << 48 | u64::from(u32::from(addr))
+}
+
+/// What an active peer says first: for whom the connection is meant.
+pub fn request(magic: u32, version: u32, target: u64) -> Vec<u8> {
+    [
+        &magic.to_le_bytes()[..],
+        &version.to_le_bytes(),
+        &target.to_le_bytes(),
+    ]
+    .concat()
+}
+
+/// A greeting of version 1.0.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    pub magic: u32,
+    pub major: u16,
+    pub minor: u16,
+    pub src: u64,
+    pub dest_pid: u32,
+    pub src_pid: u32,
+    pub kind: u32,
+    pub length: u32,
+    pub incarnation: u64,
+    pub conn_type: u32,
+    pub rest: [u8; 28],
+    pub ips: Vec<u32>,
+}
+
+impl Hello {
+    /// A correct one.
+    pub fn new(src: Ipv4Addr, conn_type: u32) -> Hello {
+        Hello {
+            magic: HELLO_MAGIC,
+            major: 1,
+            minor: 0,
+            src: nid(src),
+            dest_pid: 0,
+            src_pid: PID,
+            kind: HELLO_TYPE,
+            length: 0,
+            incarnation: 1_000_000,
+            conn_type,
+            rest: [0; 28],
+            ips: Vec::new(),
+        }
+    }
+
+    /// The same with these addresses of the sender's cards.
+    pub fn with_ips(mut self, ips: &[u32]) -> Hello {
+        self.ips = ips.to_vec();
+        self.length = 4 * ips.len() as u32;
+        self
+    }
+
+    /// As it goes over the wire.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend(self.magic.to_le_bytes());
+        out.extend(self.major.to_le_bytes());
+        out.extend(self.minor.to_le_bytes());
+        out.extend(self.src.to_le_bytes());
+        out.extend(self.dest_pid.to_le_bytes());
+        out.extend(self.src_pid.to_le_bytes());
+        out.extend(self.kind.to_le_bytes());
+        out.extend(self.length.to_le_bytes());
+        out.extend(self.incarnation.to_le_bytes());
+        out.extend(self.conn_type.to_le_bytes());
+        out.extend(self.rest);
+        for ip in &self.ips {
+            out.extend(ip.to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads the first 72 bytes of one.
+    pub fn parse(bytes: &[u8; 72]) -> Result<Hello> {
+        let mut rest = [0; 28];
+        rest.copy_from_slice(&bytes[44..72]);
+        Ok(Hello {
+            magic: u32_at(bytes, 0)?,
+            major: u32_at(bytes, 4)? as u16,
+            minor: (u32_at(bytes, 4)? >> 16) as u16,
+            src: u64_at(bytes, 8)?,
+            dest_pid: u32_at(bytes, 16)?,
+            src_pid: u32_at(bytes, 20)?,
+            kind: u32_at(bytes, 24)?,
+            length: u32_at(bytes, 28)?,
+            incarnation: u64_at(bytes, 32)?,
+            conn_type: u32_at(bytes, 40)?,
+            rest,
+            ips: Vec::new(),
+        })
+    }
+}
+
+/// A message: 72 bytes of header, of which the last 40 depend on the type, and the payload.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub dest: u64,
+    pub src: u64,
+    pub dest_pid: u32,
+    pub src_pid: u32,
+    pub kind: u32,
+    pub length: u32,
+    pub body: [u8; 40],
+    pub payload: Vec<u8>,
+}
+
+impl Message {
+    fn new(from: Ipv4Addr, to: Ipv4Addr, kind: u32) -> Message {
+        Message {
+            dest: nid(to),
+            src: nid(from),
+            dest_pid: PID,
+            src_pid: PID,
+            kind,
+            length: 0,
+            body: [0; 40],
+            payload: Vec::new(),
+        }
+    }
+
+    /// A PUT without acknowledgement.
+    pub fn put(
+        from: Ipv4Addr,
+        to: Ipv4Addr,
+        portal: u32,
+        match_bits: u64,
+        payload: Vec<u8>,
+    ) -> Message {
+        let mut message = Message::new(from, to, PUT);
+        message.body[0..16].fill(0xff);
+        message.body[16..24].copy_from_slice(&match_bits.to_le_bytes());
+        message.body[32..36].copy_from_slice(&portal.to_le_bytes());
+        message.length = payload.len() as u32;
+        message.payload = payload;
+        message
+    }
+
+    /// A GET, to be answered to the memory called `handle`.
+    pub fn get(
+        from: Ipv4Addr,
+        to: Ipv4Addr,
+        portal: u32,
+        match_bits: u64,
+        handle: u64,
+        length: u32,
+    ) -> Message {
+        let mut message = Message::new(from, to, GET);
+        message.body[0..8].copy_from_slice(&handle.to_le_bytes());
+        message.body[8..16].copy_from_slice(&(!handle).to_le_bytes());
+        message.body[16..24].copy_from_slice(&match_bits.to_le_bytes());
+        message.body[24..28].copy_from_slice(&portal.to_le_bytes());
+        message.body[32..36].copy_from_slice(&length.to_le_bytes());
+        message
+    }
+
+    /// A ping.
+    pub fn ping(from: Ipv4Addr, to: Ipv4Addr, handle: u64) -> Message {
+        Message::get(from, to, 0, PING_MATCH, handle, 272)
+    }
+
+    /// The answer to a GET.
+    pub fn reply(&self, payload: Vec<u8>) -> Message {
+        let mut message = Message {
+            dest: self.src,
+            src: self.dest,
+            kind: REPLY,
+            ..self.clone()
+        };
+        message.body = [0; 40];
+        message.body[0..16].copy_from_slice(&self.body[0..16]);
+        message.length = payload.len() as u32;
+        message.payload = payload;
+        message
+    }
+
+    /// As it goes over the wire.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(72 + self.payload.len());
+        out.extend(self.dest.to_le_bytes());
+        out.extend(self.src.to_le_bytes());
+        out.extend(self.dest_pid.to_le_bytes());
+        out.extend(self.src_pid.to_le_bytes());
+        out.extend(self.kind.to_le_bytes());
+        out.extend(self.length.to_le_bytes());
+        out.extend(self.body);
+        out.extend(&self.payload);
+        out
+    }
+
+    /// Whether this is a correct answer to the ping with that handle.
+    pub fn check_pong(&self, ping: &Message) -> Result<()> {
+        ensure!(self.kind == REPLY, "no REPLY but type {}", self.kind);
+        ensure!(
+            self.src == ping.dest && self.dest == ping.src,
+            "wrong NIDs in {:?}",
+            self
+        );
+        ensure!(
+            self.body[0..16] == ping.body[0..16],
+            "the handle came back changed"
+        );
+        ensure!(
+            self.body[16..].iter().all(|byte| *byte == 0),
+            "bytes without meaning are not zero"
+        );
+        ensure!(
+            u32_at(&self.payload, 0)? == PING_MAGIC,
+            "the answer does not begin with the magic"
+        );
+        let count = u32_at(&self.payload, 12)? as usize;
+        ensure!(
+            self.payload.len() >= 16 + 16 * count,
+            "{count} NIDs don't fit the answer"
+        );
+        let nids: Vec<u64> = (0..count)
+            .map(|i| u64_at(&self.payload, 16 + 16 * i))
+            .collect::<Result<_>>()?;
+        ensure!(
+            nids.contains(&ping.dest),
+            "the node's NID is not in its answer: {nids:x?}"
+        );
+        Ok(())
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
+    let field = bytes.get(at..at + 4).context("too short")?;
+    Ok(u32::from_le_bytes(field.try_into()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
+    let field = bytes.get(at..at + 8).context("too short")?;
+    Ok(u64::from_le_bytes(field.try_into()?))
+}
+
+/// One end of a connection that a script plays.
+pub struct Conn {
+    stream: TcpStream,
+    /// This end's address.
+    pub from: Ipv4Addr,
+    /// The other end's address.
+    pub to: Ipv4Addr,
+}
+
+impl Conn {
+    /// Connects from a port that only an administrator may use.
+    pub fn dial(space: &Namespace, from: Ipv4Addr, to: Ipv4Addr) -> Result<Conn> {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        // Every attempt takes the next port, so that one in TIME_WAIT is rarely met.
+        for _ in 0..500 {
+            let port = 1023 - NEXT.fetch_add(1, Ordering::Relaxed) % 500;
+            match Conn::dial_from(space, SocketAddrV4::new(from, port), to) {
+                Err(why) if in_use(&why) => {}
+                result => return result,
+            }
+        }
+        bail!("no free port on {from}")
+    }
+
+    /// Connects from this address and port.
+    pub fn dial_from(space: &Namespace, from: SocketAddrV4, to: Ipv4Addr) -> Result<Conn> {
+        let stream = space.within(|| {
+            let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            bind(&socket, &from)?;
+            connect(&socket, &SocketAddrV4::new(to, PORT))?;
+            Ok(TcpStream::from(socket))
+        })?;
+        Conn::over(stream, *from.ip(), to)
+    }
+
+    fn over(stream: TcpStream, from: Ipv4Addr, to: Ipv4Addr) -> Result<Conn> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(IO_LIMIT))?;
+        stream.set_write_timeout(Some(IO_LIMIT))?;
+        Ok(Conn { stream, from, to })
+    }
+
+    /// A connection through the exchange of greetings, as a correct peer makes it.
+    pub fn greeted(space: &Namespace, from: Ipv4Addr, to: &Node, conn_type: u32) -> Result<Conn> {
+        let mut conn = Conn::dial(space, from, to.addr)?;
+        conn.send(&request(ACCEPTOR_MAGIC, 1, nid(to.addr)))?;
+        conn.send(&Hello::new(from, conn_type).bytes())?;
+        conn.expect_hello(inverse(conn_type))?;
+        Ok(conn)
+    }
+
+    /// Sends bytes.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(bytes)?)
+    }
+
+    /// Sends bytes, each in a segment of its own.
+    pub fn dribble(&mut self, bytes: &[u8], pause: Duration) -> Result<()> {
+        for byte in bytes {
+            self.send(&[*byte])?;
+            std::thread::sleep(pause);
+        }
+        Ok(())
+    }
+
+    /// Receives exactly so many bytes.
+    pub fn receive(&mut self, length: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Receives a greeting, which must be a correct one of version 1.0.
+    pub fn receive_hello(&mut self) -> Result<Hello> {
+        let bytes: [u8; 72] = self.receive(72)?.try_into().unwrap_or([0; 72]);
+        let mut hello = Hello::parse(&bytes)?;
+        ensure!(hello.magic == HELLO_MAGIC, "wrong magic in {hello:x?}");
+        ensure!(
+            (hello.major, hello.minor) == (1, 0),
+            "wrong version in {hello:x?}"
+        );
+        ensure!(hello.kind == HELLO_TYPE, "wrong type in {hello:x?}");
+        ensure!(
+            hello.rest == [0; 28],
+            "bytes without meaning are not zero: {hello:x?}"
+        );
+        ensure!(
+            hello.length <= 64 && hello.length % 4 == 0,
+            "wrong length in {hello:x?}"
+        );
+        for _ in 0..hello.length / 4 {
+            hello.ips.push(u32_at(&self.receive(4)?, 0)?);
+        }
+        Ok(hello)
+    }
+
+    /// Receives a greeting of the other end's NID and of this type of connection.
+    pub fn expect_hello(&mut self, conn_type: u32) -> Result<Hello> {
+        let hello = self.receive_hello().context("no greeting")?;
+        ensure!(hello.src == nid(self.to), "wrong NID in {hello:x?}");
+        ensure!(
+            hello.conn_type == conn_type,
+            "wrong type of connection in {hello:x?}"
+        );
+        ensure!(hello.incarnation != 0, "no incarnation in {hello:x?}");
+        Ok(hello)
+    }
+
+    /// Receives a message.
+    pub fn receive_message(&mut self) -> Result<Message> {
+        let bytes = self.receive(72)?;
+        let mut message = Message {
+            dest: u64_at(&bytes, 0)?,
+            src: u64_at(&bytes, 8)?,
+            dest_pid: u32_at(&bytes, 16)?,
+            src_pid: u32_at(&bytes, 20)?,
+            kind: u32_at(&bytes, 24)?,
+            length: u32_at(&bytes, 28)?,
+            body: [0; 40],
+            payload: Vec::new(),
+        };
+        message.body.copy_from_slice(&bytes[32..72]);
+        ensure!(message.length <= 1 << 20, "too long: {:?}", message);
+        message.payload = self.receive(message.length as usize)?;
+        Ok(message)
+    }
+
+    /// Pings over this connection and checks the answer.
+    pub fn ping(&mut self, handle: u64) -> Result<()> {
+        let ping = Message::ping(self.from, self.to, handle);
+        self.send(&ping.bytes())?;
+        self.receive_message()
+            .context("no answer to the ping")?
+            .check_pong(&ping)
+    }
+
+    /// Waits until the other end closes. Returns what it sent before, and how long that took.
+    pub fn await_closed(&mut self, limit: Duration) -> Result<(Vec<u8>, Duration)> {
+        let started = Instant::now();
+        let mut got = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let left = limit.saturating_sub(started.elapsed());
+            ensure!(
+                !left.is_zero(),
+                "still open after {:.1} s",
+                limit.as_secs_f64()
+            );
+            self.stream.set_read_timeout(Some(left))?;
+            match self.stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => got.extend(&buffer[..count]),
+                Err(why)
+                    if matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(why) if is_reset(&why) => break,
+                Err(why) => return Err(why.into()),
+            }
+        }
+        Ok((got, started.elapsed()))
+    }
+
+    /// Whether an error from receiving means that the other end has closed.
+    pub fn is_closed(&self, why: &anyhow::Error) -> bool {
+        let why = why.root_cause().downcast_ref::<std::io::Error>();
+        why.is_some_and(|why| why.kind() == ErrorKind::UnexpectedEof || is_reset(why))
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) -> Result<()> {
+        sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))?;
+        Ok(())
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish(&self) -> Result<()> {
+        Ok(self.stream.shutdown(std::net::Shutdown::Write)?)
+    }
+}
+
+/// A script that waits for connections.
+pub struct Listener {
+    listener: TcpListener,
+    addr: Ipv4Addr,
+}
+
+impl Listener {
+    /// Listens where nodes do.
+    pub fn new(space: &Namespace, addr: Ipv4Addr) -> Result<Listener> {
+        let listener = space.within(|| {
+            let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            bind(&socket, &SocketAddrV4::new(addr, PORT))?;
+            listen(&socket, 128)?;
+            Ok(TcpListener::from(socket))
+        })?;
+        listener.set_nonblocking(true)?;
+        Ok(Listener { listener, addr })
+    }
+
+    /// The next connection.
+    pub fn accept(&self, limit: Duration) -> Result<Conn> {
+        crate::wait::until(limit, "connection", || {
+            let (stream, from) = self.listener.accept()?;
+            stream.set_nonblocking(false)?;
+            let std::net::IpAddr::V4(to) = from.ip() else {
+                bail!("not IPv4: {from}")
+            };
+            Conn::over(stream, self.addr, to)
+        })
+    }
+
+    /// The next connection, with what an active peer must say first; gives the greeting.
+    pub fn accept_greeting(&self, limit: Duration) -> Result<(Conn, Hello)> {
+        let mut conn = self.accept(limit)?;
+        let wanted = request(ACCEPTOR_MAGIC, 1, nid(self.addr));
+        ensure!(
+            conn.receive(16)? == wanted,
+            "wrong request before the greeting"
+        );
+        let hello = conn.receive_hello()?;
+        ensure!(hello.src == nid(conn.to), "wrong NID in {hello:x?}");
+        Ok((conn, hello))
+    }
+}
+
+/// A type of connection as the other end calls it.
+pub fn inverse(conn_type: u32) -> u32 {
+    match conn_type {
+        BULK_IN => BULK_OUT,
+        BULK_OUT => BULK_IN,
+        other => other,
+    }
+}
+
+fn in_use(why: &anyhow::Error) -> bool {
+    let code = why.downcast_ref::<Errno>();
+    matches!(code, Some(&Errno::ADDRINUSE | &Errno::ADDRNOTAVAIL))
+}
+
+fn is_reset(why: &std::io::Error) -> bool {
+    matches!(
+        why.kind(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted
+    )
+}

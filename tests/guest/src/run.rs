@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs scenarios one after the other, each with a time limit, and reports them.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
+
+use crate::checks::{self, Leaks};
+use crate::lab::{Lab, panic_text};
+use crate::module::{self, Stuck};
+use crate::port::{self, mark, note, say};
+use crate::scenarios::{ALL, Scenario};
+
+/// On top of a scenario's own limit: what setting up and clearing away may take.
+const AROUND: Duration = Duration::from_secs(90);
+
+/// Runs the named scenarios (all, if none is named).
+pub fn netns(only: &[String]) -> Result<()> {
+    port::open()?;
+    prepare();
+    let chosen: Vec<&Scenario> = ALL
+        .iter()
+        .filter(|scenario| only.is_empty() || only.iter().any(|name| name == scenario.name))
+        .collect();
+    let leaks = Leaks::known();
+    say("KTAP version 1");
+    say(&format!("1..{}", chosen.len() + usize::from(leaks)));
+    if leaks {
+        Leaks::forget()?;
+    }
+    let mut number = 0;
+    for scenario in chosen {
+        number += 1;
+        report(number, scenario.name, scenario.limit + AROUND, move || {
+            one(scenario)
+        })?;
+    }
+    if leaks {
+        report(number + 1, "no_leaks", AROUND, Leaks::none)?;
+    }
+    say("# end");
+    Ok(())
+}
+
+/// Inserts and removes the module, whose KUnit suites run meanwhile.
+pub fn kunit() -> Result<()> {
+    port::open()?;
+    prepare();
+    let leaks = Leaks::known();
+    say("KTAP version 1");
+    say(&format!("1..{}", 1 + usize::from(leaks)));
+    if leaks {
+        Leaks::forget()?;
+    }
+    report(1, "insert_and_remove", Duration::from_secs(300), || {
+        module::insert()?;
+        module::remove().map(drop)
+    })?;
+    if leaks {
+        report(2, "no_leaks", AROUND, Leaks::none)?;
+    }
+    say("# end");
+    Ok(())
+}
+
+/// Makes the kernel tell sooner about tasks that hang.
+fn prepare() {
+    // Kernels differ in which of these they have.
+    let _ = fs::write("/proc/sys/kernel/hung_task_timeout_secs", "30");
+    let _ = fs::write("/proc/sys/kernel/printk_ratelimit", "0");
+    let _ = fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "0");
+}
+
+/// Runs one piece of work with a time limit, between two marks in the kernel's log, and says how
+/// it went. An error means that this guest can't go on.
+fn report(
+    number: usize,
+    name: &'static str,
+    limit: Duration,
+    work: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<()> {
+    say(&format!("# begin {name} {}", limit.as_secs()));
+    mark(&format!("begin {name}"));
+    let started = Instant::now();
+    let (done, outcome) = mpsc::channel();
+    thread::spawn(move || {
+        let result = catch_unwind(AssertUnwindSafe(work));
+        done.send(result.unwrap_or_else(|panic| Err(anyhow!("panic: {}", panic_text(&*panic)))))
+    });
+    let (result, lost) = match outcome.recv_timeout(limit) {
+        Ok(result) => {
+            let lost = matches!(&result, Err(why) if why.chain().any(|cause| cause.is::<Stuck>()));
+            (result, lost)
+        }
+        Err(RecvTimeoutError::Timeout) => {
+            (Err(anyhow!("not done within {} s", limit.as_secs())), true)
+        }
+        Err(RecvTimeoutError::Disconnected) => {
+            (Err(anyhow!("the scenario's thread is gone")), true)
+        }
+    };
+    if lost {
+        show_blocked_tasks();
+    }
+    mark(&format!("end {name}"));
+    let seconds = started.elapsed().as_secs_f64();
+    match result {
+        Ok(()) => say(&format!("ok {number} {name} # {seconds:.1} s")),
+        Err(why) => {
+            note(&format!("{name}: {why:#}"));
+            say(&format!("not ok {number} {name} # {seconds:.1} s"));
+        }
+    }
+    if lost {
+        say("Bail out! this guest is stuck");
+        bail!("stuck");
+    }
+    Ok(())
+}
+
+/// Writes into the kernel's log what every blocked task waits for.
+fn show_blocked_tasks() {
+    let _ = fs::write("/proc/sys/kernel/sysrq", "1");
+    let _ = fs::write("/proc/sysrq-trigger", "w");
+}
+
+/// One scenario in surroundings of its own, and what must hold afterwards.
+fn one(scenario: &'static Scenario) -> Result<()> {
+    module::insert()?;
+    let mut lab = Lab::new(scenario.nodes)?;
+    let result = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&mut lab)));
+    let result = result.unwrap_or_else(|panic| Err(anyhow!("panic: {}", panic_text(&*panic))));
+    // When the scenario failed, what is left behind is no news; but the module must still go.
+    let rest = if result.is_ok() {
+        clear_away(lab)
+    } else {
+        lab.close()
+    };
+    let removal = if module::is_inserted() {
+        module::remove().map(drop)
+    } else {
+        Ok(())
+    };
+    result.and(rest).and(removal)
+}
+
+fn clear_away(lab: Lab) -> Result<()> {
+    if module::is_inserted() {
+        checks::retire(&lab)?;
+    }
+    lab.close()?;
+    checks::no_sockets()
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is tried.
+
+mod admin;
+mod basic;
+mod bystander;
+mod connect;
+mod hostile;
+mod traffic;
+mod unload;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::lab::Lab;
+
+/// One thing to try: in namespaces of its own, with the module freshly inserted.
+pub struct Scenario {
+    /// Its name, as `--filter` knows it.
+    pub name: &'static str,
+    /// How many nodes it has.
+    pub nodes: usize,
+    /// How long it may take on the slowest machine that tests run on.
+    pub limit: Duration,
+    /// What it does. What is left behind afterwards is looked at by the caller.
+    pub run: fn(&mut Lab) -> Result<()>,
+}
+
+const fn scenario(
+    name: &'static str,
+    nodes: usize,
+    seconds: u64,
+    run: fn(&mut Lab) -> Result<()>,
+) -> Scenario {
+    Scenario {
+        name,
+        nodes,
+        limit: Duration::from_secs(seconds),
+        run,
+    }
+}
+
+/// All of them, the simple ones first.
+pub const ALL: &[Scenario] = &[
+    scenario("ping_both_ways", 2, 30, basic::ping_both_ways),
+    scenario("ping_unreachable", 2, 90, basic::ping_unreachable),
+    scenario("ping_nobody_listens", 2, 30, basic::ping_nobody_listens),
+    scenario("ping_scripted_peer", 2, 30, basic::ping_scripted_peer),
+    scenario("interface_errors", 1, 30, admin::interface_errors),
+    scenario("ioctl_abuse", 2, 90, admin::ioctl_abuse),
+    scenario("no_capability", 2, 30, admin::no_capability),
+    scenario("idle", 2, 60, admin::idle),
+    scenario("simultaneous_connect", 2, 180, connect::simultaneous),
+    scenario("peer_restarts", 2, 60, connect::peer_restarts),
+    scenario("refusing_peer", 2, 60, connect::refusing_peer),
+    scenario("silent_listener", 2, 60, connect::silent_listener),
+    scenario("messages", 2, 900, traffic::messages),
+    scenario("too_long_message", 2, 30, traffic::too_long),
+    scenario("bad_network", 2, 180, traffic::bad_network),
+    scenario("cable_pulled_and_plugged", 2, 120, traffic::cable_pulled),
+    scenario("ten_nodes", 10, 180, traffic::ten_nodes),
+    scenario("byte_by_byte", 2, 60, hostile::byte_by_byte),
+    scenario("foreign_versions", 2, 60, hostile::foreign_versions),
+    scenario("wrong_requests", 3, 180, hostile::wrong_requests),
+    scenario("wrong_hellos", 3, 180, hostile::wrong_hellos),
+    scenario("wrong_messages", 3, 180, hostile::wrong_messages),
+    scenario("unprivileged_port", 2, 30, hostile::unprivileged_port),
+    scenario("cut_off", 3, 120, hostile::cut_off),
+    scenario("slow_loris", 4, 120, hostile::slow_loris),
+    scenario("dribbling_handshake", 2, 60, hostile::dribbling_handshake),
+    scenario("unload_in_transfer", 4, 400, unload::in_transfer),
+    scenario("unload_in_handshake", 3, 120, unload::in_handshake),
+    scenario("namespace_deleted", 4, 180, unload::namespace_deleted),
+];

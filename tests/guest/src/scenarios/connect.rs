@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How connections come about, and what becomes of them.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use crate::lab::Lab;
+use crate::node::{Node, errno};
+use crate::peer::{self, Hello, Listener};
+use crate::port::note;
+use crate::wait;
+
+const ROUNDS: usize = 40;
+/// In this time both sides must agree on which connections live.
+const SETTLED: Duration = Duration::from_secs(2);
+const TYPES: [&str; 3] = ["bulk_in", "bulk_out", "control"];
+
+/// Both sides connect at the same moment, many times: no ping fails, and one connection of each
+/// type is left.
+pub fn simultaneous(lab: &mut Lab) -> Result<()> {
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    for round in 0..ROUNDS {
+        // Sometimes with a long way between them, which makes it likelier that greetings cross.
+        if round == ROUNDS / 2 {
+            lab.netem(0, "delay 20ms")?;
+            lab.netem(1, "delay 20ms")?;
+        }
+        disconnect(one, two)?;
+        let started = Instant::now();
+        both_ping(one, two).with_context(|| format!("round {round}"))?;
+        let left = SETTLED
+            .saturating_sub(started.elapsed())
+            .max(Duration::from_millis(100));
+        wait::until(left, "one connection of each type", || {
+            one_of_each(one, two)
+        })
+        .with_context(|| format!("round {round}"))?;
+    }
+    Ok(())
+}
+
+/// Closes all connections of both and waits until each has seen it.
+fn disconnect(one: &Node, two: &Node) -> Result<()> {
+    one.close_conns()?;
+    two.close_conns()?;
+    wait::until(Duration::from_secs(10), "all connections closed", || {
+        let left = one.conns_to(two)?.len() + two.conns_to(one)?.len();
+        ensure!(left == 0, "{left} are left");
+        Ok(())
+    })
+}
+
+fn both_ping(one: &Node, two: &Node) -> Result<()> {
+    let barrier = Barrier::new(2);
+    let ping = |from: &Node, to: &Node| -> Result<()> {
+        barrier.wait();
+        from.try_ping(to, SETTLED)?
+            .checked(&format!("ping from {}", from.nid()))?;
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let first = scope.spawn(|| ping(one, two));
+        let second = ping(two, one);
+        first
+            .join()
+            .map_err(|_| anyhow!("the thread panicked"))?
+            .and(second)
+    })
+}
+
+/// Both sides have the same connections, one of each type.
+fn one_of_each(one: &Node, two: &Node) -> Result<()> {
+    let (here, there) = (one.conns_to(two)?, two.conns_to(one)?);
+    for (whose, conns) in [(one, &here), (two, &there)] {
+        let mut types: Vec<&str> = conns
+            .iter()
+            .filter_map(|conn| conn["type"].as_str())
+            .collect();
+        types.sort_unstable();
+        ensure!(types == TYPES, "{} has connections {types:?}", whose.nid());
+    }
+    for conn in &here {
+        let other = there
+            .iter()
+            .find(|other| other["local"] == conn["peer"] && other["peer"] == conn["local"]);
+        let other = other.with_context(|| format!("the other side does not have {conn}"))?;
+        let kind = |conn: &serde_json::Value| conn["type"].as_str().unwrap_or_default().to_owned();
+        ensure!(
+            kind(other) == inverse(&kind(conn)),
+            "{conn} is {other} on the other side"
+        );
+        ensure!(
+            conn["active"] != other["active"],
+            "both made, or both accepted {conn}"
+        );
+    }
+    Ok(())
+}
+
+fn inverse(kind: &str) -> &str {
+    match kind {
+        "bulk_in" => "bulk_out",
+        "bulk_out" => "bulk_in",
+        other => other,
+    }
+}
+
+/// A node that restarts is recognised as a new one: its old connections go, new ones come.
+pub fn peer_restarts(lab: &mut Lab) -> Result<()> {
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    one.ping(two)?;
+    for round in 0..5 {
+        // The other end does not see the end of the connections: the cable is out.
+        lab.cable(1, false)?;
+        two.ni_del()?;
+        lab.cable(1, true)?;
+        two.ni_add()?;
+        two.peer_add(one)?;
+        // Whoever begins must succeed: the restarted node, or the one with stale connections.
+        let (from, to) = if round % 2 == 0 {
+            (two, one)
+        } else {
+            (one, two)
+        };
+        wait::until(Duration::from_secs(20), "ping after a restart", || {
+            from.ping(to).map(drop)
+        })
+        .with_context(|| format!("round {round}"))?;
+        wait::until(Duration::from_secs(10), "no stale connections", || {
+            one_of_each(one, two)
+        })
+        .with_context(|| format!("round {round}"))?;
+    }
+    Ok(())
+}
+
+/// A peer that refuses every connection is not run against: attempts become rare.
+pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    let listener = Listener::new(&script.space, script.addr)?;
+    node.ni_add()?;
+    node.peer_add(script)?;
+    let started = Instant::now();
+    let mut ping = node.start(&["ping", "-W", "8", &script.nid()])?;
+    let mut attempts = 0;
+    while ping.running()? && started.elapsed() < Duration::from_secs(20) {
+        let Ok((mut conn, _)) = listener.accept_greeting(Duration::from_millis(200)) else {
+            continue;
+        };
+        attempts += 1;
+        conn.send(&Hello::new(script.addr, peer::NONE).bytes())?;
+        let _ = conn.await_closed(Duration::from_secs(5))?;
+    }
+    let name = errno(&ping.wait(Duration::from_secs(1))?)?;
+    note(&format!(
+        "{attempts} attempts in {:.1} s, then {name}",
+        started.elapsed().as_secs_f64()
+    ));
+    ensure!(attempts > 0, "it never tried");
+    // With waits that begin at one second and at least three connections wanted, eight seconds
+    // have room for few.
+    ensure!(attempts <= 30, "{attempts} attempts in eight seconds");
+    // Nothing is tried without something to send.
+    let idle = listener.accept(Duration::from_secs(5));
+    ensure!(
+        idle.is_err(),
+        "it goes on trying although nothing is to be sent"
+    );
+    Ok(())
+}
+
+/// A peer that accepts and then says nothing: what waits for it fails in time, and it can be
+/// forgotten at once.
+pub fn silent_listener(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    let listener = Listener::new(&script.space, script.addr)?;
+    node.ni_add()?;
+    node.peer_add(script)?;
+    let ping = node.start(&["ping", "-W", "3", &script.nid()])?;
+    let mut conn = listener.accept(Duration::from_secs(5))?;
+    let output = ping.wait(Duration::from_secs(10))?;
+    ensure!(
+        errno(&output)? == "ETIMEDOUT",
+        "wrong error: {}",
+        output.stderr
+    );
+
+    let mut second = node.start(&["ping", "-W", "60", &script.nid()])?;
+    wait::until(Duration::from_secs(10), "ping under way", || {
+        let queued = node.counter("/live/txs")?;
+        ensure!(queued > 0, "nothing waits");
+        Ok(())
+    })?;
+    let started = Instant::now();
+    node.socklctl(&["peer", "del", &script.nid()])?;
+    ensure!(
+        started.elapsed() < Duration::from_secs(5),
+        "forgetting took {:?}",
+        started.elapsed()
+    );
+    // The ping need not end with the peer's removal, but the connection must.
+    let _ = conn
+        .await_closed(Duration::from_secs(5))
+        .context("the connection of a peer that was forgotten")?;
+    if second.running()? {
+        second.interrupt()?;
+    }
+    if second.wait(Duration::from_secs(10))?.status.success() {
+        bail!("a ping that nobody answered succeeded");
+    }
+    Ok(())
+}

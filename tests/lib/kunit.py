@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The module's own unit tests: run on the debug kernel, read by the kernel's own parser."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from typing import Any
+
+from lib import initramfs, klog, paths, results
+from lib.report import Report
+from lib.vm import Spec, Vm
+
+LIST = paths.TESTS / "kunit-suites"
+_SUITE = re.compile(r"\bkunit_tests\((\w+)\)")
+# The first line of a run; those of suites within it are indented.
+_RUN = re.compile(r"^(?=(?:\[[^\]]*\])* ?KTAP version 1$)", re.MULTILINE)
+_NOT_OURS = {"build", "tests", "utils", "fuzz", "bench"}
+
+
+def in_sources() -> set[str]:
+    """The suites that the module's sources define."""
+    found: set[str] = set()
+    for path in paths.REPO.rglob("*.rs"):
+        if path.relative_to(paths.REPO).parts[0] not in _NOT_OURS:
+            found.update(_SUITE.findall(path.read_text()))
+    return found
+
+
+def listed() -> set[str]:
+    """The suites that the repository says there are."""
+    lines = (line.partition("#")[0].strip() for line in LIST.read_text().splitlines())
+    return {line for line in lines if line}
+
+
+def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
+    """Inserts the module into the debug kernel and checks what its suites said."""
+    kernel = paths.kernel("debug")
+    archive = initramfs.build(kernel, paths.BUILD / "tests" / "kunit.initramfs")
+    spec = Spec(
+        name="kunit", kernel=kernel, initramfs=archive, logs=paths.LOGS, runner=["kunit"], memory=1536,
+        cmdline="kmemleak=on",
+    )
+    report.say(f"kunit: Linux {kernel.release}")
+    with Vm(spec) as vm:
+        outcome = results.follow(vm, "kunit", report)
+        log = vm.console().replace("\r\n", "\n")
+        if outcome.lost is not None:
+            report.result("kunit: the guest", f"{outcome.lost}\n{klog.trouble(log) or log[-3000:]}")
+    suites = _parse(kernel, log)
+    for name in sorted(listed() | in_sources()):
+        if not pattern or pattern in name:
+            _judge(report, name, suites.get(name))
+    if not keep:
+        archive.unlink()
+
+
+def _parse(kernel: paths.Kernel, log: str) -> dict[str, Any]:
+    """The suites in the log by name, as the kernel's parser understands them."""
+    sys.path.insert(0, str(kernel.source / "tools" / "testing" / "kunit"))
+    parser = importlib.import_module("kunit_parser")
+    silent = importlib.import_module("kunit_printer").null_printer
+    suites: dict[str, Any] = {}
+    # A log may hold several runs: the kernel's own suites, of which there are none, come first.
+    for part in _RUN.split(log):
+        if "KTAP version 1" in part:
+            for suite in parser.parse_run_tests(part.splitlines(), silent).subtests:
+                suites[suite.name] = suite
+    return suites
+
+
+def _judge(report: Report, name: str, suite: Any) -> None:
+    if name not in listed():
+        report.result(f"kunit: {name}", f"the suite is not in {LIST.relative_to(paths.REPO)}")
+    elif name not in in_sources():
+        report.result(f"kunit: {name}", "the suite is listed, but no source has it")
+    elif suite is None:
+        report.result(f"kunit: {name}", "the suite did not run")
+    else:
+        _judge_cases(report, name, suite)
+
+
+def _judge_cases(report: Report, name: str, suite: Any) -> None:
+    if not suite.subtests:
+        report.result(f"kunit: {name}", "the suite has no cases")
+    for case in suite.subtests:
+        passed = case.status.name == "SUCCESS" and case.counts.errors == 0
+        report.result(f"kunit: {name}.{case.name}", None if passed else "\n".join([case.status.name, *case.log]))
+    if suite.counts.errors and all(case.status.name == "SUCCESS" for case in suite.subtests):
+        report.result(f"kunit: {name}", "its results can't be understood: see the console's log")

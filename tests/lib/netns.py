@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Scenarios of several nodes in one virtual machine on the debug kernel."""
+
+from __future__ import annotations
+
+import subprocess
+
+from lib import initramfs, klog, paths, results
+from lib.report import Report
+from lib.vm import Spec, Vm
+
+CPUS = 2
+MEMORY = 2048
+# No KUnit while scenarios run: each inserts the module anew.
+CMDLINE = "kunit.enable=0 kmemleak=on"
+
+
+def names(pattern: str | None) -> list[str]:
+    """The scenarios whose name holds the pattern."""
+    runner = paths.need(paths.GUEST_RUNNER, "make host")
+    listing = subprocess.run([runner, "list"], check=True, capture_output=True, text=True).stdout
+    return [name for name in listing.split() if not pattern or pattern in name]
+
+
+def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
+    """Runs them in one guest. If that is lost, another one goes on with those that are left."""
+    pending = names(pattern)
+    if not pending:
+        return
+    kernel = paths.kernel("debug")
+    archive = initramfs.build(kernel, paths.BUILD / "tests" / "netns.initramfs")
+    round_number = 0
+    while pending:
+        round_number += 1
+        spec = Spec(
+            name="netns" if round_number == 1 else f"netns-{round_number}",
+            kernel=kernel,
+            initramfs=archive,
+            logs=paths.LOGS,
+            runner=["netns", "--only", ",".join(pending)],
+            cpus=CPUS,
+            memory=MEMORY,
+            cmdline=CMDLINE,
+        )
+        report.say(f"netns: {len(pending)} scenarios on Linux {kernel.release}")
+        with Vm(spec) as vm:
+            pending = _one_guest(vm, report, pending)
+    if not keep:
+        archive.unlink()
+
+
+def _one_guest(vm: Vm, report: Report, pending: list[str]) -> list[str]:
+    """Runs one guest; returns the scenarios that it did not come to."""
+    outcome = results.follow(vm, "netns", report)
+    rest = [name for name in pending if name not in outcome.finished]
+    if outcome.lost is not None:
+        lost = outcome.current or "the guest"
+        log = klog.section(vm.console(), lost) or vm.console()[-3000:]
+        report.result(f"netns: {lost}", f"{outcome.lost}\n{klog.trouble(log) or log[-3000:]}")
+        return [name for name in rest if name != lost] if outcome.current else []
+    for name in rest:
+        report.result(f"netns: {name}", "the guest did not run it")
+    report.result("netns: kernel log outside of scenarios", results.judge_rest(vm))
+    return []

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module's wire formats, built in user space from the very same files.
+//!
+//! `cargo test` runs the unit tests that the kernel runs under KUnit, and property tests.
+
+#![cfg_attr(not(test), no_std)]
+// Only the tests use what is in here.
+#![cfg_attr(not(test), allow(dead_code, unused_imports))]
+
+/// The folder that holds the module's sources: `mod wire` finds its own folder from there.
+#[path = "../../.."]
+mod module {
+    pub(crate) mod wire;
+}
+
+#[cfg(test)]
+mod properties;

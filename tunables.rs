@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tunables: what an administrator can set.
+//!
+//! Module parameters by the names that Lustre's C module uses, so that its modprobe.d files load
+//! unchanged. Each is one atomic number, within its range at any time; who reads it sees the value
+//! of that moment, and a living connection keeps what was in force when it was made, unless the
+//! function below says otherwise.
+
+use crate::lib_linux::param::knobs;
+
+knobs! {
+    /// Seconds without progress until a peer is given up.
+    sock_timeout: 50 in 1..=86_400, 0o644,
+        "seconds without progress until a peer is given up";
+    /// Schedulers; 0 is one per processor.
+    nscheds: 0 in 0..=4_096, 0o444,
+        "number of scheduler threads (0: one per CPU)";
+    /// Autoconnect daemons.
+    nconnds: 4 in 1..=64, 0o444,
+        "number of autoconnect daemons";
+    /// Milliseconds before the first retry of a failed connection.
+    min_reconnectms: 1_000 in 1..=3_600_000, 0o644,
+        "milliseconds before a failed connection is first retried";
+    /// Milliseconds that the wait between retries grows to.
+    max_reconnectms: 60_000 in 1..=3_600_000, 0o644,
+        "milliseconds that the wait between retries grows to";
+    /// Separate connections for control, bulk in and bulk out.
+    typed_conns: 1 in 0..=1, 0o444,
+        "separate connections by type of traffic (0: one for all)";
+    /// The smallest message, headers included, that counts as bulk.
+    min_bulk: 1_024 in 0..=1_048_576, 0o644,
+        "smallest message, headers included, that goes over a bulk connection";
+    /// Bytes of socket send buffer; 0 leaves it to TCP.
+    tx_buffer_size: 0 in 0..=1_073_741_823, 0o644,
+        "socket send buffer in bytes (0: tuned by TCP)";
+    /// Bytes of socket receive buffer; 0 leaves it to TCP.
+    rx_buffer_size: 0 in 0..=1_073_741_823, 0o644,
+        "socket receive buffer in bytes (0: tuned by TCP)";
+    /// Nagle's algorithm.
+    nagle: 0 in 0..=1, 0o644,
+        "delay small segments (Nagle's algorithm)";
+    /// Seconds of silence before TCP probes the peer; 0 is never.
+    keepalive_idle: 30 in 0..=32_767, 0o644,
+        "idle seconds before the first keepalive probe (0: no probes)";
+    /// Probes without an answer until TCP gives up.
+    keepalive_count: 5 in 1..=127, 0o644,
+        "unanswered keepalive probes until the connection is given up";
+    /// Seconds between probes.
+    keepalive_intvl: 5 in 1..=32_767, 0o644,
+        "seconds between keepalive probes";
+    /// Who may connect.
+    accept: 0 of ["secure", "all"], 0o644,
+        "who may connect: secure (privileged ports only) or all";
+    /// The port to listen on and to connect to.
+    accept_port: 988 in 1..=65_535, 0o444,
+        "port to listen on, and to connect to unless a route says otherwise";
+    /// Connections that may wait to be accepted.
+    accept_backlog: 127 in 1..=65_535, 0o644,
+        "connections that may wait to be accepted";
+    /// Seconds that a stranger has for its whole handshake.
+    accept_timeout: 5 in 1..=3_600, 0o644,
+        "seconds that a stranger has for its whole handshake";
+    /// Handshakes of strangers that an interface has under way at most.
+    max_pending: 64 in 1..=4_096, 0o644,
+        "handshakes of strangers that an interface has under way at most";
+    /// Whether a NID must come from an address that is known to be its own.
+    check_nid: 1 in 0..=1, 0o644,
+        "accept a NID only from its own address or that of one of its routes";
+}
+
+/// The value of a knob whose range has no negative numbers.
+fn get(knob: i32) -> u64 {
+    u64::try_from(knob).unwrap_or(0)
+}
+
+/// How long a peer may make no progress, in milliseconds. In force at once.
+pub(crate) fn timeout_ms() -> u64 {
+    get(sock_timeout.get()).saturating_mul(1000)
+}
+
+/// How long a stranger's whole handshake may take, in milliseconds.
+pub(crate) fn handshake_timeout_ms() -> u64 {
+    get(accept_timeout.get()).saturating_mul(1000)
+}
+
+/// The wait before the first retry, in milliseconds. In force at once.
+pub(crate) fn min_reconnect_ms() -> u64 {
+    get(min_reconnectms.get())
+}
+
+/// The longest wait between retries, in milliseconds. In force at once.
+pub(crate) fn max_reconnect_ms() -> u64 {
+    get(max_reconnectms.get())
+}
+
+/// Whether connections have types.
+pub(crate) fn typed() -> bool {
+    typed_conns.get() != 0
+}
+
+/// From how many bytes on the wire on a message is bulk. In force at once.
+pub(crate) fn bulk_nob() -> usize {
+    get(min_bulk.get()) as usize
+}
+
+/// Bytes of send and of receive buffer of new sockets; 0 leaves them to TCP.
+pub(crate) fn buffer_sizes() -> (usize, usize) {
+    (
+        get(tx_buffer_size.get()) as usize,
+        get(rx_buffer_size.get()) as usize,
+    )
+}
+
+/// Whether new sockets use Nagle's algorithm.
+pub(crate) fn use_nagle() -> bool {
+    nagle.get() != 0
+}
+
+/// Idle seconds, seconds between probes and number of probes of new sockets' keepalive.
+pub(crate) fn keepalive() -> (i32, i32, i32) {
+    (
+        keepalive_idle.get(),
+        keepalive_intvl.get(),
+        keepalive_count.get(),
+    )
+}
+
+/// Whether only privileged ports may connect. In force at once.
+pub(crate) fn accept_secure() -> bool {
+    accept.get() == 0
+}
+
+/// The port of interfaces, and of routes that name none.
+pub(crate) fn port() -> u16 {
+    u16::try_from(accept_port.get()).unwrap_or(988)
+}
+
+/// Connections that may wait to be accepted at a new interface.
+pub(crate) fn backlog() -> i32 {
+    accept_backlog.get()
+}
+
+/// How many strangers may be half-way in, per interface. In force at once.
+pub(crate) fn pending_limit() -> usize {
+    get(max_pending.get()) as usize
+}
+
+/// Whether a NID is only believed from addresses that are known to be its own. In force at once.
+pub(crate) fn nid_checked() -> bool {
+    check_nid.get() != 0
+}
+
+/// Schedulers wanted; `None` is one per processor.
+pub(crate) fn schedulers() -> Option<usize> {
+    match get(nscheds.get()) {
+        0 => None,
+        n => Some(n as usize),
+    }
+}
+
+/// Autoconnect daemons wanted.
+pub(crate) fn daemons() -> u32 {
+    u32::try_from(nconnds.get()).unwrap_or(1)
+}

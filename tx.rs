@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Transmits: messages on their way out.
+//!
+//! A [`Tx`] has one owner at any time, the holder of its [`KBox`]: the sender while it is built,
+//! the peer's queue while no connection is there, the connection's queue, the scheduler while bytes
+//! go out. Completing it consumes the box, so it can't be completed twice; and dropping the box
+//! completes it with `ESHUTDOWN`, so it can't be forgotten. No lock protects a `Tx`: the lock of
+//! the queue that it is in does.
+
+use crate::{
+    lib_linux::{
+        iov::Bvecs,
+        page::{
+            PageFrag,
+            PageRange, //
+        },
+        queue::{
+            impl_linked,
+            Link, //
+        },
+    },
+    stats::{
+        Gauge,
+        LiveGuard, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// What the message layer wants done when a transmit, or a received payload, has ended.
+pub(crate) trait Completion: Send {
+    /// The operation ended with `result`.
+    ///
+    /// Thread context. No spinlock of the driver is held, a connection's I/O mutex may be: sending
+    /// is allowed, waiting for the network is not.
+    fn complete(self: KBox<Self>, result: Result);
+}
+
+/// A message on its way out.
+pub(crate) struct Tx {
+    link: Link<Tx>,
+    /// The header in wire format; in a page fragment, so that TCP can take it by reference.
+    header: PageFrag,
+    payload: Option<PageRange>,
+    /// Bytes of header and payload that TCP has accepted.
+    sent: usize,
+    /// When waiting for a connection ends, in monotonic milliseconds.
+    deadline_ms: u64,
+    done: Option<KBox<dyn Completion>>,
+    _live: LiveGuard,
+}
+
+impl_linked!(Tx, link);
+
+impl Tx {
+    /// A transmit of `header` and `payload`. On error `done` is given back with it. May sleep.
+    pub(crate) fn new(
+        header: &[u8],
+        payload: Option<PageRange>,
+        deadline_ms: u64,
+        done: KBox<dyn Completion>,
+        live: &Arc<Gauge>,
+    ) -> core::result::Result<KBox<Self>, (Error, KBox<dyn Completion>)> {
+        let mut frag = match PageFrag::alloc(header.len()) {
+            Ok(frag) => frag,
+            Err(e) => return Err((e, done)),
+        };
+        frag.as_mut_slice().copy_from_slice(header);
+        let uninit = match KBox::<Self>::new_uninit(GFP_KERNEL) {
+            Ok(uninit) => uninit,
+            Err(_) => return Err((ENOMEM, done)),
+        };
+        Ok(KBox::write(
+            uninit,
+            Self {
+                link: Link::new(),
+                header: frag,
+                payload,
+                sent: 0,
+                deadline_ms,
+                done: Some(done),
+                _live: Gauge::enter(live),
+            },
+        ))
+    }
+
+    /// Bytes of the whole message on the wire.
+    pub(crate) fn len(&self) -> usize {
+        self.header.len() + self.payload.as_ref().map_or(0, PageRange::len)
+    }
+
+    /// Bytes that TCP has not accepted yet.
+    pub(crate) fn remaining(&self) -> usize {
+        self.len().saturating_sub(self.sent)
+    }
+
+    /// Whether any byte of it is on the wire, so that the stream breaks if the rest does not follow.
+    pub(crate) fn is_started(&self) -> bool {
+        self.sent > 0
+    }
+
+    /// When waiting for a connection ends, in monotonic milliseconds.
+    pub(crate) fn deadline_ms(&self) -> u64 {
+        self.deadline_ms
+    }
+
+    /// Adds what remains to `io`. Returns whether there was room for all of it.
+    pub(crate) fn add_to<'a>(&'a self, io: &mut Bvecs<'a>) -> bool {
+        let header = self.header.len();
+        if self.sent < header && !io.push_frag(&self.header, self.sent) {
+            return false;
+        }
+        match &self.payload {
+            Some(range) => io.push_range(range, self.sent.saturating_sub(header)),
+            None => true,
+        }
+    }
+
+    /// Notes that TCP accepted the next `nob` bytes.
+    pub(crate) fn advance(&mut self, nob: usize) {
+        self.sent = self.sent.saturating_add(nob).min(self.len());
+    }
+
+    /// Ends the transmit. Frees it first, so that whoever is told may count on its resources.
+    pub(crate) fn finish(mut self: KBox<Self>, result: Result) {
+        let done = self.done.take();
+        drop(self);
+        if let Some(done) = done {
+            done.complete(result);
+        }
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done.complete(Err(ESHUTDOWN));
+        }
+    }
+}

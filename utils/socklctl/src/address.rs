@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! NIDs, patterns of NIDs and IP addresses, between text, the uapi structures and Rust's types.
+
+use crate::{
+    repo::wire::{Nid, WireError},
+    uapi,
+};
+use serde::{Serialize, Serializer};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
+
+/// Which NIDs a request is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// Every NID.
+    #[default]
+    Any,
+    /// Every NID of one network.
+    Net(u16),
+    One(Nid),
+}
+
+impl Pattern {
+    /// The pattern as the module wants it.
+    pub(crate) fn to_uapi(self) -> uapi::socklnd_nid {
+        match self {
+            Self::Any => Default::default(),
+            Self::Net(net) => uapi::socklnd_nid {
+                lnd: uapi::SOCKLND_LND_TCP as u16,
+                net,
+                addr: address_to_uapi(None),
+            },
+            Self::One(nid) => nid_to_uapi(nid),
+        }
+    }
+}
+
+/// Reads a NID, `any`, or the name of a network: `tcp7`.
+impl FromStr for Pattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "any" {
+            return Ok(Self::Any);
+        }
+        // The network's name is read by the NID's parser, which knows the rules for its number.
+        if text.starts_with("tcp") {
+            if let Ok(nid) = format!("127.0.0.1@{text}").parse::<Nid>() {
+                return Ok(Self::Net(nid.net()));
+            }
+        }
+        parse_nid(text).map(Self::One)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Net(0) => f.write_str("tcp"),
+            Self::Net(net) => write!(f, "tcp{net}"),
+            Self::One(nid) => nid.fmt(f),
+        }
+    }
+}
+
+/// Reads a NID, for clap.
+pub(crate) fn parse_nid(text: &str) -> Result<Nid, String> {
+    text.parse().map_err(|_: WireError| {
+        "not a NID: an IP address and a network, like 10.0.0.1@tcp or 10.0.0.1@tcp7".to_string()
+    })
+}
+
+/// The NID as the module wants it.
+pub(crate) fn nid_to_uapi(nid: Nid) -> uapi::socklnd_nid {
+    uapi::socklnd_nid {
+        lnd: uapi::SOCKLND_LND_TCP as u16,
+        net: nid.net(),
+        addr: address_to_uapi(Some(nid.addr())),
+    }
+}
+
+/// The address as the module wants it; `None` is "any".
+pub(crate) fn address_to_uapi(addr: Option<IpAddr>) -> uapi::socklnd_addr {
+    let mut raw = uapi::socklnd_addr::default();
+    match addr {
+        None => raw.family = uapi::SOCKLND_ADDR_ANY as u8,
+        Some(IpAddr::V4(addr)) => {
+            raw.family = uapi::SOCKLND_ADDR_IPV4 as u8;
+            raw.addr[..4].copy_from_slice(&addr.octets());
+        }
+        Some(IpAddr::V6(addr)) => {
+            raw.family = uapi::SOCKLND_ADDR_IPV6 as u8;
+            raw.addr = addr.octets();
+        }
+    }
+    raw
+}
+
+/// The address that the module wrote; `None` if it is none.
+pub(crate) fn address_from_uapi(raw: &uapi::socklnd_addr) -> Option<IpAddr> {
+    match u32::from(raw.family) {
+        uapi::SOCKLND_ADDR_IPV4 => raw.addr.first_chunk::<4>().map(|octets| (*octets).into()),
+        uapi::SOCKLND_ADDR_IPV6 => Some(raw.addr.into()),
+        _ => None,
+    }
+}
+
+/// The address and port that the module wrote.
+pub(crate) fn socket_from_uapi(raw: &uapi::socklnd_addr, port: u16) -> Option<SocketAddr> {
+    address_from_uapi(raw).map(|addr| SocketAddr::new(addr, port))
+}
+
+/// A NID that the module wrote, for printing.
+///
+/// The module may write one that this tool can't read, for instance from a node that answered a
+/// ping with NIDs of another kind of network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shown(Result<Nid, (u16, u16)>);
+
+impl From<&uapi::socklnd_nid> for Shown {
+    fn from(raw: &uapi::socklnd_nid) -> Self {
+        let tcp = u32::from(raw.lnd) == uapi::SOCKLND_LND_TCP;
+        let addr = address_from_uapi(&raw.addr).filter(|_| tcp);
+        Self(
+            addr.map(|addr| Nid::tcp(raw.net, addr))
+                .ok_or((raw.lnd, raw.net)),
+        )
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ok(nid) => nid.fmt(f),
+            Err((lnd, net)) => write!(f, "?@lnd{lnd}:{net}"),
+        }
+    }
+}
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nid(text: &str) -> Nid {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn patterns_are_read_and_printed() {
+        for (text, pattern) in [
+            ("any", Pattern::Any),
+            ("tcp", Pattern::Net(0)),
+            ("tcp7", Pattern::Net(7)),
+            ("10.0.0.1@tcp", Pattern::One(nid("10.0.0.1@tcp"))),
+            ("fe80::3@tcp65535", Pattern::One(nid("fe80::3@tcp65535"))),
+        ] {
+            assert_eq!(text.parse(), Ok(pattern));
+            assert_eq!(pattern.to_string(), text);
+        }
+        assert_eq!("tcp0".parse(), Ok(Pattern::Net(0)));
+        for text in [
+            "",
+            "*",
+            "tcp65536",
+            "tcp07",
+            "tcp 7",
+            "@tcp",
+            "10.0.0.1",
+            "10.0.0.1@o2ib",
+            "ANY",
+        ] {
+            assert!(text.parse::<Pattern>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_fill_the_structure() {
+        let raw = Pattern::Any.to_uapi();
+        assert_eq!(
+            (raw.lnd, raw.net, raw.addr.family, raw.addr.addr),
+            (0, 0, 0, [0; 16])
+        );
+        let raw = Pattern::Net(7).to_uapi();
+        assert_eq!(
+            (raw.lnd, raw.net, raw.addr.family, raw.addr.addr),
+            (2, 7, 0, [0; 16])
+        );
+        let raw = Pattern::One(nid("10.0.0.1@tcp7")).to_uapi();
+        assert_eq!((raw.lnd, raw.net, raw.addr.family), (2, 7, 4));
+        assert_eq!(
+            raw.addr.addr,
+            [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn nids_go_there_and_back() {
+        for text in ["10.0.0.1@tcp", "192.168.77.2@tcp65535", "fe80::3@tcp7"] {
+            let raw = nid_to_uapi(nid(text));
+            assert_eq!(Shown::from(&raw).to_string(), text);
+            assert_eq!(serde_json::to_value(Shown::from(&raw)).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn foreign_nids_are_still_shown() {
+        let mut raw = nid_to_uapi(nid("10.0.0.1@tcp3"));
+        raw.lnd = 5;
+        assert_eq!(Shown::from(&raw).to_string(), "?@lnd5:3");
+        raw.lnd = 2;
+        raw.addr.family = 9;
+        assert_eq!(Shown::from(&raw).to_string(), "?@lnd2:3");
+        assert_eq!(address_from_uapi(&raw.addr), None);
+        assert_eq!(socket_from_uapi(&raw.addr, 988), None);
+    }
+
+    #[test]
+    fn sockets_are_shown_with_brackets_where_needed() {
+        let socket = |text: &str| {
+            let raw = address_to_uapi(Some(text.parse().unwrap()));
+            socket_from_uapi(&raw, 988).unwrap().to_string()
+        };
+        assert_eq!(socket("10.0.0.1"), "10.0.0.1:988");
+        assert_eq!(socket("fe80::3"), "[fe80::3]:988");
+    }
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Connections.
+
+use super::peer::{Count, target};
+use crate::{
+    address::{Pattern, Shown, address_to_uapi, socket_from_uapi},
+    device::{self, Driver},
+    error::{Action, Error},
+    report::{Report, or_dash, table},
+    uapi,
+    units::{bytes, milliseconds},
+};
+use serde::Serialize;
+use std::net::{IpAddr, SocketAddr};
+
+pub(crate) fn close(
+    driver: &impl Driver,
+    ni: Pattern,
+    nid: Pattern,
+    address: Option<IpAddr>,
+) -> Result<Count, Error> {
+    let mut arg = uapi::socklnd_conn_close {
+        ni: ni.to_uapi(),
+        nid: nid.to_uapi(),
+        addr: address_to_uapi(address),
+        ..Default::default()
+    };
+    driver
+        .call(&device::CONN_CLOSE, &mut arg)
+        .map_err(|errno| {
+            let what = format!("close connections of {}", target("peer", nid, address));
+            Error::request(Action::ConnClose, what, errno)
+        })?;
+    Ok(Count {
+        count: arg.count,
+        what: "connection",
+    })
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Connections(Vec<Connection>);
+
+#[derive(Debug, Serialize)]
+struct Connection {
+    ni: Shown,
+    nid: Shown,
+    r#type: &'static str,
+    /// This end.
+    local: Option<SocketAddr>,
+    /// The other end.
+    peer: Option<SocketAddr>,
+    /// Whether this node made it.
+    active: bool,
+    cpu: u32,
+    protocol: u32,
+    /// Sizes of the socket's buffers in bytes.
+    tx_buffer: u32,
+    rx_buffer: u32,
+    nagle: bool,
+    queued_bytes: u64,
+    tx: Traffic,
+    rx: Traffic,
+    age_ms: u64,
+}
+
+/// Messages and bytes in one direction.
+#[derive(Debug, Serialize)]
+pub(super) struct Traffic {
+    pub(super) msgs: u64,
+    pub(super) bytes: u64,
+}
+
+impl From<&uapi::socklnd_conn_entry> for Connection {
+    fn from(entry: &uapi::socklnd_conn_entry) -> Self {
+        Self {
+            ni: (&entry.ni).into(),
+            nid: (&entry.nid).into(),
+            r#type: match entry.type_ {
+                uapi::SOCKLND_CONN_ANY => "any",
+                uapi::SOCKLND_CONN_CONTROL => "control",
+                uapi::SOCKLND_CONN_BULK_IN => "bulk_in",
+                uapi::SOCKLND_CONN_BULK_OUT => "bulk_out",
+                _ => "?",
+            },
+            local: socket_from_uapi(&entry.local_addr, entry.local_port),
+            peer: socket_from_uapi(&entry.peer_addr, entry.peer_port),
+            active: entry.flags & uapi::SOCKLND_CONN_ACTIVE != 0,
+            cpu: entry.cpu,
+            protocol: entry.protocol,
+            tx_buffer: entry.tx_buffer,
+            rx_buffer: entry.rx_buffer,
+            nagle: entry.flags & uapi::SOCKLND_CONN_NAGLE != 0,
+            queued_bytes: entry.queued_bytes,
+            tx: Traffic {
+                msgs: entry.tx_msgs,
+                bytes: entry.tx_bytes,
+            },
+            rx: Traffic {
+                msgs: entry.rx_msgs,
+                bytes: entry.rx_bytes,
+            },
+            age_ms: entry.age_ms,
+        }
+    }
+}
+
+impl Report for Connections {
+    fn text(&self) -> String {
+        let titles = [
+            "nid",
+            "type",
+            "local",
+            "peer",
+            "cpu>",
+            "age>",
+            "queued>",
+            "sent>",
+            "received>",
+            "buffers>",
+        ];
+        let rows = self.0.iter().map(|conn| {
+            // The end that connected stands first on the wire; the arrow says which it was.
+            let arrow = if conn.active { "> " } else { "< " };
+            [
+                conn.nid.to_string(),
+                conn.r#type.to_string(),
+                or_dash(conn.local),
+                arrow.to_string() + &or_dash(conn.peer),
+                conn.cpu.to_string(),
+                milliseconds(conn.age_ms),
+                bytes(conn.queued_bytes),
+                bytes(conn.tx.bytes),
+                bytes(conn.rx.bytes),
+                format!(
+                    "{} + {}",
+                    bytes(conn.tx_buffer.into()),
+                    bytes(conn.rx_buffer.into())
+                ),
+            ]
+        });
+        table(titles, rows)
+    }
+}
+
+pub(crate) fn list(driver: &impl Driver, ni: Pattern) -> Result<Connections, Error> {
+    let entries = driver
+        .list(&device::CONN_LIST, ni.to_uapi())
+        .map_err(|errno| Error::request(Action::List, "list connections", errno))?;
+    Ok(Connections(entries.iter().map(Connection::from).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{address::nid_to_uapi, device::fake::Fake};
+    use serde_json::json;
+
+    #[test]
+    fn closing_passes_the_address_on() {
+        let fake = Fake::new(|number, arg| {
+            assert_eq!(number, uapi::SOCKLND_IOC_CONN_CLOSE);
+            let arg = arg.downcast_mut::<uapi::socklnd_conn_close>().unwrap();
+            assert_eq!(
+                (arg.addr.family, &arg.addr.addr[..4]),
+                (4, &[10, 0, 0, 2][..])
+            );
+            arg.count = 3;
+            Ok(())
+        });
+        let count = close(
+            &fake,
+            Pattern::Any,
+            Pattern::Net(0),
+            Some([10, 0, 0, 2].into()),
+        )
+        .unwrap();
+        assert_eq!(count.text(), "3 connections");
+    }
+
+    #[test]
+    fn connections_as_text_and_json() {
+        let entry = uapi::socklnd_conn_entry {
+            ni: nid_to_uapi("10.0.0.1@tcp".parse().unwrap()),
+            nid: nid_to_uapi("10.0.0.2@tcp".parse().unwrap()),
+            local_addr: address_to_uapi(Some([10, 0, 0, 1].into())),
+            local_port: 1023,
+            peer_addr: address_to_uapi(Some([10, 0, 0, 2].into())),
+            peer_port: 988,
+            type_: uapi::SOCKLND_CONN_BULK_OUT,
+            flags: uapi::SOCKLND_CONN_ACTIVE,
+            cpu: 1,
+            protocol: 1,
+            tx_buffer: 87040,
+            rx_buffer: 131072,
+            queued_bytes: 4096,
+            tx_msgs: 10,
+            tx_bytes: 1 << 20,
+            rx_msgs: 5,
+            rx_bytes: 360,
+            age_ms: 61_000,
+            ..Default::default()
+        };
+        let report = list(&Fake::lists(vec![vec![entry]]), Pattern::Any).unwrap();
+        let text = report.text();
+        assert!(text.contains("10.0.0.1:1023  > 10.0.0.2:988"), "{text}");
+        assert!(text.contains("1 m 01 s"), "{text}");
+        assert_eq!(
+            serde_json::to_value(&report).unwrap(),
+            json!([{
+                "ni": "10.0.0.1@tcp", "nid": "10.0.0.2@tcp", "type": "bulk_out",
+                "local": "10.0.0.1:1023", "peer": "10.0.0.2:988", "active": true, "cpu": 1,
+                "protocol": 1, "tx_buffer": 87040, "rx_buffer": 131072, "nagle": false,
+                "queued_bytes": 4096, "tx": {"msgs": 10, "bytes": 1048576},
+                "rx": {"msgs": 5, "bytes": 360}, "age_ms": 61000,
+            }])
+        );
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters.
+
+use super::conn::Traffic;
+use crate::{
+    address::{Pattern, Shown},
+    device::{self, Driver},
+    error::{Action, Error},
+    report::{Report, table},
+    uapi,
+};
+use serde::Serialize;
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Stats(Vec<Interface>);
+
+#[derive(Debug, Serialize)]
+struct Interface {
+    nid: Shown,
+    tx: Traffic,
+    rx: Traffic,
+    connects: u64,
+    accepts: u64,
+    refusals: u64,
+    drops: u64,
+    misrouted: u64,
+    errors: Errors,
+    live: Live,
+}
+
+/// What went wrong, by cause.
+#[derive(Debug, Serialize)]
+struct Errors {
+    connect: u64,
+    handshake: u64,
+    protocol: u64,
+    disconnect: u64,
+    timeout: u64,
+    tx: u64,
+    nomem: u64,
+}
+
+/// Objects that exist now.
+#[derive(Debug, Serialize)]
+struct Live {
+    peers: u64,
+    routes: u64,
+    conns: u64,
+    handshakes: u64,
+    txs: u64,
+}
+
+impl From<&uapi::socklnd_stats_entry> for Interface {
+    fn from(entry: &uapi::socklnd_stats_entry) -> Self {
+        Self {
+            nid: (&entry.nid).into(),
+            tx: Traffic {
+                msgs: entry.tx_msgs,
+                bytes: entry.tx_bytes,
+            },
+            rx: Traffic {
+                msgs: entry.rx_msgs,
+                bytes: entry.rx_bytes,
+            },
+            connects: entry.connects,
+            accepts: entry.accepts,
+            refusals: entry.refusals,
+            drops: entry.drops,
+            misrouted: entry.misrouted,
+            errors: Errors {
+                connect: entry.err_connect,
+                handshake: entry.err_handshake,
+                protocol: entry.err_protocol,
+                disconnect: entry.err_disconnect,
+                timeout: entry.err_timeout,
+                tx: entry.err_tx,
+                nomem: entry.err_nomem,
+            },
+            live: Live {
+                peers: entry.peers,
+                routes: entry.routes,
+                conns: entry.conns,
+                handshakes: entry.handshakes,
+                txs: entry.txs,
+            },
+        }
+    }
+}
+
+/// A block of lines for each interface.
+impl Report for Stats {
+    fn text(&self) -> String {
+        let blocks: Vec<String> = self.0.iter().map(Interface::text).collect();
+        blocks.join("\n\n")
+    }
+}
+
+impl Interface {
+    fn text(&self) -> String {
+        let Self {
+            tx,
+            rx,
+            errors,
+            live,
+            ..
+        } = self;
+        let rows = [
+            ("messages sent", tx.msgs),
+            ("bytes sent", tx.bytes),
+            ("messages received", rx.msgs),
+            ("bytes received", rx.bytes),
+            ("connections made", self.connects),
+            ("connections accepted", self.accepts),
+            ("connections refused", self.refusals),
+            ("messages dropped", self.drops),
+            ("messages misrouted", self.misrouted),
+            ("errors: connecting", errors.connect),
+            ("errors: handshakes", errors.handshake),
+            ("errors: protocol", errors.protocol),
+            ("errors: disconnected", errors.disconnect),
+            ("errors: timeouts", errors.timeout),
+            ("errors: sending", errors.tx),
+            ("errors: memory", errors.nomem),
+            ("live peers", live.peers),
+            ("live routes", live.routes),
+            ("live connections", live.conns),
+            ("live handshakes", live.handshakes),
+            ("live transmits", live.txs),
+        ];
+        let nid = self.nid.to_string() + ">";
+        table(
+            ["", nid.as_str()],
+            rows.map(|(name, value)| [name.to_string(), value.to_string()]),
+        )
+    }
+}
+
+pub(crate) fn list(driver: &impl Driver, ni: Pattern) -> Result<Stats, Error> {
+    let entries = driver
+        .list(&device::STATS, ni.to_uapi())
+        .map_err(|errno| Error::request(Action::List, "read the counters", errno))?;
+    Ok(Stats(entries.iter().map(Interface::from).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{address::nid_to_uapi, device::fake::Fake};
+
+    #[test]
+    fn counters_as_text_and_json() {
+        let entry = uapi::socklnd_stats_entry {
+            nid: nid_to_uapi("10.0.0.1@tcp".parse().unwrap()),
+            tx_msgs: 7,
+            err_handshake: 2,
+            conns: 3,
+            ..Default::default()
+        };
+        let report = list(&Fake::lists(vec![vec![entry, entry]]), Pattern::Any).unwrap();
+        let text = report.text();
+        assert_eq!(text.matches("10.0.0.1@tcp").count(), 2);
+        assert!(
+            text.contains("messages sent                    7\n"),
+            "{text}"
+        );
+
+        let json = serde_json::to_value(&report).unwrap();
+        let first = &json[0];
+        assert_eq!(first["nid"], "10.0.0.1@tcp");
+        assert_eq!(first["tx"]["msgs"], 7);
+        assert_eq!(first["errors"]["handshake"], 2);
+        assert_eq!(first["live"]["conns"], 3);
+        assert_eq!(first["drops"], 0);
+    }
+}

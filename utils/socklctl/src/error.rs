@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can go wrong, told so that the reader knows what to do about it.
+
+use rustix::io::Errno;
+use serde::{Serialize, ser::SerializeMap};
+use std::{io, path::PathBuf};
+
+/// What was being done when a request failed: it decides what an error number likely means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Version,
+    NiAdd,
+    NiDel,
+    PeerAdd,
+    PeerDel,
+    ConnClose,
+    /// Lists and counters.
+    List,
+    Ping,
+    Bench,
+    Serve,
+}
+
+/// Everything that makes the tool fail, apart from a wrong command line.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("can't open {}: {}{}", .path.display(), describe(*.errno), because(open_cause(*.errno)))]
+    Open { path: PathBuf, errno: Errno },
+
+    #[error(
+        "the module speaks version {module} of the interface, this socklctl version {tool}: \
+         install the socklctl that came with the module"
+    )]
+    Abi { module: u32, tool: u32 },
+
+    #[error("can't {what}: {}{}", describe(*.errno), because(cause(*.action, *.errno)))]
+    Request {
+        action: Action,
+        what: String,
+        errno: Errno,
+    },
+
+    /// The operation was carried out, and its report, already printed, is not a good one.
+    #[error("{0}")]
+    Outcome(String),
+
+    #[error("can't {what}: {source}")]
+    Io {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The module refused a request; `what` completes the sentence "can't ...".
+    pub(crate) fn request(action: Action, what: impl Into<String>, errno: Errno) -> Self {
+        Self::Request {
+            action,
+            what: what.into(),
+            errno,
+        }
+    }
+
+    /// The error number, where there is one.
+    fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Open { errno, .. } | Self::Request { errno, .. } => Some(*errno),
+            Self::Io { source, .. } => Errno::from_io_error(source),
+            Self::Abi { .. } | Self::Outcome(_) => None,
+        }
+    }
+}
+
+/// `{"error": "the whole sentence", "errno": "EPERM" or null}`
+impl Serialize for Error {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("error", &self.to_string())?;
+        map.serialize_entry("errno", &self.errno().map(errno_name))?;
+        map.end()
+    }
+}
+
+/// `; cause`, or nothing.
+fn because(cause: Option<&str>) -> String {
+    cause.map(|cause| format!("; {cause}")).unwrap_or_default()
+}
+
+/// The likely cause of a failed attempt to open the device.
+fn open_cause(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::NOENT | Errno::NXIO | Errno::NODEV => {
+            "the module is not loaded (modprobe ksocklnd), or this is a container without the device"
+        }
+        Errno::ACCESS | Errno::PERM => {
+            "only root may use it, unless the device's mode says otherwise"
+        }
+        _ => return None,
+    })
+}
+
+/// The likely cause of a refused request.
+fn cause(action: Action, errno: Errno) -> Option<&'static str> {
+    use Action::*;
+    let sends = matches!(action, Ping | Bench);
+    Some(match (action, errno) {
+        (Version, Errno::NOTTY) => "this is not the socklnd device",
+        (_, Errno::NOTTY) => "the module is older than this socklctl and doesn't know the request",
+        (_, Errno::PERM) => "this needs CAP_NET_ADMIN in the network namespace (run as root)",
+        (_, Errno::NODEV) => "the module is being loaded or removed",
+        (_, Errno::AFNOSUPPORT) => "the module doesn't serve this kind of address",
+        (_, Errno::NOMEM) => "the kernel is short of memory",
+
+        (NiAdd, Errno::ADDRNOTAVAIL) => {
+            "no device of this network namespace has that address (see: ip address)"
+        }
+        (NiAdd, Errno::ADDRINUSE) => {
+            "another program, or Lustre's own ksocklnd, listens on the acceptor's port, 988 unless \
+             configured otherwise (see: ss -ltn)"
+        }
+        (NiAdd, Errno::EXIST) => "the interface is there already",
+        (NiDel, Errno::NOENT) => "there is no such interface here (see: socklctl ni list)",
+
+        (PeerDel, Errno::NOENT) => "there is no such peer or route (see: socklctl peer list)",
+        (ConnClose, Errno::NOENT) => "there is no such connection (see: socklctl conn list)",
+        (Serve, Errno::BUSY) => "somebody serves already",
+        (Bench, Errno::BUSY) => "the node has no room for another benchmark now",
+        (_, Errno::NOENT) => "there is no such interface here (see: socklctl ni list)",
+        (_, Errno::NETUNREACH) => {
+            "no interface here is in that network: add one, or look at the number behind @tcp"
+        }
+
+        (_, Errno::HOSTUNREACH) if sends => {
+            "no connection could be made: the node is down, not routed to, or gave no answer"
+        }
+        (_, Errno::CONNREFUSED) if sends => "no driver listens there on the acceptor's port",
+        (_, Errno::CONNRESET) if sends => {
+            "the node closed the connection: it may not have that NID, or refuse this one's"
+        }
+        (Ping, Errno::TIMEDOUT) => "the node did not answer in time",
+        (Bench, Errno::TIMEDOUT) => {
+            "the node did not answer in time: does 'socklctl serve' run there?"
+        }
+        (_, Errno::SHUTDOWN) => "the interface was taken down meanwhile",
+        (_, Errno::PROTO) => "the node's answer makes no sense: is it Lustre that listens there?",
+        (_, Errno::INTR) => "interrupted by a signal",
+        _ => return None,
+    })
+}
+
+/// `Operation not permitted (EPERM)`
+pub(crate) fn describe(errno: Errno) -> String {
+    let text = io::Error::from(errno).to_string();
+    // Rust's own text ends in "(os error 1)", which says less than the name.
+    let text = text.split(" (os error").next().unwrap_or_default();
+    format!("{text} ({})", errno_name(errno))
+}
+
+/// The name of an error number, from among those that the module uses.
+pub(crate) fn errno_name(errno: Errno) -> String {
+    macro_rules! names {
+        ($($name:ident),* $(,)?) => {
+            match errno {
+                $(Errno::$name => concat!("E", stringify!($name)).into(),)*
+                Errno::ACCESS => "EACCES".into(),
+                other => format!("errno {}", other.raw_os_error()),
+            }
+        };
+    }
+    names!(
+        ADDRINUSE,
+        ADDRNOTAVAIL,
+        AFNOSUPPORT,
+        AGAIN,
+        ALREADY,
+        BADF,
+        BADMSG,
+        BUSY,
+        CANCELED,
+        CONNABORTED,
+        CONNREFUSED,
+        CONNRESET,
+        EXIST,
+        FAULT,
+        HOSTDOWN,
+        HOSTUNREACH,
+        INTR,
+        INVAL,
+        IO,
+        ISCONN,
+        MFILE,
+        MSGSIZE,
+        NETDOWN,
+        NETUNREACH,
+        NFILE,
+        NOBUFS,
+        NODEV,
+        NOENT,
+        NOMEM,
+        NOSPC,
+        NOTCONN,
+        NOTTY,
+        NXIO,
+        OPNOTSUPP,
+        OVERFLOW,
+        PERM,
+        PIPE,
+        PROTO,
+        SHUTDOWN,
+        STALE,
+        TIMEDOUT,
+    )
+}
+
+/// The name of an error number that came in a structure; nothing for 0.
+pub(crate) fn errno_from_wire(errno: u32) -> Option<String> {
+    match i32::try_from(errno) {
+        Ok(0) => None,
+        Ok(raw @ 1..=4095) => Some(errno_name(Errno::from_raw_os_error(raw))),
+        _ => Some(format!("errno {errno}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_failed_and_why() {
+        let error = Error::request(
+            Action::NiAdd,
+            "add interface 1.2.3.4@tcp",
+            Errno::ADDRNOTAVAIL,
+        );
+        assert_eq!(
+            error.to_string(),
+            "can't add interface 1.2.3.4@tcp: Cannot assign requested address (EADDRNOTAVAIL); no \
+             device of this network namespace has that address (see: ip address)"
+        );
+        let error = Error::request(Action::NiAdd, "add interface 1.2.3.4@tcp", Errno::ADDRINUSE);
+        assert!(error.to_string().contains("port, 988"), "{error}");
+        let error = Error::request(Action::Ping, "ping 1.2.3.4@tcp", Errno::HOSTUNREACH);
+        assert!(error.to_string().contains("the node is down"), "{error}");
+        let error = Error::request(Action::Bench, "x", Errno::PERM);
+        assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
+    }
+
+    #[test]
+    fn an_error_without_a_known_cause_stands_alone() {
+        let error = Error::request(Action::List, "list peers", Errno::IO);
+        assert_eq!(
+            error.to_string(),
+            "can't list peers: Input/output error (EIO)"
+        );
+    }
+
+    #[test]
+    fn an_error_in_json_has_its_number_by_name() {
+        let error = Error::request(Action::Ping, "ping x", Errno::TIMEDOUT);
+        let json = serde_json::to_value(&error).unwrap();
+        assert_eq!(json["errno"], "ETIMEDOUT");
+        assert_eq!(json["error"], error.to_string());
+        let json = serde_json::to_value(Error::Outcome("half of it failed".into())).unwrap();
+        assert_eq!(json["errno"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn error_numbers_from_the_module_have_names() {
+        assert_eq!(errno_from_wire(0), None);
+        assert_eq!(errno_from_wire(110).as_deref(), Some("ETIMEDOUT"));
+        assert_eq!(errno_from_wire(13).as_deref(), Some("EACCES"));
+        assert_eq!(errno_from_wire(4000).as_deref(), Some("errno 4000"));
+        assert_eq!(
+            errno_from_wire(u32::MAX).as_deref(),
+            Some("errno 4294967295")
+        );
+    }
+}

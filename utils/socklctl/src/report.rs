@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Results on their way to the reader: a person or a program.
+
+use crate::error::Error;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+/// A result that can be printed. Its `Serialize` is the JSON form.
+pub(crate) trait Report: Serialize {
+    /// The text form: lines without the last line end. Empty if there is nothing to say.
+    fn text(&self) -> String;
+}
+
+/// A result that says nothing to a person, because it worked.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Quiet<T: Serialize>(pub(crate) T);
+
+impl<T: Serialize> Report for Quiet<T> {
+    fn text(&self) -> String {
+        String::new()
+    }
+}
+
+/// Where results go.
+#[derive(Debug)]
+pub(crate) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether somebody looks on, for whom a progress bar may be drawn.
+    pub(crate) fn is_watched(&self) -> bool {
+        !self.json && io::stderr().is_terminal()
+    }
+
+    /// Prints a result.
+    pub(crate) fn report(&self, report: &impl Report) -> Result<(), Error> {
+        let text = if self.json {
+            to_json(report)
+        } else {
+            report.text()
+        };
+        print(&mut io::stdout().lock(), &text)
+    }
+
+    /// Prints a line on the way to a result; programs get only the result.
+    pub(crate) fn progress(&self, line: &str) -> Result<(), Error> {
+        if self.json {
+            Ok(())
+        } else {
+            print(&mut io::stdout().lock(), line)
+        }
+    }
+
+    /// Prints an error. If that fails, there is nobody left to tell.
+    pub(crate) fn error(&self, error: &Error) {
+        let text = if self.json {
+            to_json(error)
+        } else {
+            format!("socklctl: {error}")
+        };
+        let _ = print(&mut io::stderr().lock(), &text);
+    }
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    // Fails only for maps with keys that are no strings; there are none.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Prints lines. It is no error if the reader has seen enough.
+fn print(to: &mut impl Write, text: &str) -> Result<(), Error> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    match writeln!(to, "{text}").and_then(|()| to.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|source| Error::Io {
+            what: "print the result",
+            source,
+        }),
+    }
+}
+
+/// A table in plain columns, as other tools can cut them. Columns whose title ends in `>` are
+/// aligned to the right.
+pub(crate) fn table<const N: usize>(
+    titles: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(titles.map(|title| title.trim_end_matches('>')));
+    for (title, column) in titles.iter().zip(table.column_iter_mut()) {
+        column.set_padding((0, 2));
+        if title.ends_with('>') {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.add_rows(rows);
+    table.trim_fmt()
+}
+
+/// Something that may be missing, as one word.
+pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_string(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_plain_columns() {
+        let rows = [
+            ["a".to_string(), "1".to_string()],
+            ["bbbb".to_string(), "100".to_string()],
+        ];
+        assert_eq!(
+            table(["name", "n>"], rows),
+            "name    n\na       1\nbbbb  100"
+        );
+        assert_eq!(table(["name", "n>"], []), "name  n");
+    }
+
+    #[test]
+    fn a_reader_who_left_is_no_error() {
+        struct Closed(ErrorKind);
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(print(&mut Closed(ErrorKind::BrokenPipe), "x").is_ok());
+        assert!(print(&mut Closed(ErrorKind::StorageFull), "x").is_err());
+        assert!(print(&mut Closed(ErrorKind::StorageFull), "").is_ok());
+    }
+
+    #[test]
+    fn success_without_words_prints_nothing_but_json() {
+        let report = Quiet(serde_json::json!({"nid": "10.0.0.1@tcp"}));
+        assert_eq!(report.text(), "");
+        assert_eq!(to_json(&report), r#"{"nid":"10.0.0.1@tcp"}"#);
+    }
+}

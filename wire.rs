@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What travels on the wire: NIDs, the acceptor request, HELLOs and message headers.
+//!
+//! Plain values and functions on them: `core` only, no I/O, no allocation, no `unsafe`, no kernel
+//! types. So the very same files are built in user space, for property tests, fuzzing and the
+//! tools (`tests/wire`). No lock protects anything here and nothing needs freeing: whoever holds a
+//! value owns it.
+//!
+//! Every byte that a stranger sends passes through a `parse` of this module before anyone acts on
+//! it. No input makes these functions panic, and what they let through is within the ranges that
+//! the types' documentation states.
+
+use core::{
+    fmt,
+    mem, //
+};
+
+mod acceptor;
+mod handshake;
+mod hdr;
+mod hello;
+mod nid;
+
+pub(crate) use acceptor::{
+    AcceptorRequest,
+    ACCEPTOR_REFUSAL, //
+};
+pub(crate) use handshake::{
+    HelloReader,
+    Progress, //
+};
+pub(crate) use hdr::{
+    Body,
+    Header,
+    WireHandle,
+    HEADER_LEN,
+    MAX_PAYLOAD,
+    PID_LUSTRE, //
+};
+pub(crate) use hello::{
+    ConnType,
+    Hello,
+    IpVec,
+    HELLO_V1_MAX, //
+};
+pub(crate) use nid::Nid;
+
+/// Magic of a HELLO of version 1, as a number; always sent in little-endian order.
+const HELLO_MAGIC_V1: u32 = 0xeebc_0ded;
+/// Magic of a HELLO of version 2 and later, and of a future acceptor; in the sender's byte order.
+const LNET_MAGIC: u32 = 0x4572_6963;
+/// Magic of an acceptor request and of the refusal; in the sender's byte order.
+const ACCEPTOR_MAGIC: u32 = 0xacce_7100;
+
+/// What is wrong with received bytes, or with a value that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WireError {
+    /// Fewer bytes than the format has.
+    Truncated,
+    /// Not the start of any format that may stand here.
+    Magic(u32),
+    /// The right magic, but a version that this parser does not read.
+    Version(u32),
+    /// Not a message type, or not the type that must stand here.
+    Type(u32),
+    /// Not the NID of a host on a TCP network, or not one that the format can hold.
+    Nid,
+    /// 0 in a list of IP addresses.
+    Ip,
+    /// A payload length that is too large, or that this type of message can't have.
+    Length(u32),
+    /// Not a type of connection.
+    ConnType(i32),
+    /// More IP addresses than a HELLO may hold.
+    Count(u32),
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Truncated => f.write_str("truncated"),
+            Self::Magic(magic) => write!(f, "unknown magic {magic:#010x}"),
+            Self::Version(version) => write!(f, "unknown version {version:#x}"),
+            Self::Type(kind) => write!(f, "unexpected message type {kind:#x}"),
+            Self::Nid => f.write_str("not a TCP NID"),
+            Self::Ip => f.write_str("IP address 0"),
+            Self::Length(len) => write!(f, "bad payload length {len}"),
+            Self::ConnType(kind) => write!(f, "unknown connection type {kind}"),
+            Self::Count(count) => write!(f, "{count} IP addresses are too many"),
+        }
+    }
+}
+
+/// Takes little-endian values off the front of received bytes.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    #[inline]
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (head, tail) = self.0.split_first_chunk().ok_or(WireError::Truncated)?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    #[inline]
+    fn u32(&mut self) -> Result<u32, WireError> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    #[inline]
+    fn i32(&mut self) -> Result<i32, WireError> {
+        self.take().map(i32::from_le_bytes)
+    }
+
+    #[inline]
+    fn u64(&mut self) -> Result<u64, WireError> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    #[inline]
+    fn nid(&mut self) -> Result<Nid, WireError> {
+        Nid::from_nid4(self.u64()?)
+    }
+}
+
+/// Puts little-endian values into the front of a buffer.
+struct Writer<'a>(&'a mut [u8]);
+
+impl Writer<'_> {
+    #[inline]
+    fn put<const N: usize>(&mut self, value: [u8; N]) -> Result<(), WireError> {
+        let (head, tail) = mem::take(&mut self.0)
+            .split_first_chunk_mut()
+            .ok_or(WireError::Truncated)?;
+        *head = value;
+        self.0 = tail;
+        Ok(())
+    }
+
+    #[inline]
+    fn u32(&mut self, value: u32) -> Result<(), WireError> {
+        self.put(value.to_le_bytes())
+    }
+
+    #[inline]
+    fn i32(&mut self, value: i32) -> Result<(), WireError> {
+        self.put(value.to_le_bytes())
+    }
+
+    #[inline]
+    fn u64(&mut self, value: u64) -> Result<(), WireError> {
+        self.put(value.to_le_bytes())
+    }
+
+    #[inline]
+    fn nid(&mut self, nid: Nid) -> Result<(), WireError> {
+        self.u64(nid.to_nid4().ok_or(WireError::Nid)?)
+    }
+}
+
+/// The kernel's printing macros ask for the kernel's own `Display`.
+#[cfg(MODULE)]
+mod print {
+    use super::{
+        fmt,
+        Nid,
+        WireError, //
+    };
+
+    macro_rules! forward_display {
+        ($($type:ty),+) => {$(
+            impl kernel::fmt::Display for $type {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    fmt::Display::fmt(self, f)
+                }
+            }
+        )+};
+    }
+
+    forward_display!(Nid, WireError);
+}
+
+/// Whether `value` is displayed as `text`; for tests, which can't allocate in the kernel.
+#[cfg(any(test, CONFIG_KUNIT = "y"))]
+fn shows(value: impl fmt::Display, text: &str) -> bool {
+    struct Rest<'a>(&'a str);
+
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+
+    let mut rest = Rest(text);
+    fmt::write(&mut rest, format_args!("{value}")).is_ok() && rest.0.is_empty()
+}

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! HELLO: how the two ends of a new connection introduce themselves.
+//!
+//! Version 1.0, always little-endian: 72 bytes laid out like a message header, then the sender's
+//! IPv4 addresses as 32-bit numbers.
+//!
+//! ```text
+//!  0 magic       8 source NID          24 message type (4)    40 connection type
+//!  4 major (1)  16 destination's pid   28 bytes of addresses  44 unused
+//!  6 minor (0)  20 source's pid        32 incarnation         72 addresses
+//! ```
+//!
+//! HELLOs are plain values: nothing protects them and nobody frees them.
+
+use super::{
+    Nid,
+    Reader,
+    WireError,
+    Writer,
+    HELLO_MAGIC_V1, //
+};
+use core::{
+    net::Ipv4Addr,
+    ops::Deref, //
+};
+
+/// Most IP addresses in a HELLO.
+const MAX_IPS: usize = 16;
+
+/// Bytes of a HELLO v1.0 before the addresses.
+pub(super) const HELLO_V1_LEN: usize = 72;
+
+/// Bytes of the longest HELLO v1.0.
+pub(crate) const HELLO_V1_MAX: usize = HELLO_V1_LEN + MAX_IPS * size_of::<u32>();
+
+/// Version 1.0, major and minor read as one number.
+pub(super) const HELLO_VERSION_1: u32 = 1;
+
+const TYPE_HELLO: u32 = 4;
+const CONN_TYPE_NONE: i32 = -1;
+
+/// What a connection is for, as its sender of the HELLO sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub(crate) enum ConnType {
+    /// Everything.
+    Any = 0,
+    /// Small messages, both ways.
+    Control = 1,
+    /// Large messages, received by this end.
+    BulkIn = 2,
+    /// Large messages, sent by this end.
+    BulkOut = 3,
+}
+
+impl ConnType {
+    /// The type of the same connection as the other end sees it.
+    pub(crate) fn inverse(self) -> Self {
+        match self {
+            Self::BulkIn => Self::BulkOut,
+            Self::BulkOut => Self::BulkIn,
+            same => same,
+        }
+    }
+
+    /// The type of this number.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::ConnType`] for all other numbers, "none" (-1) among them.
+    pub(crate) fn from_wire(number: i32) -> Result<Self, WireError> {
+        Ok(match number {
+            0 => Self::Any,
+            1 => Self::Control,
+            2 => Self::BulkIn,
+            3 => Self::BulkOut,
+            _ => return Err(WireError::ConnType(number)),
+        })
+    }
+}
+
+/// Up to 16 IPv4 addresses, without allocation.
+///
+/// # Invariants
+///
+/// `len` is at most `MAX_IPS`; none of the first `len` addresses is 0, all others are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IpVec {
+    ips: [Ipv4Addr; MAX_IPS],
+    len: usize,
+}
+
+impl IpVec {
+    /// An empty list.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: 0 is at most `MAX_IPS`, and all addresses are 0.
+        Self {
+            ips: [Ipv4Addr::UNSPECIFIED; MAX_IPS],
+            len: 0,
+        }
+    }
+
+    /// Appends an address.
+    ///
+    /// # Errors
+    ///
+    /// - [`WireError::Ip`] if it is 0.
+    /// - [`WireError::Count`] if the list is full.
+    pub(crate) fn push(&mut self, ip: Ipv4Addr) -> Result<(), WireError> {
+        if ip.is_unspecified() {
+            return Err(WireError::Ip);
+        }
+        let Some(free) = self.ips.get_mut(self.len) else {
+            return Err(WireError::Count(MAX_IPS as u32 + 1));
+        };
+        // INVARIANT: `ip` is not 0, and `len` was below `MAX_IPS`.
+        *free = ip;
+        self.len = self.len.saturating_add(1);
+        Ok(())
+    }
+}
+
+impl Deref for IpVec {
+    type Target = [Ipv4Addr];
+
+    fn deref(&self) -> &[Ipv4Addr] {
+        self.ips.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl core::fmt::Debug for IpVec {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// A HELLO. All in it is what the sender claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    /// The sender.
+    pub(crate) src: Nid,
+    /// The sender's process; old senders leave it unset.
+    pub(crate) src_pid: u32,
+    /// The process at the receiver.
+    pub(crate) dest_pid: u32,
+    /// When the sender started; differs from its former life's.
+    pub(crate) incarnation: u64,
+    /// What the connection is for, in the sender's view; `None` refuses it.
+    pub(crate) kind: Option<ConnType>,
+    /// Addresses of the sender.
+    pub(crate) ips: IpVec,
+}
+
+impl Hello {
+    /// Reads the first 72 bytes of a HELLO v1.0, and says how many bytes of addresses follow: at
+    /// most `HELLO_V1_MAX - HELLO_V1_LEN`. They are for [`Hello::parse_ips`].
+    ///
+    /// # Errors
+    ///
+    /// - [`WireError::Magic`] and [`WireError::Version`] if this is something else than v1.0.
+    /// - [`WireError::Nid`] if the sender's NID is not a TCP host's.
+    /// - [`WireError::Type`] if the message type is not HELLO's.
+    /// - [`WireError::Length`] or [`WireError::Count`] if what follows can't be addresses, or are
+    ///   too many.
+    /// - [`WireError::ConnType`] if the connection's type is unknown.
+    pub(super) fn parse_v1(bytes: &[u8; HELLO_V1_LEN]) -> Result<(Self, usize), WireError> {
+        let mut from = Reader(bytes);
+        let magic = from.u32()?;
+        if magic != HELLO_MAGIC_V1 {
+            return Err(WireError::Magic(magic));
+        }
+        let version = from.u32()?;
+        if version != HELLO_VERSION_1 {
+            return Err(WireError::Version(version));
+        }
+        let src = from.nid()?;
+        let dest_pid = from.u32()?;
+        let src_pid = from.u32()?;
+        let message = from.u32()?;
+        if message != TYPE_HELLO {
+            return Err(WireError::Type(message));
+        }
+        let ips_len = ips_len(from.u32()?)?;
+        let incarnation = from.u64()?;
+        let kind = match from.i32()? {
+            CONN_TYPE_NONE => None,
+            number => Some(ConnType::from_wire(number)?),
+        };
+        let hello = Self {
+            src,
+            src_pid,
+            dest_pid,
+            incarnation,
+            kind,
+            ips: IpVec::new(),
+        };
+        Ok((hello, ips_len))
+    }
+
+    /// Reads the addresses that follow.
+    ///
+    /// # Errors
+    ///
+    /// - [`WireError::Ip`] if one of them is 0.
+    /// - [`WireError::Count`] or [`WireError::Truncated`] if `bytes` is not as long as
+    ///   [`Hello::parse_v1`] said.
+    pub(super) fn parse_ips(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        let mut from = Reader(bytes);
+        while !from.0.is_empty() {
+            self.ips.push(from.u32()?.into())?;
+        }
+        Ok(())
+    }
+
+    /// Makes the bytes of a HELLO v1.0 in `bytes`, and says how many they are.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Nid`] if `src` has no 64-bit form.
+    pub(crate) fn build_v1(&self, bytes: &mut [u8; HELLO_V1_MAX]) -> Result<usize, WireError> {
+        // CAST: At most `HELLO_V1_MAX`.
+        let ips_len = size_of_val::<[Ipv4Addr]>(&self.ips) as u32;
+        *bytes = [0; HELLO_V1_MAX];
+        let mut to = Writer(bytes);
+        to.u32(HELLO_MAGIC_V1)?;
+        to.u32(HELLO_VERSION_1)?;
+        to.nid(self.src)?;
+        to.u32(self.dest_pid)?;
+        to.u32(self.src_pid)?;
+        to.u32(TYPE_HELLO)?;
+        to.u32(ips_len)?;
+        to.u64(self.incarnation)?;
+        to.i32(self.kind.map_or(CONN_TYPE_NONE, |kind| kind as i32))?;
+        to.put([0; 28])?;
+        for ip in self.ips.iter() {
+            to.u32(ip.to_bits())?;
+        }
+        Ok(HELLO_V1_MAX.saturating_sub(to.0.len()))
+    }
+}
+
+/// Checks the length of the addresses that a HELLO announces.
+fn ips_len(len: u32) -> Result<usize, WireError> {
+    let count = len / 4;
+    if len % 4 != 0 {
+        Err(WireError::Length(len))
+    } else if count > MAX_IPS as u32 {
+        Err(WireError::Count(count))
+    } else {
+        // CAST: At most 64.
+        Ok(len as usize)
+    }
+}
+
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::macros::kunit_tests(socklnd_wire_hello))]
+#[cfg(any(test, CONFIG_KUNIT = "y"))]
+mod tests {
+    use super::*;
+
+    const IPS: usize = HELLO_V1_LEN;
+
+    /// A HELLO of 192.168.77.1@tcp with two addresses, written down from the description.
+    const GOLDEN: [u8; HELLO_V1_LEN + 8] =
+        *b"\xed\x0d\xbc\xee\x01\0\0\0\x01\x4d\xa8\xc0\0\0\x02\0\x39\x30\0\0\x3a\x30\0\0\
+           \x04\0\0\0\x08\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\x02\0\0\0\
+           \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
+           \x01\x4d\xa8\xc0\x01\0\0\x0a";
+
+    /// What [`GOLDEN`] says.
+    fn meaning() -> Result<Hello, WireError> {
+        let mut ips = IpVec::new();
+        ips.push(Ipv4Addr::new(192, 168, 77, 1))?;
+        ips.push(Ipv4Addr::new(10, 0, 0, 1))?;
+        Ok(Hello {
+            src: Nid::tcp(0, [192, 168, 77, 1]),
+            src_pid: 12346,
+            dest_pid: 12345,
+            incarnation: 0x0102_0304_0506_0708,
+            kind: Some(ConnType::BulkIn),
+            ips,
+        })
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Hello, WireError> {
+        let (head, ips) = bytes.split_first_chunk().ok_or(WireError::Truncated)?;
+        let (mut hello, len) = Hello::parse_v1(head)?;
+        hello.parse_ips(ips.get(..len).ok_or(WireError::Truncated)?)?;
+        Ok(hello)
+    }
+
+    /// [`GOLDEN`] with the 32-bit field at byte `offset` replaced, and room for all addresses.
+    fn with(offset: usize, value: u32) -> [u8; HELLO_V1_MAX] {
+        let mut bytes = [1; HELLO_V1_MAX];
+        bytes[..GOLDEN.len()].copy_from_slice(&GOLDEN);
+        bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn golden() -> Result<(), WireError> {
+        assert_eq!(parse(&GOLDEN), meaning());
+        let mut bytes = [0xff; HELLO_V1_MAX];
+        assert_eq!(meaning()?.build_v1(&mut bytes), Ok(GOLDEN.len()));
+        assert_eq!(bytes[..GOLDEN.len()], GOLDEN);
+        Ok(())
+    }
+
+    #[test]
+    fn refusal() -> Result<(), WireError> {
+        let mut hello = meaning()?;
+        hello.kind = None;
+        hello.ips = IpVec::new();
+        let mut bytes = [0; HELLO_V1_MAX];
+        assert_eq!(hello.build_v1(&mut bytes), Ok(HELLO_V1_LEN));
+        assert_eq!(bytes[40..44], [0xff; 4]);
+        assert_eq!(parse(&bytes), Ok(hello));
+        Ok(())
+    }
+
+    #[test]
+    fn unused_bytes_are_not_looked_at() {
+        // The first senders left stack garbage there.
+        let mut bytes = GOLDEN;
+        bytes[44..IPS].fill(0xa5);
+        assert_eq!(parse(&bytes), meaning());
+    }
+
+    #[test]
+    fn count_of_addresses_is_bounded() {
+        for len in [1, 2, 3, 63, 65, 0x8000_0001, u32::MAX] {
+            assert_eq!(parse(&with(28, len)), Err(WireError::Length(len)));
+        }
+        for count in [17, 1 << 28, 0x3fff_ffff] {
+            assert_eq!(parse(&with(28, count * 4)), Err(WireError::Count(count)));
+        }
+        for count in 0..=MAX_IPS {
+            let hello = parse(&with(28, count as u32 * 4));
+            assert_eq!(hello.map(|hello| hello.ips.len()), Ok(count));
+        }
+    }
+
+    #[test]
+    fn bad_fields_are_refused() {
+        for (offset, value, error) in [
+            (0, 0xed0d_bcee, WireError::Magic(0xed0d_bcee)),
+            (0, super::super::LNET_MAGIC, WireError::Magic(0x4572_6963)),
+            (4, 2, WireError::Version(2)),
+            (4, 0x0001_0001, WireError::Version(0x0001_0001)),
+            (4, 0x0100_0000, WireError::Version(0x0100_0000)),
+            (8, 0, WireError::Nid),
+            (12, u32::MAX, WireError::Nid),
+            (12, 0x0005_0000, WireError::Nid),
+            (24, 0, WireError::Type(0)),
+            (24, 0x0400_0000, WireError::Type(0x0400_0000)),
+            (24, u32::MAX, WireError::Type(u32::MAX)),
+            (40, 4, WireError::ConnType(4)),
+            (40, 0xffff_fffe, WireError::ConnType(-2)),
+            (40, 0x8000_0000, WireError::ConnType(i32::MIN)),
+            (IPS, 0, WireError::Ip),
+            (IPS + 4, 0, WireError::Ip),
+        ] {
+            assert_eq!(parse(&with(offset, value)), Err(error));
+        }
+    }
+
+    #[test]
+    fn types_invert() {
+        for (mine, yours) in [
+            (ConnType::Any, ConnType::Any),
+            (ConnType::Control, ConnType::Control),
+            (ConnType::BulkIn, ConnType::BulkOut),
+            (ConnType::BulkOut, ConnType::BulkIn),
+        ] {
+            assert_eq!(mine.inverse(), yours);
+            assert_eq!(ConnType::from_wire(mine as i32), Ok(mine));
+        }
+    }
+
+    #[test]
+    fn list_of_addresses() {
+        let mut ips = IpVec::new();
+        assert_eq!(ips.push(Ipv4Addr::UNSPECIFIED), Err(WireError::Ip));
+        for _ in 0..MAX_IPS {
+            assert_eq!(ips.push(Ipv4Addr::LOCALHOST), Ok(()));
+        }
+        assert_eq!(ips.push(Ipv4Addr::LOCALHOST), Err(WireError::Count(17)));
+        assert_eq!(*ips, [Ipv4Addr::LOCALHOST; MAX_IPS]);
+    }
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! NIDs: the names of nodes on a network.
+//!
+//! A NID says the kind of network (its LND type), the network's number and the address on it. The
+//! only kind here is TCP. Two forms are on the wire: `nid4`, a 64-bit number in the byte order of
+//! what surrounds it, and the 20-byte form, always in network order.
+//!
+//! A NID is a plain value: nothing protects it and nobody frees it.
+
+use super::WireError;
+use core::{
+    cmp::Ordering,
+    fmt,
+    net::{
+        IpAddr,
+        Ipv4Addr, //
+    }, //
+};
+
+/// LND type of TCP networks.
+const SOCKLND: u8 = 2;
+
+/// A node's name on a TCP network.
+///
+/// NIDs are ordered as their 20-byte forms compare byte by byte; it is by this order that two nodes
+/// which connect to each other at once agree on whose connection stays. A NID is no proof of who
+/// the sender is, only what they claim.
+///
+/// # Invariants
+///
+/// `addr` is not an IPv4 address in its IPv6 form, so that one node has one name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Nid {
+    net: u16,
+    addr: IpAddr,
+}
+
+impl Nid {
+    /// The NID of `addr` on TCP network number `net`.
+    pub(crate) fn tcp(net: u16, addr: impl Into<IpAddr>) -> Self {
+        // INVARIANT: `to_canonical` turns IPv4-mapped addresses into IPv4 ones.
+        Self {
+            net,
+            addr: addr.into().to_canonical(),
+        }
+    }
+
+    /// Number of the TCP network.
+    #[inline]
+    pub(crate) fn net(self) -> u16 {
+        self.net
+    }
+
+    /// Address on that network.
+    #[inline]
+    pub(crate) fn addr(self) -> IpAddr {
+        self.addr
+    }
+
+    /// The 64-bit form, or `None` for an IPv6 address, which has none, and for the address 0,
+    /// which [`Nid::from_nid4`] would refuse.
+    #[inline]
+    pub(crate) fn to_nid4(self) -> Option<u64> {
+        let IpAddr::V4(addr) = self.addr else {
+            return None;
+        };
+        let nid = u64::from(SOCKLND) << 48 | u64::from(self.net) << 32 | u64::from(addr.to_bits());
+        (!addr.is_unspecified()).then_some(nid)
+    }
+
+    /// Takes the 64-bit form apart.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Nid`] if the LND type is not TCP's (so for "any", which is all ones), or the
+    /// address is 0.
+    #[inline]
+    pub(crate) fn from_nid4(nid: u64) -> Result<Self, WireError> {
+        let [0, SOCKLND, net1, net0, a, b, c, d] = nid.to_be_bytes() else {
+            return Err(WireError::Nid);
+        };
+        let addr = Ipv4Addr::new(a, b, c, d);
+        if addr.is_unspecified() {
+            return Err(WireError::Nid);
+        }
+        // INVARIANT: This is an IPv4 address.
+        Ok(Self {
+            net: u16::from_be_bytes([net1, net0]),
+            addr: addr.into(),
+        })
+    }
+
+    /// The 20-byte form: length of the address beyond 4 bytes, LND type, network number, and the
+    /// address, padded with 0 at the end.
+    pub(crate) fn to_bytes20(self) -> [u8; 20] {
+        let (longer, addr) = match self.addr {
+            IpAddr::V4(addr) => (0, u128::from(addr.to_bits()) << 96),
+            IpAddr::V6(addr) => (12, addr.to_bits()),
+        };
+        let [net1, net0] = self.net.to_be_bytes();
+        let head = [longer, SOCKLND, net1, net0];
+        let whole = head.into_iter().chain(addr.to_be_bytes());
+
+        let mut bytes = [0; 20];
+        for (to, from) in bytes.iter_mut().zip(whole) {
+            *to = from;
+        }
+        bytes
+    }
+}
+
+impl Ord for Nid {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.to_bytes20().cmp(&other.to_bytes20())
+    }
+}
+
+impl PartialOrd for Nid {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// As administrators write it: `10.0.0.1@tcp` on network 0, `10.0.0.1@tcp7` on network 7.
+impl fmt::Display for Nid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.net {
+            0 => write!(f, "{}@tcp", self.addr),
+            net => write!(f, "{}@tcp{net}", self.addr),
+        }
+    }
+}
+
+impl fmt::Debug for Nid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Reads what `Display` writes, and `tcp0` for `tcp`; nothing looser than that.
+///
+/// For the tools: the kernel is given numbers. So the module needs none of `core`'s text search,
+/// and no code that could panic.
+#[cfg(not(MODULE))]
+impl core::str::FromStr for Nid {
+    type Err = WireError;
+
+    fn from_str(text: &str) -> Result<Self, WireError> {
+        let (addr, net) = text.split_once("@tcp").ok_or(WireError::Nid)?;
+        let addr: IpAddr = addr.parse().map_err(|_| WireError::Nid)?;
+        let net = match net {
+            "" | "0" => 0,
+            // `u16::from_str` would also take a sign and leading zeros.
+            _ if !net.starts_with(|c| matches!(c, '1'..='9')) => return Err(WireError::Nid),
+            _ => net.parse().map_err(|_| WireError::Nid)?,
+        };
+        if addr.is_unspecified() {
+            return Err(WireError::Nid);
+        }
+        Ok(Self::tcp(net, addr))
+    }
+}
+
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::macros::kunit_tests(socklnd_wire_nid))]
+#[cfg(any(test, CONFIG_KUNIT = "y"))]
+mod tests {
+    use super::{
+        super::shows,
+        *, //
+    };
+
+    #[test]
+    fn nid4() -> Result<(), WireError> {
+        let nid = Nid::tcp(7, Ipv4Addr::new(192, 168, 77, 2));
+        assert_eq!(nid.to_nid4(), Some(0x0002_0007_c0a8_4d02));
+        assert_eq!(Nid::from_nid4(0x0002_0007_c0a8_4d02)?, nid);
+        assert_eq!(nid.net(), 7);
+        assert_eq!(nid.addr(), IpAddr::from([192, 168, 77, 2]));
+        Ok(())
+    }
+
+    #[test]
+    fn nid4_of_others_is_refused() {
+        for nid in [
+            u64::MAX,
+            0,
+            0x0002_0000_0000_0000, // address 0
+            0x0000_0000_c0a8_4d02, // no LND type
+            0x0005_0000_c0a8_4d02, // InfiniBand
+            0x0102_0000_c0a8_4d02, // a type above 255 that ends like TCP's
+            0x024d_a8c0_0000_0200, // TCP's, but in the wrong byte order
+        ] {
+            assert_eq!(Nid::from_nid4(nid), Err(WireError::Nid));
+        }
+        assert_eq!(Nid::tcp(0, Ipv4Addr::UNSPECIFIED).to_nid4(), None);
+        assert_eq!(Nid::tcp(0, [0u16, 0, 0, 0, 0, 0, 0, 1]).to_nid4(), None);
+    }
+
+    #[test]
+    fn bytes20() {
+        let v4 = Nid::tcp(0x102, [10, 0, 0, 9]);
+        let v6 = Nid::tcp(1, [0xfe80u16, 0, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(
+            v4.to_bytes20(),
+            [0, 2, 1, 2, 10, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
+        assert_eq!(
+            v6.to_bytes20(),
+            [12, 2, 0, 1, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]
+        );
+        assert!(v4 < v6);
+        assert!(v4 < Nid::tcp(0x102, [10, 0, 1, 0]));
+        assert!(v4 > Nid::tcp(0x101, [11, 0, 0, 0]));
+        // One node, one name.
+        assert_eq!(v4, Nid::tcp(0x102, [0u16, 0, 0, 0, 0, 0xffff, 0x0a00, 9]));
+    }
+
+    #[test]
+    fn text() {
+        let v4 = [10, 0, 0, 1];
+        let v6 = [0xfe80u16, 0, 0, 0, 0, 0, 0, 3];
+        assert!(shows(Nid::tcp(0, v4), "10.0.0.1@tcp"));
+        assert!(shows(Nid::tcp(65535, v4), "10.0.0.1@tcp65535"));
+        assert!(shows(Nid::tcp(7, v6), "fe80::3@tcp7"));
+    }
+}
+
+/// What only user space has.
+#[cfg(test)]
+mod parsing {
+    use super::*;
+
+    #[test]
+    fn text() {
+        let v4 = [10, 0, 0, 1];
+        let v6 = [0xfe80u16, 0, 0, 0, 0, 0, 0, 3];
+        assert_eq!("10.0.0.1@tcp".parse(), Ok(Nid::tcp(0, v4)));
+        assert_eq!("10.0.0.1@tcp0".parse(), Ok(Nid::tcp(0, v4)));
+        assert_eq!("10.0.0.1@tcp65535".parse(), Ok(Nid::tcp(65535, v4)));
+        assert_eq!("fe80::3@tcp7".parse(), Ok(Nid::tcp(7, v6)));
+        for bad in [
+            "",
+            "10.0.0.1",
+            "@tcp",
+            "10.0.0.1@",
+            "10.0.0.1@TCP",
+            "10.0.0.1@o2ib",
+            "10.0.0.1@tcp65536",
+            "10.0.0.1@tcp00",
+            "10.0.0.1@tcp07",
+            "10.0.0.1@tcp+7",
+            "10.0.0.1@tcp-1",
+            "10.0.0.1@tcp 7",
+            "10.0.0.1@tcp7 ",
+            " 10.0.0.1@tcp7",
+            "10.0.0.1@tcp@tcp",
+            "10.0.0@tcp",
+            "010.0.0.1@tcp",
+            "0.0.0.0@tcp",
+            "::@tcp",
+        ] {
+            assert_eq!(bad.parse::<Nid>(), Err(WireError::Nid));
+        }
+    }
+}

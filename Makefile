@@ -20,9 +20,10 @@ modules_install: ## install that module (root; INSTALL_MOD_PATH names another ro
 	@$(MAKE) --no-print-directory module GOALS=modules_install
 
 # A module for one of our kernels: the same as above, with that kernel's tools.
+# $(call for-kernel,KERNEL,FOLDER,VARIABLES)
 define for-kernel
 	@scripts/setup $(1)
-	@$(run) $(MAKE) --no-print-directory module KDIR='$(cache)/$(1)/build' OUT='$(CURDIR)/build/$(1)'
+	@$(run) $(MAKE) --no-print-directory module KDIR='$(cache)/$(1)/build' OUT='$(CURDIR)/build/$(or $(2),$(1))' $(3)
 endef
 
 .PHONY: stock debug um-module host
@@ -45,7 +46,9 @@ shell: stock debug host ## a shell in a virtual machine with the module
 demo test kunit bench shell:
 	@$(run) tests/run $@ $(ARGS)
 
-.PHONY: check
+.PHONY: doc check
+doc: ## build/doc/ksocklnd: the crate's documentation
+	$(call for-kernel,stock,rustdoc,SOCKLND_DOC='$(CURDIR)/build/doc')
 check: ## formatting, clippy, documentation, shellcheck; every warning is an error
 	@scripts/setup stock
 	@scripts/check

@@ -401,6 +401,9 @@ impl Conn {
                 Err(e) => failure = Some(e),
             }
         }
+        if let Some(socket) = &io.socket {
+            self.wmem.store(socket.wmem_queued() as u64, Relaxed);
+        }
         drop(io);
         if let Some(why) = failure {
             self.lost(why);
@@ -457,7 +460,6 @@ impl Conn {
             let sent = match socket.send(&frags, more) {
                 Ok(sent) => sent,
                 Err(e) if e == EAGAIN => {
-                    self.wmem.store(socket.wmem_queued() as u64, Relaxed);
                     // With room in the buffer it was memory that was missing, and nothing will
                     // tell when there is some.
                     return Ok(if socket.has_send_space() {
@@ -468,9 +470,7 @@ impl Conn {
                 }
                 Err(e) => return Err(e),
             };
-            let wmem = socket.wmem_queued();
-            self.wmem.store(wmem as u64, Relaxed);
-            io.deadlines.wmem_mark = wmem;
+            io.deadlines.wmem_mark = socket.wmem_queued();
             self.sent(&mut io.out, sent);
             quantum = quantum.saturating_sub(sent);
         }
@@ -506,6 +506,7 @@ impl Conn {
             return Some(e);
         }
         let wmem = socket.wmem_queued();
+        self.wmem.store(wmem as u64, Relaxed);
         let waiting = wmem > 0 || !io.out.is_empty() || !self.txq.lock().fifo.is_empty();
         if io.deadlines.tx_seen(wmem) {
             self.peer.alive(now);

@@ -280,13 +280,6 @@ impl Portals {
         &self.core.counters
     }
 
-    /// How many operations of this node wait for their end, and how many match entries there are.
-    pub(crate) fn in_use(&self) -> (usize, usize) {
-        let ops = self.core.ops.lock().len();
-        let entries = self.core.table.lock().len();
-        (ops, entries)
-    }
-
     /// Asks `to` who it is. Sleeps, but not longer than `timeout_ms`.
     ///
     /// # Errors

@@ -7,6 +7,10 @@
 //! withdraws the object waits for a grace period before giving up the reference that keeps it alive.
 //! The object itself is freed by whoever drops the last reference.
 
+use core::{
+    marker::PhantomData,
+    ptr, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -19,10 +23,6 @@ use kernel::{
         Arc,
         ArcBorrow, //
     }, //
-};
-use core::{
-    marker::PhantomData,
-    ptr, //
 };
 
 /// A static reference to a `T` that comes and goes.

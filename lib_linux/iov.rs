@@ -13,11 +13,11 @@ use super::page::{
     PageFrag,
     PageRange, //
 };
+use core::marker::PhantomData;
 use kernel::{
     bindings,
     prelude::*, //
 };
-use core::marker::PhantomData;
 
 /// Memory for a list of a limited number of pieces.
 ///
@@ -107,11 +107,13 @@ impl<'a> List<'a> {
         };
         let mut fits = true;
         let offset = range.offset().wrapping_add(skip);
-        range.pages().for_each_piece(offset, len, |page, inside, len| {
-            // SAFETY: The piece is within a page that `range` keeps alive for `'a`.
-            fits = unsafe { self.push(page.as_ptr(), inside, len) };
-            fits
-        });
+        range
+            .pages()
+            .for_each_piece(offset, len, |page, inside, len| {
+                // SAFETY: The piece is within a page that `range` keeps alive for `'a`.
+                fits = unsafe { self.push(page.as_ptr(), inside, len) };
+                fits
+            });
         fits
     }
 

@@ -13,6 +13,10 @@
 //! C header: [`include/net/net_namespace.h`](srctree/include/net/net_namespace.h)
 
 use super::sys;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     error::to_result,
@@ -29,10 +33,6 @@ use kernel::{
     },
     time::msecs_to_jiffies,
     types::Opaque, //
-};
-use core::{
-    marker::PhantomData,
-    ptr::NonNull, //
 };
 
 /// How often to tell that a namespace's end waits for its users.

@@ -11,6 +11,7 @@
 //! A [`PageFrag`] is a small piece of memory with one owner, who frees it, and who alone has access.
 
 use super::sys;
+use core::ptr::NonNull;
 use kernel::{
     bindings,
     page::{
@@ -20,7 +21,6 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use core::ptr::NonNull;
 
 /// A buffer made of pages.
 ///
@@ -330,7 +330,12 @@ mod tests {
         assert_eq!(pages.len(), len);
         assert!(pages.copy_out(len - 16, &mut buf).is_ok());
         assert!(pages.copy_out(len, &mut []).is_ok());
-        for (offset, ok) in [(len - 15, false), (len, false), (usize::MAX, false), (0, true)] {
+        for (offset, ok) in [
+            (len - 15, false),
+            (len, false),
+            (usize::MAX, false),
+            (0, true),
+        ] {
             assert!(pages.copy_out(offset, &mut buf).is_ok() == ok);
             assert!(pages.copy_in(offset, &buf).is_ok() == ok);
             assert!(pages.xxh64(offset, 16, 0).is_ok() == ok);

@@ -96,7 +96,10 @@ impl Knob {
     /// Sets the value from what an administrator wrote: a word, or a number as C writes them.
     fn parse(&self, text: &CStr) -> Result {
         let trimmed = text.to_bytes().trim_ascii();
-        let word = self.words.iter().position(|word| word.as_bytes() == trimmed);
+        let word = self
+            .words
+            .iter()
+            .position(|word| word.as_bytes() == trimmed);
         let value = match word.and_then(|index| c_int::try_from(index).ok()) {
             Some(value) => value,
             None => {

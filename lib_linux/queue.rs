@@ -12,11 +12,11 @@
 //! and its link is not used; to the others there is no access but by `&`, through which a [`Link`]
 //! can't be changed.
 
-use kernel::prelude::*;
 use core::{
     marker::PhantomData,
     ptr::NonNull, //
 };
+use kernel::prelude::*;
 
 /// The field by which a `T` is linked into a [`Fifo<T>`].
 ///

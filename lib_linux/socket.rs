@@ -39,11 +39,6 @@ use super::{
     },
     sys, //
 };
-use kernel::{
-    bindings,
-    error::to_result,
-    prelude::*, //
-};
 use core::{
     mem::ManuallyDrop,
     net::SocketAddr,
@@ -51,6 +46,11 @@ use core::{
         self,
         NonNull, //
     },
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*, //
 };
 
 /// The states of a TCP socket, as in RFC 9293.
@@ -417,7 +417,9 @@ impl Socket {
         }
         // SAFETY: `iov_iter_discard` initialises the iterator, which refers to nothing.
         let mut msg = unsafe {
-            message(0, |iter| bindings::iov_iter_discard(iter, Self::ITER_DEST, len))
+            message(0, |iter| {
+                bindings::iov_iter_discard(iter, Self::ITER_DEST, len)
+            })
         };
         self.recv_message(&mut msg)
     }

@@ -8,13 +8,13 @@
 //! C header: [`include/linux/sysctl.h`](srctree/include/linux/sysctl.h)
 
 use super::param::Knob;
-use kernel::{
-    bindings,
-    prelude::*, //
-};
 use core::ptr::{
     self,
     NonNull, //
+};
+use kernel::{
+    bindings,
+    prelude::*, //
 };
 
 /// A folder of knobs in `/proc/sys`. Dropping it removes the folder; may sleep.

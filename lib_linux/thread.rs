@@ -12,14 +12,14 @@ use super::{
     misc,
     sys, //
 };
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     error::from_err_ptr,
     prelude::*, //
-};
-use core::{
-    marker::PhantomData,
-    ptr::NonNull, //
 };
 
 /// What the new thread is to do.
@@ -222,9 +222,14 @@ mod tests {
         for _ in 0..64 {
             let runs = Arc::new(Atomic::new(0), GFP_KERNEL)?;
             let arg = (Arg(freed.clone()), runs.clone());
-            drop(KThread::spawn(c"socklnd_test", None, arg, |(_arg, runs)| {
-                runs.add(1, Relaxed);
-            })?);
+            drop(KThread::spawn(
+                c"socklnd_test",
+                None,
+                arg,
+                |(_arg, runs)| {
+                    runs.add(1, Relaxed);
+                },
+            )?);
             ran += runs.load(Relaxed);
         }
         assert_eq!(freed.load(Relaxed), 64);

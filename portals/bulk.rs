@@ -44,8 +44,8 @@ use crate::wire::{
 use kernel::prelude::*;
 
 pub(super) use client::run;
-pub(crate) use server::Service;
 pub(super) use server::BulkService;
+pub(crate) use server::Service;
 
 /// Where the service receives.
 const PORTAL_PUT: u32 = 50;
@@ -359,7 +359,10 @@ mod tests {
         assert!(Kind::Data.is_in(bits));
         assert!(!Kind::Open.is_in(bits));
         assert_eq!(nonce_in(bits), 0x12_3456_789a);
-        assert_eq!(Kind::Open.bits(u64::MAX, u32::MAX) & ANY_SESSION, ANY_SESSION);
+        assert_eq!(
+            Kind::Open.bits(u64::MAX, u32::MAX) & ANY_SESSION,
+            ANY_SESSION
+        );
     }
 
     #[test]

@@ -327,6 +327,8 @@ pub(super) struct Usage {
 
 impl Usage {
     pub(super) fn new(core: &Arc<Core>, request: &Request, found: Match, hdr_data: u64) -> Self {
+        // The entry goes if this was its last use; the descriptor stays for as long as it takes.
+        drop(found.unlinked);
         Self {
             core: core.clone(),
             event: Event {
@@ -338,9 +340,7 @@ impl Usage {
                 rlength: request.length,
                 // CAST: at most the length of the request.
                 mlength: found.range.len() as u32,
-                offset: found.offset,
                 range: found.range,
-                unlinked: found.unlinked.is_some(),
                 result: Ok(()),
             },
             md: found.md,

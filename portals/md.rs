@@ -103,12 +103,8 @@ pub(crate) struct Event {
     pub(crate) rlength: u32,
     /// Bytes that were moved.
     pub(crate) mlength: u32,
-    /// Where in the descriptor.
-    pub(crate) offset: u32,
-    /// These bytes of the descriptor: `mlength` long.
+    /// Where they are: `mlength` bytes of the descriptor.
     pub(crate) range: PageRange,
-    /// Whether the entry was unlinked by this use.
-    pub(crate) unlinked: bool,
     /// With an error, any part of the memory may have been written.
     pub(crate) result: Result,
 }

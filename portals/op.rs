@@ -160,7 +160,8 @@ impl OpTable {
             .map_err(|op| (ENOBUFS, op))
     }
 
-    /// How many there are.
+    /// How many there are. For tests.
+    #[cfg(CONFIG_KUNIT = "y")]
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }

@@ -297,7 +297,6 @@ pub(super) struct Got {
 
 impl Finish for Got {
     fn finish(self, result: Result) {
-        self.core
-            .finish_op(self.op, result.map(|()| self.mlength));
+        self.core.finish_op(self.op, result.map(|()| self.mlength));
     }
 }

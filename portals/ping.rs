@@ -242,12 +242,7 @@ fn understand(bytes: &[u8]) -> Result<PingReport> {
 }
 
 /// See [`super::Portals::ping`].
-pub(super) fn ping(
-    core: &Arc<Core>,
-    ni: &Arc<Ni>,
-    to: Nid,
-    timeout_ms: u32,
-) -> Result<PingReport> {
+pub(super) fn ping(core: &Arc<Core>, ni: &Arc<Ni>, to: Nid, timeout_ms: u32) -> Result<PingReport> {
     let deadline_ms = time::monotonic_ms().saturating_add(u64::from(timeout_ms));
     let pages = Arc::new(Pages::alloc(MAX_LEN)?, GFP_KERNEL)?;
     let sink = PageRange::new(pages.clone(), 0, MAX_LEN)?;

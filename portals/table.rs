@@ -136,7 +136,9 @@ impl Entry {
 }
 
 /// An entry that is in no table. Dropped with no lock held.
-pub(super) struct Unlinked(#[expect(dead_code, reason = "held to be dropped")] RBTreeNode<Key, Entry>);
+pub(super) struct Unlinked(
+    #[expect(dead_code, reason = "held to be dropped")] RBTreeNode<Key, Entry>,
+);
 
 /// Memory for an entry that is not in the table yet.
 pub(super) struct Reservation(RBTreeNodeReservation<Key, Entry>);
@@ -152,9 +154,7 @@ impl Reservation {
 pub(super) struct Match {
     pub(super) me: MeHandle,
     pub(super) md: Arc<Md>,
-    /// Where in the descriptor the message's part begins.
-    pub(super) offset: u32,
-    /// This part.
+    /// The part of the descriptor that the message is for.
     pub(super) range: PageRange,
     /// The entry, if this was its last use.
     pub(super) unlinked: Option<Unlinked>,
@@ -253,7 +253,8 @@ impl MatchTable {
         Some(Unlinked(node))
     }
 
-    /// How many entries there are.
+    /// How many entries there are. For tests.
+    #[cfg(CONFIG_KUNIT = "y")]
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -318,7 +319,6 @@ impl MatchTable {
         Some(Match {
             me,
             md,
-            offset,
             range,
             unlinked: if is_spent { self.remove(me) } else { None },
         })
@@ -462,10 +462,10 @@ mod tests {
         let mut request = put(1, 0x10, 300);
         request.offset = 40;
         let found = table.find(&request).ok_or(EINVAL)?;
-        assert_eq!((found.offset, found.range.len()), (40, 60));
+        assert_eq!((found.range.offset(), found.range.len()), (40, 60));
         request.offset = 100;
         let found = table.find(&request).ok_or(EINVAL)?;
-        assert_eq!((found.offset, found.range.len()), (100, 0));
+        assert_eq!((found.range.offset(), found.range.len()), (100, 0));
         request.offset = 101;
         assert!(table.find(&request).is_none());
         Ok(())
@@ -512,11 +512,11 @@ mod tests {
         let mut request = put(1, 0x10, 60);
         request.offset = 99;
         let found = table.find(&request).ok_or(EINVAL)?;
-        assert_eq!((found.offset, found.range.len()), (0, 60));
+        assert_eq!((found.range.offset(), found.range.len()), (0, 60));
         assert!(table.find(&request).is_none());
         request.length = 40;
         let found = table.find(&request).ok_or(EINVAL)?;
-        assert_eq!((found.offset, found.range.len()), (60, 40));
+        assert_eq!((found.range.offset(), found.range.len()), (60, 40));
         Ok(())
     }
 

@@ -36,30 +36,26 @@ const FRAGS: usize = 320;
 /// Answers received in one call, at most.
 const ACKS: usize = 64;
 
-/// Lists what is to be sent from byte `from` of the whole run up to byte `to`, as far as there is
-/// room for it. Returns whether there was room for all of it.
+/// Lists what is to be sent from byte `from` of the stream up to message `end`, as far as there is room
+/// for it. Returns whether there was room for all of it.
 fn list<'a>(
     frags: &mut Bvecs<'a>,
     header: &'a PageFrag,
     bodies: &'a [PageRange],
-    (from, to): (usize, usize),
+    spec: &Spec,
+    (from, end): (usize, usize),
 ) -> bool {
-    let Some(body) = bodies.first() else {
-        return true;
-    };
-    let message = HEADER_LEN + body.len();
-    let mut at = from;
-    for body in bodies.iter().cycle().skip(from / message % bodies.len()) {
-        if at >= to {
-            break;
-        }
-        let inside = at % message;
+    let (first, mut inside) = spec.locate(from);
+    for message in first..end {
+        let Some(body) = bodies.get(spec.body(message)) else {
+            return true;
+        };
         if !frags.push_frag(header, inside.min(HEADER_LEN))
             || !frags.push_range(body, inside.saturating_sub(HEADER_LEN))
         {
             return false;
         }
-        at += message - inside;
+        inside = 0;
     }
     true
 }
@@ -74,13 +70,12 @@ pub(crate) fn run(conn: &mut Connection, spec: &Spec) -> Result<u64> {
 
     let began = Instant::<Monotonic>::now();
     while answered < spec.count * HEADER_LEN {
-        let messages = (answered / HEADER_LEN + spec.in_flight).min(spec.count);
-        let limit = messages * spec.message_len();
+        let end = spec.count.min(answered / HEADER_LEN + spec.in_flight.get());
         let mut progress = 0;
-        if sent < limit {
+        if sent < spec.bytes(end) {
             progress = conn.send(|socket| {
                 let mut bvecs = frags.start();
-                let whole = list(&mut bvecs, &header, &bodies, (sent, limit));
+                let whole = list(&mut bvecs, &header, &bodies, spec, (sent, end));
                 socket.send(&bvecs, !whole)
             })?;
             sent += progress;

@@ -23,10 +23,13 @@ use crate::{
     },
     server, //
 };
-use core::net::{
-    IpAddr,
-    Ipv4Addr,
-    SocketAddr, //
+use core::{
+    net::{
+        IpAddr,
+        Ipv4Addr,
+        SocketAddr, //
+    },
+    num::NonZeroUsize, //
 };
 use kernel::{
     fmt,
@@ -62,7 +65,7 @@ pub(crate) struct Spec {
     /// Messages.
     pub(crate) count: usize,
     /// Messages sent and not answered, at most.
-    pub(crate) in_flight: usize,
+    pub(crate) in_flight: NonZeroUsize,
     client_cpu: Option<u32>,
     server_cpu: Option<u32>,
 }
@@ -88,21 +91,32 @@ impl Spec {
         }
         let valid = spec.size <= MAX_SIZE
             && (1..=MAX_COUNT).contains(&spec.count)
-            && (1..=MAX_IN_FLIGHT).contains(&spec.in_flight)
+            && spec.in_flight.get() <= MAX_IN_FLIGHT
             && words.next().is_none();
         valid.then_some(spec).ok_or(EINVAL)
     }
 
-    /// Bytes of a message with its header.
-    pub(crate) fn message_len(&self) -> usize {
-        HEADER_LEN + self.size
+    /// Bytes of this many messages with their headers.
+    pub(crate) fn bytes(&self, messages: usize) -> usize {
+        (HEADER_LEN + self.size) * messages
+    }
+
+    /// Which message the stream's byte `at` is part of, and where in it the byte is.
+    pub(crate) fn locate(&self, at: usize) -> (usize, usize) {
+        let len = NonZeroUsize::MIN.saturating_add(HEADER_LEN - 1 + self.size);
+        (at / len, at % len)
+    }
+
+    /// In which of the [`bodies`] the payload of a message is.
+    pub(crate) fn body(&self, message: usize) -> usize {
+        message % self.in_flight
     }
 }
 
 /// Memory for the payload of as many messages as can be under way. May sleep.
 pub(crate) fn bodies(spec: &Spec) -> Result<KVec<PageRange>> {
-    let mut bodies = KVec::with_capacity(spec.in_flight, GFP_KERNEL)?;
-    for _ in 0..spec.in_flight {
+    let mut bodies = KVec::with_capacity(spec.in_flight.get(), GFP_KERNEL)?;
+    for _ in 0..spec.in_flight.get() {
         let pages = Arc::new(Pages::alloc(spec.size)?, GFP_KERNEL)?;
         bodies.push(PageRange::new(pages, 0, spec.size)?, GFP_KERNEL)?;
     }

@@ -34,8 +34,8 @@ pub(crate) fn run(conn: &mut Connection, spec: &Spec) -> Result {
     let (mut received, mut answered) = (0, 0);
 
     while answered < spec.count * HEADER_LEN {
-        let inside = received % spec.message_len();
-        let body = bodies.get(received / spec.message_len() % bodies.len());
+        let (message, inside) = spec.locate(received);
+        let body = bodies.get(spec.body(message));
         let mut progress = conn.recv(|socket| match body {
             Some(body) if spec.size > 0 => {
                 let mut bvecs = frags.start_recv();
@@ -46,8 +46,9 @@ pub(crate) fn run(conn: &mut Connection, spec: &Spec) -> Result {
             _ => socket.recv_bytes(&mut headers),
         })?;
         received += progress;
-        let due = received / spec.message_len() * HEADER_LEN - answered;
-        if let Some(acks) = acks.get(..due.min(acks.len())).filter(|acks| !acks.is_empty()) {
+        let due = spec.locate(received).0 * HEADER_LEN - answered;
+        if due > 0 {
+            let acks = acks.get(..due).unwrap_or(&acks);
             let sent = conn.send(|socket| socket.send_bytes(acks))?;
             answered += sent;
             progress += sent;

@@ -63,7 +63,11 @@ impl RawAddr {
     }
 
     fn set<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) {
-        if let Some(to) = self.0.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()) {
+        if let Some(to) = self
+            .0
+            .get_mut(offset..)
+            .and_then(|rest| rest.first_chunk_mut())
+        {
             *to = bytes;
         }
     }
@@ -138,7 +142,10 @@ mod tests {
         for addr in [v4, v6.into()] {
             assert!(RawAddr::from(&addr).parse()? == addr);
         }
-        assert_eq!(RawAddr::from(&v4).0[..8], [2, 0, 988u16.to_be_bytes()[0], 220, 192, 168, 1, 2]);
+        assert_eq!(
+            RawAddr::from(&v4).0[..8],
+            [2, 0, 988u16.to_be_bytes()[0], 220, 192, 168, 1, 2]
+        );
         assert!(RawAddr::empty().parse().is_err());
         Ok(())
     }

@@ -16,6 +16,13 @@ use super::{
     super::sys,
     Socket, //
 };
+use core::{
+    any::TypeId,
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ops::Deref,
+    ptr, //
+};
 use kernel::{
     bindings,
     prelude::*,
@@ -23,13 +30,6 @@ use kernel::{
         Arc,
         ArcBorrow, //
     }, //
-};
-use core::{
-    any::TypeId,
-    marker::PhantomData,
-    mem::ManuallyDrop,
-    ops::Deref,
-    ptr, //
 };
 
 /// Whoever wants to be told what happens to a socket.

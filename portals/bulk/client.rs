@@ -161,9 +161,9 @@ impl Session<'_> {
 
     fn transfer(&self, window: u32) -> Result<BulkResult> {
         let mut transfer = Transfer::new(self, window)?;
-        transfer.run()?;
+        let is_complete = transfer.run()?;
         let mut result = transfer.into_result();
-        if self.spec.op == BulkOp::Put && self.spec.verify {
+        if is_complete && self.spec.op == BulkOp::Put && self.spec.verify {
             self.compare(&mut result);
         }
         Ok(result)
@@ -365,7 +365,9 @@ impl<'a> Transfer<'a> {
         let spec = self.session.spec;
         let slot = self.slots.get_mut(outcome.tag as usize).ok_or(EIO)?;
         slot.op = None;
-        self.free.push_within_capacity(outcome.tag).map_err(|_| EIO)?;
+        self.free
+            .push_within_capacity(outcome.tag)
+            .map_err(|_| EIO)?;
         self.last_end = Some(outcome.at);
         let mlength = match outcome.result {
             Ok(mlength) => mlength,
@@ -400,8 +402,9 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// All messages, one after the other or many at a time. `EINTR` if a signal came.
-    fn run(&mut self) -> Result {
+    /// All messages, one after the other or many at a time. `false` if the time was too short,
+    /// `EINTR` if a signal came.
+    fn run(&mut self) -> Result<bool> {
         let window = self.slots.len() as u64;
         let mut batch = self.inbox.new_batch()?;
         let mut is_over = false;
@@ -418,13 +421,13 @@ impl<'a> Transfer<'a> {
                 is_over |= self.failures > window.saturating_add(MAX_FAILURES);
             }
             if self.free.len() == self.slots.len() {
-                return Ok(());
+                return Ok(true);
             }
             match self.inbox.wait(&mut batch, self.session.deadline_ms) {
                 Ok(()) => {}
                 Err(e) if e == ETIMEDOUT => {
                     self.time_out();
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(e) => return Err(e),
             }

@@ -22,9 +22,10 @@ _NOT_OURS = {"build", "tests", "utils", "fuzz", "bench"}
 def in_sources() -> set[str]:
     """The suites that the module's sources define."""
     found: set[str] = set()
-    for path in paths.REPO.rglob("*.rs"):
-        if path.relative_to(paths.REPO).parts[0] not in _NOT_OURS:
-            found.update(_SUITE.findall(path.read_text()))
+    for top in paths.REPO.iterdir():
+        if top.name not in _NOT_OURS:
+            for path in [top] if top.suffix == ".rs" else top.rglob("*.rs"):
+                found.update(_SUITE.findall(path.read_text()))
     return found
 
 
@@ -49,9 +50,18 @@ def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
         if outcome.lost is not None:
             report.result("kunit: the guest", f"{outcome.lost}\n{klog.trouble(log) or log[-3000:]}")
     suites = _parse(kernel, log)
-    for name in sorted(listed() | in_sources()):
-        if not pattern or pattern in name:
-            _judge(report, name, suites.get(name))
+    wanted, there = listed(), in_sources()
+    for name in sorted(wanted | there):
+        if pattern and pattern not in name:
+            continue
+        if name not in wanted:
+            report.result(f"kunit: {name}", f"the suite is not in {LIST.relative_to(paths.REPO)}")
+        elif name not in there:
+            report.result(f"kunit: {name}", "the suite is listed, but no source has it")
+        elif name not in suites:
+            report.result(f"kunit: {name}", "the suite did not run")
+        else:
+            _judge_cases(report, name, suites[name])
     if not keep:
         archive.unlink()
 
@@ -68,17 +78,6 @@ def _parse(kernel: paths.Kernel, log: str) -> dict[str, Any]:
             for suite in parser.parse_run_tests(part.splitlines(), silent).subtests:
                 suites[suite.name] = suite
     return suites
-
-
-def _judge(report: Report, name: str, suite: Any) -> None:
-    if name not in listed():
-        report.result(f"kunit: {name}", f"the suite is not in {LIST.relative_to(paths.REPO)}")
-    elif name not in in_sources():
-        report.result(f"kunit: {name}", "the suite is listed, but no source has it")
-    elif suite is None:
-        report.result(f"kunit: {name}", "the suite did not run")
-    else:
-        _judge_cases(report, name, suite)
 
 
 def _judge_cases(report: Report, name: str, suite: Any) -> None:

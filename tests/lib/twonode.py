@@ -89,7 +89,7 @@ def serve(node: Node) -> None:
 def rest_and_remove(node: Node) -> None:
     """Waits until a node's counters are at rest; then its interface and the module go."""
     deadline = time.monotonic() + 20
-    while any(value for value in (live := node.socklctl("stats")[0]["live"]).values()):
+    while any((live := node.socklctl("stats")[0]["live"]).values()):
         if time.monotonic() > deadline:
             raise CommandFailed(f"node {node.number}: not at rest: {live}")
         time.sleep(0.1)

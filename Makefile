@@ -4,6 +4,8 @@
 KDIR  ?= /lib/modules/$(shell uname -r)/build
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/socklnd
 run   := scripts/in-toolchain
+# The runners start outside, where the machine's own cargo is, and enter the tool chain themselves.
+python = $(if $(shell command -v python3),,$(run))
 
 release = $(shell cat '$(KDIR)/include/config/kernel.release' 2>/dev/null)
 # Where a module is built: out of the source tree, so that several kernels don't collide.
@@ -38,13 +40,15 @@ host: ## build/host/*: the programs that run beside the kernel, linked staticall
 	@scripts/build-host
 
 .PHONY: demo test kunit bench shell
-demo: stock debug host ## show the module at work in a virtual machine
+demo: stock host ## show the module at work in a virtual machine
 test: stock debug host ## run every test (ARGS=... goes to tests/run)
 kunit: debug host ## run the module's own unit tests
-bench: stock um-module host ## measure against bare kernel TCP
-shell: stock debug host ## a shell in a virtual machine with the module
-demo test kunit bench shell:
-	@$(run) tests/run $@ $(ARGS)
+shell: stock host ## a shell in a virtual machine with the module
+demo test kunit shell:
+	@$(python) tests/run $@ $(ARGS)
+bench: ## measure against bare kernel TCP, on the fastest platform at hand (ARGS=... goes to bench/run)
+	@scripts/setup toolchain
+	@$(python) bench/run $(ARGS)
 
 .PHONY: doc check
 doc: ## build/doc/ksocklnd: the crate's documentation

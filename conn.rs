@@ -244,11 +244,6 @@ impl Conn {
         }
     }
 
-    /// The node at the other end.
-    pub(crate) fn peer(&self) -> &Arc<Peer> {
-        &self.peer
-    }
-
     /// The type, as this side sees it.
     pub(crate) fn kind(&self) -> ConnType {
         self.kind

@@ -6,7 +6,6 @@
  */
 #include <linux/cpumask.h>
 #include <linux/highmem.h>
-#include <linux/kthread.h>
 #include <linux/lockdep.h>
 #include <linux/netdevice.h>
 #include <linux/sched.h>
@@ -34,7 +33,7 @@ void socklnd_helper_net_passive_inc(struct net *net)
 	net_passive_inc(net);
 }
 
-/* net_passive_dec() is not exported, but the operations that sysfs uses for the same purpose are. */
+/* net_passive_dec() is not exported; the operations that sysfs uses for the same purpose are. */
 void socklnd_helper_net_passive_dec(struct net *net)
 {
 #ifdef CONFIG_NET_NS
@@ -94,11 +93,6 @@ int socklnd_helper_sk_wmem_queued(const struct sock *sk)
 bool socklnd_helper_sk_stream_is_writeable(const struct sock *sk)
 {
 	return sk_stream_is_writeable(sk);
-}
-
-bool socklnd_helper_sk_nospace(const struct sock *sk)
-{
-	return test_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
 }
 
 int socklnd_helper_sk_sndbuf(const struct sock *sk)
@@ -245,7 +239,7 @@ static const struct socklnd_lock_classes socklnd_own_classes[2] = {
 	{ &socklnd_keys[2], "slock-AF_INET6-SOCKLND", &socklnd_keys[3], "sk_lock-AF_INET6-SOCKLND" },
 };
 
-/* What kernel sockets of each family have at first; the same for all, so written again and again. */
+/* What all kernel sockets of a family have at first; so it may be written again and again. */
 static struct socklnd_lock_classes socklnd_kernel_classes[2];
 
 /*
@@ -354,10 +348,4 @@ int socklnd_helper_cpu_to_node(unsigned int cpu)
 void socklnd_helper_cond_resched(void)
 {
 	cond_resched();
-}
-
-/* kthread_should_stop() is for kernel threads only; no other is ever told to stop. */
-bool socklnd_helper_kthread_should_stop(void)
-{
-	return (current->flags & PF_KTHREAD) && kthread_should_stop();
 }

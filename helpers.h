@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What lib_linux needs from C: functions for what the kernel only offers as macros and inline
- * functions, and for every field of struct sock and its derivatives, whose layout bindgen gets wrong
- * in some configurations. Read by the C compiler and by bindgen.
+ * functions, and for every field of struct sock and its derivatives, whose layout bindgen gets
+ * wrong in some configurations. Read by the C compiler and by bindgen.
  */
 #ifndef _SOCKLND_HELPERS_H
 #define _SOCKLND_HELPERS_H
@@ -39,7 +39,6 @@ int socklnd_helper_sk_state(const struct sock *sk);
 int socklnd_helper_sk_take_error(struct sock *sk);
 int socklnd_helper_sk_wmem_queued(const struct sock *sk);
 bool socklnd_helper_sk_stream_is_writeable(const struct sock *sk);
-bool socklnd_helper_sk_nospace(const struct sock *sk);
 int socklnd_helper_sk_sndbuf(const struct sock *sk);
 int socklnd_helper_sk_rcvbuf(const struct sock *sk);
 int socklnd_helper_sk_incoming_cpu(const struct sock *sk);
@@ -83,6 +82,5 @@ u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1);
 bool socklnd_helper_cpu_online(unsigned int cpu);
 int socklnd_helper_cpu_to_node(unsigned int cpu);
 void socklnd_helper_cond_resched(void);
-bool socklnd_helper_kthread_should_stop(void);
 
 #endif /* _SOCKLND_HELPERS_H */

@@ -2,10 +2,11 @@
 
 //! What the driver needs from Linux and the `kernel` crate does not offer (yet).
 //!
-//! This is the only place with `unsafe` code, and the only one that depends on the kernel's version.
-//! It knows nothing of the driver. Its modules are shaped like those of the `kernel` crate: safe
-//! interfaces, owned handles that undo in [`Drop`] what their constructors did, one operation per
-//! `unsafe` block, and at the top of each file what protects its objects and who frees them.
+//! This is the only place with `unsafe` code, and the only one that depends on the kernel's
+//! version. It knows nothing of the driver. Its modules are shaped like those of the `kernel`
+//! crate: safe interfaces, owned handles that undo in [`Drop`] what their constructors did, one
+//! operation per `unsafe` block, and at the top of each file what protects its objects and who
+//! frees them.
 //!
 //! # Contexts
 //!
@@ -14,9 +15,9 @@
 //!
 //! # Layouts
 //!
-//! `bindgen` can get the layout of a C struct wrong without noticing. No field of `struct sock` or of
-//! what contains it is touched from Rust: `helpers.c` does that. The few structs that Rust does read
-//! or fill in are compared with what the C compiler says, at build time, in `sys.rs`.
+//! `bindgen` can get the layout of a C struct wrong without noticing. No field of `struct sock` or
+//! of what contains it is touched from Rust: `helpers.c` does that. The few structs that Rust does
+//! read or fill in are compared with what the C compiler says, at build time, in `sys.rs`.
 
 #![allow(unsafe_code)]
 
@@ -38,11 +39,10 @@ pub(crate) mod uapi;
 /// Waits until no processor can be executing a callback of this module any more.
 ///
 /// To be called when everything that registers callbacks has been dropped, before the module's code
-/// goes away: unhooking a socket waits for the callbacks that hold its lock, but not for one that was
-/// entered and has not taken the lock yet. Those run in softirqs, which a grace period waits for;
-/// callbacks in thread context hold the socket's lock, which releasing the socket waited for. May
-/// sleep.
+/// goes away: unhooking a socket waits for the callbacks that hold its lock, but not for one that
+/// was entered and has not taken the lock yet. Those run in softirqs, which a grace period waits
+/// for; callbacks in thread context hold the socket's lock, which releasing the socket waited for.
+/// May sleep.
 pub(crate) fn wait_for_callbacks() {
     kernel::sync::rcu::synchronize_rcu();
-    kernel::sync::rcu::rcu_barrier();
 }

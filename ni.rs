@@ -389,46 +389,6 @@ impl Ni {
         }
     }
 
-    /// Takes away routes, see [`Peer::del_route`], of `nid` or of all peers. `ENOENT` if nothing
-    /// matched. May sleep.
-    pub(crate) fn del_peer(
-        &self,
-        nid: Option<Nid>,
-        addr: Option<IpAddr>,
-        single_share: bool,
-    ) -> Result {
-        let mut any = false;
-        self.for_matching(nid, |peer| any |= peer.del_route(addr, single_share));
-        if any {
-            Ok(())
-        } else {
-            Err(ENOENT)
-        }
-    }
-
-    /// Closes connections with `nid` or all peers, from or to `addr` or any. `ENOENT` if there is
-    /// none. May sleep.
-    pub(crate) fn close_conns(&self, nid: Option<Nid>, addr: Option<IpAddr>) -> Result {
-        let mut closed = 0;
-        self.for_matching(nid, |peer| closed += peer.close_matching(addr));
-        if closed > 0 {
-            Ok(())
-        } else {
-            Err(ENOENT)
-        }
-    }
-
-    fn for_matching(&self, nid: Option<Nid>, mut f: impl FnMut(&Arc<Peer>)) {
-        match nid {
-            Some(nid) => {
-                if let Some(peer) = self.peers.find(nid) {
-                    f(&peer);
-                }
-            }
-            None => self.peers.for_each(f),
-        }
-    }
-
     /// Ends transmits that could not be sent. Thread context, no spinlock held.
     pub(crate) fn fail_txs(&self, mut txs: Fifo<Tx>, why: Error) {
         while let Some(tx) = txs.pop_front() {

@@ -21,6 +21,7 @@ use crate::{
     },
     peer::{
         Peer,
+        PEER_BUCKETS,
         PENDING_LIST, //
     },
     tunables,
@@ -41,7 +42,7 @@ pub(crate) const ENOMEM_LIST: u64 = 3;
 const SCAN_MS: u64 = 1000;
 
 /// How often each connection is looked at within the timeout.
-const SCANS_PER_TIMEOUT: usize = 4;
+const SCANS_PER_TIMEOUT: u64 = 4;
 
 /// Before a socket that had no memory is tried again: the least that a sleep can take.
 const ENOMEM_RETRY_MS: u64 = 1;
@@ -146,18 +147,17 @@ impl Reaper {
     /// next look begins.
     fn scan(&self, lnd: &Lnd, now: u64, first: usize) -> usize {
         self.tend_pending(now);
-        let mut next = first;
+        let timeout_s = (tunables::timeout_ms() / 1000).max(1);
+        let chunk = (PEER_BUCKETS as u64 * SCANS_PER_TIMEOUT).div_ceil(timeout_s);
+        let chunk = chunk.min(PEER_BUCKETS as u64) as usize;
         lnd.for_each_ni(|ni| {
             ni.pending().expire(now);
-            let peers = ni.peers();
-            let buckets = peers.buckets();
-            let timeout_s = (tunables::timeout_ms() / 1000).max(1) as usize;
-            let chunk = (buckets * SCANS_PER_TIMEOUT).div_ceil(timeout_s).min(buckets);
             for offset in 0..chunk {
-                peers.for_each_in((first + offset) % buckets, |peer| peer.check_deadlines(now));
+                let bucket = first.wrapping_add(offset) % PEER_BUCKETS;
+                ni.peers()
+                    .for_each_in(bucket, |peer| peer.check_deadlines(now));
             }
-            next = (first + chunk) % buckets;
         });
-        next
+        first.wrapping_add(chunk) % PEER_BUCKETS
     }
 }

@@ -51,6 +51,7 @@ use crate::{
             PernetHandler,
             PernetRegistration, //
         },
+        sysctl,
         thread::KThread, //
     },
     ni::Ni,
@@ -315,6 +316,7 @@ impl Drop for Callbacks {
 struct Ksocklnd {
     #[pin]
     device: ctl::Device,
+    _sysctls: sysctl::Registration,
     _interfaces: Interfaces,
     _threads: Threads,
     _published: Published<Lnd>,
@@ -330,6 +332,7 @@ impl kernel::InPlaceModule for Ksocklnd {
             _published: LND.publish(Lnd::new()?)?,
             _threads: Threads::start(&LND.get().ok_or(ENODEV)?)?,
             _interfaces: Interfaces(LND.get().ok_or(ENODEV)?),
+            _sysctls: tunables::register_sysctls()?,
             // Last: from here on the module is in use.
             device <- ctl::Device::new(),
         })

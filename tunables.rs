@@ -7,7 +7,14 @@
 //! of that moment, and a living connection keeps what was in force when it was made, unless the
 //! function below says otherwise.
 
-use crate::lib_linux::param::knobs;
+use crate::lib_linux::{
+    param::{
+        knobs,
+        Knob, //
+    },
+    sysctl, //
+};
+use kernel::prelude::*;
 
 knobs! {
     /// Seconds without progress until a peer is given up.
@@ -67,6 +74,21 @@ knobs! {
     /// Whether a NID must come from an address that is known to be its own.
     check_nid: 1 in 0..=1, 0o644,
         "accept a NID only from its own address or that of one of its routes";
+}
+
+/// The names that some of them have had in `/proc/sys/socknal` since 2005.
+static SYSCTLS: &[(&CStr, &Knob)] = &[
+    (c"timeout", &sock_timeout),
+    (c"min_bulk", &min_bulk),
+    (c"nagle", &nagle),
+    (c"keepalive_idle", &keepalive_idle),
+    (c"keepalive_count", &keepalive_count),
+    (c"keepalive_intvl", &keepalive_intvl),
+];
+
+/// Makes the tunables appear in `/proc/sys/socknal` while the registration exists. May sleep.
+pub(crate) fn register_sysctls() -> Result<sysctl::Registration> {
+    sysctl::Registration::new(c"socknal", SYSCTLS)
 }
 
 /// The value of a knob whose range has no negative numbers.

@@ -124,10 +124,9 @@ fn write_zeros(to: &mut UserSliceWriter, mut len: usize) -> Result {
     Ok(())
 }
 
-/// All peers of an interface with what there is to tell about each, ordered by NID. May sleep.
+/// All peers of an interface with what there is to tell about each. May sleep.
 fn peers(ni: &Ni) -> Result<KVVec<PeerInfo>> {
-    let mut peers = ni.peers().collect()?;
-    peers.sort_unstable_by_key(|peer| peer.nid());
+    let peers = ni.peers().collect()?;
     let mut infos = KVVec::with_capacity(peers.len(), GFP_KERNEL)?;
     for peer in peers.iter() {
         infos.push(peer.snapshot()?, GFP_KERNEL)?;

@@ -25,8 +25,8 @@
 const gfp_t RUST_CONST_HELPER_GFP_NOFS = GFP_NOFS;
 
 /*
- * Clang computes these while bindgen reads the header; bindgen's own idea of the same structs is not
- * involved.
+ * Clang computes these while bindgen reads the header; bindgen's own idea of the same structs is
+ * not involved.
  */
 #define LAYOUT_SIZE(type) \
 	const size_t RUST_CONST_HELPER_SIZEOF_##type = sizeof(struct type)

@@ -4,8 +4,8 @@
 //!
 //! An [`Instance`] is a static that refers to an [`Arc`] while a [`Published`] exists. Readers are
 //! protected by RCU: they take their reference inside a read-side critical section, and whoever
-//! withdraws the object waits for a grace period before giving up the reference that keeps it alive.
-//! The object itself is freed by whoever drops the last reference.
+//! withdraws the object waits for a grace period before giving up the reference that keeps it
+//! alive. The object itself is freed by whoever drops the last reference.
 
 use core::{
     marker::PhantomData,
@@ -29,8 +29,8 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// The pointer is null or comes from [`Arc::into_raw`]. The reference that it stands for is given up
-/// only after the pointer was replaced by null and a grace period has passed.
+/// The pointer is null or comes from [`Arc::into_raw`]. The reference that it stands for is given
+/// up only after the pointer was replaced by null and a grace period has passed.
 pub(crate) struct Instance<T> {
     object: Atomic<*mut T>,
     _owns: PhantomData<Arc<T>>,
@@ -76,9 +76,9 @@ impl<T> Instance<T> {
         if object.is_null() {
             return None;
         }
-        // SAFETY: By the type invariants `object` comes from `into_raw` and its reference is held at
-        // least until a grace period has passed after it was withdrawn. It was not withdrawn when it
-        // was loaded, and no grace period that begins later ends before `guard` is dropped.
+        // SAFETY: By the type invariants `object` comes from `into_raw` and its reference is held
+        // at least until a grace period has passed after it was withdrawn. It was not withdrawn
+        // when it was loaded, and no grace period that begins later ends before `guard` is dropped.
         let object: Arc<T> = unsafe { ArcBorrow::from_raw(object) }.into();
         drop(guard);
         Some(object)

@@ -2,10 +2,10 @@
 
 //! Lists of pieces of pages to send from or receive into.
 //!
-//! A [`BvecBuf`] is memory for such a list, allocated once and used again and again by its owner, who
-//! frees it. A list borrows the buffer and everything that it refers to until the call that uses it
-//! has returned, so that the compiler sees to it that nothing is freed, or changed by Rust, under
-//! TCP's hands.
+//! A [`BvecBuf`] is memory for such a list, allocated once and used again and again by its owner,
+//! who frees it. A list borrows the buffer and everything that it refers to until the call that
+//! uses it has returned, so that the compiler sees to it that nothing is freed, or changed by Rust,
+//! under TCP's hands.
 //!
 //! C header: [`include/linux/bvec.h`](srctree/include/linux/bvec.h)
 

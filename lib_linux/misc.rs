@@ -39,11 +39,6 @@ pub(super) fn is_cpu_online(cpu: u32) -> bool {
     unsafe { sys::socklnd_helper_cpu_online(cpu) }
 }
 
-/// The processor that runs the caller, who may be on another by the time it returns. Any context.
-pub(crate) fn current_cpu() -> u32 {
-    cpu::CpuId::current().as_u32()
-}
-
 /// Runs `f` so that no allocation in it, however deep, enters a file system to free memory.
 ///
 /// For threads that a file system waits for. Thread context.
@@ -72,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_current_cpu_is_online() {
-        let cpu = current_cpu();
+        let cpu = cpu::CpuId::current().as_u32();
         assert!(online_cpus().any(|online| online == cpu));
         assert!(!is_cpu_online(u32::MAX));
     }

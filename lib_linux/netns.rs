@@ -7,8 +7,8 @@
 //!
 //! What must not outlive the namespace holds a [`NetUser`]. These are counted, per namespace, and
 //! after the handler has returned, the namespace's end waits until the count is zero. The count is
-//! part of the memory that the kernel allocates for us with each namespace, and frees after that; RCU
-//! protects the access to it against the end of the [`PernetRegistration`].
+//! part of the memory that the kernel allocates for us with each namespace, and frees after that;
+//! RCU protects the access to it against the end of the [`PernetRegistration`].
 //!
 //! C header: [`include/net/net_namespace.h`](srctree/include/net/net_namespace.h)
 
@@ -54,8 +54,8 @@ unsafe impl Sync for Net {}
 impl Net {
     /// The namespace of the current thread. Thread context.
     pub(crate) fn current() -> Self {
-        // SAFETY: The current thread keeps its own namespace alive; and the initial namespace, which
-        // a thread without one gets, is always there.
+        // SAFETY: The current thread keeps its own namespace alive; and the initial namespace,
+        // which a thread without one gets, is always there.
         unsafe { Self::from_raw(sys::socklnd_helper_current_net()) }
     }
 
@@ -237,7 +237,7 @@ impl Drop for NetUser {
 
 /// Whoever wants to be told that a namespace is going away.
 pub(crate) trait PernetHandler: 'static {
-    /// The namespace dies, or the registration ends.
+    /// The namespace dies, or the registration ends; or could not be made, for want of memory.
     ///
     /// All sockets in the namespace must go: close them here, or tell their owners to. What happens
     /// to the namespace next waits for that. Its devices and addresses are still there. May sleep;
@@ -317,8 +317,8 @@ impl<H> Drop for PernetRegistration<H> {
 ///
 /// Called by the kernel, with the `PerNet` of `net` allocated and zeroed.
 unsafe extern "C" fn init_net(net: *mut bindings::net) -> c_int {
-    // SAFETY: By this function's requirement `net` is a namespace which has our data; the kernel has
-    // written its number to `ID` before.
+    // SAFETY: By this function's requirement `net` is a namespace which has our data; the kernel
+    // has written its number to `ID` before.
     let per_net = unsafe { sys::socklnd_helper_net_generic(net, ID.load(Relaxed)) };
     let Some(per_net) = NonNull::new(per_net.cast::<PerNet>()) else {
         return ENOMEM.to_errno();

@@ -3,12 +3,13 @@
 //! Memory that TCP can read and write by page.
 //!
 //! [`Pages`] are payload: whole pages, shared by [`Arc`] between everybody who reads, writes, sends
-//! or receives them, freed with the last reference. Nothing protects their contents. Two parties that
-//! use the same bytes at the same time get a mixture of both, which is a bug of theirs but no
+//! or receives them, freed with the last reference. Nothing protects their contents. Two parties
+//! that use the same bytes at the same time get a mixture of both, which is a bug of theirs but no
 //! undefined behaviour, because no Rust reference to the contents ever exists: all access is by C
 //! functions that copy.
 //!
-//! A [`PageFrag`] is a small piece of memory with one owner, who frees it, and who alone has access.
+//! A [`PageFrag`] is a small piece of memory with one owner, who frees it, and who alone has
+//! access.
 
 use super::sys;
 use core::ptr::NonNull;
@@ -46,11 +47,6 @@ impl Pages {
         }
         // INVARIANT: `count` pages were allocated.
         Ok(Self { pages, len })
-    }
-
-    /// Bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.len
     }
 
     /// Checks that the bytes exist.
@@ -162,8 +158,8 @@ impl Pages {
         Ok(unsafe { sys::xxh64_digest(&state) })
     }
 
-    /// Fills `len` bytes from `offset` with a pattern that depends on `seed` and on the distance from
-    /// `offset` only. Any context.
+    /// Fills `len` bytes from `offset` with a pattern that depends on `seed` and on the distance
+    /// from `offset` only. Any context.
     ///
     /// # Errors
     ///
@@ -251,7 +247,8 @@ impl PageRange {
 ///
 /// # Invariants
 ///
-/// `start` comes from the page fragment allocator, is ours, and is valid for `len` initialised bytes.
+/// `start` comes from the page fragment allocator, is ours, and is valid for `len` initialised
+/// bytes.
 pub(crate) struct PageFrag {
     start: NonNull<u8>,
     len: usize,
@@ -301,8 +298,8 @@ impl PageFrag {
         unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
-    /// The page that the byte at `offset` is in, and where in the page it is. The bytes behind it are
-    /// in this page, or in physically adjacent ones.
+    /// The page that the byte at `offset` is in, and where in the page it is. The bytes behind it
+    /// are in this page, or in physically adjacent ones.
     pub(super) fn locate(&self, offset: usize) -> (*mut bindings::page, usize) {
         let address = self.start.as_ptr().wrapping_add(offset.min(self.len));
         // SAFETY: Page fragments are in the kernel's linear mapping.
@@ -327,7 +324,6 @@ mod tests {
         let len = 2 * PAGE_SIZE + 100;
         let pages = Pages::alloc(len)?;
         let mut buf = [0; 16];
-        assert_eq!(pages.len(), len);
         assert!(pages.copy_out(len - 16, &mut buf).is_ok());
         assert!(pages.copy_out(len, &mut []).is_ok());
         for (offset, ok) in [

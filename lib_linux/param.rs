@@ -21,13 +21,12 @@ use kernel::{
     }, //
 };
 
-/// A number with a range, and a name by which administrators know it.
+/// A number with a range.
 ///
 /// # Invariants
 ///
 /// The value is within `min..=max`. If there are words, each number of the range has one.
 pub(crate) struct Knob {
-    name: &'static CStr,
     value: Atomic<c_int>,
     min: c_int,
     max: c_int,
@@ -37,7 +36,6 @@ pub(crate) struct Knob {
 impl Knob {
     /// For [`knobs!`]: a number from a range.
     pub(crate) const fn new(
-        name: &'static CStr,
         default: c_int,
         range: core::ops::RangeInclusive<c_int>,
     ) -> Self {
@@ -46,7 +44,6 @@ impl Knob {
         assert!(min <= default && default <= max);
         // INVARIANT: Just checked.
         Self {
-            name,
             value: Atomic::new(default),
             min,
             max,
@@ -56,7 +53,6 @@ impl Knob {
 
     /// For [`knobs!`]: one of several words, numbered from zero.
     pub(crate) const fn with_words(
-        name: &'static CStr,
         default: c_int,
         words: &'static [&'static str],
     ) -> Self {
@@ -65,7 +61,6 @@ impl Knob {
         assert!(0 <= default && default < count);
         // INVARIANT: Just checked.
         Self {
-            name,
             value: Atomic::new(default),
             min: 0,
             max: count - 1,
@@ -76,11 +71,6 @@ impl Knob {
     /// The value now. Any context.
     pub(crate) fn get(&self) -> c_int {
         self.value.load(Relaxed)
-    }
-
-    /// The name.
-    pub(super) fn name(&self) -> &'static CStr {
-        self.name
     }
 
     /// The value's address, for C functions that keep it within [`Self::range`].
@@ -234,8 +224,7 @@ pub(crate) use modinfo;
 /// }
 /// ```
 ///
-/// Each becomes a static [`Knob`], and a file in `/sys/module/.../parameters` with the given mode;
-/// `KNOBS` is a list of them all.
+/// Each becomes a static [`Knob`], and a file in `/sys/module/.../parameters` with the given mode.
 macro_rules! knobs {
     ($($(#[$meta:meta])* $name:ident: $default:literal $kind:ident $range:expr, $mode:literal,
        $description:literal;)+) => {
@@ -243,7 +232,7 @@ macro_rules! knobs {
             $(#[$meta])*
             #[allow(non_upper_case_globals)]
             pub(crate) static $name: $crate::lib_linux::param::Knob =
-                $crate::lib_linux::param::knobs!(@new $name, $default, $kind, $range);
+                $crate::lib_linux::param::knobs!(@new $default, $kind, $range);
 
             $crate::lib_linux::param::modinfo!("parmtype=", stringify!($name), ":int");
             $crate::lib_linux::param::modinfo!("parm=", stringify!($name), ":", $description);
@@ -268,23 +257,12 @@ macro_rules! knobs {
                     });
             };
         )+
-
-        /// All parameters of this list.
-        pub(crate) static KNOBS: &[&$crate::lib_linux::param::Knob] = &[$(&$name),+];
     };
-    (@new $name:ident, $default:literal, in, $range:expr) => {
-        $crate::lib_linux::param::Knob::new(
-            $crate::lib_linux::param::knobs!(@name $name),
-            $default,
-            $range,
-        )
+    (@new $default:literal, in, $range:expr) => {
+        $crate::lib_linux::param::Knob::new($default, $range)
     };
-    (@new $name:ident, $default:literal, of, $words:expr) => {
-        $crate::lib_linux::param::Knob::with_words(
-            $crate::lib_linux::param::knobs!(@name $name),
-            $default,
-            &$words,
-        )
+    (@new $default:literal, of, $words:expr) => {
+        $crate::lib_linux::param::Knob::with_words($default, &$words)
     };
     (@name $name:ident) => {{
         const NAME: &::kernel::prelude::CStr = $crate::lib_linux::param::c_str(
@@ -305,12 +283,8 @@ pub(crate) const fn c_str(text: &'static str) -> &'static CStr {
 }
 
 /// For [`knobs!`]: the module that the parameters belong to.
-#[cfg(MODULE)]
 pub(crate) const THIS_MODULE: *mut bindings::module =
     (&raw const bindings::__this_module).cast_mut();
-/// For [`knobs!`]: no module.
-#[cfg(not(MODULE))]
-pub(crate) const THIS_MODULE: *mut bindings::module = core::ptr::null_mut();
 
 #[kunit_tests(socklnd_lib_linux_param)]
 mod tests {
@@ -318,7 +292,7 @@ mod tests {
 
     #[test]
     fn numbers_have_a_range() {
-        let knob = Knob::new(c"test", 5, 1..=10);
+        let knob = Knob::new(5, 1..=10);
         assert_eq!(knob.get(), 5);
         assert!(knob.parse(c"7\n").is_ok());
         assert_eq!(knob.get(), 7);
@@ -333,7 +307,7 @@ mod tests {
 
     #[test]
     fn words_are_numbers_too() {
-        let knob = Knob::with_words(c"test", 1, &["secure", "all"]);
+        let knob = Knob::with_words(1, &["secure", "all"]);
         assert!(knob.word() == Some("all"));
         assert!(knob.parse(c"secure\n").is_ok());
         assert_eq!(knob.get(), 0);

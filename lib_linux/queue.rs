@@ -2,15 +2,16 @@
 
 //! A queue of boxes that needs no memory of its own.
 //!
-//! A [`Fifo`] owns the boxes that are in it, and frees what is left when it is dropped. Nothing in it
-//! is shared, so it is protected by whatever protects the [`Fifo`] itself, usually a lock around it.
+//! A [`Fifo`] owns the boxes that are in it, and frees what is left when it is dropped. Nothing in
+//! it is shared, so it is protected by whatever protects the [`Fifo`] itself, usually a lock around
+//! it.
 //!
 //! # Why this is sound
 //!
-//! The boxes are linked through a field of their contents, which the contents' owner could move about
-//! if he had a `&mut` to them. So the first box, the only one that `&mut` is given to, is kept apart,
-//! and its link is not used; to the others there is no access but by `&`, through which a [`Link`]
-//! can't be changed.
+//! The boxes are linked through a field of their contents, which the contents' owner could move
+//! about if he had a `&mut` to them. So the first box, the only one that `&mut` is given to, is
+//! kept apart, and its link is not used; to the others there is no access but by `&`, through which
+//! a [`Link`] can't be changed.
 
 use core::{
     marker::PhantomData,

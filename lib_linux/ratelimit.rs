@@ -69,12 +69,6 @@ macro_rules! pr_ratelimited {
 }
 pub(crate) use pr_ratelimited;
 
-/// As [`pr_err!`](kernel::pr_err), but limited.
-macro_rules! pr_err_ratelimited {
-    ($($arg:tt)+) => { $crate::lib_linux::ratelimit::pr_ratelimited!(pr_err, $($arg)+) };
-}
-pub(crate) use pr_err_ratelimited;
-
 /// As [`pr_warn!`](kernel::pr_warn), but limited.
 macro_rules! pr_warn_ratelimited {
     ($($arg:tt)+) => { $crate::lib_linux::ratelimit::pr_ratelimited!(pr_warn, $($arg)+) };

@@ -3,8 +3,8 @@
 //! TCP sockets of the kernel's own.
 //!
 //! A [`Socket`] owns a `struct socket`, and releases it when it is dropped. TCP protects the socket
-//! by its own lock, which the methods take where it is needed, so a [`Socket`] may be shared between
-//! threads. No method waits for the network; some wait for the socket's lock ("may sleep").
+//! by its own lock, which the methods take where it is needed, so a [`Socket`] may be shared
+//! between threads. No method waits for the network; some wait for the socket's lock ("may sleep").
 //!
 //! The socket holds a passive reference to its network namespace, so that sockets don't keep a
 //! namespace alive. By its [`NetUser`] it keeps the namespace's *end* waiting.
@@ -16,6 +16,7 @@
 
 mod addr;
 mod hook;
+mod options;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
 
@@ -111,18 +112,12 @@ impl Drop for LockGuard<'_> {
     }
 }
 
-/// What [`Bvecs`] and the like turn into: a message for `sock_sendmsg` or `sock_recvmsg`.
-///
-/// # Safety
-///
-/// `init` must initialise the iterator that it is given.
-unsafe fn message(flags: u32, init: impl FnOnce(*mut bindings::iov_iter)) -> bindings::msghdr {
-    let mut msg = bindings::msghdr {
+/// A message for `sock_sendmsg` or `sock_recvmsg`, for no bytes yet.
+fn message(flags: u32) -> bindings::msghdr {
+    bindings::msghdr {
         msg_flags: flags,
         ..Default::default()
-    };
-    init(&raw mut msg.msg_iter);
-    msg
+    }
 }
 
 /// A return value that is a number of bytes, or negative and an error.
@@ -161,8 +156,8 @@ impl Socket {
         };
         let mut sock = ptr::null_mut();
         // CAST: Small constants.
-        // SAFETY: The namespace's end waits for `net`, so all that belongs to the namespace is there.
-        // `sock` may be written to.
+        // SAFETY: The namespace's end waits for `net`, so all that belongs to the namespace is
+        // there. `sock` may be written to.
         to_result(unsafe {
             bindings::sock_create_kern(
                 net.net().as_ptr(),
@@ -173,35 +168,44 @@ impl Socket {
             )
         })?;
         // SAFETY: The socket was just made, in the namespace of `net`, by a function that makes no
-        // counting references; and has TCP's own callbacks.
-        unsafe { Self::from_raw(sock, net, Hook::new) }
+        // counting references.
+        unsafe { Self::from_raw(sock, net, None) }
     }
 
-    /// Takes over a socket; releases it on failure. May sleep.
+    /// Takes over a socket, which `listener` has begotten if there is one. Releases it on failure.
+    /// May sleep.
     ///
     /// # Safety
     ///
-    /// `sock` must be a TCP socket that belongs to the caller alone, does not count as a reference to
-    /// its namespace, of which `net` is a user. The [`Hook`] that `hook` makes for its `struct sock`
-    /// must be one that has recorded TCP's own callbacks, which must be the socket's.
+    /// `sock` must be a TCP socket that belongs to the caller alone, and does not count as a
+    /// reference to its namespace, of which `net` is a user. Without a `listener` its callbacks
+    /// must be TCP's own.
     unsafe fn from_raw(
         sock: *mut bindings::socket,
         net: NetUser,
-        hook: impl FnOnce(*mut bindings::sock) -> Hook,
+        listener: Option<&Hook>,
     ) -> Result<Self> {
         // SAFETY: By this function's requirement.
         let sk = unsafe { sys::socklnd_helper_sock_sk(sock) };
-        let hook = match KBox::new(hook(sk), GFP_KERNEL) {
+        let hook = match listener {
+            // SAFETY: By this function's requirement.
+            None => unsafe { Hook::new(sk) },
+            // SAFETY: By this function's requirement.
+            Some(listener) => unsafe { listener.for_child(sk) },
+        };
+        let hook = match KBox::new(hook, GFP_KERNEL) {
             Ok(hook) => hook,
             Err(e) => {
-                // SAFETY: The socket is ours, and nobody has seen it.
+                // SAFETY: The socket is valid; the function takes the lock.
+                unsafe { sys::sock_no_linger(sk) };
+                // SAFETY: The socket is ours.
                 unsafe { bindings::sock_release(sock) };
                 return Err(e.into());
             }
         };
-        // SAFETY: The socket is ours, and we don't hold its lock.
+        // SAFETY: The socket is valid, we don't hold its lock, and this is done once.
         unsafe { sys::socklnd_helper_sk_lock_class_own(sk) };
-        // INVARIANT: As required of our caller.
+        // INVARIANT: As required of our caller; `hook` has TCP's callbacks.
         Ok(Self {
             // SAFETY: A socket is not null.
             sock: unsafe { NonNull::new_unchecked(sock) },
@@ -245,8 +249,8 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// `ENETUNREACH`, `EHOSTUNREACH`, `EADDRNOTAVAIL`, `EISCONN`, `EALREADY`, ... What the other side
-    /// says comes later, from [`Socket::take_error`].
+    /// `ENETUNREACH`, `EHOSTUNREACH`, `EADDRNOTAVAIL`, `EISCONN`, `EALREADY`, ... What the other
+    /// side says comes later, from [`Socket::take_error`].
     pub(crate) fn connect(&self, addr: &SocketAddr) -> Result<bool> {
         let mut addr = RawAddr::from(addr);
         let len = addr.len();
@@ -269,8 +273,8 @@ impl Socket {
 
     /// Takes a connection, if there is one. May sleep.
     ///
-    /// The new socket has TCP's own callbacks, whether or not the listener is hooked. What is set on
-    /// the listener (buffers, [`Socket::set_kernel_defaults`]) is inherited.
+    /// The new socket has TCP's own callbacks, whether or not the listener is hooked. What is set
+    /// on the listener (buffers, [`Socket::set_kernel_defaults`]) is inherited.
     ///
     /// # Errors
     ///
@@ -285,9 +289,9 @@ impl Socket {
             Err(e) if e == EAGAIN => return Ok(None),
             Err(e) => return Err(e),
         }
-        // SAFETY: The new socket belongs to us alone, and has its namespace, and the way it refers to
-        // it, from its listener. It is given the listener's original callbacks, which are TCP's own.
-        unsafe { Self::from_raw(sock, self.net.clone(), |sk| self.hook.for_child(sk)) }.map(Some)
+        // SAFETY: The new socket belongs to us alone, and has its namespace, and the way it refers
+        // to it, from its listener.
+        unsafe { Self::from_raw(sock, self.net.clone(), Some(&self.hook)) }.map(Some)
     }
 
     /// The local address and port. May sleep.
@@ -310,8 +314,8 @@ impl Socket {
         addr.parse()
     }
 
-    /// Sends as much as there is room for, by copying. `more` says that more will follow at once, so
-    /// that the last segment may wait for it. Returns the number of bytes. May sleep.
+    /// Sends as much as there is room for, by copying. `more` says that more will follow at once,
+    /// so that the last segment may wait for it. Returns the number of bytes. May sleep.
     ///
     /// # Errors
     ///
@@ -324,18 +328,17 @@ impl Socket {
         } else {
             Self::SEND_FLAGS
         };
-        // SAFETY: `iov_iter_bvec` initialises the iterator. The list is valid, has `len_bytes` bytes,
-        // and can be read as long as `from` is borrowed.
-        let mut msg = unsafe {
-            message(flags, |iter| {
-                bindings::iov_iter_bvec(
-                    iter,
-                    Self::ITER_SOURCE,
-                    from.as_ptr(),
-                    from.count() as c_ulong,
-                    from.len_bytes(),
-                )
-            })
+        let mut msg = message(flags);
+        // SAFETY: The list is valid, has `len_bytes` bytes, and can be read as long as `from` is
+        // borrowed, which is longer than the message lives.
+        unsafe {
+            bindings::iov_iter_bvec(
+                &mut msg.msg_iter,
+                Self::ITER_SOURCE,
+                from.as_ptr(),
+                from.count() as c_ulong,
+                from.len_bytes(),
+            )
         };
         // SAFETY: The socket is valid, and so is the message until the call returns; TCP keeps no
         // reference to what it copies.
@@ -353,24 +356,29 @@ impl Socket {
         if to.len_bytes() == 0 {
             return Err(EINVAL);
         }
-        // SAFETY: `iov_iter_bvec` initialises the iterator. The list is valid, has `len_bytes` bytes,
-        // and can be written as long as `to` is borrowed.
-        let mut msg = unsafe {
-            message(0, |iter| {
-                bindings::iov_iter_bvec(
-                    iter,
-                    Self::ITER_DEST,
-                    to.as_ptr(),
-                    to.count() as c_ulong,
-                    to.len_bytes(),
-                )
-            })
+        let mut msg = message(0);
+        // SAFETY: The list is valid, has `len_bytes` bytes, and can be written as long as `to` is
+        // borrowed, which is longer than the message lives.
+        unsafe {
+            bindings::iov_iter_bvec(
+                &mut msg.msg_iter,
+                Self::ITER_DEST,
+                to.as_ptr(),
+                to.count() as c_ulong,
+                to.len_bytes(),
+            )
         };
-        self.recv_message(&mut msg)
+        // SAFETY: The message refers to the list, which can be written.
+        unsafe { self.recv_message(&mut msg) }
     }
 
-    fn recv_message(&self, msg: &mut bindings::msghdr) -> Result<usize> {
-        // SAFETY: The socket is valid, and the message was made by `message`.
+    /// Receives into a message.
+    ///
+    /// # Safety
+    ///
+    /// What the message refers to must be valid for writes.
+    unsafe fn recv_message(&self, msg: &mut bindings::msghdr) -> Result<usize> {
+        // SAFETY: The socket is valid, and the message by our requirement.
         to_bytes(unsafe { bindings::sock_recvmsg(self.sock(), msg, Self::RECV_FLAGS) })
     }
 
@@ -380,12 +388,10 @@ impl Socket {
             iov_base: from.as_ptr().cast_mut().cast(),
             iov_len: from.len(),
         };
-        // SAFETY: `iov_iter_kvec` initialises the iterator. `kvec` refers to `from`, which can be
-        // read.
-        let mut msg = unsafe {
-            message(Self::SEND_FLAGS, |iter| {
-                bindings::iov_iter_kvec(iter, Self::ITER_SOURCE, &kvec, 1, from.len())
-            })
+        let mut msg = message(Self::SEND_FLAGS);
+        // SAFETY: `kvec` lives as long as the message, and refers to `from`, which can be read.
+        unsafe {
+            bindings::iov_iter_kvec(&mut msg.msg_iter, Self::ITER_SOURCE, &kvec, 1, from.len())
         };
         // SAFETY: As in `send`.
         to_bytes(unsafe { bindings::sock_sendmsg(self.sock(), &mut msg) })
@@ -400,14 +406,11 @@ impl Socket {
             iov_base: to.as_mut_ptr().cast(),
             iov_len: to.len(),
         };
-        // SAFETY: `iov_iter_kvec` initialises the iterator. `kvec` refers to `to`, which can be
-        // written.
-        let mut msg = unsafe {
-            message(0, |iter| {
-                bindings::iov_iter_kvec(iter, Self::ITER_DEST, &kvec, 1, to.len())
-            })
-        };
-        self.recv_message(&mut msg)
+        let mut msg = message(0);
+        // SAFETY: `kvec` lives as long as the message, and refers to `to`, which can be written.
+        unsafe { bindings::iov_iter_kvec(&mut msg.msg_iter, Self::ITER_DEST, &kvec, 1, to.len()) };
+        // SAFETY: The message refers to `to`, which can be written.
+        unsafe { self.recv_message(&mut msg) }
     }
 
     /// As [`Socket::recv`], into nowhere: at most `len` bytes.
@@ -415,92 +418,11 @@ impl Socket {
         if len == 0 {
             return Err(EINVAL);
         }
-        // SAFETY: `iov_iter_discard` initialises the iterator, which refers to nothing.
-        let mut msg = unsafe {
-            message(0, |iter| {
-                bindings::iov_iter_discard(iter, Self::ITER_DEST, len)
-            })
-        };
-        self.recv_message(&mut msg)
-    }
-
-    /// Sets what a socket needs that a file system's progress may depend on: allocations don't enter
-    /// file systems, and don't use the page fragment of whatever thread happens to send. Closing
-    /// never waits, and leaves no socket behind that only waits for the peer's end. May sleep.
-    pub(crate) fn set_kernel_defaults(&self) {
-        let lock = self.lock();
-        // SAFETY: The lock is held.
-        unsafe { sys::socklnd_helper_sk_set_allocation(lock.sk(), sys::GFP_NOFS) };
-        // SAFETY: The lock is held.
-        unsafe { sys::socklnd_helper_sk_no_task_frag(lock.sk()) };
-        // SAFETY: The lock is held.
-        unsafe { sys::socklnd_helper_sk_no_linger(lock.sk()) };
-        // SAFETY: The lock is held, and this is a TCP socket.
-        unsafe { sys::socklnd_helper_tcp_set_linger2(lock.sk(), -1) };
-    }
-
-    /// Whether small segments are sent at once (`true`) or wait for an acknowledgement (Nagle's
-    /// algorithm). May sleep.
-    pub(crate) fn set_nodelay(&self, on: bool) {
-        if on {
-            // SAFETY: This is a TCP socket; the function takes the lock.
-            unsafe { sys::tcp_sock_set_nodelay(self.sk()) };
-        } else {
-            let lock = self.lock();
-            // SAFETY: The lock is held, and this is a TCP socket.
-            unsafe { sys::socklnd_helper_tcp_clear_nodelay(lock.sk()) };
-        }
-    }
-
-    /// Whether the socket may be bound to an address that old connections still have. May sleep.
-    pub(crate) fn set_reuseaddr(&self, on: bool) {
-        let lock = self.lock();
-        // SAFETY: The lock is held.
-        unsafe { sys::socklnd_helper_sk_set_reuseaddr(lock.sk(), on) };
-    }
-
-    /// Fixes the sizes of the buffers, in bytes of payload; zero leaves a size to TCP. For the window
-    /// scale to fit, before connecting or listening. May sleep.
-    pub(crate) fn set_buffers(&self, send: usize, receive: usize) {
-        let limited = |size| c_int::try_from(size).unwrap_or(c_int::MAX);
-        if send > 0 {
-            let lock = self.lock();
-            // SAFETY: The lock is held.
-            unsafe { sys::socklnd_helper_sk_set_sndbuf(lock.sk(), limited(send)) };
-        }
-        if receive > 0 {
-            // SAFETY: The function takes the lock.
-            unsafe { sys::sock_set_rcvbuf(self.sk(), limited(receive)) };
-        }
-    }
-
-    /// Has TCP probe the other side after `idle` seconds of silence, every `interval` seconds, and
-    /// give up after `count` probes; or not at all if `idle` is zero. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` unless `idle` and `interval` are at most 32767 and `count` at most 127, and none but
-    /// `idle` is below 1.
-    pub(crate) fn set_keepalive(&self, idle: c_int, interval: c_int, count: c_int) -> Result {
-        if idle != 0 {
-            // SAFETY: This is a TCP socket; the function takes the lock.
-            to_result(unsafe { sys::tcp_sock_set_keepidle(self.sk(), idle) })?;
-            // SAFETY: As above.
-            to_result(unsafe { sys::tcp_sock_set_keepintvl(self.sk(), interval) })?;
-            // SAFETY: As above.
-            to_result(unsafe { sys::tcp_sock_set_keepcnt(self.sk(), count) })?;
-        }
-        let lock = self.lock();
-        // SAFETY: The lock is held.
-        unsafe { sys::socklnd_helper_sk_set_keepalive(lock.sk(), idle != 0) };
-        Ok(())
-    }
-
-    /// Sends an acknowledgement that TCP has been holding back, and those of the next packets without
-    /// delay. May sleep.
-    pub(crate) fn quickack(&self) {
-        // SAFETY: This is a TCP socket; the function takes the lock.
-        unsafe { sys::tcp_sock_set_quickack(self.sk(), 1) };
+        let mut msg = message(0);
+        // SAFETY: The iterator refers to nothing.
+        unsafe { bindings::iov_iter_discard(&mut msg.msg_iter, Self::ITER_DEST, len) };
+        // SAFETY: The message refers to nothing.
+        unsafe { self.recv_message(&mut msg) }
     }
 
     /// The state at this moment. Any context.
@@ -539,36 +461,12 @@ impl Socket {
         to_usize(unsafe { sys::socklnd_helper_sk_wmem_queued(self.sk()) })
     }
 
-    /// Whether there is room to send. If not after an `EAGAIN`, [`SocketEvents::write_space`] will be
-    /// called when there is; if there is, it was memory that was missing, and nobody will call.
+    /// Whether there is room to send. If not after an `EAGAIN`, [`SocketEvents::write_space`] will
+    /// be called when there is; if there is, it was memory that was missing, and nobody will call.
     /// Any context.
     pub(crate) fn has_send_space(&self) -> bool {
         // SAFETY: By the type invariants `sk` is valid.
         unsafe { sys::socklnd_helper_sk_stream_is_writeable(self.sk()) }
-    }
-
-    /// Whether TCP remembers that a sender found no room. Any context.
-    pub(crate) fn nospace(&self) -> bool {
-        // SAFETY: By the type invariants `sk` is valid, and has not lost its `struct socket`.
-        unsafe { sys::socklnd_helper_sk_nospace(self.sk()) }
-    }
-
-    /// The send buffer's limit, in bytes of memory. Any context.
-    pub(crate) fn sndbuf(&self) -> usize {
-        // SAFETY: By the type invariants `sk` is valid.
-        to_usize(unsafe { sys::socklnd_helper_sk_sndbuf(self.sk()) })
-    }
-
-    /// The receive buffer's limit, in bytes of memory. Any context.
-    pub(crate) fn rcvbuf(&self) -> usize {
-        // SAFETY: By the type invariants `sk` is valid.
-        to_usize(unsafe { sys::socklnd_helper_sk_rcvbuf(self.sk()) })
-    }
-
-    /// Whether [`Socket::set_nodelay`] is on. Any context.
-    pub(crate) fn nodelay(&self) -> bool {
-        // SAFETY: By the type invariants `sk` is valid, and a TCP socket's.
-        unsafe { sys::socklnd_helper_tcp_nodelay(self.sk()) }
     }
 
     /// The processor that handled the last packet, if there was one. Any context.
@@ -627,8 +525,8 @@ impl Socket {
     ///
     /// The socket must not be used afterwards.
     unsafe fn release(&self) {
-        // SAFETY: By the type invariants `sk` is valid; it was given our lock class when it was taken
-        // over, and we don't hold its lock.
+        // SAFETY: By the type invariants `sk` is valid; it was given our lock class when it was
+        // taken over, and we don't hold its lock.
         unsafe { sys::socklnd_helper_sk_lock_class_kernel(self.sk()) };
         // SAFETY: By the type invariants the socket is ours to release.
         unsafe { bindings::sock_release(self.sock()) };
@@ -637,8 +535,8 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // SAFETY: The socket is not used after this. The field `net` is dropped later: until then the
-        // namespace's end waits.
+        // SAFETY: The socket is not used after this. The field `net` is dropped later: until then
+        // the namespace's end waits.
         unsafe { self.reset() };
     }
 }

@@ -35,19 +35,19 @@ unsafe impl Send for Registration {}
 unsafe impl Sync for Registration {}
 
 impl Registration {
-    /// Makes `knobs` appear as files in `/proc/sys/<path>`, which the system's root may write.
-    /// May sleep.
+    /// Makes `knobs` appear as files of these names in `/proc/sys/<path>`, which the system's root
+    /// may write. May sleep.
     ///
     /// # Errors
     ///
     /// - `ENOMEM`.
     /// - `EINVAL` if the kernel refuses the table, as when the names are taken. It logs why.
-    pub(crate) fn new(path: &CStr, knobs: &'static [&'static Knob]) -> Result<Self> {
+    pub(crate) fn new(path: &CStr, knobs: &[(&'static CStr, &'static Knob)]) -> Result<Self> {
         let mut table = KVec::with_capacity(knobs.len(), GFP_KERNEL)?;
-        for knob in knobs {
+        for (name, knob) in knobs {
             let (min, max) = knob.range();
             let entry = bindings::ctl_table {
-                procname: knob.name().as_char_ptr(),
+                procname: name.as_char_ptr(),
                 data: knob.as_ptr().cast(),
                 // CAST: Four.
                 maxlen: size_of::<c_int>() as c_int,

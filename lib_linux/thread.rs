@@ -2,9 +2,9 @@
 
 //! Kernel threads.
 //!
-//! A [`KThread`] owns a thread; dropping it waits for the thread's end. The argument of the thread's
-//! function lives in a box. It belongs to the thread from its first instruction on; if the thread
-//! was stopped before that, it still belongs to the [`KThread`], which frees it.
+//! A [`KThread`] owns a thread; dropping it waits for the thread's end. The argument of the
+//! thread's function lives in a box. It belongs to the thread from its first instruction on; if the
+//! thread was stopped before that, it still belongs to the [`KThread`], which frees it.
 //!
 //! C header: [`include/linux/kthread.h`](srctree/include/linux/kthread.h)
 
@@ -12,10 +12,7 @@ use super::{
     misc,
     sys, //
 };
-use core::{
-    marker::PhantomData,
-    ptr::NonNull, //
-};
+use core::ptr::NonNull;
 use kernel::{
     bindings,
     error::from_err_ptr,
@@ -30,8 +27,8 @@ struct Start<A> {
 
 /// A running kernel thread; dropping it waits until the thread's function has returned.
 ///
-/// The owner tells the thread to end first, by means of its own: being dropped only wakes the thread
-/// from *interruptible* sleep and makes [`should_stop`] true. May sleep.
+/// The owner tells the thread to end first, by means of its own: being dropped only wakes the
+/// thread from *interruptible* sleep. May sleep.
 ///
 /// # Invariants
 ///
@@ -43,8 +40,6 @@ pub(crate) struct KThread {
     task: NonNull<bindings::task_struct>,
     unstarted: NonNull<c_void>,
     free: unsafe fn(NonNull<c_void>),
-    /// Stands for the `Start<A>`, which is `Send` but need not be `Sync`.
-    _owns: PhantomData<KBox<c_void>>,
 }
 
 // SAFETY: Any thread may stop a kernel thread and give up a reference to it. A box that was not
@@ -109,15 +104,14 @@ impl KThread {
             // SAFETY: Boxes are not null.
             unstarted: unsafe { NonNull::new_unchecked(start.cast()) },
             free: free_start::<A>,
-            _owns: PhantomData,
         })
     }
 }
 
 impl Drop for KThread {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants we have a reference, which this call takes over, and nobody
-        // else stops the thread.
+        // SAFETY: By the type invariants we have a reference, which this call takes over, and
+        // nobody else stops the thread.
         let ret = unsafe { bindings::kthread_stop_put(self.task.as_ptr()) };
         // `run` returns zero, so this comes from the kernel: the function was never called.
         if ret == EINTR.to_errno() {
@@ -150,15 +144,10 @@ unsafe fn free_start<A: Send + 'static>(start: NonNull<c_void>) {
     drop(unsafe { KBox::from_raw(start.as_ptr().cast::<Start<A>>()) });
 }
 
-/// Whether the owner of the current thread has begun to drop its [`KThread`]. Thread context.
-pub(crate) fn should_stop() -> bool {
-    // SAFETY: Any thread may ask.
-    unsafe { sys::socklnd_helper_kthread_should_stop() }
-}
-
 /// Lets other threads run if the processor's time slice is used up. May sleep.
 pub(crate) fn cond_resched() {
-    // SAFETY: The caller is in thread context without spinlocks; otherwise the kernel only complains.
+    // SAFETY: The caller is in thread context without spinlocks; otherwise the kernel only
+    // complains.
     unsafe { sys::socklnd_helper_cond_resched() };
 }
 
@@ -192,8 +181,8 @@ mod tests {
     #[test]
     fn runs_and_is_joined() -> Result {
         let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
-        let cpu = misc::current_cpu();
-        let thread = KThread::spawn(c"socklnd_test", Some(cpu), done.clone(), |done| {
+        let cpu = misc::online_cpus().next();
+        let thread = KThread::spawn(c"socklnd_test", cpu, done.clone(), |done| {
             done.complete_all();
         })?;
         done.wait_for_completion();
@@ -204,14 +193,18 @@ mod tests {
     }
 
     #[test]
-    fn waits_for_should_stop() -> Result {
-        let thread = KThread::spawn(c"socklnd_test", None, (), |()| {
-            while !should_stop() {
-                fsleep(Delta::from_millis(1));
-            }
+    fn drop_waits_for_the_end() -> Result {
+        let ended = Arc::new(Atomic::new(false), GFP_KERNEL)?;
+        let started = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        let arg = (started.clone(), ended.clone());
+        let thread = KThread::spawn(c"socklnd_test", None, arg, |(started, ended)| {
+            started.complete_all();
+            fsleep(Delta::from_millis(20));
+            ended.store(true, Relaxed);
         })?;
-        fsleep(Delta::from_millis(5));
+        started.wait_for_completion();
         drop(thread);
+        assert!(ended.load(Relaxed));
         Ok(())
     }
 

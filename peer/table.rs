@@ -24,7 +24,8 @@ use kernel::{
     }, //
 };
 
-const BUCKETS: usize = 128;
+/// How many lists the table has.
+pub(crate) const PEER_BUCKETS: usize = 128;
 
 #[pin_data]
 struct Bucket {
@@ -47,7 +48,7 @@ impl PeerTable {
     /// An empty table. May sleep.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            buckets: KBox::pin_slice(|_| Self::new_bucket(), BUCKETS, GFP_KERNEL)?,
+            buckets: KBox::pin_slice(|_| Self::new_bucket(), PEER_BUCKETS, GFP_KERNEL)?,
             key: [misc::random_u64(), misc::random_u64()],
         })
     }
@@ -64,11 +65,6 @@ impl PeerTable {
         })
     }
 
-    /// How many buckets there are, for walks in several steps.
-    pub(crate) fn buckets(&self) -> usize {
-        self.buckets.len()
-    }
-
     fn bucket(&self, nid: Nid) -> Option<&Bucket> {
         let bytes = nid.to_bytes20();
         let mut words = [0u64; 3];
@@ -78,7 +74,7 @@ impl PeerTable {
             }
         }
         let hash = misc::siphash(self.key, &words);
-        self.buckets.get((hash % BUCKETS as u64) as usize)
+        self.buckets.get((hash % PEER_BUCKETS as u64) as usize)
     }
 
     /// The peer with this NID. Thread context.
@@ -156,7 +152,7 @@ impl PeerTable {
 
     /// Calls `f` for each peer, without a lock. A peer that comes or goes meanwhile may be missed.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<Peer>)) {
-        for bucket in 0..self.buckets() {
+        for bucket in 0..PEER_BUCKETS {
             self.for_each_in(bucket, &mut f);
         }
     }

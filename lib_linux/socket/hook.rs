@@ -2,10 +2,10 @@
 
 //! Callbacks of a socket.
 //!
-//! While a socket is hooked, its `sk_user_data` points to its [`Hook`], which holds one reference to
-//! the object that is told of events. `sk_callback_lock` protects both: every callback runs with the
-//! lock held for reading, and hooking and unhooking take it for writing. So when the lock has been
-//! taken for unhooking, no callback for the object is running, and none will find it any more.
+//! While a socket is hooked, its `sk_user_data` points to its [`Hook`], which holds one reference
+//! to the object that is told of events. `sk_callback_lock` protects both: every callback runs with
+//! the lock held for reading, and hooking and unhooking take it for writing. So when the lock has
+//! been taken for unhooking, no callback for the object is running, and none will find it any more.
 //!
 //! A callback that was entered before, and gets the lock only afterwards, finds no object and does
 //! nothing; so do the callbacks of connections that a hooked listener has not accepted yet, because
@@ -34,14 +34,14 @@ use kernel::{
 
 /// Whoever wants to be told what happens to a socket.
 ///
-/// All functions are called with bottom halves off and the socket's callback lock held, usually in a
-/// softirq, usually with the socket's own lock held as well. They must not sleep, must use no method
-/// of the socket that may, must take no lock that is ever taken with bottom halves on, and must not
-/// drop the last reference to anything whose destructor may do these things. They may be called on
-/// several processors at once, and without need.
+/// All functions are called with bottom halves off and the socket's callback lock held, usually in
+/// a softirq, usually with the socket's own lock held as well. They must not sleep, must use no
+/// method of the socket that may, must take no lock that is ever taken with bottom halves on, and
+/// must not drop the last reference to anything whose destructor may do these things. They may be
+/// called on several processors at once, and without need.
 pub(crate) trait SocketEvents: Send + Sync + 'static {
-    /// There may be something to receive: data, the end of the stream, an error, or, on a listener, a
-    /// connection to accept.
+    /// There may be something to receive: data, the end of the stream, an error, or, on a listener,
+    /// a connection to accept.
     fn data_ready(this: ArcBorrow<'_, Self>);
 
     /// There is room to send again, after [`Socket::send`] had found none.
@@ -100,19 +100,23 @@ impl Target {
     ///
     /// `self` must have been made for a `T`.
     unsafe fn into_events<T: SocketEvents>(self) -> Arc<T> {
-        // SAFETY: By the type invariants, and this function's requirement, this comes from `into_raw`
-        // of an `Arc<T>`; the reference was ours, and `self` is gone.
+        // SAFETY: By the type invariants, and this function's requirement, this comes from
+        // `into_raw` of an `Arc<T>`; the reference was ours, and `self` is gone.
         unsafe { Arc::from_raw(self.events.cast::<T>()) }
     }
 }
 
 impl Hook {
-    /// A hook for a new socket, which must have TCP's own callbacks and be known to nobody else.
-    pub(super) fn new(sk: *mut bindings::sock) -> Self {
+    /// A hook for a new socket.
+    ///
+    /// # Safety
+    ///
+    /// `sk` must be a valid socket that belongs to the caller alone, with TCP's own callbacks.
+    pub(super) unsafe fn new(sk: *mut bindings::sock) -> Self {
         let mut originals = sys::socklnd_sk_callbacks::default();
-        // SAFETY: Our caller's socket is valid, and nobody changes its callbacks.
+        // SAFETY: By our requirement the socket is valid, and nobody changes its callbacks.
         unsafe { sys::socklnd_helper_sk_get_callbacks(sk, &mut originals) };
-        // INVARIANT: As our caller says. Not hooked.
+        // INVARIANT: TCP's own callbacks, by our requirement. Not hooked.
         Self {
             originals,
             target: None,
@@ -123,9 +127,12 @@ impl Hook {
     ///
     /// If the listener was hooked when the connection came, the new socket has the listener's
     /// callbacks. It gets TCP's.
-    pub(super) fn for_child(&self, sk: *mut bindings::sock) -> Self {
-        // SAFETY: Our caller's socket is valid and his own; by the type invariants these are TCP's
-        // callbacks.
+    ///
+    /// # Safety
+    ///
+    /// `sk` must be a valid socket that belongs to the caller alone.
+    pub(super) unsafe fn for_child(&self, sk: *mut bindings::sock) -> Self {
+        // SAFETY: The socket is valid; by the type invariants these are TCP's callbacks.
         unsafe { set_callbacks(sk, &self.originals, ptr::null()) };
         // INVARIANT: TCP's own callbacks, and not hooked.
         Self {
@@ -135,7 +142,8 @@ impl Hook {
     }
 }
 
-/// Replaces callbacks and user data of a socket, waiting until no callback with user data is running.
+/// Replaces callbacks and user data of a socket, waiting until no callback with user data is
+/// running.
 ///
 /// # Safety
 ///
@@ -151,15 +159,15 @@ unsafe fn set_callbacks(
     unsafe { sys::socklnd_helper_sk_callback_write_lock_bh(sk) };
     // SAFETY: The lock is held.
     unsafe { sys::socklnd_helper_sk_set_user_data(sk, hook.cast_mut().cast()) };
-    // SAFETY: The lock is held. Callbacks that find no user data do nothing, so those that are still
-    // running, or were inherited, are harmless.
+    // SAFETY: The lock is held. Callbacks that find no user data do nothing, so those that are
+    // still running, or were inherited, are harmless.
     unsafe { sys::socklnd_helper_sk_set_callbacks(sk, callbacks) };
     // SAFETY: The lock is held.
     unsafe { sys::socklnd_helper_sk_callback_write_unlock_bh(sk) };
 }
 
-/// A socket whose events a `T` is told of. Dropping it unhooks the socket and aborts the connection;
-/// may sleep.
+/// A socket whose events a `T` is told of. Dropping it unhooks the socket and aborts the
+/// connection; may sleep.
 ///
 /// # Invariants
 ///
@@ -194,8 +202,8 @@ impl Socket {
 }
 
 impl<T: SocketEvents> HookedSocket<T> {
-    /// Ends the callbacks. When this returns, none for the `T` is running, and none will run for it.
-    /// May drop the last reference to the `T`. Thread context, and not from a callback.
+    /// Ends the callbacks. When this returns, none for the `T` is running, and none will run for
+    /// it. May drop the last reference to the `T`. Thread context, and not from a callback.
     pub(crate) fn unhook(self) -> Socket {
         let mut this = ManuallyDrop::new(self);
         this.unhook_in_place();
@@ -234,8 +242,8 @@ impl<T: SocketEvents> Drop for HookedSocket<T> {
 
 /// Calls `f` with the socket's hook and the `T` that it is for.
 ///
-/// Does nothing if the socket is not hooked; or not for a `T`, which can be when it was unhooked and
-/// hooked again while a callback was on its way. What that callback had to tell can be seen by
+/// Does nothing if the socket is not hooked; or not for a `T`, which can be when it was unhooked
+/// and hooked again while a callback was on its way. What that callback had to tell can be seen by
 /// looking at the socket, which those who hook it do.
 ///
 /// # Safety

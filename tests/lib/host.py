@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of what also runs outside of the kernel: formats, tools, the test programs themselves."""
+"""Tests of what also runs outside of the kernel: formats, tools, the tests themselves."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import time
+import unittest
 
 from lib import paths
 from lib.report import Report
@@ -15,22 +16,44 @@ _FAILURE = re.compile(r"^test (\S+) \.\.\. FAILED$", re.MULTILINE)
 
 
 def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
-    """Runs the tests of every crate that scripts/build-host knows."""
+    """Runs them all."""
+    _python(report)
+    _cargo(report)
+
+
+def _python(report: Report) -> None:
+    """The tests of this program."""
     started = time.monotonic()
-    report.say("host: cargo tests")
+    suite = unittest.defaultTestLoader.loadTestsFromName("lib.selftest")
+    outcome = unittest.TestResult()
+    suite.run(outcome)
+    broken = [*outcome.failures, *outcome.errors]
+    for test, why in broken:
+        report.say(f"       host: {test}\n{why}")
+    # A test may fail several times, once for each of its cases.
+    _sum(report, "tests/lib", max(outcome.testsRun - len(broken), 0), len(broken), started)
+
+
+def _cargo(report: Report) -> None:
+    """The tests of every crate that scripts/build-host knows."""
+    started = time.monotonic()
     log = paths.LOGS / "host.log"
-    command = [paths.REPO / "scripts" / "build-host", "test", *([pattern] if pattern else [])]
     with open(log, "wb") as out:
+        command = [paths.REPO / "scripts" / "build-host", "test"]
         status = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
     text = log.read_text(errors="replace")
-    passed = sum(int(count) for count, _ in _COUNT.findall(text))
-    failed = sum(int(count) for _, count in _COUNT.findall(text))
-    report.add(passed, failed)
-    report.say(f"{'ok    ' if status == 0 and not failed else 'FAILED'} host: {passed} passed, {failed} failed"
-               f" ({time.monotonic() - started:.1f} s)")
+    counts = _COUNT.findall(text)
+    passed, failed = (sum(int(count[index]) for count in counts) for index in (0, 1))
     for name in _FAILURE.findall(text):
         report.say(f"       host: {name}")
+    _sum(report, "cargo", passed, failed, started)
     if status != 0 and not failed:
         report.result("host: cargo", f"status {status}:\n{text[-3000:]}")
-    elif not passed and not pattern:
+    elif not passed:
         report.result("host: cargo", f"no tests were run: see {log}")
+
+
+def _sum(report: Report, what: str, passed: int, failed: int, started: float) -> None:
+    report.add(passed, failed)
+    verdict = "FAILED" if failed else "ok    "
+    report.say(f"{verdict} host: {what}: {passed} passed, {failed} failed ({time.monotonic() - started:.1f} s)")

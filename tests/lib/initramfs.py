@@ -13,13 +13,16 @@ from pathlib import Path
 from lib import paths
 from lib.cpio import Archive
 
-TOOLS = ("ip", "tc", "nft", "ss", "ethtool")
+# Sets of tools for guests. Those that are not here are busybox's.
+BARE = ("ip",)
+NETWORK = ("ip", "tc")
+ALL_TOOLS = ("ip", "tc", "nft", "ss", "ethtool")
 # What a stock kernel has as modules and a guest with a network card needs.
 STOCK_MODULES = ("virtio_pci", "virtio_net")
 
 
-def build(kernel: paths.Kernel, to: Path, *, tools: tuple[str, ...] = TOOLS) -> Path:
-    """Writes the archive for one kind of guest to `to`."""
+def build(kernel: paths.Kernel, to: Path, tools: tuple[str, ...]) -> Path:
+    """Writes the archive for one kind of guest to `to`. Every tool makes it larger and booting slower."""
     archive = Archive()
     _skeleton(archive)
     _busybox(archive)
@@ -60,7 +63,7 @@ def _busybox(archive: Archive) -> None:
     archive.file("bin/busybox", path)
     applets = subprocess.run([path, "--list"], check=True, capture_output=True, text=True).stdout
     for name in applets.split():
-        if name not in (*TOOLS, "busybox", "init"):
+        if name not in (*ALL_TOOLS, "busybox", "init"):
             archive.link(f"bin/{name}", "busybox")
 
 

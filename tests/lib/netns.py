@@ -28,7 +28,7 @@ def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
     if not pending:
         return
     kernel = paths.kernel("debug")
-    archive = initramfs.build(kernel, paths.BUILD / "tests" / "netns.initramfs")
+    archive = initramfs.build(kernel, paths.BUILD / "tests" / "netns.initramfs", initramfs.NETWORK)
     round_number = 0
     while pending:
         round_number += 1

@@ -12,7 +12,7 @@ from lib.report import Report
 from lib.vm import GuestDied, Vm
 
 # How long a guest may take to boot, and how much later than it said a test may end.
-BOOT_SECONDS = 120.0
+BOOT_SECONDS = 300.0
 GRACE_SECONDS = 60.0
 EXIT_SECONDS = 30.0
 

@@ -36,7 +36,7 @@ To begin with, on node 1:                       and on node 2:
 def run(*, keep: bool = False) -> int:
     """Boots both and waits until the first one ends."""
     kernel = paths.kernel("stock")
-    archive = initramfs.build(kernel, paths.BUILD / "tests" / "shell.initramfs")
+    archive = initramfs.build(kernel, paths.BUILD / "tests" / "shell.initramfs", initramfs.ALL_TOOLS)
     cable = Cable()
     folder = Path(tempfile.mkdtemp(prefix="socklnd-"))
     try:

@@ -208,3 +208,48 @@ impl Stream {
         self.so_far()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn output_and_status() {
+        let output = run(&mut shell("cat; echo problem >&2; exit 3"), "text", LIMIT).unwrap();
+        assert_eq!(
+            (output.stdout.as_str(), output.stderr.as_str()),
+            ("text", "problem\n")
+        );
+        assert_eq!(output.status.code(), Some(3));
+        assert!(output.checked("it").is_err());
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_killed() {
+        let started = Instant::now();
+        let why = run(&mut shell("exec sleep 60"), "", Duration::from_millis(100))
+            .err()
+            .unwrap();
+        assert!(why.to_string().contains("did not end"), "{why}");
+        assert!(started.elapsed() < LIMIT);
+    }
+
+    #[test]
+    fn output_can_be_awaited() {
+        let mut job = Job::start(&mut shell("echo ready; exec sleep 60"), "").unwrap();
+        job.await_output("ready", LIMIT).unwrap();
+        let mut job = Job::start(&mut shell("echo steady"), "").unwrap();
+        assert!(
+            job.await_output("ready", Duration::from_millis(300))
+                .is_err()
+        );
+    }
+}

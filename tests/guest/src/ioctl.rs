@@ -138,3 +138,17 @@ pub fn bench(device: &File, to: Ipv4Addr, op: u32, size: u32) -> Result<(), Errn
         Err(_) => Err(Errno::OVERFLOW),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the C compiler makes them from the kernel's header.
+    #[test]
+    fn numbers() {
+        assert_eq!(number(3, 0x54, 0x30, 4), 0xc004_5430);
+        assert_eq!(VERSION, 0x8028_bb00);
+        assert_eq!(NI_ADD, 0x4020_bb10);
+        assert_eq!(BENCH, 0xc090_bb42);
+    }
+}

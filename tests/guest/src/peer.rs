@@ -530,3 +530,80 @@ fn is_reset(why: &std::io::Error) -> bool {
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+    const TWO: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte =
+            |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.chunks(2).map(byte).collect()
+    }
+
+    /// As two nodes of Lustre 2.17 sent them.
+    #[test]
+    fn captured_request_and_ping() {
+        assert_eq!(
+            request(ACCEPTOR_MAGIC, 1, nid(TWO)),
+            bytes("0071ceac 01000000 024da8c0 00000200")
+        );
+        let mut ping = Message::ping(ONE, TWO, 0x18ea_604c_edb3_326b);
+        ping.body[8..16].copy_from_slice(&0x1c09_u64.to_le_bytes());
+        ping.body[32..36].copy_from_slice(&3960_u32.to_le_bytes());
+        let captured = bytes(
+            "024da8c0 00000200 014da8c0 00000200 39300000 39300000 02000000 00000000 6b32b3ed 4c60ea18
+             091c0000 00000000 00000000 00000080 00000000 00000000 780f0000 00000000",
+        );
+        assert_eq!(ping.bytes(), captured);
+    }
+
+    /// By the description of 2005.
+    #[test]
+    fn hello_by_the_book() {
+        let hello = Hello::new(ONE, BULK_OUT).with_ips(&[0x0a00_0001]);
+        let mut wanted = bytes(
+            "ed0dbcee 0100 0000 014da8c0 00000200 00000000 39300000 04000000 04000000 40420f00 00000000
+             03000000",
+        );
+        wanted.extend([0; 28]);
+        wanted.extend([1, 0, 0, 10]);
+        assert_eq!(hello.bytes(), wanted);
+        let read = Hello::parse(&wanted[..72].try_into().unwrap()).unwrap();
+        assert_eq!(
+            (read.src, read.conn_type, read.length),
+            (nid(ONE), BULK_OUT, 4)
+        );
+    }
+
+    #[test]
+    fn wrong_answers_to_a_ping_are_noticed() {
+        let ping = Message::ping(ONE, TWO, 77);
+        let mut info = Vec::new();
+        for field in [PING_MAGIC, 1, 12345, 1] {
+            info.extend(field.to_le_bytes());
+        }
+        info.extend(nid(TWO).to_le_bytes());
+        info.extend([0; 8]);
+        let good = ping.reply(info);
+        assert!(good.check_pong(&ping).is_ok());
+        let spoilt: [fn(&mut Message); 7] = [
+            |pong| pong.kind = PUT,
+            |pong| pong.src = 0,
+            |pong| pong.body[0] ^= 1,
+            |pong| pong.body[39] = 1,
+            |pong| pong.payload[0] ^= 1,
+            |pong| pong.payload[12] = 2,
+            |pong| pong.payload[16] ^= 1,
+        ];
+        for spoil in spoilt {
+            let mut pong = good.clone();
+            spoil(&mut pong);
+            assert!(pong.check_pong(&ping).is_err());
+        }
+    }
+}

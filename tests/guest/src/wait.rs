@@ -31,3 +31,27 @@ pub fn until<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Result<T>)
 pub fn quiet_time(time: Duration) {
     sleep(time);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn until_ends_either_way() {
+        let mut left = 3;
+        let mut ask = || {
+            left -= 1;
+            if left > 0 {
+                bail!("{left} left")
+            } else {
+                Ok(left)
+            }
+        };
+        assert_eq!(until(Duration::from_secs(5), "zero", &mut ask).unwrap(), 0);
+        let never = until(Duration::from_millis(20), "never", || -> Result<()> {
+            bail!("not yet")
+        });
+        let told = never.unwrap_err().to_string();
+        assert_eq!(told, "never: not within 0.0 s: not yet");
+    }
+}

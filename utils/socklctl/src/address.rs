@@ -119,7 +119,7 @@ pub(crate) fn socket_from_uapi(raw: &uapi::socklnd_addr, port: u16) -> Option<So
 ///
 /// The module may write one that this tool can't read, for instance from a node that answered a
 /// ping with NIDs of another kind of network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Ord, Eq)]
 pub(crate) struct Shown(Result<Nid, (u16, u16)>);
 
 impl From<&uapi::socklnd_nid> for Shown {

@@ -148,7 +148,9 @@ pub(crate) fn list(driver: &impl Driver, ni: Pattern) -> Result<Connections, Err
     let entries = driver
         .list(&device::CONN_LIST, ni.to_uapi())
         .map_err(|errno| Error::request(Action::List, "list connections", errno))?;
-    Ok(Connections(entries.iter().map(Connection::from).collect()))
+    let mut conns: Vec<_> = entries.iter().map(Connection::from).collect();
+    conns.sort_by(|a, b| (&a.ni, &a.nid).cmp(&(&b.ni, &b.nid)));
+    Ok(Connections(conns))
 }
 
 #[cfg(test)]

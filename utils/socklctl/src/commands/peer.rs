@@ -189,6 +189,7 @@ impl FromIterator<uapi::socklnd_peer_entry> for Peers {
                 peer.routes.extend(Route::new(&entry));
             }
         }
+        peers.sort_by(|a, b| (&a.ni, &a.nid).cmp(&(&b.ni, &b.nid)));
         Self(peers)
     }
 }

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Options of a socket.
+//!
+//! TCP keeps them, and the socket's lock protects them.
+
+use super::{
+    super::sys,
+    to_usize,
+    Socket, //
+};
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
+
+impl Socket {
+    /// Sets what a socket needs that a file system's progress may depend on: allocations don't
+    /// enter file systems, and don't use the page fragment of whatever thread happens to send.
+    /// Closing never waits, and leaves no socket behind that only waits for the peer's end. May
+    /// sleep.
+    pub(crate) fn set_kernel_defaults(&self) {
+        let lock = self.lock();
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_sk_set_allocation(lock.sk(), sys::GFP_NOFS) };
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_sk_no_task_frag(lock.sk()) };
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_sk_no_linger(lock.sk()) };
+        // SAFETY: The lock is held, and this is a TCP socket.
+        unsafe { sys::socklnd_helper_tcp_set_linger2(lock.sk(), -1) };
+    }
+
+    /// Whether small segments are sent at once (`true`) or wait for an acknowledgement (Nagle's
+    /// algorithm). May sleep.
+    pub(crate) fn set_nodelay(&self, on: bool) {
+        if on {
+            // SAFETY: This is a TCP socket; the function takes the lock.
+            unsafe { sys::tcp_sock_set_nodelay(self.sk()) };
+        } else {
+            let lock = self.lock();
+            // SAFETY: The lock is held, and this is a TCP socket.
+            unsafe { sys::socklnd_helper_tcp_clear_nodelay(lock.sk()) };
+        }
+    }
+
+    /// Whether the socket may be bound to an address that old connections still have. May sleep.
+    pub(crate) fn set_reuseaddr(&self, on: bool) {
+        let lock = self.lock();
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_sk_set_reuseaddr(lock.sk(), on) };
+    }
+
+    /// Fixes the sizes of the buffers, in bytes of payload; zero leaves a size to TCP. For the
+    /// window scale to fit, before connecting or listening. May sleep.
+    pub(crate) fn set_buffers(&self, send: usize, receive: usize) {
+        let limited = |size| c_int::try_from(size).unwrap_or(c_int::MAX);
+        if send > 0 {
+            let lock = self.lock();
+            // SAFETY: The lock is held.
+            unsafe { sys::socklnd_helper_sk_set_sndbuf(lock.sk(), limited(send)) };
+        }
+        if receive > 0 {
+            // SAFETY: The function takes the lock.
+            unsafe { sys::sock_set_rcvbuf(self.sk(), limited(receive)) };
+        }
+    }
+
+    /// Has TCP probe the other side after `idle` seconds of silence, every `interval` seconds, and
+    /// give up after `count` probes; or not at all if `idle` is zero. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` unless `idle` and `interval` are at most 32767 and `count` at most 127, and none
+    /// but `idle` is below 1.
+    pub(crate) fn set_keepalive(&self, idle: c_int, interval: c_int, count: c_int) -> Result {
+        if idle != 0 {
+            // SAFETY: This is a TCP socket; the function takes the lock.
+            to_result(unsafe { sys::tcp_sock_set_keepidle(self.sk(), idle) })?;
+            // SAFETY: As above.
+            to_result(unsafe { sys::tcp_sock_set_keepintvl(self.sk(), interval) })?;
+            // SAFETY: As above.
+            to_result(unsafe { sys::tcp_sock_set_keepcnt(self.sk(), count) })?;
+        }
+        let lock = self.lock();
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_sk_set_keepalive(lock.sk(), idle != 0) };
+        Ok(())
+    }
+
+    /// The send buffer's limit, in bytes of memory. Any context.
+    pub(crate) fn sndbuf(&self) -> usize {
+        // SAFETY: By the type invariants `sk` is valid.
+        to_usize(unsafe { sys::socklnd_helper_sk_sndbuf(self.sk()) })
+    }
+
+    /// The receive buffer's limit, in bytes of memory. Any context.
+    pub(crate) fn rcvbuf(&self) -> usize {
+        // SAFETY: By the type invariants `sk` is valid.
+        to_usize(unsafe { sys::socklnd_helper_sk_rcvbuf(self.sk()) })
+    }
+
+    /// Whether [`Socket::set_nodelay`] is on. Any context.
+    pub(crate) fn nodelay(&self) -> bool {
+        // SAFETY: By the type invariants `sk` is valid, and a TCP socket's.
+        unsafe { sys::socklnd_helper_tcp_nodelay(self.sk()) }
+    }
+}

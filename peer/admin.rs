@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What administrators do with peers: add and take away routes, close connections, look.
+//!
+//! All of it works on the state that the peer's lock protects, and takes that lock itself.
+
+use super::Peer;
+use crate::{
+    conn::Conn,
+    lib_linux::queue::Fifo,
+    route::Route,
+    wire::Nid, //
+};
+use core::net::{
+    IpAddr,
+    SocketAddr, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    }, //
+};
+
+/// What an administrator is told about a peer.
+pub(crate) struct PeerInfo {
+    pub(crate) nid: Nid,
+    /// Transmits that wait for a connection.
+    pub(crate) queued: usize,
+    /// The peer's; zero without connections.
+    pub(crate) incarnation: u64,
+    pub(crate) last_alive_ms: u64,
+    pub(crate) routes: KVec<RouteInfo>,
+    pub(crate) conns: KVec<Arc<Conn>>,
+}
+
+/// What an administrator is told about a route.
+pub(crate) struct RouteInfo {
+    pub(crate) addr: SocketAddr,
+    pub(crate) shares: u32,
+    /// Connections that it has opened so far.
+    pub(crate) opened: u64,
+    /// Connections to its address.
+    pub(crate) nconns: usize,
+    /// An attempt is under way.
+    pub(crate) connecting: bool,
+}
+
+impl Peer {
+    /// Closes the connections from or to `addr`, or all. Returns how many. Thread context.
+    pub(crate) fn close_matching(self: &Arc<Self>, addr: Option<IpAddr>) -> usize {
+        let mut closed = 0;
+        // One at a time: closing takes the lock, and may end the peer.
+        while let Some(conn) = self.find_conn(addr) {
+            self.close_conn(&conn, ESHUTDOWN, false);
+            closed += 1;
+        }
+        closed
+    }
+
+    fn find_conn(&self, addr: Option<IpAddr>) -> Option<Arc<Conn>> {
+        let inner = self.inner.lock();
+        let mut conns = inner.conns.iter();
+        conns
+            .find(|c| addr.is_none_or(|a| c.remote().ip() == a || c.local().ip() == a))
+            .cloned()
+    }
+
+    /// Adds a share of the route to `addr`, which is made if there is none. May sleep.
+    pub(crate) fn add_route(self: &Arc<Self>, addr: SocketAddr, shares: u32) -> Result {
+        let new = Route::new(addr, shares, &self.inner)?;
+        let mut inner = self.inner.lock();
+        if inner.closing {
+            return Err(ESTALE);
+        }
+        // An address is one route, whatever the port: as ever in this driver.
+        if let Some(route) = inner.route_to(addr.ip()) {
+            let state = route.state_mut(&mut inner);
+            state.shares = state.shares.saturating_add(shares);
+        } else {
+            inner.routes.push(new, GFP_ATOMIC)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away routes: that to `addr` or all; with `single_share`, one share of the first.
+    ///
+    /// When the last share is gone, the peer loses its other routes and its connections too.
+    /// Returns whether anything matched. Thread context.
+    pub(crate) fn del_route(self: &Arc<Self>, addr: Option<IpAddr>, single_share: bool) -> bool {
+        let mut failed = Fifo::new();
+        let mut inner = self.inner.lock();
+        let matching = |route: &Arc<Route>| addr.is_none_or(|a| route.addr().ip() == a);
+        if single_share {
+            let Some(route) = inner.routes.iter().find(|r| matching(r)).cloned() else {
+                return false;
+            };
+            let state = route.state_mut(&mut inner);
+            state.shares = state.shares.saturating_sub(1);
+            if state.shares == 0 {
+                inner.drop_routes(|r| Arc::ptr_eq(r, &route));
+            }
+        } else if !inner.drop_routes(matching) && addr.is_some() {
+            return false;
+        }
+        let shares: u64 = inner
+            .routes
+            .iter()
+            .map(|r| u64::from(r.state(&inner).shares))
+            .sum();
+        let last = shares == 0;
+        if last {
+            inner.drop_routes(|_| true);
+            inner.bury(ESHUTDOWN, |_| true);
+            failed.append(&mut inner.queue);
+        }
+        drop(inner);
+        self.ni.fail_txs(failed, ESHUTDOWN);
+        self.unlink_if_unused();
+        true
+    }
+
+    /// What an administrator is told, all at one moment. May sleep.
+    pub(crate) fn snapshot(&self) -> Result<PeerInfo> {
+        loop {
+            let (nroutes, nconns) = {
+                let inner = self.inner.lock();
+                (inner.routes.len(), inner.conns.len())
+            };
+            // Memory first; if there is more to tell by then, once again.
+            let mut routes = KVec::with_capacity(nroutes, GFP_KERNEL)?;
+            let mut conns = KVec::with_capacity(nconns, GFP_KERNEL)?;
+            let inner = self.inner.lock();
+            if inner.routes.len() > nroutes || inner.conns.len() > nconns {
+                continue;
+            }
+            for route in inner.routes.iter() {
+                let state = route.state(&inner);
+                let info = RouteInfo {
+                    addr: route.addr(),
+                    shares: state.shares,
+                    opened: state.opened,
+                    nconns: inner.conns_to(route.addr().ip()).count(),
+                    connecting: state.connecting,
+                };
+                let _ = routes.push_within_capacity(info);
+            }
+            for conn in inner.conns.iter() {
+                let _ = conns.push_within_capacity(conn.clone());
+            }
+            return Ok(PeerInfo {
+                nid: self.nid,
+                queued: inner.queue.len(),
+                incarnation: inner.incarnation,
+                last_alive_ms: self.last_alive_ms.load(Relaxed),
+                routes,
+                conns,
+            });
+        }
+    }
+}

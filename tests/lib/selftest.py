@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Tests of the tests: what must be noticed is noticed. Run by `tests/run host`."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import unittest
+import unittest.mock
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from lib import cpio, klog, results
+from lib.report import Report
+
+TROUBLE = (
+    "[    9.1] WARNING: CPU: 0 PID: 1 at net/core/sock.c:10 f+0x1/0x2 [ksocklnd]",
+    "[    9.1] WARNING: possible circular locking dependency detected",
+    "[    9.1] WARNING: suspicious RCU usage",
+    "[    9.1] BUG: KASAN: slab-use-after-free in f+0x1/0x2 [ksocklnd]",
+    "[    9.1] BUG: sleeping function called from invalid context at kernel/locking/mutex.c:1",
+    "[    9.1] BUG: scheduling while atomic: socklnd_sd00/77/0x00000002",
+    "[    9.1] BUG: unable to handle page fault for address: ffff888000000000",
+    "[    9.1] BUG: kernel NULL pointer dereference, address: 0000000000000008",
+    "[    9.1] Oops: general protection fault, probably for non-canonical address 0xdffffc0000000001",
+    "[    9.1] watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [socklnd_sd01:88]",
+    "[    9.1] INFO: task rmmod:123 blocked for more than 30 seconds.",
+    "[    9.1] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+    "[    9.1] INFO: rcu_preempt self-detected stall on CPU",
+    "[    9.1] kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+    "[    9.1] refcount_t: underflow; use-after-free.",
+    "[    9.1] list_del corruption. prev->next should be ffff, but was 0000",
+    "[    9.1] rust_kernel: panicked at conn.rs:1:1:",
+    "[    9.1] Kernel panic - not syncing: Fatal exception",
+    "[    9.1] ksocklnd: page allocation failure: order:3, mode:0x40dc0",
+    "[    9.1] unregister_netdevice: waiting for eth0 to become free. Usage count = 2",
+    "[    9.1] ref_tracker: net notrefcnt@ffff8880 has 1/1 users at",
+    "[    9.1] socklnd-guest[77]: segfault at 0 ip 00000000 sp 00000000 error 4",
+    "[    9.1] UBSAN: array-index-out-of-bounds in net/ipv4/tcp.c:1:1",
+    "[    9.1] INFO: possible recursive locking detected",
+    "[    9.1] init: cannot insert /lib/modules/virtio_net.ko",
+)
+HARMLESS = (
+    "[    0.1] tsc: Unable to calibrate against PIT",
+    "[    0.1] mtrr: your CPUs had inconsistent fixed MTRR settings",
+    "[    0.1] clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable",
+    "[    9.1] ksocklnd: loading out-of-tree module taints kernel.",
+    "[    9.1] ksocklnd: 10.0.0.1@tcp: refused a connection from unprivileged port 40000",
+    "[    9.1] ksocklnd: module verification failed: signature and/or required key missing - tainting kernel",
+    "[    9.1] kmemleak: Kernel memory leak detector initialized (mem pool available: 39384)",
+    "[    9.1] sysrq: Show Blocked State",
+    "[    9.1] Running RCU synchronous self tests",
+)
+
+
+class Log(unittest.TestCase):
+    """The kernel's log."""
+
+    def test_trouble_is_found(self) -> None:
+        for line in TROUBLE:
+            with self.subTest(line):
+                self.assertIsNotNone(klog.trouble(f"[ 1.0] fine\n{line}\n[ 9.2] fine\n"))
+
+    def test_the_rest_is_not(self) -> None:
+        for line in HARMLESS:
+            with self.subTest(line):
+                self.assertIsNone(klog.trouble(f"{line}\n"))
+
+    def test_each_test_has_its_section(self) -> None:
+        log = (
+            "boot\n[ 1.0] socklnd-tests: begin one\nBUG: x\n[ 2.0] socklnd-tests: end one\nbetween\n"
+            "[ 3.0] socklnd-tests: begin two\nfine\n[ 4.0] socklnd-tests: end two\nlast\n"
+        )
+        self.assertIsNotNone(klog.trouble(klog.section(log, "one")))
+        self.assertIsNone(klog.trouble(klog.section(log, "two")))
+        self.assertEqual(klog.section(log, "three"), "")
+        self.assertEqual(klog.outside(log), "boot\nbetween\nlast")
+
+
+class FakeVm:
+    """A guest that has said all that it will ever say."""
+
+    def __init__(self, lines: list[str], console: str, *, ends: bool = True) -> None:
+        self.name = "fake"
+        self.console_log = Path("fake.console")
+        self._lines = list(lines)
+        self._console = console
+        self._ends = ends
+
+    def line(self, _seconds: float) -> str | None:
+        return self._lines.pop(0) if self._lines else None
+
+    def console(self) -> str:
+        return self._console
+
+    def wait(self, _seconds: float) -> bool:
+        return self._ends
+
+    def why_qemu_failed(self) -> str:
+        return ""
+
+
+def follow(lines: list[str], console: str = "", *, ends: bool = True) -> tuple[Report, results.Outcome]:
+    """What comes of such a guest."""
+    report = Report()
+    with redirect_stdout(io.StringIO()):
+        outcome = results.follow(FakeVm(lines, console, ends=ends), "fake", report)  # type: ignore[arg-type]
+    return report, outcome
+
+
+def marks(name: str, text: str = "") -> str:
+    """A log of a test's run."""
+    return f"[1] socklnd-tests: begin {name}\n{text}[2] socklnd-tests: end {name}\n"
+
+
+class Results(unittest.TestCase):
+    """The results of a guest."""
+
+    def test_success(self) -> None:
+        report, outcome = follow(["KTAP version 1", "1..1", "# begin a 5", "ok 1 a # 0.1 s", "# end"], marks("a"))
+        self.assertEqual((report.passed, report.failed, outcome.lost), (1, 0, None))
+
+    def test_failures(self) -> None:
+        said = ["# begin a 5", "# a: because", "not ok 1 a # 0.1 s", "# end"]
+        self.assertEqual(follow(said, marks("a"))[0].failed, 1)
+        said = ["# begin a 5", "ok 1 a # 0.1 s", "# end"]
+        self.assertEqual(follow(said, marks("a", "[1] BUG: x\n"))[0].failed, 1, "the kernel complained")
+        with unittest.mock.patch.object(klog, "await_end", lambda read, _name: read()):
+            self.assertEqual(follow(said, "")[0].failed, 1, "nothing in the log")
+
+    def test_lost_guests(self) -> None:
+        self.assertIsNotNone(follow([])[1].lost)
+        self.assertIsNotNone(follow(["# begin a 5"])[1].lost)
+        self.assertEqual(follow(["# begin a 5"])[1].current, "a")
+        self.assertIsNotNone(follow(["Bail out! stuck"])[1].lost)
+        self.assertIsNotNone(follow(["# end"], ends=False)[1].lost)
+
+    def test_nothing_is_no_success(self) -> None:
+        with redirect_stdout(io.StringIO()) as out:
+            self.assertEqual(Report().finish(), 1)
+        self.assertEqual(out.getvalue(), "0 passed, 0 failed\n")
+
+
+class Archive(unittest.TestCase):
+    """File systems for guests."""
+
+    def test_records(self) -> None:
+        archive = cpio.Archive()
+        archive.data("a/b", b"12345")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "x"
+            archive.write(path)
+            data = path.read_bytes()
+        self.assertEqual(data.count(b"070701"), 3, "the folder, the file, the end")
+        self.assertIn(b"a/b\0", data)
+        self.assertEqual(len(data) % 4, 0)

@@ -311,10 +311,7 @@ impl Conn {
     /// Queues `tx` for sending; gives it back if the connection is being closed.
     ///
     /// Thread context; the peer's lock may be held.
-    pub(crate) fn queue_tx(
-        self: &Arc<Self>,
-        tx: KBox<Tx>,
-    ) -> core::result::Result<(), KBox<Tx>> {
+    pub(crate) fn queue_tx(self: &Arc<Self>, tx: KBox<Tx>) -> core::result::Result<(), KBox<Tx>> {
         let mut txq = self.txq.lock();
         if txq.closed.is_some() {
             return Err(tx);

@@ -19,8 +19,6 @@
 //! of what contains it is touched from Rust: `helpers.c` does that. The few structs that Rust does
 //! read or fill in are compared with what the C compiler says, at build time, in `sys.rs`.
 
-#![allow(unsafe_code)]
-
 pub(crate) mod global;
 pub(crate) mod iov;
 pub(crate) mod misc;

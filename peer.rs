@@ -219,26 +219,29 @@ impl Peer {
     /// Returns whether any still wait. Thread context.
     pub(crate) fn tend(self: &Arc<Self>, now: u64) -> bool {
         let mut expired = Fifo::new();
+        let mut waiting = Fifo::new();
         let mut inner = self.inner.lock();
-        let launch = if inner.queue.is_empty() {
-            None
-        } else {
-            self.claim_route(&mut inner, now)
-        };
-        // All wait equally long, so the oldest are in front.
-        while inner.queue.front().is_some_and(|tx| tx.deadline_ms() <= now) {
-            if let Some(tx) = inner.queue.pop_front() {
+        while let Some(tx) = inner.queue.pop_front() {
+            if tx.may_wait(now) {
+                waiting.push_back(tx);
+            } else {
                 expired.push_back(tx);
             }
         }
-        let waiting = !inner.queue.is_empty();
+        inner.queue.append(&mut waiting);
+        let waits = !inner.queue.is_empty();
+        let launch = if waits {
+            self.claim_route(&mut inner, now)
+        } else {
+            None
+        };
         drop(inner);
         self.ni.events().timeouts.add(expired.len() as u64);
         self.ni.fail_txs(expired, ETIMEDOUT);
         if let Some((route, kind)) = launch {
             self.connect(route, kind);
         }
-        waiting
+        waits
     }
 
     /// Notes that the attempt's connection request is about to go out.
@@ -266,6 +269,11 @@ impl Peer {
     /// Whether an administrator, or the NID itself, says that the peer is at `addr`.
     pub(crate) fn has_route_to(&self, addr: IpAddr) -> bool {
         self.inner.lock().route_to(addr).is_some()
+    }
+
+    /// Whether `route` has been taken away. Thread context.
+    pub(crate) fn has_lost(&self, route: &Route) -> bool {
+        route.state(&self.inner.lock()).deleted
     }
 
     /// Ends a claimed attempt that brought no connection. Thread context.
@@ -386,7 +394,8 @@ impl Peer {
         }
         if let Some(route) = inner.route_to(addr) {
             let state = route.state_mut(&mut inner);
-            if conn.was_useful() {
+            let lasted = now.saturating_sub(conn.born_ms()) >= tunables::min_reconnect_ms();
+            if why == ESHUTDOWN || lasted || conn.was_useful() {
                 state.worked();
             } else {
                 // Accepted and closed at once is no better than refused.

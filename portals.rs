@@ -111,6 +111,11 @@ pub(crate) struct Sink {
 trait Finish: Send + 'static {
     /// It ended with `result`. As [`Completion::complete`].
     fn finish(self, result: Result);
+
+    /// As [`Completion::is_wanted`].
+    fn is_wanted(&self) -> bool {
+        true
+    }
 }
 
 struct Then<T: Finish>(Option<T>);
@@ -122,6 +127,10 @@ impl<T: Finish> Completion for Then<T> {
         if let Some(what) = what {
             what.finish(result);
         }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.0.as_ref().is_some_and(T::is_wanted)
     }
 }
 

@@ -112,7 +112,10 @@ impl Reaper {
             if !self.enomem.is_empty() {
                 wait = wait.min(ENOMEM_RETRY_MS);
             }
-            match self.deathrow.take(Some(u32::try_from(wait).unwrap_or(u32::MAX))) {
+            match self
+                .deathrow
+                .take(Some(u32::try_from(wait).unwrap_or(u32::MAX)))
+            {
                 Mail::Object(conn) => conn.terminate(),
                 Mail::Tick => {}
                 Mail::Stop => return,

@@ -272,7 +272,8 @@ impl Threads {
             this.handles.push(sched.start()?, GFP_KERNEL)?;
         }
         for index in 0..tunables::daemons() {
-            this.handles.push(lnd.autoconnect.start(index)?, GFP_KERNEL)?;
+            this.handles
+                .push(lnd.autoconnect.start(index)?, GFP_KERNEL)?;
         }
         this.handles.push(lnd.acceptor.start()?, GFP_KERNEL)?;
         Ok(this)

@@ -37,6 +37,12 @@ pub(crate) trait Completion: Send {
     /// Thread context. No spinlock of the driver is held, a connection's I/O mutex may be: sending
     /// is allowed, waiting for the network is not.
     fn complete(self: KBox<Self>, result: Result);
+
+    /// Whether anybody still waits for this. If not, a transmit that could not be sent so far need
+    /// not be. Thread context, the peer's lock is held.
+    fn is_wanted(&self) -> bool {
+        true
+    }
 }
 
 /// A message on its way out.
@@ -102,9 +108,9 @@ impl Tx {
         self.sent > 0
     }
 
-    /// When waiting for a connection ends, in monotonic milliseconds.
-    pub(crate) fn deadline_ms(&self) -> u64 {
-        self.deadline_ms
+    /// Whether it is worth waiting for a connection at `now`, in monotonic milliseconds.
+    pub(crate) fn may_wait(&self, now: u64) -> bool {
+        now < self.deadline_ms && self.done.as_ref().is_some_and(|done| done.is_wanted())
     }
 
     /// Adds what remains to `io`. Returns whether there was room for all of it.

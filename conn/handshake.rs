@@ -375,11 +375,12 @@ impl Handshake {
             return Err(EPROTO);
         }
         let conn = self.new_conn(peer, &socket, kind, hello.incarnation)?;
-        peer.admit(&conn, Some(route)).map_err(|refusal| match refusal {
-            Refusal::Closing => ESHUTDOWN,
-            Refusal::NoMemory => ENOMEM,
-            Refusal::Race | Refusal::Duplicate | Refusal::Stale => EALREADY,
-        })?;
+        peer.admit(&conn, Some(route))
+            .map_err(|refusal| match refusal {
+                Refusal::Closing => ESHUTDOWN,
+                Refusal::NoMemory => ENOMEM,
+                Refusal::Race | Refusal::Duplicate | Refusal::Stale => EALREADY,
+            })?;
         self.ni.events().connects.add(1);
         conn.start(socket);
         Ok(())
@@ -536,14 +537,27 @@ impl Pending {
 
     /// Ends those whose time is up at `now`. The reaper's thread.
     pub(crate) fn expire(&self, now: u64) {
+        self.fail_all(ETIMEDOUT, |h| now >= h.deadline_ms);
+    }
+
+    /// Ends attempts whose route was taken away. Thread context, may sleep.
+    pub(crate) fn cancel_deleted(&self) {
+        self.fail_all(ESHUTDOWN, |h| match &h.role {
+            Role::Active { peer, route, .. } => peer.has_lost(route),
+            Role::Passive => false,
+        });
+    }
+
+    fn fail_all(&self, why: Error, doomed: impl Fn(&Handshake) -> bool) {
         loop {
-            let late = {
+            let next = {
                 let inner = self.inner.lock();
                 let mut all = inner.handshakes.iter();
-                all.find(|h| now >= h.deadline_ms).cloned()
+                all.find(|h| doomed(h)).cloned()
             };
-            match late {
-                Some(late) => late.fail(ETIMEDOUT),
+            // Failing takes it out of the list.
+            match next {
+                Some(next) => next.fail(why),
                 None => return,
             }
         }

@@ -109,10 +109,9 @@ impl Rx {
                 *have = have.saturating_add(body);
                 if nob > body {
                     // The header's bytes came after the whole body.
-                    let State::Body { sink, .. } = core::mem::replace(
-                        &mut self.state,
-                        State::Header { have: nob - body },
-                    ) else {
+                    let State::Body { sink, .. } =
+                        core::mem::replace(&mut self.state, State::Header { have: nob - body })
+                    else {
                         return Ok(nob);
                     };
                     sink.done.complete(Ok(()));

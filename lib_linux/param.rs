@@ -35,10 +35,7 @@ pub(crate) struct Knob {
 
 impl Knob {
     /// For [`knobs!`]: a number from a range.
-    pub(crate) const fn new(
-        default: c_int,
-        range: core::ops::RangeInclusive<c_int>,
-    ) -> Self {
+    pub(crate) const fn new(default: c_int, range: core::ops::RangeInclusive<c_int>) -> Self {
         let (min, max) = (*range.start(), *range.end());
         // PANIC: At build time only, as are those below.
         assert!(min <= default && default <= max);
@@ -52,10 +49,7 @@ impl Knob {
     }
 
     /// For [`knobs!`]: one of several words, numbered from zero.
-    pub(crate) const fn with_words(
-        default: c_int,
-        words: &'static [&'static str],
-    ) -> Self {
+    pub(crate) const fn with_words(default: c_int, words: &'static [&'static str]) -> Self {
         // CAST: There are not that many words.
         let count = words.len() as c_int;
         assert!(0 <= default && default < count);

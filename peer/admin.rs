@@ -117,6 +117,7 @@ impl Peer {
         }
         drop(inner);
         self.ni.fail_txs(failed, ESHUTDOWN);
+        self.ni.pending().cancel_deleted();
         self.unlink_if_unused();
         true
     }

@@ -166,6 +166,11 @@ impl OpTable {
         self.table.len()
     }
 
+    /// Whether an operation has not ended.
+    pub(super) fn contains(&mut self, op: OpHandle) -> bool {
+        self.table.get_mut(op.0).is_some()
+    }
+
     /// Takes an operation out, to end it.
     pub(super) fn remove(&mut self, op: OpHandle) -> Option<Op> {
         self.table.remove(op.0)

@@ -286,6 +286,10 @@ impl Finish for Sent {
             Err(e) => self.core.finish_op(self.op, Err(e)),
         }
     }
+
+    fn is_wanted(&self) -> bool {
+        self.core.ops.lock().contains(self.op)
+    }
 }
 
 /// When the REPLY to a GET of ours was received.

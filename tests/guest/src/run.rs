@@ -131,22 +131,50 @@ fn show_blocked_tasks() {
 
 /// One scenario in surroundings of its own, and what must hold afterwards.
 fn one(scenario: &'static Scenario) -> Result<()> {
+    let mut clock = Clock::start();
     module::insert()?;
+    clock.lap("inserting");
     let mut lab = Lab::new(scenario.nodes)?;
+    clock.lap("setting up");
     let result = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&mut lab)));
     let result = result.unwrap_or_else(|panic| Err(anyhow!("panic: {}", panic_text(&*panic))));
+    clock.lap("running");
     // When the scenario failed, what is left behind is no news; but the module must still go.
     let rest = if result.is_ok() {
         clear_away(lab)
     } else {
         lab.close()
     };
+    clock.lap("clearing away");
     let removal = if module::is_inserted() {
         module::remove().map(drop)
     } else {
         Ok(())
     };
+    clock.lap("removing");
+    note(&clock.laps);
     result.and(rest).and(removal)
+}
+
+/// Where the time goes.
+struct Clock {
+    last: Instant,
+    laps: String,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock {
+            last: Instant::now(),
+            laps: String::new(),
+        }
+    }
+
+    fn lap(&mut self, what: &str) {
+        let comma = if self.laps.is_empty() { "" } else { ", " };
+        self.laps += &format!("{comma}{what} {:.1} s", self.last.elapsed().as_secs_f64());
+        self.last = Instant::now();
+    }
 }
 
 fn clear_away(lab: Lab) -> Result<()> {

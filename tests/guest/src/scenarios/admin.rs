@@ -34,8 +34,8 @@ pub fn interface_errors(lab: &mut Lab) -> Result<()> {
     };
     fails(&["ni", "del", "10.0.0.1@tcp"], "ENOENT")?;
     fails(&["ni", "add", "10.0.0.77@tcp"], "EADDRNOTAVAIL")?;
-    fails(&["peer", "add", "10.0.0.2@tcp"], "ENETUNREACH")?;
-    fails(&["ping", "10.0.0.2@tcp"], "ENETUNREACH")?;
+    fails(&["peer", "add", "10.0.0.2@tcp"], "ENOENT")?;
+    fails(&["ping", "10.0.0.2@tcp"], "ENOENT")?;
 
     let squatter = Listener::new(&node.space, node.addr)?;
     fails(&["ni", "add", "10.0.0.1@tcp"], "EADDRINUSE")?;
@@ -49,6 +49,7 @@ pub fn interface_errors(lab: &mut Lab) -> Result<()> {
     fails(&["ni", "add", "10.0.0.1@tcp"], "EEXIST")?;
     fails(&["ni", "del", "10.0.0.1@tcp1"], "ENOENT")?;
     fails(&["peer", "add", "10.0.0.2@tcp5"], "ENETUNREACH")?;
+    fails(&["ping", "10.0.0.2@tcp5"], "ENETUNREACH")?;
     fails(&["peer", "del", "10.0.0.2@tcp"], "ENOENT")?;
     fails(&["conn", "close", "10.0.0.2@tcp"], "ENOENT")?;
     node.socklctl(&["peer", "del", "any"])?;

@@ -2,6 +2,7 @@
 
 //! How connections come about, and what becomes of them.
 
+use std::fs;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -144,6 +145,8 @@ pub fn peer_restarts(lab: &mut Lab) -> Result<()> {
 pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
+    // What waits for a connection is given up after this time, so the end can be seen.
+    fs::write("/sys/module/ksocklnd/parameters/sock_timeout", "10")?;
     node.ni_add()?;
     node.peer_add(script)?;
     let started = Instant::now();

@@ -225,11 +225,10 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if `pattern` names an interface and there is no such, `ENETUNREACH` if none of those
-    /// that match is in that network.
+    /// `ENOENT` if none matches, `ENETUNREACH` if none of those that do is in that network.
     fn interface_for(&self, pattern: Pattern, peer: Nid) -> Result<Arc<Ni>> {
         let nis = self.interfaces(pattern)?;
-        if nis.is_empty() && !matches!(pattern, Pattern::Any) {
+        if nis.is_empty() {
             return Err(ENOENT);
         }
         let mut nis = nis.iter();

@@ -3,7 +3,7 @@
 //! Routes: addresses at which a peer can be reached.
 //!
 //! A route is created by an administrator, who gives it shares, or on demand from a NID that is an
-//! address itself. It is shared by [`Arc`](kernel::sync::Arc) between its peer and the handshake
+//! address itself. It is shared by [`Arc`] between its peer and the handshake
 //! that tries it; what changes is protected by the peer's lock, which [`LockedBy`] enforces. It is
 //! freed when the peer has dropped it and no attempt is under way.
 

@@ -9,7 +9,7 @@
 //!
 //! Outermost first. Nobody sleeps or does socket I/O under a spinlock.
 //!
-//! 1. [`Lnd`]'s configuration mutex: interfaces come and go one at a time.
+//! 1. `Lnd`'s configuration mutex: interfaces come and go one at a time.
 //! 2. A connection's I/O mutex, or a handshake's: taken by the thread that does its I/O, and by the
 //!    reaper. The message layer is called under it.
 //! 3. A bucket of an interface's peer table (spinlock).

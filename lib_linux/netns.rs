@@ -93,8 +93,10 @@ impl Net {
     /// Keeps the namespace alive for a moment, unless it is dying already. Any context.
     pub(super) fn get_alive(&self) -> Option<AliveNet<'_>> {
         // SAFETY: By the type invariants the object is there.
-        // INVARIANT: The reference is taken exactly if the result is true.
-        unsafe { sys::socklnd_helper_maybe_get_net(self.as_ptr()) }.then_some(AliveNet(self))
+        let alive = unsafe { sys::socklnd_helper_maybe_get_net(self.as_ptr()) };
+        // Not `then_some`: an `AliveNet` that is made and dropped gives back a reference.
+        // INVARIANT: The reference was taken if the result is true.
+        alive.then(|| AliveNet(self))
     }
 }
 

@@ -89,8 +89,10 @@ class Vm:
         return self.console_log.read_text(errors="replace")
 
     def why_qemu_failed(self) -> str:
-        """What QEMU itself complained about."""
-        return self._qemu_log.read_text(errors="replace").strip()
+        """How QEMU ended, and what it complained about."""
+        status = self._process.poll()
+        how = "" if status is None else f"QEMU was killed by signal {-status}" if status < 0 else f"QEMU's status: {status}"
+        return f"{how}\n{self._qemu_log.read_text(errors='replace')}".strip()
 
     def line(self, seconds: float) -> str | None:
         """The next line from the results port, None when the machine has ended."""
@@ -124,7 +126,7 @@ def _die_with_parent() -> None:
 
 
 def _command(spec: Spec, console: Path, port: int, port_log: Path) -> list[str]:
-    append = f"console=ttyS0 loglevel=5 panic=-1 oops=panic {spec.cmdline} -- {' '.join(spec.runner)}"
+    append = f"console=ttyS0 loglevel=5 no_timer_check panic=-1 oops=panic {spec.cmdline} -- {' '.join(spec.runner)}"
     return [
         "qemu-system-x86_64", *accel.arguments(spec.kernel),
         "-name", spec.name, "-machine", "q35", "-smp", str(spec.cpus), "-m", str(spec.memory),

@@ -46,10 +46,10 @@ const SIZES: [usize; 28] = [
     LARGEST - 1,
     LARGEST,
 ];
-/// So many messages of each size, all four ways together being four times as many; of the large
-/// ones fewer, because the debug kernel is slow. The stock kernel gets all of them.
-const COUNT: usize = 1000;
-const COUNT_LARGE: usize = 60;
+/// So many messages of each size each way: a thousand in all four ways together. Of the large ones
+/// fewer, because the debug kernel is slow; the stock kernel gets more of them.
+const COUNT: usize = 250;
+const COUNT_LARGE: usize = 25;
 const LARGE: usize = 200_000;
 
 /// Messages of every size, to and fro and both ways at the same time.

@@ -296,11 +296,6 @@ impl Conn {
             && self.local.ip() == other.local.ip()
     }
 
-    /// Whether anything came over it: the peer is there and means it.
-    pub(crate) fn was_useful(&self) -> bool {
-        self.traffic.rx_msgs.get() > 0
-    }
-
     /// Send buffer, receive buffer and Nagle's algorithm of the socket. May sleep.
     pub(crate) fn socket_options(&self) -> Option<(usize, usize, bool)> {
         let io = self.io.lock();

@@ -80,6 +80,8 @@ pub(crate) struct Peer {
     #[pin]
     inner: SpinLock<PeerInner>,
     last_alive_ms: Atomic<u64>,
+    /// A message has come since the peer last had no connection.
+    heard: Atomic<bool>,
     /// INVARIANT: Only ever used for the reaper's list of pending peers.
     #[pin]
     pending_links: ListLinks<PENDING_LIST>,
@@ -139,6 +141,7 @@ impl Peer {
                     "socklnd_peer"
                 ),
                 last_alive_ms: Atomic::new(time::monotonic_ms()),
+                heard: Atomic::new(false),
                 pending_links <- ListLinks::new(),
                 pending_tracker <- AtomicTracker::new(),
                 _live: Gauge::enter(ni.live().peers()),
@@ -160,6 +163,14 @@ impl Peer {
     /// Notes that the peer gave a sign of life. Any context.
     pub(crate) fn alive(&self, now_ms: u64) {
         self.last_alive_ms.store(now_ms, Relaxed);
+    }
+
+    /// Notes that the peer sent a message. Any context.
+    pub(crate) fn heard(&self) {
+        // Mostly set already, and then no processor needs the line to itself.
+        if !self.heard.load(Relaxed) {
+            self.heard.store(true, Relaxed);
+        }
     }
 
     /// Sends `tx`, or queues it until there is a connection. On error it is given back.
@@ -392,23 +403,24 @@ impl Peer {
         if siblings {
             inner.bury(why, |c| c.remote().ip() == addr);
         }
-        if let Some(route) = inner.route_to(addr) {
-            let state = route.state_mut(&mut inner);
-            let lasted = now.saturating_sub(conn.born_ms()) >= tunables::min_reconnect_ms();
-            if why == ESHUTDOWN || lasted || conn.was_useful() {
-                state.worked();
-            } else {
-                // Accepted and closed at once is no better than refused.
-                state.back_off(
-                    now,
-                    tunables::min_reconnect_ms(),
-                    tunables::max_reconnect_ms(),
-                );
-            }
-        }
         let lost = inner.conns.is_empty();
         if lost {
             inner.incarnation = 0;
+            let lasted = now.saturating_sub(conn.born_ms()) >= tunables::min_reconnect_ms();
+            let useful = self.heard.xchg(false, Relaxed) || lasted || why == ESHUTDOWN;
+            if let Some(route) = inner.route_to(addr) {
+                let state = route.state_mut(&mut inner);
+                if useful {
+                    state.worked();
+                } else {
+                    // Accepted and closed at once is no better than refused.
+                    state.back_off(
+                        now,
+                        tunables::min_reconnect_ms(),
+                        tunables::max_reconnect_ms(),
+                    );
+                }
+            }
         }
         drop(inner);
         if lost && why != ESHUTDOWN {

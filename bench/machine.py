@@ -21,7 +21,8 @@ from lib.vm import Spec, Vm
 
 # More would only leave more of them idle: there is one stream to send and one to receive.
 CPUS = min(4, os.cpu_count() or 1)
-MEMORY = 2048  # MiB
+# MiB. User Mode Linux puts modules behind its memory, and no call reaches further than 2 GiB.
+MEMORY = 1024
 
 TITLES = {
     "kvm": "a virtual machine with KVM",
@@ -114,6 +115,8 @@ def _uml_command(spec: Spec, port: int, folder: str) -> list[str]:
     return [
         str(spec.kernel.image), f"mem={spec.memory}M", f"ncpus={spec.cpus}", "seccomp=on", f"uml_dir={folder}",
         f"initrd={spec.initramfs}", "con=null", "con0=null,fd:1", "ssl=null", f"ssl1=fd:{port}",
+        # Without a root and a console it would add them at the end, where init's arguments are.
+        "root=none", "console=tty0",
         # A reset ends it, as QEMU is told to.
         "noreboot", "loglevel=5", "panic=-1", "oops=panic", spec.cmdline, "--", *spec.runner,
     ]

@@ -212,6 +212,7 @@ impl Conn {
             while io.rx.is_complete() {
                 if let Some(header) = io.rx.advance()? {
                     self.traffic.rx_msgs.add(1);
+                    self.peer.heard();
                     let delivery = self.deliver(&header)?;
                     io.rx.expect(header.payload_len as usize, delivery)?;
                 }

@@ -59,7 +59,7 @@ pub const ALL: &[Scenario] = &[
     scenario("messages", 2, 900, traffic::messages),
     scenario("too_long_message", 2, 30, traffic::too_long),
     scenario("bad_network", 2, 180, traffic::bad_network),
-    scenario("cable_pulled_and_plugged", 2, 120, traffic::cable_pulled),
+    scenario("cable_pulled_and_plugged", 2, 240, traffic::cable_pulled),
     scenario("ten_nodes", 10, 180, traffic::ten_nodes),
     scenario("byte_by_byte", 2, 60, hostile::byte_by_byte),
     scenario("foreign_versions", 2, 60, hostile::foreign_versions),

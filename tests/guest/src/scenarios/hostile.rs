@@ -19,7 +19,10 @@ use crate::port::note;
 use crate::wait;
 
 /// Who sends something wrong loses the connection at once, that is, in this time.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// Less than what a stranger has for its handshake.
+const AT_ONCE: Duration = Duration::from_secs(4);
+/// In this time the module has let go of a connection that has ended, on the slowest machine.
+const SOON: Duration = Duration::from_secs(20);
 /// What the module gives a stranger for its whole handshake, and some more for a slow machine.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_millis(2500);
@@ -446,7 +449,7 @@ pub fn wrong_messages(lab: &mut Lab) -> Result<()> {
         conn.send(bytes).context(what.clone())?;
         let (got, _) = conn.await_closed(AT_ONCE).context(what.clone())?;
         ensure!(got.is_empty(), "{what}: it answered {got:02x?}");
-        wait::until(AT_ONCE, "connection forgotten", || no_conns(node, script))?;
+        wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
     }
 
     // These are odd. Either the connection is closed, or it goes on to work.
@@ -534,7 +537,7 @@ pub fn wrong_messages(lab: &mut Lab) -> Result<()> {
             }
         ));
         conn.reset()?;
-        wait::until(AT_ONCE, "connection forgotten", || no_conns(node, script))?;
+        wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
     }
     bystander.unharmed(lab)
 }
@@ -572,12 +575,13 @@ pub fn unprivileged_port(lab: &mut Lab) -> Result<()> {
     node.ni_add()?;
     let policy = "/sys/module/ksocklnd/parameters/accept";
     for port in [1024, 40000, 65535] {
-        let mut conn = Conn::dial_from(
+        // It may be closed before this is sent, and even before the connection is seen to stand.
+        let dialled = Conn::dial_from(
             &script.space,
             SocketAddrV4::new(script.addr, port),
             node.addr,
-        )?;
-        // It may be closed before this is sent.
+        );
+        let Ok(mut conn) = dialled else { continue };
         let _ = conn.send(&[good_request(node), Hello::new(script.addr, CONTROL).bytes()].concat());
         let (got, _) = conn
             .await_closed(AT_ONCE)
@@ -637,7 +641,7 @@ pub fn cut_off(lab: &mut Lab) -> Result<()> {
             } else {
                 conn.reset()?;
             }
-            wait::until(AT_ONCE, "connection forgotten", || no_conns(node, script))?;
+            wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
         }
     }
 

@@ -39,13 +39,15 @@ host: ## build/host/*: the programs that run beside the kernel, linked staticall
 	@scripts/setup toolchain
 	@scripts/build-host
 
-.PHONY: demo test kunit bench shell
+.PHONY: demo test kunit soak bench shell
 demo: stock host ## show the module at work in a virtual machine
 test: stock debug host ## run every test (ARGS=... goes to tests/run)
 kunit: debug host ## run the module's own unit tests
 shell: stock host ## a shell in a virtual machine with the module
 demo test kunit shell:
 	@$(python) tests/run $@ $(ARGS)
+soak: debug host ## run the scenarios that take long or need a machine of steady speed
+	@$(python) tests/run netns --filter soak
 bench: ## measure against bare kernel TCP, on the fastest platform at hand (ARGS=... goes to bench/run)
 	@scripts/setup toolchain
 	@$(python) bench/run $(ARGS)

@@ -15,11 +15,18 @@ MEMORY = 2048
 CMDLINE = "kunit.enable=0 kmemleak=on"
 
 
+# Scenarios that take long, or need a machine of steady speed.
+SOAK = paths.TESTS / "soak-scenarios"
+
+
 def names(pattern: str | None) -> list[str]:
-    """The scenarios whose name holds the pattern."""
+    """The scenarios whose name holds the pattern; without one, all but those of `make soak`."""
     runner = paths.need(paths.GUEST_RUNNER, "make host")
     listing = subprocess.run([runner, "list"], check=True, capture_output=True, text=True).stdout
-    return [name for name in listing.split() if not pattern or pattern in name]
+    soak = SOAK.read_text().split()
+    if pattern == "soak":
+        return [name for name in listing.split() if name in soak]
+    return [name for name in listing.split() if (pattern in name if pattern else name not in soak)]
 
 
 def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:

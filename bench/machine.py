@@ -69,19 +69,30 @@ def find(name: str) -> Platform:
 
 
 @contextmanager
-def boot(platform: Platform, archive: Path) -> Iterator[Node]:
-    """A node that does what it is told, until the end of the `with` block."""
+def boot(platform: Platform, archive: Path) -> Iterator[tuple[Node, int]]:
+    """A node that does what it is told, until the end of the `with` block; and the number of the
+    process that it is.
+    """
     spec = Spec(
         name="bench", kernel=platform.kernel, initramfs=archive, logs=paths.LOGS, runner=["agent"],
         cpus=CPUS, memory=MEMORY,
     )
-    with Uml(spec) if platform.name == "um" else Vm(spec) as vm:
+    with Uml(spec) if platform.name == "um" else Machine(spec) as vm:
         node = Node(1, vm)
         node.await_ready()
-        yield node
+        yield node, vm.pid
 
 
-class Uml(Vm):
+class Machine(Vm):
+    """A virtual machine of which one knows the process."""
+
+    @property
+    def pid(self) -> int:
+        """The number of the process on the host."""
+        return self._process.pid
+
+
+class Uml(Machine):
     """A User Mode Linux kernel, handled like a virtual machine."""
 
     def __init__(self, spec: Spec) -> None:

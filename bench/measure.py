@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from host import Others
 from lib.nodes import Node
 
 CLIENT, SERVER = "10.9.0.1", "10.9.0.2"
 # The longest that one command may take: measurements are sized to take about a second.
 LIMIT = 240.0
 USER_HZ = 100
+# A measurement is taken again if other programs of the host got more than this share of its
+# processors meanwhile, but no more often than this for each that is wanted.
+DISTURBED = 0.05
+ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -40,24 +45,33 @@ class Sample:
     seconds: float
     messages: int
     cpu_seconds: float
+    others: float  # the share of the host's processors that went to other programs
     raw: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Comparison:
     """All measurements of one thing: those of the two sides alternate, the bytes are the same."""
 
     what: What
     count: int
-    bare: list[Sample]
-    driver: list[Sample]
+    bare: list[Sample] = field(default_factory=list)
+    driver: list[Sample] = field(default_factory=list)
+    again: int = 0  # measurements that were taken again because the host was busy
+
+    def disturbed(self) -> int:
+        """How many of the measurements that count were disturbed nevertheless."""
+        return sum(sample.others > DISTURBED for sample in (*self.bare, *self.driver))
 
 
 class Pair:
     """Two network namespaces with a cable between, and both modules."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, pid: int, *, apart: bool) -> None:
         self._node = node
+        self._others = Others(pid)
+        # Where the threads of (a) run: on two processors, as if they were two machines, or anywhere.
+        self._processors = " 0 1" if apart else ""
         # Where the kernel does not have it built in.
         node.run("sh", "-c", "[ ! -e /lib/veth.ko ] || insmod /lib/veth.ko")
         for space in "ab":
@@ -77,47 +91,52 @@ class Pair:
     def _within(self, space: str, *command: str) -> str:
         return self._node.run(*_enter(space), *command, limit=LIMIT)
 
-    def _measured(self, *command: str) -> tuple[float, dict[str, Any]]:
-        """Runs a command in namespace a: its answer, and the processor time that the machine used."""
+    def _measured(self, *command: str) -> tuple[float, float, dict[str, Any]]:
+        """Runs a command in namespace a: the processor time that the machine used, the share of the
+        host that others did, and the answer.
+        """
         script = 'head -n 1 /proc/stat && "$@" && head -n 1 /proc/stat'
+        self._others.begin()
         before, *answer, after = self._within("a", "sh", "-c", script, "sh", *command).splitlines()
-        return _busy(after) - _busy(before), json.loads("\n".join(answer))
+        return _busy(after) - _busy(before), self._others.share(), json.loads("\n".join(answer))
 
     def bare(self, what: What, count: int) -> Sample:
         """(a): one TCP connection of the kernel's own."""
-        spec = f"{SERVER} {what.size} {count} {what.in_flight}"
+        spec = f"{SERVER} {what.size} {count} {what.in_flight}{self._processors}"
         script = 'cd /sys/kernel/debug/tcpbench && echo "$1" >run && cat run'
-        cpu, raw = self._measured("sh", "-c", script, "sh", spec)
-        return Sample(raw["elapsed_ns"] / 1e9, raw["messages"], cpu, raw)
+        cpu, others, raw = self._measured("sh", "-c", script, "sh", spec)
+        return Sample(raw["elapsed_ns"] / 1e9, raw["messages"], cpu, others, raw)
 
     def driver(self, what: What, count: int) -> Sample:
         """(b): the driver. Contents are not compared, as nobody does that for (a)."""
-        cpu, raw = self._measured(
+        cpu, others, raw = self._measured(
             "socklctl", "--json", "bench", "--op", "put", "--no-verify", "--size", str(what.size),
             "--count", str(count), "--in-flight", str(what.in_flight), f"{SERVER}@tcp",
         )
-        return Sample(raw["elapsed_ns"] / 1e9, raw["messages"], cpu, raw)
+        return Sample(raw["elapsed_ns"] / 1e9, raw["messages"], cpu, others, raw)
 
     def compare(self, what: What, rounds: int, seconds: float) -> Comparison:
         """Measures both sides in turn, changing their order each time."""
-        count = self._calibrate(what, seconds)
-        comparison = Comparison(what, count, [], [])
+        comparison = Comparison(what, self._calibrate(what, seconds))
         sides: list[tuple[Callable[[What, int], Sample], list[Sample]]] = [
             (self.bare, comparison.bare), (self.driver, comparison.driver),
         ]
-        for measure, _ in sides:
-            measure(what, count)  # connects, and warms up
+        self.driver(what, comparison.count)  # connects, and warms up
+        spare = 2 * rounds * (ATTEMPTS - 1)
         for _ in range(rounds):
             for measure, samples in sides:
-                samples.append(measure(what, count))
+                while (sample := measure(what, comparison.count)).others > DISTURBED and comparison.again < spare:
+                    comparison.again += 1
+                samples.append(sample)
             sides.reverse()
         return comparison
 
     def _calibrate(self, what: What, seconds: float) -> int:
         """How many messages it takes to keep bare TCP busy for as long as a measurement should be."""
         count = 16
-        while (sample := self.bare(what, count)).seconds < seconds / 4:
-            count *= 4
+        # Twice, should the first estimate have been disturbed.
+        while (sample := self.bare(what, count)).seconds < seconds / 2:
+            count = max(count * 2, int(count * min(16, 0.8 * seconds / sample.seconds)))
         return max(count, int(count * seconds / sample.seconds))
 
     def close(self) -> dict[str, Any]:

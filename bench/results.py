@@ -54,6 +54,9 @@ def table(comparison: Comparison) -> str:
     for figure in figures(comparison):
         bare, driver = (_values(figure, samples) for samples in (comparison.bare, comparison.driver))
         lines.append(f"  {figure.name:30}{_range(bare):>26}{_range(driver):>26}{_ratio(bare, driver):8.2f}")
+    if disturbed := comparison.disturbed():
+        total = len(comparison.bare) + len(comparison.driver)
+        lines.append(f"  the host was busy with other things during {disturbed} of {total}: don't rely on this")
     return "\n".join(lines)
 
 

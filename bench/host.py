@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Watches the host: what else it does while the machine is being measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class Others:
+    """The processor time that goes to others than the machine whose first process has this number."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts anew."""
+        self._busy, self._all = _host()
+        self._own = _own(self._pid)
+
+    def share(self) -> float:
+        """Their share of all the host's processors since then."""
+        busy, whole = _host()
+        own = _own(self._pid)
+        return max(0.0, (busy - self._busy - (own - self._own)) / max(1, whole - self._all))
+
+
+def _host() -> tuple[int, int]:
+    """Ticks that the host's processors were busy, steal included, and all ticks."""
+    words = Path("/proc/stat").read_text().splitlines()[0].split()
+    ticks = [int(word) for word in words[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def _own(leader: int) -> int:
+    """Ticks of a process, its children that have ended, and the other processes of its session."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue  # it has ended
+        fields = text[text.rindex(")") + 2 :].split()
+        if int(path.parent.name) == leader:
+            total += sum(int(word) for word in fields[11:15])
+        elif int(fields[3]) == leader:
+            total += sum(int(word) for word in fields[11:13])
+    return total

@@ -64,12 +64,16 @@ class Comparison:
         return sum(sample.others > DISTURBED for sample in (*self.bare, *self.driver))
 
 
+Side = Callable[[What, int], Sample]
+
+
 class Pair:
     """Two network namespaces with a cable between, and both modules."""
 
     def __init__(self, node: Node, pid: int, *, apart: bool) -> None:
         self._node = node
         self._others = Others(pid)
+        self._spare = 0
         # Where the threads of (a) run: on two processors, as if they were two machines, or anywhere.
         self._processors = " 0 1" if apart else ""
         # Where the kernel does not have it built in.
@@ -117,25 +121,27 @@ class Pair:
 
     def compare(self, what: What, rounds: int, seconds: float) -> Comparison:
         """Measures both sides in turn, changing their order each time."""
+        self._spare = spare = 2 * rounds * (ATTEMPTS - 1)
         comparison = Comparison(what, self._calibrate(what, seconds))
-        sides: list[tuple[Callable[[What, int], Sample], list[Sample]]] = [
-            (self.bare, comparison.bare), (self.driver, comparison.driver),
-        ]
+        sides: list[tuple[Side, list[Sample]]] = [(self.bare, comparison.bare), (self.driver, comparison.driver)]
         self.driver(what, comparison.count)  # connects, and warms up
-        spare = 2 * rounds * (ATTEMPTS - 1)
         for _ in range(rounds):
-            for measure, samples in sides:
-                while (sample := measure(what, comparison.count)).others > DISTURBED and comparison.again < spare:
-                    comparison.again += 1
-                samples.append(sample)
+            for side, samples in sides:
+                samples.append(self._undisturbed(side, what, comparison.count))
             sides.reverse()
+        comparison.again = spare - self._spare
         return comparison
+
+    def _undisturbed(self, side: Side, what: What, count: int) -> Sample:
+        """Measures; if the host was busy, again, as often as is allowed."""
+        while (sample := side(what, count)).others > DISTURBED and self._spare > 0:
+            self._spare -= 1
+        return sample
 
     def _calibrate(self, what: What, seconds: float) -> int:
         """How many messages it takes to keep bare TCP busy for as long as a measurement should be."""
         count = 16
-        # Twice, should the first estimate have been disturbed.
-        while (sample := self.bare(what, count)).seconds < seconds / 2:
+        while (sample := self._undisturbed(self.bare, what, count)).seconds < seconds / 2:
             count = max(count * 2, int(count * min(16, 0.8 * seconds / sample.seconds)))
         return max(count, int(count * seconds / sample.seconds))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Shows the module at work: two machines, pings, a gibibyte of verified data, and what it took."""
+"""Shows the module at work: two machines, pings, half a gibibyte of verified data, what it took."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lib.nodes import CommandFailed, Node, Pair, at_once
 from lib.twonode import MIB, bench_command, configure, rest_and_remove, serve
 from lib.vm import GuestDied
 
-COUNT = 256  # MiB, each way, by PUT and by GET
+COUNT = 128  # MiB, each way, by PUT and again by GET
 TRANSFER_SECONDS = 60.0
 BAR = 30
 
@@ -79,7 +79,7 @@ def _show(stage: Stage, kernel: paths.Kernel, pair: Pair) -> None:
         _ping(stage, node, other)
     for node, _ in nodes:
         serve(node)
-    stage.say(f"moving {COUNT} MiB each way by PUT and again by GET, in messages of 1 MiB, all verified")
+    stage.say(f"moving {2 * COUNT} MiB each way in messages of 1 MiB, half by PUT, half by GET, all verified")
     rows = [_transfer(stage, node, other, op) for op in ("put", "get") for node, other in nodes]
     stage.say("connections of node 1:")
     stage.block(one.run("socklctl", "conn", "list"))

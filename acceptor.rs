@@ -2,7 +2,7 @@
 
 //! The acceptor: takes connections that other nodes open.
 //!
-//! Each interface listens on its own address, in its own network namespace. The listeners'
+//! Each address of an interface instance is listened on, in the instance's network namespace. The listeners'
 //! callbacks post them to one thread, which accepts what is there, turns away who may not connect,
 //! and leaves the rest to the autoconnect daemons. It never reads from a connection.
 //!
@@ -30,7 +30,10 @@ use crate::{
     ni::Ni,
     tunables, //
 };
-use core::net::SocketAddr;
+use core::net::{
+    IpAddr,
+    SocketAddr, //
+};
 use kernel::{
     list::{
         impl_list_arc_safe,
@@ -114,14 +117,13 @@ impl_list_item! {
 }
 
 impl Listener {
-    /// Listens on the interface's address. May sleep.
+    /// Listens on an address of `ni`. May sleep.
     ///
     /// # Errors
     ///
     /// `EADDRNOTAVAIL` if the address is not local to the namespace, `EADDRINUSE` if somebody else
     /// listens there.
-    pub(crate) fn new(ni: &Arc<Ni>) -> Result<Arc<Self>> {
-        let addr = ni.nid().addr();
+    pub(crate) fn new(ni: &Arc<Ni>, addr: IpAddr) -> Result<Arc<Self>> {
         let socket = Socket::new_tcp(ni.net(), addr.is_ipv6())?;
         // Inherited by the connections. Buffers have to be set here: the window scale is settled
         // before a connection is accepted.

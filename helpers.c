@@ -6,6 +6,7 @@
  */
 #include <linux/cpumask.h>
 #include <linux/highmem.h>
+#include <linux/inetdevice.h>
 #include <linux/lockdep.h>
 #include <linux/netdevice.h>
 #include <linux/sched.h>
@@ -66,6 +67,43 @@ unsigned int socklnd_helper_net_inum(const struct net *net)
 void *socklnd_helper_net_generic(const struct net *net, unsigned int id)
 {
 	return net_generic(net, id);
+}
+
+/* ---- IPv4 addresses of devices ---- */
+
+/* -1 if no device has the address. */
+int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr)
+{
+	const struct in_ifaddr *ifa;
+	const struct in_device *in_dev;
+	struct net_device *dev;
+	int len = -1;
+
+	rcu_read_lock();
+	for_each_netdev_rcu(net, dev) {
+		in_dev = __in_dev_get_rcu(dev);
+		if (!in_dev)
+			continue;
+		in_dev_for_each_ifa_rcu(ifa, in_dev)
+			if (ifa->ifa_local == addr)
+				len = ifa->ifa_prefixlen;
+	}
+	rcu_read_unlock();
+	return len;
+}
+
+struct net *socklnd_helper_ifaddr_net(const void *ifaddr)
+{
+	const struct in_ifaddr *ifa = ifaddr;
+
+	return dev_net(ifa->ifa_dev->dev);
+}
+
+__be32 socklnd_helper_ifaddr_local(const void *ifaddr)
+{
+	const struct in_ifaddr *ifa = ifaddr;
+
+	return ifa->ifa_local;
 }
 
 /* ---- Sockets: without the socket lock ---- */

@@ -33,6 +33,11 @@ bool socklnd_helper_net_admin_capable(struct net *net);
 unsigned int socklnd_helper_net_inum(const struct net *net);
 void *socklnd_helper_net_generic(const struct net *net, unsigned int id);
 
+/* IPv4 addresses of devices; @ifaddr is a struct in_ifaddr. */
+int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr);
+struct net *socklnd_helper_ifaddr_net(const void *ifaddr);
+__be32 socklnd_helper_ifaddr_local(const void *ifaddr);
+
 /* Sockets: without the socket lock. */
 struct sock *socklnd_helper_sock_sk(const struct socket *sock);
 int socklnd_helper_sk_state(const struct sock *sk);

@@ -20,6 +20,7 @@
 //! read or fill in are compared with what the C compiler says, at build time, in `sys.rs`.
 
 pub(crate) mod global;
+pub(crate) mod inetaddr;
 pub(crate) mod iov;
 pub(crate) mod misc;
 pub(crate) mod netns;

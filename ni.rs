@@ -2,14 +2,17 @@
 
 //! Network interface instances: one NID in one network namespace.
 //!
-//! An [`Ni`] owns its listener, its peers and its message layer. It is in the list of [`Lnd`] from
+//! An [`Ni`] owns its interfaces, its peers and its message layer. It is in the list of [`Lnd`] from
 //! [`Ni::start`] until it is shut down, and is shared by [`Arc`] with all that belongs to it; those
 //! cycles are broken by [`Ni::shutdown`], which waits until nothing belongs to it any more. What
 //! changes is in its parts, each with a lock of its own.
 
 use crate::{
-    acceptor::Listener,
     conn::Pending,
+    interface::{
+        InterfaceInfo,
+        Interfaces, //
+    },
     lib_linux::{
         netns::Net,
         page::PageRange,
@@ -48,7 +51,6 @@ use core::net::{
     SocketAddr, //
 };
 use kernel::{
-    new_mutex,
     prelude::*,
     sync::{
         atomic::{
@@ -56,8 +58,7 @@ use kernel::{
             Atomic,
             Release, //
         },
-        Arc,
-        Mutex, //
+        Arc, //
     }, //
 };
 
@@ -74,7 +75,7 @@ pub(crate) struct Ni {
     #[pin]
     pending: Pending,
     #[pin]
-    listener: Mutex<Option<Arc<Listener>>>,
+    interfaces: Interfaces,
     down: Atomic<bool>,
     live: Live,
     events: Events,
@@ -127,7 +128,7 @@ impl Ni {
     ///
     /// # Errors
     ///
-    /// Those of [`Listener::new`], and `ENOMEM`.
+    /// Those of [`Interfaces::add`], and `ENOMEM`.
     pub(crate) fn start(lnd: &Arc<Lnd>, net: Net, nid: Nid) -> Result<Arc<Self>> {
         let peers = PeerTable::new()?;
         let portals = Portals::new(nid)?;
@@ -141,7 +142,7 @@ impl Ni {
                 peers,
                 portals,
                 pending <- Pending::new(),
-                listener <- new_mutex!(None, "socklnd_ni_listener"),
+                interfaces <- Interfaces::new(),
                 down: Atomic::new(false),
                 live,
                 events: Events::new(),
@@ -150,8 +151,7 @@ impl Ni {
             }),
             GFP_KERNEL,
         )?;
-        let listener = Listener::new(&ni)?;
-        *ni.listener.lock() = Some(listener);
+        ni.interfaces.add(&ni, nid.addr(), None)?;
         Ok(ni)
     }
 
@@ -159,10 +159,7 @@ impl Ni {
     /// peer: everything is cut off. To be called once.
     pub(crate) fn shutdown(self: &Arc<Self>) {
         self.down.store(true, Release);
-        let listener = self.listener.lock().take();
-        if let Some(listener) = listener {
-            listener.close();
-        }
+        self.interfaces.close();
         // Handshakes first: from here on they admit nothing. Then the peers, whose table stays
         // closed; what they had queued is completed. Then what waits for an answer.
         self.pending.close();
@@ -198,6 +195,11 @@ impl Ni {
     /// Tells this life of the node from earlier ones; it grows with each.
     pub(crate) fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// The addresses that it publishes and listens on.
+    pub(crate) fn interfaces(&self) -> &Interfaces {
+        &self.interfaces
     }
 
     /// Its peers.
@@ -387,6 +389,66 @@ impl Ni {
                 }
             }
         }
+    }
+
+    /// Publishes `addr` to peers that connect from now on, and listens there. Without a prefix
+    /// length, the kernel's own says which addresses are its neighbours. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EAFNOSUPPORT` for IPv6, which HELLO can't name yet, and those of [`Interfaces::add`].
+    pub(crate) fn add_interface(self: &Arc<Self>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
+        if !addr.is_ipv4() {
+            return Err(EAFNOSUPPORT);
+        }
+        self.interfaces.add(self, addr, prefix_len)
+    }
+
+    /// Takes away the interface with this address; without one, all but that of the NID. Routes
+    /// that nobody added and connections that use it go with it. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is none, `EBUSY` for the address of the NID.
+    pub(crate) fn del_interface(self: &Arc<Self>, addr: Option<IpAddr>) -> Result {
+        if addr == Some(self.nid.addr()) {
+            return Err(EBUSY);
+        }
+        let mut any = addr.is_none();
+        while let Some(gone) = self
+            .interfaces
+            .take(|i| addr.is_none_or(|addr| i.addr() == addr))
+        {
+            self.leave(gone.addr(), ESHUTDOWN);
+            any = true;
+        }
+        if any {
+            Ok(())
+        } else {
+            Err(ENOENT)
+        }
+    }
+
+    /// What an administrator is told about the interfaces. May sleep.
+    pub(crate) fn interface_info(&self) -> Result<KVec<InterfaceInfo>> {
+        self.interfaces.info()
+    }
+
+    /// Deals with addresses that the kernel has taken away. The interface of the NID stays: without
+    /// its address nobody reaches it, and with it everybody can again. Thread context, may sleep.
+    pub(crate) fn sweep_interfaces(self: &Arc<Self>) {
+        while let Some(lost) = self.interfaces.next_lost() {
+            let nid = Nid::tcp(self.nid.net(), lost.addr());
+            pr_info!("{}: the address of its interface {nid} is gone\n", self.nid);
+            self.interfaces.take(|i| i.addr() == lost.addr());
+            self.leave(lost.addr(), ENETDOWN);
+        }
+    }
+
+    /// Ends what uses `addr`, an address of this node.
+    fn leave(&self, addr: IpAddr, why: Error) {
+        self.peers.for_each(|peer| peer.leave(addr, why));
+        self.pending.cancel_deleted();
     }
 
     /// Ends transmits that could not be sent. Thread context, no spinlock held.

@@ -9,6 +9,7 @@
 //! is out of the table for good: whoever finds one looks the NID up again. The last reference frees
 //! it, always in thread context.
 
+mod addresses;
 mod admin;
 mod table;
 
@@ -17,6 +18,7 @@ use crate::{
         Conn,
         Handshake, //
     },
+    interface::PeerUse,
     lib_linux::{
         queue::Fifo,
         time, //
@@ -107,6 +109,8 @@ pub(crate) struct PeerInner {
     queue: Fifo<Tx>,
     /// Of the peer, while it has connections.
     incarnation: u64,
+    /// Addresses of ours that it was told when it connected; it is told the same ones again.
+    told: KVec<PeerUse>,
 }
 
 /// Why a connection was not admitted to its peer.
@@ -137,6 +141,7 @@ impl Peer {
                         routes: KVec::new(),
                         queue: Fifo::new(),
                         incarnation: 0,
+                        told: KVec::new(),
                     },
                     "socklnd_peer"
                 ),
@@ -369,6 +374,7 @@ impl Peer {
             state.racing_since = None;
             state.opened = state.opened.saturating_add(1);
         }
+        self.bind_route(&mut inner, conn);
         self.alive(now);
         inner.feed();
         Ok(())

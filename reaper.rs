@@ -19,6 +19,7 @@ use crate::{
         Mail,
         Mailbox, //
     },
+    ni::Ni,
     peer::{
         Peer,
         PEER_BUCKETS,
@@ -29,7 +30,15 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        Arc, //
+    }, //
 };
 
 /// Which list of a connection is the deathrow.
@@ -56,6 +65,8 @@ pub(crate) struct Reaper {
     enomem: Mailbox<Conn, ENOMEM_LIST>,
     #[pin]
     pending: Mailbox<Peer, PENDING_LIST>,
+    /// The kernel has taken an address away.
+    sweep: Atomic<bool>,
 }
 
 impl Reaper {
@@ -66,6 +77,7 @@ impl Reaper {
                 deathrow <- Mailbox::new(),
                 enomem <- Mailbox::new(),
                 pending <- Mailbox::new(),
+                sweep: Atomic::new(false),
             }),
             GFP_KERNEL,
         )
@@ -98,6 +110,12 @@ impl Reaper {
         }
     }
 
+    /// Looks soon at the interfaces whose addresses are gone. Any context.
+    pub(crate) fn sweep(&self) {
+        self.sweep.store(true, Release);
+        self.deathrow.kick();
+    }
+
     /// Looks after the transmits that wait for a connection to `peer`. Any context.
     pub(crate) fn watch(&self, peer: Arc<Peer>) {
         self.pending.post(peer);
@@ -119,6 +137,9 @@ impl Reaper {
                 Mail::Object(conn) => conn.terminate(),
                 Mail::Tick => {}
                 Mail::Stop => return,
+            }
+            if self.sweep.load(Relaxed) && self.sweep.xchg(false, Acquire) {
+                lnd.for_each_ni(Ni::sweep_interfaces);
             }
             if time::monotonic_ms().saturating_sub(now) >= ENOMEM_RETRY_MS {
                 self.retry_all();

@@ -8,6 +8,7 @@
 //! freed when the peer has dropped it and no attempt is under way.
 
 use crate::{
+    interface::RouteUse,
     peer::PeerInner,
     wire::ConnType, //
 };
@@ -42,6 +43,8 @@ pub(crate) struct RouteState {
     pub(crate) yielded: bool,
     /// Connections that this route has opened so far.
     pub(crate) opened: u64,
+    /// Whose address it connects from; without one, the choice is made anew each time.
+    pub(crate) interface: Option<RouteUse>,
     backoff: Backoff,
 }
 
@@ -63,6 +66,7 @@ impl Route {
                     racing_since: None,
                     yielded: false,
                     opened: 0,
+                    interface: None,
                     backoff: Backoff::new(),
                 },
             ),

@@ -14,7 +14,7 @@
 //!    reaper. The message layer is called under it.
 //! 3. A bucket of an interface's peer table (spinlock).
 //! 4. A peer (spinlock): its routes, connections and queue.
-//! 5. A connection's queue of transmits (spinlock).
+//! 5. A connection's queue of transmits, or an interface instance's list of interfaces (spinlocks).
 //! 6. A mailbox (spinlock, interrupts off): the only lock that socket callbacks take.
 
 #![deny(unsafe_code)]
@@ -23,6 +23,7 @@ mod acceptor;
 mod autoconnect;
 mod conn;
 mod ctl;
+mod interface;
 #[allow(unsafe_code)]
 mod lib_linux;
 mod mailbox;
@@ -45,6 +46,10 @@ use crate::{
             Instance,
             Published, //
         },
+        inetaddr::{
+            AddressHandler,
+            AddressWatch, //
+        },
         misc,
         netns::{
             Net,
@@ -60,6 +65,7 @@ use crate::{
     stats::Gauge,
     wire::Nid, //
 };
+use core::net::Ipv4Addr;
 use kernel::{
     new_mutex,
     prelude::*,
@@ -254,6 +260,21 @@ impl PernetHandler for NamespaceExit {
     }
 }
 
+/// An address goes: what uses it goes with it.
+struct AddressGone;
+
+impl AddressHandler for AddressGone {
+    fn address_gone(net: &Net, addr: Ipv4Addr) {
+        if let Some(lnd) = LND.get() {
+            lnd.for_each_ni(|ni| {
+                if ni.net() == net && ni.interfaces().lose(addr.into()) {
+                    lnd.reaper.sweep();
+                }
+            });
+        }
+    }
+}
+
 /// The threads. Dropping them stops and joins them.
 struct Threads {
     lnd: Arc<Lnd>,
@@ -318,6 +339,7 @@ struct Ksocklnd {
     #[pin]
     device: ctl::Device,
     _sysctls: sysctl::Registration,
+    _addresses: AddressWatch<AddressGone>,
     _interfaces: Interfaces,
     _threads: Threads,
     _published: Published<Lnd>,
@@ -333,6 +355,7 @@ impl kernel::InPlaceModule for Ksocklnd {
             _published: LND.publish(Lnd::new()?)?,
             _threads: Threads::start(&LND.get().ok_or(ENODEV)?)?,
             _interfaces: Interfaces(LND.get().ok_or(ENODEV)?),
+            _addresses: AddressWatch::new()?,
             _sysctls: tunables::register_sysctls()?,
             // Last: from here on the module is in use.
             device <- ctl::Device::new(),

@@ -71,6 +71,9 @@ knobs! {
     /// Handshakes of strangers that an interface has under way at most.
     max_pending: 64 in 1..=4_096, 0o644,
         "handshakes of strangers that an interface has under way at most";
+    /// Whether to connect to addresses that peers name.
+    learn_routes: 0 in 0..=1, 0o644,
+        "connect also to the addresses that a peer names itself (0: only to those of its routes)";
     /// Whether a NID must come from an address that is known to be its own.
     check_nid: 1 in 0..=1, 0o644,
         "accept a NID only from its own address or that of one of its routes";
@@ -171,6 +174,11 @@ pub(crate) fn pending_limit() -> usize {
 /// Whether a NID is only believed from addresses that are known to be its own. In force at once.
 pub(crate) fn nid_checked() -> bool {
     check_nid.get() != 0
+}
+
+/// Whether to connect to addresses that peers name in their HELLOs. In force at once.
+pub(crate) fn routes_are_learned() -> bool {
+    learn_routes.get() != 0
 }
 
 /// Schedulers wanted; `None` is one per processor.

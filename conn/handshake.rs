@@ -271,7 +271,7 @@ impl Handshake {
             }
             let request = AcceptorRequest { target: peer.nid() };
             send_all(socket, &request.build()?)?;
-            self.send_hello(socket, Some(*kind))?;
+            self.send_hello(socket, Some(*kind), &self.published())?;
             if let Stage::Connecting(socket) = core::mem::replace(&mut io.stage, Stage::Over) {
                 io.stage = Stage::Reading(socket);
             }
@@ -297,7 +297,7 @@ impl Handshake {
                 }
                 Progress::ForeignVersion { .. } => {
                     if matches!(self.role, Role::Passive) {
-                        self.send_hello(socket, None)?;
+                        self.send_hello(socket, None, &IpVec::new())?;
                     }
                     return self.part(io);
                 }
@@ -319,7 +319,7 @@ impl Handshake {
 
     /// A socket, bound to a reserved port, whose connection request is out.
     fn open(self: &Arc<Self>) -> Result<HookedSocket<Self>> {
-        let local = self.ni.nid().addr();
+        let local = self.source();
         for port in RESERVED_PORTS.rev() {
             let socket = Socket::new_tcp(self.ni.net(), local.is_ipv6())?;
             setup(&socket)?;
@@ -340,19 +340,38 @@ impl Handshake {
         Err(EADDRNOTAVAIL)
     }
 
-    /// Sends our HELLO for a connection of type `kind`; `None` is a refusal.
-    fn send_hello(&self, socket: &Socket, kind: Option<ConnType>) -> Result {
+    /// The address to connect from.
+    fn source(&self) -> IpAddr {
+        let bound = match &self.role {
+            Role::Active { peer, route, .. } => peer.source(route),
+            Role::Passive => None,
+        };
+        bound
+            .or_else(|| Some(self.ni.interfaces().toward(self.remote.ip())?.addr()))
+            .unwrap_or(self.ni.nid().addr())
+    }
+
+    /// The addresses of all interfaces, as a HELLO names them.
+    fn published(&self) -> IpVec {
         let mut ips = IpVec::new();
-        if let (IpAddr::V4(ip), Some(_)) = (self.ni.nid().addr(), kind) {
-            ips.push(ip)?;
-        }
+        self.ni.interfaces().for_each(|interface| {
+            if let IpAddr::V4(ip) = interface.addr() {
+                // There are no more interfaces than fit.
+                let _ = ips.push(ip);
+            }
+        });
+        ips
+    }
+
+    /// Sends our HELLO for a connection of type `kind`, naming `ips`; without a type, a refusal.
+    fn send_hello(&self, socket: &Socket, kind: Option<ConnType>, ips: &IpVec) -> Result {
         let hello = Hello {
             src: self.ni.nid(),
             src_pid: PID_LUSTRE,
             dest_pid: PID_LUSTRE,
             incarnation: self.ni.incarnation(),
             kind,
-            ips,
+            ips: *ips,
         };
         let mut bytes = [0; HELLO_V1_MAX];
         let len = hello.build_v1(&mut bytes)?;
@@ -383,6 +402,10 @@ impl Handshake {
             })?;
         self.ni.events().connects.add(1);
         conn.start(socket);
+        if tunables::routes_are_learned() {
+            // Without memory for them there are fewer routes; this connection is there anyway.
+            let _ = peer.learn_routes(&hello.ips, self.remote.port());
+        }
         Ok(())
     }
 
@@ -409,12 +432,13 @@ impl Handshake {
                     return Err(e);
                 }
                 self.ni.events().refusals.add(1);
-                self.send_hello(&socket, None)?;
+                self.send_hello(&socket, None, &IpVec::new())?;
                 socket.close_gracefully();
                 return Ok(());
             }
         };
-        if let Err(e) = self.send_hello(&socket, Some(kind)) {
+        let ips = peer.select_interfaces(&hello.ips);
+        if let Err(e) = self.send_hello(&socket, Some(kind), &ips) {
             peer.close_conn(&conn, e, false);
             return Err(e);
         }

@@ -9,6 +9,7 @@
 #include <linux/gfp.h>
 #include <linux/in.h>
 #include <linux/in6.h>
+#include <linux/inetdevice.h>
 #include <linux/moduleparam.h>
 #include <linux/net.h>
 #include <linux/socket.h>
@@ -23,6 +24,7 @@
 #include "../helpers.h"
 
 const gfp_t RUST_CONST_HELPER_GFP_NOFS = GFP_NOFS;
+const unsigned long RUST_CONST_HELPER_NETDEV_DOWN = NETDEV_DOWN;
 
 /*
  * Clang computes these while bindgen reads the header; bindgen's own idea of the same structs is
@@ -55,6 +57,8 @@ LAYOUT_FIELD(kvec, iov_len);
 LAYOUT_SIZE(msghdr);
 LAYOUT_FIELD(msghdr, msg_iter);
 LAYOUT_FIELD(msghdr, msg_flags);
+LAYOUT_SIZE(notifier_block);
+LAYOUT_FIELD(notifier_block, notifier_call);
 LAYOUT_SIZE(pernet_operations);
 LAYOUT_FIELD(pernet_operations, init);
 LAYOUT_FIELD(pernet_operations, exit);

@@ -62,7 +62,7 @@ impl Net {
     /// # Safety
     ///
     /// `net` must point to a `struct net` that somebody has a reference to, passive or not.
-    unsafe fn from_raw(net: *mut bindings::net) -> Self {
+    pub(super) unsafe fn from_raw(net: *mut bindings::net) -> Self {
         // SAFETY: As this function's own requirement.
         unsafe { sys::socklnd_helper_net_passive_inc(net) };
         // INVARIANT: The reference was taken above.

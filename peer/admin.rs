@@ -7,6 +7,7 @@
 use super::Peer;
 use crate::{
     conn::Conn,
+    interface::RouteUse,
     lib_linux::queue::Fifo,
     route::Route,
     wire::Nid, //
@@ -38,6 +39,8 @@ pub(crate) struct PeerInfo {
 /// What an administrator is told about a route.
 pub(crate) struct RouteInfo {
     pub(crate) addr: SocketAddr,
+    /// The address that it connects from, if it is settled.
+    pub(crate) local: Option<IpAddr>,
     pub(crate) shares: u32,
     /// Connections that it has opened so far.
     pub(crate) opened: u64,
@@ -140,6 +143,7 @@ impl Peer {
                 let state = route.state(&inner);
                 let info = RouteInfo {
                     addr: route.addr(),
+                    local: state.interface.as_ref().map(RouteUse::addr),
                     shares: state.shares,
                     opened: state.opened,
                     nconns: inner.conns_to(route.addr().ip()).count(),

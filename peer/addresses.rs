@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which addresses of this node a peer and its routes use.
+//!
+//! All of it works on the state that the peer's lock protects, and takes that lock itself; the list
+//! of interfaces is locked inside it.
+
+use super::{
+    Peer,
+    PeerInner, //
+};
+use crate::{
+    conn::Conn,
+    interface::{
+        select_ips,
+        select_local,
+        PeerUse,
+        RouteUse,
+        MAX_INTERFACES, //
+    },
+    route::Route,
+    wire::IpVec, //
+};
+use core::net::{
+    IpAddr,
+    Ipv4Addr,
+    SocketAddr, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+impl Peer {
+    /// The address that `route` connects from, if it is settled. Thread context.
+    pub(crate) fn source(&self, route: &Route) -> Option<IpAddr> {
+        let inner = self.inner.lock();
+        let bound = route.state(&inner).interface.as_ref();
+        bound.map(RouteUse::addr)
+    }
+
+    /// What to tell a peer that connects and has named `theirs`: addresses of ours to connect to.
+    /// Thread context.
+    pub(crate) fn select_interfaces(&self, theirs: &[Ipv4Addr]) -> IpVec {
+        let mut chosen = IpVec::new();
+        let mut inner = self.inner.lock();
+        if inner.told.reserve(MAX_INTERFACES, GFP_ATOMIC).is_err() {
+            return chosen;
+        }
+        let interfaces = self.ni.interfaces();
+        let mut known = IpVec::new();
+        for told in inner.told.iter() {
+            if let IpAddr::V4(ip) = told.addr() {
+                // No more were told than fit.
+                let _ = known.push(ip);
+            }
+        }
+        let candidates = interfaces.candidates(|interface| Some(interface.npeers()));
+        select_ips(&candidates, &known, theirs, |ip| {
+            let addr = IpAddr::V4(ip);
+            if !inner.told.iter().any(|told| told.addr() == addr) {
+                // Gone since it was a candidate: then it is not told.
+                let Some(interface) = interfaces.find(addr) else {
+                    return;
+                };
+                let _ = inner.told.push_within_capacity(PeerUse::new(interface));
+            }
+            let _ = chosen.push(ip);
+        });
+        chosen
+    }
+
+    /// Makes routes to addresses that the peer has named: one for each interface of ours that no
+    /// other route of the peer uses, by subnet and then by load. May sleep.
+    pub(crate) fn learn_routes(self: &Arc<Self>, theirs: &[Ipv4Addr], port: u16) -> Result {
+        for ip in theirs {
+            let addr = SocketAddr::new(IpAddr::V4(*ip), port);
+            let new = Route::new(addr, 0, &self.inner)?;
+            let mut inner = self.inner.lock();
+            if inner.closing || inner.route_to(addr.ip()).is_some() {
+                continue;
+            }
+            let interfaces = self.ni.interfaces();
+            let free = interfaces.candidates(|interface| {
+                let used = inner.uses(interface.addr());
+                (!used).then(|| interface.nroutes())
+            });
+            let Some(interface) =
+                select_local(&free, *ip).and_then(|local| interfaces.find(local.into()))
+            else {
+                continue;
+            };
+            new.state_mut(&mut inner).interface = Some(RouteUse::new(interface));
+            inner.routes.push(new, GFP_ATOMIC)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the route to where `conn` leads connects from where `conn` comes from.
+    pub(super) fn bind_route(&self, inner: &mut PeerInner, conn: &Conn) {
+        let Some(route) = inner.route_to(conn.remote().ip()) else {
+            return;
+        };
+        let interface = self.ni.interfaces().find(conn.local().ip());
+        route.state_mut(inner).interface = interface.map(RouteUse::new);
+    }
+
+    /// Ends what uses `addr`, an address of this node that goes: routes that nobody added and
+    /// connections. Other routes choose another address. Thread context, no spinlock held.
+    pub(crate) fn leave(self: &Arc<Self>, addr: IpAddr, why: Error) {
+        let mut inner = self.inner.lock();
+        inner.told.retain(|told| told.addr() != addr);
+        let on_it = |inner: &PeerInner, route: &Arc<Route>| {
+            let bound = route.state(inner).interface.as_ref();
+            bound.is_some_and(|bound| bound.addr() == addr)
+        };
+        while let Some(route) = inner.routes.iter().find(|r| on_it(&inner, r)).cloned() {
+            let state = route.state_mut(&mut inner);
+            state.interface = None;
+            if state.shares == 0 {
+                inner.drop_routes(|r| Arc::ptr_eq(r, &route));
+            }
+        }
+        drop(inner);
+        while let Some(conn) = self.find_conn_from(addr) {
+            self.close_conn(&conn, why, false);
+        }
+        self.unlink_if_unused();
+    }
+
+    fn find_conn_from(&self, addr: IpAddr) -> Option<Arc<Conn>> {
+        let inner = self.inner.lock();
+        let mut conns = inner.conns.iter();
+        conns.find(|c| c.local().ip() == addr).cloned()
+    }
+}
+
+impl PeerInner {
+    /// Whether a route connects from `addr`.
+    fn uses(&self, addr: IpAddr) -> bool {
+        self.routes.iter().any(|route| {
+            let bound = route.state(self).interface.as_ref();
+            bound.is_some_and(|bound| bound.addr() == addr)
+        })
+    }
+}

@@ -396,7 +396,8 @@ impl Peer {
     }
 
     /// Closes `conn` because of `why`, unless it is being closed already; with `siblings`, also
-    /// the peer's other connections to the same address.
+    /// the peer's other connections to the same address, but for those that came up after its
+    /// troubles began, a timeout ago.
     ///
     /// Thread context, no spinlock held; the connection's I/O mutex may be.
     pub(crate) fn close_conn(self: &Arc<Self>, conn: &Arc<Conn>, why: Error, siblings: bool) {
@@ -407,7 +408,8 @@ impl Peer {
             return;
         }
         if siblings {
-            inner.bury(why, |c| c.remote().ip() == addr);
+            let begun = now.saturating_sub(tunables::timeout_ms());
+            inner.bury(why, |c| c.remote().ip() == addr && c.born_ms() <= begun);
         }
         let lost = inner.conns.is_empty();
         if lost {

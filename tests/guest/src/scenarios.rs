@@ -7,6 +7,7 @@ mod basic;
 mod bystander;
 mod connect;
 mod hostile;
+mod memory;
 mod traffic;
 mod unload;
 
@@ -56,6 +57,8 @@ pub const ALL: &[Scenario] = &[
     scenario("peer_restarts", 2, 60, connect::peer_restarts),
     scenario("refusing_peer", 2, 60, connect::refusing_peer),
     scenario("silent_listener", 2, 60, connect::silent_listener),
+    scenario("dead_peers", 2, 180, connect::dead_peers),
+    scenario("reconnects", 2, 3600, connect::reconnects),
     scenario("messages", 2, 900, traffic::messages),
     scenario("too_long_message", 2, 30, traffic::too_long),
     scenario("bad_network", 2, 180, traffic::bad_network),
@@ -70,7 +73,11 @@ pub const ALL: &[Scenario] = &[
     scenario("cut_off", 3, 120, hostile::cut_off),
     scenario("slow_loris", 4, 120, hostile::slow_loris),
     scenario("dribbling_handshake", 2, 60, hostile::dribbling_handshake),
+    scenario("no_memory_inserting", 0, 900, memory::inserting),
+    scenario("no_memory_connecting", 2, 300, memory::connecting),
+    scenario("no_memory_in_transfer", 2, 300, memory::in_transfer),
     scenario("unload_in_transfer", 4, 400, unload::in_transfer),
+    scenario("unload_200_times", 4, 3600, unload::two_hundred_times),
     scenario("unload_in_handshake", 3, 120, unload::in_handshake),
     scenario("namespace_deleted", 4, 180, unload::namespace_deleted),
 ];

@@ -18,6 +18,10 @@ use crate::wait;
 const ROUNDS: usize = 40;
 /// In this time both sides must agree on which connections live.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Addresses where nobody is.
+const DEAD: u64 = 64;
+/// Of three connections each.
+const RECONNECTS: usize = 3334;
 const TYPES: [&str; 3] = ["bulk_in", "bulk_out", "control"];
 
 /// Both sides connect at the same moment, many times: no ping fails, and one connection of each
@@ -46,7 +50,7 @@ pub fn simultaneous(lab: &mut Lab) -> Result<()> {
 }
 
 /// Closes all connections of both and waits until each has seen it.
-fn disconnect(one: &Node, two: &Node) -> Result<()> {
+pub fn disconnect(one: &Node, two: &Node) -> Result<()> {
     one.close_conns()?;
     two.close_conns()?;
     wait::until(Duration::from_secs(10), "all connections closed", || {
@@ -175,6 +179,60 @@ pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
         idle.is_err(),
         "it goes on trying although nothing is to be sent"
     );
+    Ok(())
+}
+
+/// Peers that are gone without a trace, so many that each thread could wait for several: one that is
+/// there is reached at once all the same.
+pub fn dead_peers(lab: &mut Lab) -> Result<()> {
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    let mut neighbours = String::new();
+    let mut pings = Vec::new();
+    let dead: Vec<_> = (0..DEAD).map(|n| format!("10.0.0.{}", 100 + n)).collect();
+    for addr in &dead {
+        // Frames to an address that no card has: not even the switch says that nobody is there.
+        neighbours += &format!("neigh add {addr} lladdr 02:00:00:00:00:01 dev eth0\n");
+    }
+    one.space.ip(&neighbours)?;
+    for addr in &dead {
+        pings.push(one.start(&["ping", "-W", "60", &format!("{addr}@tcp")])?);
+    }
+    wait::until(Duration::from_secs(60), "attempts under way", || {
+        let count = one.counter("/live/handshakes")?;
+        ensure!(count >= DEAD, "only {count}");
+        Ok(())
+    })?;
+    let output = one.try_ping(two, Duration::from_secs(20))?;
+    let time = output.time.as_secs_f64();
+    output.checked("ping of the living one")?;
+    note(&format!("reached in {time:.2} s among {DEAD} dead ones"));
+    ensure!(time < 3.0, "reached only after {time:.1} s");
+    for ping in &mut pings {
+        ping.kill();
+    }
+    Ok(())
+}
+
+/// Connections that come and go, ten thousand in all: every one works.
+pub fn reconnects(lab: &mut Lab) -> Result<()> {
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    for round in 0..RECONNECTS {
+        one.ping(two).with_context(|| format!("round {round}"))?;
+        wait::until(Duration::from_secs(10), "one connection of each type", || {
+            one_of_each(one, two)
+        })
+        .with_context(|| format!("round {round}"))?;
+        // Who accepted closes, so that the ports of who connected are free again at once.
+        two.close_conns()?;
+        wait::until(Duration::from_secs(10), "all connections closed", || {
+            let left = one.conns_to(two)?.len();
+            ensure!(left == 0, "{left} are left");
+            Ok(())
+        })
+        .with_context(|| format!("round {round}"))?;
+    }
     Ok(())
 }
 

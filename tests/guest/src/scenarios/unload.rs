@@ -22,7 +22,6 @@ use crate::peer::{
 use crate::port::note;
 use crate::wait;
 
-const ROUNDS: usize = 20;
 /// In this time a transfer must end whose interface is gone.
 const ENDED: Duration = Duration::from_secs(10);
 /// More than can be moved while the scenario lasts.
@@ -36,8 +35,17 @@ const ENDLESS: Bench = Bench {
 
 /// Unloading in mid-transfer, in three ways, many times.
 pub fn in_transfer(lab: &mut Lab) -> Result<()> {
+    repeated(lab, 20)
+}
+
+/// The same, for longer.
+pub fn two_hundred_times(lab: &mut Lab) -> Result<()> {
+    repeated(lab, 200)
+}
+
+fn repeated(lab: &Lab, rounds: usize) -> Result<()> {
     let mut slowest = Duration::ZERO;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         if !module::is_inserted() {
             module::insert()?;
         }
@@ -51,7 +59,7 @@ pub fn in_transfer(lab: &mut Lab) -> Result<()> {
         ensure!(!module::is_inserted(), "the module is still there");
     }
     note(&format!(
-        "{ROUNDS} times, the slowest took {:.2} s",
+        "{rounds} times, the slowest took {:.2} s",
         slowest.as_secs_f64()
     ));
     module::insert()

@@ -145,6 +145,45 @@ pub fn peer_restarts(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// The kernel takes a node's address away, with the cable out: the node closes its connections and
+/// the other does not see that. With the address back it can connect again soon.
+pub fn half_open(lab: &mut Lab) -> Result<()> {
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    let address = format!("{}/24 dev eth0\n", two.addr);
+    one.ping(two)?;
+    for round in 0..3 {
+        wait::until(
+            Duration::from_secs(10),
+            "one connection of each type",
+            || one_of_each(one, two),
+        )
+        .with_context(|| format!("round {round}"))?;
+        lab.cable(1, false)?;
+        two.space.ip(&format!("addr del {address}"))?;
+        wait::until(Duration::from_secs(5), "connections closed", || {
+            let left = two.conns_to(one)?.len();
+            ensure!(left == 0, "{left} are left");
+            Ok(())
+        })?;
+        ensure!(
+            one.conns_to(two)?.len() == TYPES.len(),
+            "the other side has noticed"
+        );
+        two.space.ip(&format!("addr add {address}"))?;
+        lab.cable(1, true)?;
+        wait::until(Duration::from_secs(20), "ping over new connections", || {
+            two.ping(one).map(drop)
+        })
+        .with_context(|| format!("round {round}"))?;
+    }
+    wait::until(
+        Duration::from_secs(10),
+        "one connection of each type",
+        || one_of_each(one, two),
+    )
+}
+
 /// A peer that refuses every connection is not run against: attempts become rare.
 pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
@@ -220,9 +259,11 @@ pub fn reconnects(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     for round in 0..RECONNECTS {
         one.ping(two).with_context(|| format!("round {round}"))?;
-        wait::until(Duration::from_secs(10), "one connection of each type", || {
-            one_of_each(one, two)
-        })
+        wait::until(
+            Duration::from_secs(10),
+            "one connection of each type",
+            || one_of_each(one, two),
+        )
         .with_context(|| format!("round {round}"))?;
         // Who accepted closes, so that the ports of who connected are free again at once.
         two.close_conns()?;

@@ -2,6 +2,7 @@
 
 //! Data moved between nodes, verified.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -140,6 +141,28 @@ pub fn bad_network(lab: &mut Lab) -> Result<()> {
     lab.netem(1, weather)?;
     for size in [0, 100, 5000, 300_000] {
         four_ways(one, two, size, if size > LARGE { 5 } else { 50 })?;
+    }
+    Ok(())
+}
+
+/// Socket buffers that hold a fraction of a message: every message goes out and comes in piecemeal.
+pub fn tiny_buffers(lab: &mut Lab) -> Result<()> {
+    for name in ["tx_buffer_size", "rx_buffer_size"] {
+        fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), "4096")?;
+    }
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    let _services = [one.serve()?, two.serve()?];
+    for size in [0, 3000, 40_000, LARGEST] {
+        four_ways(one, two, size, if size > LARGE { 3 } else { 50 })?;
+    }
+    for conn in one.conns_to(two)? {
+        for buffer in ["tx_buffer", "rx_buffer"] {
+            let bytes = conn[buffer]
+                .as_u64()
+                .with_context(|| format!("no {buffer} in {conn}"))?;
+            ensure!(bytes < 20_000, "{buffer} of {conn}");
+        }
     }
     Ok(())
 }

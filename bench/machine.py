@@ -4,11 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +12,12 @@ from typing import Any
 
 from lib import accel, paths
 from lib.nodes import Node
-from lib.vm import Spec, Vm
+from lib.uml import machine
+from lib.vm import Spec
 
 # More would only leave more of them idle: there is one stream to send and one to receive.
 CPUS = min(4, os.cpu_count() or 1)
-# MiB. User Mode Linux puts modules behind its memory, and no call reaches further than 2 GiB.
-MEMORY = 1024
+MEMORY = 1024  # MiB
 
 TITLES = {
     "kvm": "a virtual machine with KVM",
@@ -59,10 +54,7 @@ def kvm_works() -> bool:
 def find(name: str) -> Platform:
     """The platform of this name, if it is there."""
     if name == "um":
-        base = paths.need(paths.CACHE / "um", "scripts/setup um")
-        release = (base / "release").read_text().strip()
-        module = paths.BUILD / "um" / "ksocklnd.ko"
-        return Platform(name, paths.Kernel("um", base / "linux", release, module, None, base / "build" / "source"))
+        return Platform(name, paths.kernel("um"))
     if (name == "kvm") != kvm_works():
         raise paths.Missing(f"{name} is not what virtual machines run on here")
     return Platform(name, paths.kernel("stock"))
@@ -77,60 +69,10 @@ def boot(platform: Platform, archive: Path) -> Iterator[tuple[Node, int]]:
         name="bench", kernel=platform.kernel, initramfs=archive, logs=paths.LOGS, runner=["agent"],
         cpus=CPUS, memory=MEMORY,
     )
-    with Uml(spec) if platform.name == "um" else Machine(spec) as vm:
+    with machine(spec) as vm:
         node = Node(1, vm)
         node.await_ready()
         yield node, vm.pid
-
-
-class Machine(Vm):
-    """A virtual machine of which one knows the process."""
-
-    @property
-    def pid(self) -> int:
-        """The number of the process on the host."""
-        return self._process.pid
-
-
-class Uml(Machine):
-    """A User Mode Linux kernel, handled like a virtual machine."""
-
-    def __init__(self, spec: Spec) -> None:
-        # All but the program to start is as in the class above, whose constructor is not called.
-        self.name = spec.name
-        self.console_log = spec.logs / f"{spec.name}.console"
-        spec.logs.mkdir(parents=True, exist_ok=True)
-        self._qemu_log = spec.logs / f"{spec.name}.uml"
-        self._buffer = b""
-        self._folder = tempfile.mkdtemp(prefix="socklnd-uml-")
-        self.port, theirs = socket.socketpair()
-        with theirs, open(self.console_log, "wb") as console, open(self._qemu_log, "wb") as log:
-            self._process = subprocess.Popen(
-                _uml_command(spec, theirs.fileno(), self._folder),
-                stdin=subprocess.DEVNULL, stdout=console, stderr=log, pass_fds=[theirs.fileno()],
-                # Every process of the guest is one of the host, in this group.
-                start_new_session=True,
-            )
-
-    def kill(self) -> None:
-        """Ends the kernel and all its processes."""
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        super().kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _uml_command(spec: Spec, port: int, folder: str) -> list[str]:
-    return [
-        str(spec.kernel.image), f"mem={spec.memory}M", f"ncpus={spec.cpus}", "seccomp=on", f"uml_dir={folder}",
-        f"initrd={spec.initramfs}", "con=null", "con0=null,fd:1", "ssl=null", f"ssl1=fd:{port}",
-        # Without a root and a console it would add them at the end, where init's arguments are.
-        "root=none", "console=tty0",
-        # A reset ends it, as QEMU is told to.
-        "noreboot", "loglevel=5", "panic=-1", "oops=panic", spec.cmdline, "--", *spec.runner,
-    ]
 
 
 def _host_cpu() -> str:

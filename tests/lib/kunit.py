@@ -10,7 +10,8 @@ from typing import Any
 
 from lib import initramfs, klog, paths, results
 from lib.report import Report
-from lib.vm import Spec, Vm
+from lib.uml import machine
+from lib.vm import Spec
 
 LIST = paths.TESTS / "kunit-suites"
 _SUITE = re.compile(r"\bkunit_tests\((\w+)\)")
@@ -35,16 +36,16 @@ def listed() -> set[str]:
     return {line for line in lines if line}
 
 
-def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
+def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "debug") -> None:
     """Inserts the module into the debug kernel and checks what its suites said."""
-    kernel = paths.kernel("debug")
+    kernel = paths.kernel(on)
     archive = initramfs.build(kernel, paths.BUILD / "tests" / "kunit.initramfs", initramfs.BARE)
     spec = Spec(
         name="kunit", kernel=kernel, initramfs=archive, logs=paths.LOGS, runner=["kunit"], memory=1536,
         cmdline="kunit.enable=1 kunit.autorun=1 kmemleak=on",
     )
     report.say(f"kunit: Linux {kernel.release}")
-    with Vm(spec) as vm:
+    with machine(spec) as vm:
         outcome = results.follow(vm, "kunit", report)
         log = vm.console().replace("\r\n", "\n")
         if outcome.lost is not None:

@@ -7,6 +7,7 @@ import subprocess
 
 from lib import initramfs, klog, paths, results
 from lib.report import Report
+from lib.uml import machine
 from lib.vm import Spec, Vm
 
 CPUS = 2
@@ -29,12 +30,12 @@ def names(pattern: str | None) -> list[str]:
     return [name for name in listing.split() if (pattern in name if pattern else name not in soak)]
 
 
-def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
+def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "debug") -> None:
     """Runs them in one guest. If that is lost, another one goes on with those that are left."""
     pending = names(pattern)
     if not pending:
         return
-    kernel = paths.kernel("debug")
+    kernel = paths.kernel(on)
     archive = initramfs.build(kernel, paths.BUILD / "tests" / "netns.initramfs", initramfs.NETWORK)
     round_number = 0
     while pending:
@@ -50,7 +51,7 @@ def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
             cmdline=CMDLINE,
         )
         report.say(f"netns: {len(pending)} scenarios on Linux {kernel.release}")
-        with Vm(spec) as vm:
+        with machine(spec) as vm:
             pending = _one_guest(vm, report, pending)
     if not keep:
         archive.unlink()

@@ -40,10 +40,13 @@ def need(path: Path, how: str) -> Path:
     return path
 
 
+IMAGES = {"stock": "vmlinuz", "debug": "bzImage", "um": "linux"}
+
+
 def kernel(kind: str) -> Kernel:
-    """The stock or the debug kernel."""
+    """The stock kernel, the debug kernel, or User Mode Linux."""
     base = need(CACHE / kind, f"scripts/setup {kind}")
-    image = base / ("vmlinuz" if kind == "stock" else "bzImage")
+    image = base / IMAGES[kind]
     release = need(base / "release", f"scripts/setup {kind}").read_text().strip()
     modules = base / "modules" / release if kind == "stock" else None
     return Kernel(

@@ -72,6 +72,11 @@ class Vm:
         self._process.wait()
         self.port.close()
 
+    @property
+    def pid(self) -> int:
+        """The number of the machine's process on this host."""
+        return self._process.pid
+
     def running(self) -> bool:
         """Whether the machine still runs."""
         return self._process.poll() is None

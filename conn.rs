@@ -14,6 +14,7 @@
 //! Callbacks of the socket touch [`Readiness`] and the scheduler's mailbox only.
 
 mod handshake;
+mod loans;
 mod rx;
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
         queue::Fifo,
         socket::{
             HookedSocket,
+            Loan,
             Socket,
             SocketEvents, //
         },
@@ -75,6 +77,7 @@ pub(crate) use handshake::{
     Handshake,
     Pending, //
 };
+pub(crate) use loans::Batch;
 
 /// Fragments handed to TCP in one call: a message of the largest size with its header, and then
 /// some small ones.
@@ -103,6 +106,8 @@ pub(crate) struct Conn {
     queued: Atomic<u64>,
     /// Bytes that TCP held when the scheduler last looked.
     wmem: Atomic<u64>,
+    /// Batches of transmits that are lent to TCP, or returned and not finished yet.
+    loans: Atomic<i64>,
     traffic: Traffic,
     /// INVARIANT: Only ever used for the mailbox of `sched`.
     #[pin]
@@ -147,6 +152,9 @@ struct Io {
     rx: rx::Rx,
     /// Transmits in the order in which they go out; of the first, some bytes may be out already.
     out: Fifo<Tx>,
+    /// What is lent to TCP at the moment. INVARIANT: If the first of `out` is lent, in part, it is
+    /// to this.
+    loan: Option<Loan<Batch>>,
     frags: BvecBuf,
     deadlines: Deadlines,
 }
@@ -186,6 +194,7 @@ impl Conn {
             socket: None,
             rx: rx::Rx::new()?,
             out: Fifo::new(),
+            loan: None,
             frags: BvecBuf::with_capacity(TX_FRAGS)?,
             deadlines: Deadlines {
                 tx_ms: now.saturating_add(timeout),
@@ -215,6 +224,7 @@ impl Conn {
                 ),
                 queued: Atomic::new(0),
                 wmem: Atomic::new(0),
+                loans: Atomic::new(0),
                 traffic: Traffic::new(),
                 sched_links <- ListLinks::new(),
                 sched_tracker <- AtomicTracker::new(),
@@ -339,6 +349,16 @@ impl Conn {
         let mut io = self.io.lock();
         let socket = io.socket.take();
         let partly = io.out.front().is_some_and(Tx::is_started);
+        // What TCP has part of ends with the loan, like what it has all of.
+        let mut loan = io.loan.take();
+        if let Some(loan) = &mut loan {
+            if io.out.front().is_some_and(Tx::is_lent) {
+                if let Some(tx) = io.out.pop_front() {
+                    loan.push(tx);
+                }
+            }
+        }
+        drop(loan);
         let mut unsent = Fifo::new();
         unsent.append(&mut io.out);
         unsent.append(&mut doomed);
@@ -349,8 +369,9 @@ impl Conn {
         // write to it any more.
         if let Some(socket) = socket {
             let socket = socket.unhook();
-            if why == ESHUTDOWN && !partly {
-                // What TCP accepted was reported as sent, so it should arrive.
+            if why == ESHUTDOWN && !partly && self.loans.load(Relaxed) == 0 {
+                // What TCP accepted was reported as sent, so it should arrive. But what is on loan
+                // was not, and nobody wants to wait until a peer has acknowledged it.
                 socket.close_gracefully();
             } else {
                 socket.abort();
@@ -421,30 +442,45 @@ impl Conn {
     }
 
     /// Sends from the queue until it is empty, the socket full, or the quantum used up.
-    fn transmit(&self, io: &mut Io) -> Result<Turn> {
+    fn transmit(self: &Arc<Self>, io: &mut Io) -> Result<Turn> {
+        let turn = self.transmit_some(io);
+        // The loan can only be returned when it is closed.
+        if !io.out.front().is_some_and(Tx::is_lent) {
+            io.loan = None;
+        }
+        turn
+    }
+
+    fn transmit_some(self: &Arc<Self>, io: &mut Io) -> Result<Turn> {
         let Some(socket) = io.socket.as_ref() else {
             return Ok(Turn::Idle);
         };
+        let min_lent = socket.can_lend().then(tunables::zero_copy_nob);
         let mut quantum = QUANTUM;
         loop {
             io.out.append(&mut self.txq.lock().fifo);
-            if io.out.is_empty() {
+            let Some(first) = io.out.front() else {
                 return Ok(Turn::Idle);
-            }
+            };
             if quantum == 0 {
                 return Ok(Turn::More);
             }
+            let lend = first.is_to_be_lent(min_lent) && loans::open(&mut io.loan, self, first);
+            let loan = io.loan.as_ref().filter(|_| lend);
             // As many messages as fit go out in one call.
             let mut frags = io.frags.start();
-            let mut more = false;
-            for tx in io.out.iter() {
-                if !tx.add_to(&mut frags) {
-                    more = true;
-                    break;
-                }
-            }
+            let more = loans::list(
+                &mut frags,
+                io.out.iter(),
+                loan.map(|loan| &**loan),
+                min_lent,
+            );
             io.deadlines.tx_seen(socket.wmem_queued());
-            let sent = match socket.send(&frags, more) {
+            let sent = match loan {
+                Some(loan) => socket.send_lent(&frags, more, loan),
+                None => socket.send(&frags, more),
+            };
+            let sent = match sent {
                 Ok(sent) => sent,
                 Err(e) if e == EAGAIN => {
                     // With room in the buffer it was memory that was missing, and nothing will
@@ -458,29 +494,46 @@ impl Conn {
                 Err(e) => return Err(e),
             };
             io.deadlines.wmem_mark = socket.wmem_queued();
-            self.sent(&mut io.out, sent);
+            self.sent(&mut io.out, io.loan.as_mut().filter(|_| lend), sent);
             quantum = quantum.saturating_sub(sent);
         }
     }
 
-    /// TCP has accepted the next `nob` bytes: completes what is out as a whole.
-    fn sent(&self, out: &mut Fifo<Tx>, nob: usize) {
+    /// TCP has accepted the next `nob` bytes, under `loan` if there is one: completes what is out as
+    /// a whole, or leaves it to the loan.
+    fn sent(&self, out: &mut Fifo<Tx>, mut loan: Option<&mut Loan<Batch>>, nob: usize) {
         let mut nob = nob;
         self.queued.fetch_sub(nob as u64, Relaxed);
         self.traffic.tx_bytes.add(nob as u64);
+        if let Some(loan) = &mut loan {
+            self.traffic.zc_bytes.add(nob as u64);
+            loan.grow(nob);
+        }
         while nob > 0 {
             let Some(tx) = out.front_mut() else { return };
             let part = nob.min(tx.remaining());
-            tx.advance(part);
+            tx.advance(part, loan.is_some());
             nob -= part;
             if tx.remaining() > 0 {
                 return;
             }
             if let Some(tx) = out.pop_front() {
                 self.traffic.tx_msgs.add(1);
-                tx.finish(Ok(()));
+                match &mut loan {
+                    Some(loan) => {
+                        self.traffic.zc_msgs.add(1);
+                        loan.push(tx);
+                    }
+                    None => tx.finish(Ok(())),
+                }
             }
         }
+    }
+
+    /// Why the connection has ended, if it has. Thread context, may sleep.
+    fn failure(&self) -> Option<Error> {
+        let closed = self.txq.lock().closed;
+        closed.or_else(|| self.io.lock().socket.as_ref()?.failure())
     }
 
     /// Whether a deadline has passed or the socket has failed. The reaper's thread, may sleep.

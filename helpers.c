@@ -9,6 +9,7 @@
 #include <linux/inetdevice.h>
 #include <linux/lockdep.h>
 #include <linux/netdevice.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/siphash.h>
@@ -121,6 +122,22 @@ int socklnd_helper_sk_state(const struct sock *sk)
 int socklnd_helper_sk_take_error(struct sock *sk)
 {
 	return sock_error(sk);
+}
+
+int socklnd_helper_sk_err(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_err);
+}
+
+/*
+ * Whether MSG_ZEROCOPY makes sense. Packets made to probe the MTU refer to the pages of others
+ * without a reference to their ubuf_info, see tcp_clone_payload().
+ */
+bool socklnd_helper_sk_can_lend(const struct sock *sk)
+{
+	return (READ_ONCE(sk->sk_route_caps) & NETIF_F_SG) &&
+	       !READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_mtu_probing) &&
+	       !inet_csk(sk)->icsk_mtup.enabled;
 }
 
 int socklnd_helper_sk_wmem_queued(const struct sock *sk)
@@ -386,4 +403,9 @@ int socklnd_helper_cpu_to_node(unsigned int cpu)
 void socklnd_helper_cond_resched(void)
 {
 	cond_resched();
+}
+
+void socklnd_helper_synchronize_rcu_tasks(void)
+{
+	synchronize_rcu_tasks();
 }

@@ -42,6 +42,8 @@ __be32 socklnd_helper_ifaddr_local(const void *ifaddr);
 struct sock *socklnd_helper_sock_sk(const struct socket *sock);
 int socklnd_helper_sk_state(const struct sock *sk);
 int socklnd_helper_sk_take_error(struct sock *sk);
+int socklnd_helper_sk_err(const struct sock *sk);
+bool socklnd_helper_sk_can_lend(const struct sock *sk);
 int socklnd_helper_sk_wmem_queued(const struct sock *sk);
 bool socklnd_helper_sk_stream_is_writeable(const struct sock *sk);
 int socklnd_helper_sk_sndbuf(const struct sock *sk);
@@ -87,5 +89,6 @@ u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1);
 bool socklnd_helper_cpu_online(unsigned int cpu);
 int socklnd_helper_cpu_to_node(unsigned int cpu);
 void socklnd_helper_cond_resched(void);
+void socklnd_helper_synchronize_rcu_tasks(void);
 
 #endif /* _SOCKLND_HELPERS_H */

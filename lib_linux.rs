@@ -41,7 +41,13 @@ pub(crate) mod uapi;
 /// goes away: unhooking a socket waits for the callbacks that hold its lock, but not for one that
 /// was entered and has not taken the lock yet. Those run in softirqs, which a grace period waits
 /// for; callbacks in thread context hold the socket's lock, which releasing the socket waited for.
-/// May sleep.
+///
+/// The last [`Loan`](socket::Loan), too, is handed back by a callback that has not returned yet.
+/// That one holds no lock of ours, and may run in a softirq, or in any thread that happens to free a
+/// packet, and be preempted there. Such a thread is waited for by a grace period for tasks: until
+/// every thread has gone to sleep of its own accord, or was seen outside of the kernel. May sleep.
 pub(crate) fn wait_for_callbacks() {
     kernel::sync::rcu::synchronize_rcu();
+    // SAFETY: We may sleep, and hold no lock.
+    unsafe { sys::socklnd_helper_synchronize_rcu_tasks() };
 }

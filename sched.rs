@@ -7,13 +7,19 @@
 //! and `write_space` callbacks and by transmits being queued; with nothing to do it sleeps.
 //!
 //! [`Sched`] is shared by [`Arc`] between [`crate::Lnd`], its thread and its connections, and
-//! protected by the mailbox's own lock. What a connection waits for is one atomic word,
-//! [`Readiness`], so that a callback takes no lock unless the connection has to be queued.
+//! protected by the mailbox's own lock, but for the list of loans that TCP has returned, which has
+//! one like it. What a connection waits for is one atomic word, [`Readiness`], so that a callback
+//! takes no lock unless the connection has to be queued.
 
 use crate::{
-    conn::Conn,
+    conn::{
+        Batch,
+        Conn, //
+    },
     lib_linux::{
         misc,
+        queue::Fifo,
+        socket::Lent,
         thread::{
             self,
             KThread, //
@@ -35,7 +41,9 @@ use kernel::{
             Full,
             Relaxed, //
         },
-        Arc, //
+        new_spinlock_irq,
+        Arc,
+        SpinLockIrq, //
     }, //
 };
 
@@ -47,6 +55,9 @@ pub(crate) const SCHED_LIST: u64 = 1;
 pub(crate) struct Sched {
     #[pin]
     mailbox: Mailbox<Conn, SCHED_LIST>,
+    /// Transmits that TCP has let go of, to be finished.
+    #[pin]
+    returned: SpinLockIrq<Fifo<Lent<Batch>>>,
     cpu: u32,
     /// Connections assigned, for balance.
     nconns: Atomic<i64>,
@@ -58,6 +69,7 @@ impl Sched {
         Arc::pin_init(
             pin_init!(Self {
                 mailbox <- Mailbox::new(),
+                returned <- new_spinlock_irq!(Fifo::new(), "socklnd_sched_returned"),
                 cpu,
                 nconns: Atomic::new(0),
             }),
@@ -91,9 +103,25 @@ impl Sched {
         self.mailbox.post(conn);
     }
 
+    /// Has the thread finish transmits that TCP has let go of. Any context.
+    pub(crate) fn post_returned(&self, batch: KBox<Lent<Batch>>) {
+        self.returned.lock().push_back(batch);
+        self.mailbox.kick();
+    }
+
+    fn finish_returned(&self) {
+        let mut returned = Fifo::new();
+        returned.append(&mut self.returned.lock());
+        while let Some(batch) = returned.pop_front() {
+            misc::memalloc_nofs(|| Batch::finish(batch));
+        }
+    }
+
     fn run(this: Arc<Self>) {
         loop {
-            match this.mailbox.take(None) {
+            let mail = this.mailbox.take(None);
+            this.finish_returned();
+            match mail {
                 // One bounded turn each, then back to the end of the queue: nobody starves. A file
                 // system may wait for this connection to write its pages back, so no allocation
                 // may wait for that file system.

@@ -15,7 +15,8 @@
 //! 3. A bucket of an interface's peer table (spinlock).
 //! 4. A peer (spinlock): its routes, connections and queue.
 //! 5. A connection's queue of transmits, or an interface instance's list of interfaces (spinlocks).
-//! 6. A mailbox (spinlock, interrupts off): the only lock that socket callbacks take.
+//! 6. A mailbox, or a scheduler's list of returned loans (spinlocks, interrupts off, never both):
+//!    the only locks that callbacks of sockets and of loans take.
 
 #![deny(unsafe_code)]
 

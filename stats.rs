@@ -47,6 +47,10 @@ pub(crate) struct Traffic {
     pub(crate) tx_bytes: Counter,
     pub(crate) rx_msgs: Counter,
     pub(crate) rx_bytes: Counter,
+    /// Of the messages sent, those that were lent to TCP and not copied.
+    pub(crate) zc_msgs: Counter,
+    /// Their bytes, headers included.
+    pub(crate) zc_bytes: Counter,
 }
 
 impl Traffic {
@@ -57,6 +61,8 @@ impl Traffic {
             tx_bytes: Counter::new(),
             rx_msgs: Counter::new(),
             rx_bytes: Counter::new(),
+            zc_msgs: Counter::new(),
+            zc_bytes: Counter::new(),
         }
     }
 
@@ -66,6 +72,8 @@ impl Traffic {
         self.tx_bytes.add(other.tx_bytes.get());
         self.rx_msgs.add(other.rx_msgs.get());
         self.rx_bytes.add(other.rx_bytes.get());
+        self.zc_msgs.add(other.zc_msgs.get());
+        self.zc_bytes.add(other.zc_bytes.get());
     }
 }
 
@@ -94,6 +102,8 @@ pub(crate) struct Events {
     pub(crate) tx_errors: Counter,
     /// Times that a scheduler ran out of memory for a socket and tried again later.
     pub(crate) enomem: Counter,
+    /// Messages lent to TCP of which something was copied on the way after all.
+    pub(crate) zc_copied: Counter,
 }
 
 impl Events {
@@ -111,6 +121,7 @@ impl Events {
             timeouts: Counter::new(),
             tx_errors: Counter::new(),
             enomem: Counter::new(),
+            zc_copied: Counter::new(),
         }
     }
 }

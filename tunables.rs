@@ -38,6 +38,9 @@ knobs! {
     /// The smallest message, headers included, that counts as bulk.
     min_bulk: 1_024 in 0..=1_048_576, 0o644,
         "smallest message, headers included, that goes over a bulk connection";
+    /// The smallest payload that is lent to TCP and not copied.
+    zc_min_payload: 2_048 in 0..=2_147_483_647, 0o644,
+        "smallest payload in bytes that is sent without copying (more than 1048576: none)";
     /// Bytes of socket send buffer; 0 leaves it to TCP.
     tx_buffer_size: 0 in 0..=1_073_741_823, 0o644,
         "socket send buffer in bytes (0: tuned by TCP)";
@@ -82,6 +85,7 @@ knobs! {
 /// The names that some of them have had in `/proc/sys/socknal` since 2005.
 static SYSCTLS: &[(&CStr, &Knob)] = &[
     (c"timeout", &sock_timeout),
+    (c"zero_copy", &zc_min_payload),
     (c"min_bulk", &min_bulk),
     (c"nagle", &nagle),
     (c"keepalive_idle", &keepalive_idle),
@@ -127,6 +131,12 @@ pub(crate) fn typed() -> bool {
 /// From how many bytes on the wire on a message is bulk. In force at once.
 pub(crate) fn bulk_nob() -> usize {
     get(min_bulk.get()) as usize
+}
+
+/// From how many bytes on a payload is lent to TCP and not copied. In force at once, for messages
+/// of which nothing was sent yet.
+pub(crate) fn zero_copy_nob() -> usize {
+    get(zc_min_payload.get()) as usize
 }
 
 /// Bytes of send and of receive buffer of new sockets; 0 leaves them to TCP.

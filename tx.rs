@@ -4,15 +4,16 @@
 //!
 //! A [`Tx`] has one owner at any time, the holder of its [`KBox`]: the sender while it is built,
 //! the peer's queue while no connection is there, the connection's queue, the scheduler while bytes
-//! go out. Completing it consumes the box, so it can't be completed twice; and dropping the box
-//! completes it with `ESHUTDOWN`, so it can't be forgotten. No lock protects a `Tx`: the lock of
-//! the queue that it is in does.
+//! go out, and, if its pages were lent to TCP, the loan until TCP has let go of them. Completing it
+//! consumes the box, so it can't be completed twice; and dropping the box completes it with
+//! `ESHUTDOWN`, so it can't be forgotten. No lock protects a `Tx`: the lock of the queue that it is
+//! in does.
 
 use crate::{
     lib_linux::{
         iov::Bvecs,
         page::{
-            PageFrag,
+            FrozenFrag,
             PageRange, //
         },
         queue::{
@@ -49,10 +50,12 @@ pub(crate) trait Completion: Send {
 pub(crate) struct Tx {
     link: Link<Tx>,
     /// The header in wire format; in a page fragment, so that TCP can take it by reference.
-    header: PageFrag,
+    header: FrozenFrag,
     payload: Option<PageRange>,
     /// Bytes of header and payload that TCP has accepted.
     sent: usize,
+    /// Whether these were lent to TCP.
+    lent: bool,
     /// When waiting for a connection ends, in monotonic milliseconds.
     deadline_ms: u64,
     done: Option<KBox<dyn Completion>>,
@@ -70,11 +73,10 @@ impl Tx {
         done: KBox<dyn Completion>,
         live: &Arc<Gauge>,
     ) -> core::result::Result<KBox<Self>, (Error, KBox<dyn Completion>)> {
-        let mut frag = match PageFrag::alloc(header.len()) {
-            Ok(frag) => frag,
+        let header = match FrozenFrag::new(header) {
+            Ok(header) => header,
             Err(e) => return Err((e, done)),
         };
-        frag.as_mut_slice().copy_from_slice(header);
         let uninit = match KBox::<Self>::new_uninit(GFP_KERNEL) {
             Ok(uninit) => uninit,
             Err(_) => return Err((ENOMEM, done)),
@@ -83,9 +85,10 @@ impl Tx {
             uninit,
             Self {
                 link: Link::new(),
-                header: frag,
+                header,
                 payload,
                 sent: 0,
+                lent: false,
                 deadline_ms,
                 done: Some(done),
                 _live: Gauge::enter(live),
@@ -108,6 +111,24 @@ impl Tx {
         self.sent > 0
     }
 
+    /// Whether TCP has some of it on loan: then all of it has to go that way, and it must not be
+    /// completed before the loan is returned.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent
+    }
+
+    /// Whether what remains is to be lent to TCP and not copied; `min` is the smallest payload for
+    /// which that is to be done, if there is one.
+    pub(crate) fn is_to_be_lent(&self, min: Option<usize>) -> bool {
+        if self.is_started() {
+            return self.lent;
+        }
+        match (&self.payload, min) {
+            (Some(payload), Some(min)) => payload.len() >= min,
+            _ => false,
+        }
+    }
+
     /// Whether it is worth waiting for a connection at `now`, in monotonic milliseconds.
     pub(crate) fn may_wait(&self, now: u64) -> bool {
         now < self.deadline_ms && self.done.as_ref().is_some_and(|done| done.is_wanted())
@@ -125,8 +146,9 @@ impl Tx {
         }
     }
 
-    /// Notes that TCP accepted the next `nob` bytes.
-    pub(crate) fn advance(&mut self, nob: usize) {
+    /// Notes that TCP accepted the next `nob` bytes, as a loan or as a copy.
+    pub(crate) fn advance(&mut self, nob: usize, lent: bool) {
+        self.lent |= lent && nob > 0;
         self.sent = self.sent.saturating_add(nob).min(self.len());
     }
 

@@ -295,6 +295,9 @@ impl Entry for uapi::socklnd_stats_entry {
             conns: alive(live.conns()),
             handshakes: alive(live.handshakes()),
             txs: alive(live.txs()),
+            zc_msgs: traffic.zc_msgs.get(),
+            zc_bytes: traffic.zc_bytes.get(),
+            zc_copied: events.zc_copied.get(),
         };
         Ok(into.push(entry, GFP_KERNEL)?)
     }

@@ -12,6 +12,7 @@
 #include <linux/inetdevice.h>
 #include <linux/moduleparam.h>
 #include <linux/net.h>
+#include <linux/skbuff.h>
 #include <linux/socket.h>
 #include <linux/stddef.h>
 #include <linux/sysctl.h>
@@ -57,6 +58,7 @@ LAYOUT_FIELD(kvec, iov_len);
 LAYOUT_SIZE(msghdr);
 LAYOUT_FIELD(msghdr, msg_iter);
 LAYOUT_FIELD(msghdr, msg_flags);
+LAYOUT_FIELD(msghdr, msg_ubuf);
 LAYOUT_SIZE(notifier_block);
 LAYOUT_FIELD(notifier_block, notifier_call);
 LAYOUT_SIZE(pernet_operations);
@@ -74,4 +76,11 @@ LAYOUT_FIELD(sockaddr_in6, sin6_port);
 LAYOUT_FIELD(sockaddr_in6, sin6_flowinfo);
 LAYOUT_FIELD(sockaddr_in6, sin6_addr);
 LAYOUT_FIELD(sockaddr_in6, sin6_scope_id);
+LAYOUT_SIZE(ubuf_info);
+LAYOUT_FIELD(ubuf_info, ops);
+LAYOUT_FIELD(ubuf_info, refcnt);
+LAYOUT_FIELD(ubuf_info, flags);
+LAYOUT_SIZE(ubuf_info_ops);
+LAYOUT_FIELD(ubuf_info_ops, complete);
+LAYOUT_FIELD(ubuf_info_ops, link_skb);
 const size_t RUST_CONST_HELPER_SIZEOF_sockaddr_storage = sizeof(struct __kernel_sockaddr_storage);

@@ -10,6 +10,7 @@
 //! C header: [`include/linux/bvec.h`](srctree/include/linux/bvec.h)
 
 use super::page::{
+    FrozenFrag,
     PageFrag,
     PageRange, //
 };
@@ -130,7 +131,9 @@ impl<'a> List<'a> {
 ///
 /// # Invariants
 ///
-/// For `'a` all bytes of the list may be read by C.
+/// For `'a` all bytes of the list may be read by C. They are in pages of the page allocator, and
+/// Rust code never has a `&mut` to them: whoever takes a reference to such a page may read it for
+/// longer.
 pub(crate) struct Bvecs<'a>(List<'a>);
 
 impl<'a> Bvecs<'a> {
@@ -138,20 +141,20 @@ impl<'a> Bvecs<'a> {
     ///
     /// Returns whether there was room for all of it; what there was room for is in the list.
     pub(crate) fn push_range(&mut self, range: &'a PageRange, skip: usize) -> bool {
-        // INVARIANT: Pages may always be accessed by C.
+        // INVARIANT: Pages may always be accessed by C, and by nobody else.
         self.0.push_range(range, skip)
     }
 
     /// Adds `frag` without its first `skip` bytes. Any context.
     ///
     /// Returns whether there was room.
-    pub(crate) fn push_frag(&mut self, frag: &'a PageFrag, skip: usize) -> bool {
+    pub(crate) fn push_frag(&mut self, frag: &'a FrozenFrag, skip: usize) -> bool {
         match frag.len().checked_sub(skip) {
             None | Some(0) => true,
             Some(len) => {
                 let (page, offset) = frag.locate(skip);
                 // SAFETY: The bytes are part of `frag`, which is borrowed for `'a`.
-                // INVARIANT: With a shared borrow the bytes may be read.
+                // INVARIANT: The bytes may be read, and don't change.
                 unsafe { self.0.push(page, offset, len) }
             }
         }
@@ -259,7 +262,7 @@ mod tests {
     #[test]
     fn what_fits_is_in() -> Result {
         let range = range(0, 3 * PAGE_SIZE)?;
-        let frag = PageFrag::alloc(72)?;
+        let frag = FrozenFrag::new(&[0; 72])?;
         let mut buf = BvecBuf::with_capacity(3)?;
         // The allocator may have given more.
         let capacity = buf.0.capacity();

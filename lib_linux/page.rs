@@ -9,7 +9,10 @@
 //! functions that copy.
 //!
 //! A [`PageFrag`] is a small piece of memory with one owner, who frees it, and who alone has
-//! access.
+//! access. A [`FrozenFrag`] is one that nobody changes, so TCP may read it even after that.
+//!
+//! All of this comes from the page allocator, and can be lent to TCP: a page is not used for
+//! anything else before the last reference to it is gone, no matter whose that is.
 
 use super::sys;
 use core::ptr::NonNull;
@@ -243,7 +246,7 @@ impl PageRange {
     }
 }
 
-/// A small buffer that is part of a page, so that TCP can take it by reference.
+/// A small buffer that is part of a page.
 ///
 /// # Invariants
 ///
@@ -312,6 +315,28 @@ impl Drop for PageFrag {
     fn drop(&mut self) {
         // SAFETY: By the type invariants the fragment is ours, from the matching allocator.
         unsafe { bindings::page_frag_free(self.start.as_ptr().cast()) };
+    }
+}
+
+/// A [`PageFrag`] that does not change any more, so that TCP can take it by reference.
+pub(crate) struct FrozenFrag(PageFrag);
+
+impl FrozenFrag {
+    /// A copy of `contents`, as [`PageFrag::alloc`].
+    pub(crate) fn new(contents: &[u8]) -> Result<Self> {
+        let mut frag = PageFrag::alloc(contents.len())?;
+        frag.as_mut_slice().copy_from_slice(contents);
+        Ok(Self(frag))
+    }
+
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// As [`PageFrag::locate`].
+    pub(super) fn locate(&self, offset: usize) -> (*mut bindings::page, usize) {
+        self.0.locate(offset)
     }
 }
 

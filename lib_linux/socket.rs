@@ -9,13 +9,15 @@
 //! The socket holds a passive reference to its network namespace, so that sockets don't keep a
 //! namespace alive. By its [`NetUser`] it keeps the namespace's *end* waiting.
 //!
-//! [`HookedSocket`] adds callbacks, see [`SocketEvents`].
+//! [`HookedSocket`] adds callbacks, see [`SocketEvents`]; a [`Loan`] lets TCP have pages without
+//! copying them.
 //!
 //! C headers: [`include/linux/net.h`](srctree/include/linux/net.h),
 //! [`include/net/sock.h`](srctree/include/net/sock.h)
 
 mod addr;
 mod hook;
+mod loan;
 mod options;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
@@ -23,6 +25,11 @@ mod tests;
 pub(crate) use self::hook::{
     HookedSocket,
     SocketEvents, //
+};
+pub(crate) use self::loan::{
+    Lender,
+    Lent,
+    Loan, //
 };
 
 use self::{
@@ -323,12 +330,31 @@ impl Socket {
     /// called in the first case, see [`Socket::has_send_space`]. `EPIPE`, `ECONNRESET`, ... if the
     /// connection is gone.
     pub(crate) fn send(&self, from: &Bvecs<'_>, more: bool) -> Result<usize> {
-        let flags = if more {
-            Self::SEND_FLAGS | bindings::MSG_MORE
-        } else {
-            Self::SEND_FLAGS
-        };
+        // SAFETY: There is no `ubuf`.
+        unsafe { self.send_message(from, more, ptr::null_mut()) }
+    }
+
+    /// Sends by copying, or with a `ubuf` by reference.
+    ///
+    /// # Safety
+    ///
+    /// `ubuf` must be null, or valid during the call and as long as any reference is left of those
+    /// that TCP takes meanwhile.
+    unsafe fn send_message(
+        &self,
+        from: &Bvecs<'_>,
+        more: bool,
+        ubuf: *mut bindings::ubuf_info,
+    ) -> Result<usize> {
+        let mut flags = Self::SEND_FLAGS;
+        if more {
+            flags |= bindings::MSG_MORE;
+        }
+        if !ubuf.is_null() {
+            flags |= bindings::MSG_ZEROCOPY;
+        }
         let mut msg = message(flags);
+        msg.msg_ubuf = ubuf;
         // SAFETY: The list is valid, has `len_bytes` bytes, and can be read as long as `from` is
         // borrowed, which is longer than the message lives.
         unsafe {
@@ -340,8 +366,10 @@ impl Socket {
                 from.len_bytes(),
             )
         };
-        // SAFETY: The socket is valid, and so is the message until the call returns; TCP keeps no
-        // reference to what it copies.
+        // SAFETY: The socket is valid, and so is the message until the call returns. Of what it
+        // copies, TCP keeps no reference. Of what it does not, it keeps references that count: to
+        // the pages, all of which come from the page allocator and have counts, and to `ubuf`,
+        // whose validity is our requirement.
         to_bytes(unsafe { bindings::sock_sendmsg(self.sock(), &mut msg) })
     }
 
@@ -453,6 +481,17 @@ impl Socket {
     pub(crate) fn take_error(&self) -> Option<Error> {
         // SAFETY: By the type invariants `sk` is valid.
         to_result(unsafe { sys::socklnd_helper_sk_take_error(self.sk()) }).err()
+    }
+
+    /// Why the connection is over, if it is; unlike [`Socket::take_error`], however often it is
+    /// asked. If TCP gave up what was sent, for another reason than being told to, this says so
+    /// before any [`Loan`] of it is returned. Any context.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        // SAFETY: By the type invariants `sk` is valid.
+        match unsafe { sys::socklnd_helper_sk_err(self.sk()) } {
+            0 => (self.state() == TcpState::Close).then_some(ECONNRESET),
+            errno => Some(Error::from_errno(-errno)),
+        }
     }
 
     /// Bytes of memory that hold what was sent and not acknowledged. Any context.

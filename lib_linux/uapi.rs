@@ -67,7 +67,7 @@ plain! {
     socklnd_stats_entry {
         nid, tx_msgs, tx_bytes, rx_msgs, rx_bytes, connects, accepts, refusals, drops, misrouted,
         err_connect, err_handshake, err_protocol, err_disconnect, err_timeout, err_tx, err_nomem,
-        peers, routes, conns, handshakes, txs,
+        peers, routes, conns, handshakes, txs, zc_msgs, zc_bytes, zc_copied,
     }
     socklnd_ping_ni { nid, status, pad }
     socklnd_ping { ni, nid, timeout_ms, flags, rtt_ns, pid, features, count, pad, nis }

@@ -12,7 +12,7 @@ use crate::{
             Bvecs, //
         },
         page::{
-            PageFrag,
+            FrozenFrag,
             PageRange, //
         }, //
     },
@@ -40,7 +40,7 @@ const ACKS: usize = 64;
 /// for it. Returns whether there was room for all of it.
 fn list<'a>(
     frags: &mut Bvecs<'a>,
-    header: &'a PageFrag,
+    header: &'a FrozenFrag,
     bodies: &'a [PageRange],
     spec: &Spec,
     (from, end): (usize, usize),
@@ -62,7 +62,7 @@ fn list<'a>(
 
 /// Sends all messages and receives all answers; returns how many nanoseconds that took. May sleep.
 pub(crate) fn run(conn: &mut Connection, spec: &Spec) -> Result<u64> {
-    let header = PageFrag::alloc(HEADER_LEN)?;
+    let header = FrozenFrag::new(&[0; HEADER_LEN])?;
     let bodies = bodies(spec)?;
     let mut frags = BvecBuf::with_capacity(FRAGS)?;
     let mut acks = KVec::from_elem(0u8, ACKS * HEADER_LEN, GFP_KERNEL)?;

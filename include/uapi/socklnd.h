@@ -364,6 +364,10 @@ struct socklnd_conn_entry {
  * @conns: connections, those included that are being closed
  * @handshakes: connections that are not yet through the exchange of greetings
  * @txs: messages on their way out
+ * @zc_msgs: messages sent whose memory was lent to TCP and not copied
+ * @zc_bytes: bytes of these, headers included
+ * @zc_copied: how many of them were copied further on after all, in whole or in part: by a receiver
+ *	on the same machine, or for a device that needs it
  */
 struct socklnd_stats_entry {
 	struct socklnd_nid nid;
@@ -388,6 +392,9 @@ struct socklnd_stats_entry {
 	__aligned_u64 conns;
 	__aligned_u64 handshakes;
 	__aligned_u64 txs;
+	__aligned_u64 zc_msgs;
+	__aligned_u64 zc_bytes;
+	__aligned_u64 zc_copied;
 };
 
 /* ---- trying the network ---------------------------------------------------------------------- */

@@ -7,6 +7,7 @@ use super::{
         iov::BvecBuf,
         misc,
         page::{
+            FrozenFrag,
             PageFrag,
             PageRange,
             Pages, //
@@ -76,7 +77,7 @@ impl<const PADDING: usize> SocketEvents for Events<PADDING> {
 }
 
 /// Tries something again until it succeeds or five seconds are over.
-fn eventually<R>(mut f: impl FnMut() -> Option<R>) -> Result<R> {
+pub(super) fn eventually<R>(mut f: impl FnMut() -> Option<R>) -> Result<R> {
     for _ in 0..5000 {
         if let Some(result) = f() {
             return Ok(result);
@@ -87,7 +88,7 @@ fn eventually<R>(mut f: impl FnMut() -> Option<R>) -> Result<R> {
 }
 
 /// What is not `EAGAIN`.
-fn settled<R>(result: Result<R>) -> Option<Result<R>> {
+pub(super) fn settled<R>(result: Result<R>) -> Option<Result<R>> {
     match result {
         Err(e) if e == EAGAIN => None,
         result => Some(result),
@@ -117,7 +118,7 @@ fn connect_to(listener: &Socket) -> Result<(Socket, Socket)> {
 }
 
 /// Two sockets, connected with each other.
-fn pair() -> Result<(Socket, Socket)> {
+pub(super) fn pair() -> Result<(Socket, Socket)> {
     connect_to(&listener(false)?)
 }
 
@@ -147,7 +148,7 @@ fn fill(socket: &Socket) -> Result<usize> {
 }
 
 /// Throws away `len` bytes.
-fn drain(socket: &Socket, len: usize) -> Result {
+pub(super) fn drain(socket: &Socket, len: usize) -> Result {
     let mut left = len;
     while left > 0 {
         left -= eventually(|| settled(socket.discard(left)))??;
@@ -201,8 +202,7 @@ mod suite {
         let pages = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
         pages.fill_pattern(0, len, 1)?;
         let payload = PageRange::new(pages.clone(), 0, len)?;
-        let mut header = PageFrag::alloc(72)?;
-        header.as_mut_slice().fill(0xaa);
+        let header = FrozenFrag::new(&[0xaa; 72])?;
         let sink = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
         let into = PageRange::new(sink.clone(), 0, len)?;
         let mut got = PageFrag::alloc(72)?;
@@ -222,7 +222,7 @@ mod suite {
             assert!(to.push_range(&into, have.saturating_sub(72)));
             have += eventually(|| settled(two.recv(&to)))??;
         }
-        assert!(got.as_slice() == header.as_slice());
+        assert!(got.as_slice() == [0xaa; 72]);
         assert_eq!(sink.xxh64(0, len, 0)?, pages.xxh64(0, len, 0)?);
         // Nothing behind it, and nothing to receive into.
         assert!(matches!(two.recv(&rx.start_recv()), Err(e) if e == EINVAL));

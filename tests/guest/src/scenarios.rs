@@ -10,6 +10,7 @@ mod hostile;
 mod memory;
 mod traffic;
 mod unload;
+mod zero_copy;
 
 use std::time::Duration;
 
@@ -65,6 +66,9 @@ pub const ALL: &[Scenario] = &[
     scenario("bad_network", 2, 180, traffic::bad_network),
     scenario("tiny_buffers", 2, 240, traffic::tiny_buffers),
     scenario("cable_pulled_and_plugged", 2, 240, traffic::cable_pulled),
+    scenario("zero_copy", 2, 400, zero_copy::verified),
+    scenario("zero_copy_cut", 2, 240, zero_copy::cut),
+    scenario("zero_copy_unload", 2, 240, zero_copy::unload),
     scenario("ten_nodes", 10, 180, traffic::ten_nodes),
     scenario("byte_by_byte", 2, 60, hostile::byte_by_byte),
     scenario("foreign_versions", 2, 60, hostile::foreign_versions),

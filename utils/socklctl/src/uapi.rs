@@ -394,10 +394,13 @@ pub struct socklnd_stats_entry {
     pub conns: __u64,
     pub handshakes: __u64,
     pub txs: __u64,
+    pub zc_msgs: __u64,
+    pub zc_bytes: __u64,
+    pub zc_copied: __u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of socklnd_stats_entry"][::std::mem::size_of::<socklnd_stats_entry>() - 192usize];
+    ["Size of socklnd_stats_entry"][::std::mem::size_of::<socklnd_stats_entry>() - 216usize];
     ["Alignment of socklnd_stats_entry"][::std::mem::align_of::<socklnd_stats_entry>() - 8usize];
     ["Offset of field: socklnd_stats_entry::nid"]
         [::std::mem::offset_of!(socklnd_stats_entry, nid) - 0usize];
@@ -443,6 +446,12 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_stats_entry, handshakes) - 176usize];
     ["Offset of field: socklnd_stats_entry::txs"]
         [::std::mem::offset_of!(socklnd_stats_entry, txs) - 184usize];
+    ["Offset of field: socklnd_stats_entry::zc_msgs"]
+        [::std::mem::offset_of!(socklnd_stats_entry, zc_msgs) - 192usize];
+    ["Offset of field: socklnd_stats_entry::zc_bytes"]
+        [::std::mem::offset_of!(socklnd_stats_entry, zc_bytes) - 200usize];
+    ["Offset of field: socklnd_stats_entry::zc_copied"]
+        [::std::mem::offset_of!(socklnd_stats_entry, zc_copied) - 208usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -66,7 +66,7 @@ pub fn messages(lab: &mut Lab) -> Result<()> {
 }
 
 /// PUT and GET from both sides at the same time.
-fn four_ways(one: &Node, two: &Node, size: usize, count: usize) -> Result<()> {
+pub fn four_ways(one: &Node, two: &Node, size: usize, count: usize) -> Result<()> {
     let mut jobs = Vec::new();
     for (from, to) in [(one, two), (two, one)] {
         for op in [Op::Put, Op::Get] {

@@ -26,8 +26,17 @@ struct Interface {
     refusals: u64,
     drops: u64,
     misrouted: u64,
+    zero_copy: ZeroCopy,
     errors: Errors,
     live: Live,
+}
+
+/// What was sent without copying it.
+#[derive(Debug, Serialize)]
+struct ZeroCopy {
+    msgs: u64,
+    bytes: u64,
+    copied: u64,
 }
 
 /// What went wrong, by cause.
@@ -69,6 +78,11 @@ impl From<&uapi::socklnd_stats_entry> for Interface {
             refusals: entry.refusals,
             drops: entry.drops,
             misrouted: entry.misrouted,
+            zero_copy: ZeroCopy {
+                msgs: entry.zc_msgs,
+                bytes: entry.zc_bytes,
+                copied: entry.zc_copied,
+            },
             errors: Errors {
                 connect: entry.err_connect,
                 handshake: entry.err_handshake,
@@ -102,6 +116,7 @@ impl Interface {
         let Self {
             tx,
             rx,
+            zero_copy,
             errors,
             live,
             ..
@@ -109,6 +124,9 @@ impl Interface {
         let rows = [
             ("messages sent", tx.msgs),
             ("bytes sent", tx.bytes),
+            ("messages lent to TCP", zero_copy.msgs),
+            ("bytes lent to TCP", zero_copy.bytes),
+            ("lent, but copied later", zero_copy.copied),
             ("messages received", rx.msgs),
             ("bytes received", rx.bytes),
             ("connections made", self.connects),
@@ -156,6 +174,7 @@ mod tests {
             tx_msgs: 7,
             err_handshake: 2,
             conns: 3,
+            zc_copied: 5,
             ..Default::default()
         };
         let report = list(&Fake::lists(vec![vec![entry, entry]]), Pattern::Any).unwrap();
@@ -172,6 +191,7 @@ mod tests {
         assert_eq!(first["tx"]["msgs"], 7);
         assert_eq!(first["errors"]["handshake"], 2);
         assert_eq!(first["live"]["conns"], 3);
+        assert_eq!(first["zero_copy"]["copied"], 5);
         assert_eq!(first["drops"], 0);
     }
 }

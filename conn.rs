@@ -6,7 +6,8 @@
 //! three steps: [`Conn::bury`], under the peer's lock, takes it out of the peer's list, refuses
 //! further transmits and hands it to the reaper; [`Conn::terminate`], in the reaper's thread, takes
 //! the callbacks off the socket, ends all that was queued and closes the socket; the last
-//! [`Arc`] frees it, in the thread of whoever held it longest.
+//! [`Arc`] frees it, in the thread of whoever held it longest. What is lent to TCP when the socket
+//! is closed ends when TCP has let go of it, see [`loans`].
 //!
 //! Protection: what only the thread that does I/O touches is in [`Io`], behind a mutex that nobody
 //! but the scheduler and the reaper takes; it is the outermost lock of the hot path. The queue of

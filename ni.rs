@@ -156,7 +156,8 @@ impl Ni {
     }
 
     /// Ends all that belongs to the interface, and waits until it has ended. Sleeps, but for no
-    /// peer: everything is cut off. To be called once.
+    /// peer: everything is cut off. Only for the network devices, until they are done with packets
+    /// of lent pages. To be called once.
     pub(crate) fn shutdown(self: &Arc<Self>) {
         self.down.store(true, Release);
         self.interfaces.close();
@@ -167,6 +168,7 @@ impl Ni {
         self.portals.shutdown(self);
         // A daemon may have taken a handshake out of the list before, and still be at it.
         self.live.handshakes.wait_zero();
+        // So long as pages of a connection are lent, it is alive.
         self.live.conns.wait_zero();
         self.lnd.reaper().tend_pending(time::monotonic_ms());
         self.live.peers.wait_zero();

@@ -74,7 +74,8 @@ pub(super) struct Op {
     /// To whom it was sent, the only one who may answer it.
     pub(super) peer: Nid,
     pub(super) expect: Expect,
-    /// Whether all of the message was given to TCP.
+    /// Whether all of the message was given to TCP, and is not on loan to it any more. A loan that
+    /// ends with the connection ends the operation itself.
     pub(super) sent: bool,
     pub(super) inbox: Arc<Inbox>,
     /// The owner's name for it.

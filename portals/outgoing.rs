@@ -46,8 +46,9 @@ pub(crate) struct Put {
     pub(crate) hdr_data: u64,
     /// Where in the memory there.
     pub(crate) offset: u32,
-    /// What is put. Must not change until an ACK has come: TCP may have to send it again. If the
-    /// operation ends in another way, it must never change.
+    /// What is put. Must not change until the operation has ended: TCP may have to send it again.
+    /// If it ends with an error, it must never change. A peer that sends the ACK before it has
+    /// received everything gets of the rest what is there later.
     pub(crate) payload: Option<PageRange>,
     /// Whether it ends with the ACK, and not already when it is sent.
     pub(crate) ack: bool,

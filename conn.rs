@@ -425,7 +425,8 @@ impl Conn {
 
     /// After want of memory: tries to send again. Thread context.
     pub(crate) fn retry(self: Arc<Self>) {
-        if self.ready.event(Readiness::TX) {
+        // Not an event: those are ordered against a run by the socket's lock, which is not held.
+        if self.ready.tx_queued() {
             let sched = self.sched.clone();
             sched.enqueue(self);
         }

@@ -72,7 +72,8 @@ impl Readiness {
         old & Self::SCHEDULED == 0 && new & Self::SCHEDULED != 0
     }
 
-    /// An event of the socket. Returns whether the caller has to queue the connection.
+    /// An event of the socket, whose lock is held. Returns whether the caller has to queue the
+    /// connection.
     #[must_use]
     pub(crate) fn event(&self, events: u32) -> bool {
         let old = self.0.load(Acquire);

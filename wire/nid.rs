@@ -155,10 +155,12 @@ impl core::str::FromStr for Nid {
             _ if !net.starts_with(|c| matches!(c, '1'..='9')) => return Err(WireError::Nid),
             _ => net.parse().map_err(|_| WireError::Nid)?,
         };
-        if addr.is_unspecified() {
+        let nid = Self::tcp(net, addr);
+        // Only now: 0 in its IPv6 form is 0 as well.
+        if nid.addr.is_unspecified() {
             return Err(WireError::Nid);
         }
-        Ok(Self::tcp(net, addr))
+        Ok(nid)
     }
 }
 
@@ -259,6 +261,7 @@ mod parsing {
             "010.0.0.1@tcp",
             "0.0.0.0@tcp",
             "::@tcp",
+            "::ffff:0.0.0.0@tcp",
         ] {
             assert_eq!(bad.parse::<Nid>(), Err(WireError::Nid));
         }

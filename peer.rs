@@ -11,6 +11,7 @@
 
 mod addresses;
 mod admin;
+mod choice;
 mod table;
 
 use crate::{
@@ -518,22 +519,9 @@ impl PeerInner {
     }
 
     /// The connection for a message of `nob` bytes on the wire.
-    ///
-    /// The least loaded one of the type that such messages go by, else the least loaded at all.
     fn choose(&self, nob: usize) -> Option<&Arc<Conn>> {
-        let bulk = nob >= tunables::bulk_nob();
-        let fits = |conn: &&Arc<Conn>| match conn.kind() {
-            ConnType::Any => true,
-            ConnType::Control => !bulk,
-            ConnType::BulkOut => bulk,
-            ConnType::BulkIn => false,
-        };
-        let by_load = |conn: &&Arc<Conn>| conn.load();
-        self.conns
-            .iter()
-            .filter(fits)
-            .min_by_key(by_load)
-            .or_else(|| self.conns.iter().min_by_key(by_load))
+        let conns = self.conns.iter().map(|c| (c, c.kind(), c.load()));
+        choice::choose(conns, nob >= tunables::bulk_nob())
     }
 
     /// Gives what waited for a connection to the connections.

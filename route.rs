@@ -7,11 +7,14 @@
 //! that tries it; what changes is protected by the peer's lock, which [`LockedBy`] enforces. It is
 //! freed when the peer has dropped it and no attempt is under way.
 
+mod backoff;
+
 use crate::{
     interface::RouteUse,
     peer::PeerInner,
     wire::ConnType, //
 };
+use backoff::Backoff;
 use core::net::SocketAddr;
 use kernel::{
     prelude::*,
@@ -119,68 +122,11 @@ impl RouteState {
     }
 }
 
-/// When the next attempt may be made. All times in monotonic milliseconds.
-struct Backoff {
-    not_before_ms: u64,
-    /// What the next failure costs; zero before the first.
-    interval_ms: u64,
-}
-
-impl Backoff {
-    fn new() -> Self {
-        Self {
-            not_before_ms: 0,
-            interval_ms: 0,
-        }
-    }
-
-    fn is_due(&self, now_ms: u64) -> bool {
-        now_ms >= self.not_before_ms
-    }
-
-    fn fail(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
-        let wait = self.interval_ms.clamp(min_ms, max_ms.max(min_ms));
-        self.not_before_ms = now_ms.saturating_add(wait);
-        self.interval_ms = wait.saturating_mul(2);
-    }
-
-    fn postpone(&mut self, now_ms: u64, wait_ms: u64) {
-        self.not_before_ms = self.not_before_ms.max(now_ms.saturating_add(wait_ms));
-    }
-}
-
 /// The connection types that a node keeps to each peer.
 pub(crate) fn wanted_types(typed: bool) -> &'static [ConnType] {
     if typed {
         &[ConnType::Control, ConnType::BulkIn, ConnType::BulkOut]
     } else {
         &[ConnType::Any]
-    }
-}
-
-#[kunit_tests(socklnd_route)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_doubles_up_to_the_limit() {
-        let mut backoff = Backoff::new();
-        assert!(backoff.is_due(0));
-        let mut now = 5_000;
-        for wait in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
-            backoff.fail(now, 1_000, 60_000);
-            assert!(!backoff.is_due(now + wait - 1));
-            assert!(backoff.is_due(now + wait));
-            now += wait;
-        }
-    }
-
-    #[test]
-    fn backoff_survives_odd_limits() {
-        let mut backoff = Backoff::new();
-        backoff.fail(0, 10, 0);
-        assert!(backoff.is_due(10));
-        backoff.fail(u64::MAX, u64::MAX, u64::MAX);
-        assert!(backoff.is_due(u64::MAX));
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's wire formats, built in user space from the very same files.
+//! The module's wire formats and some of its rules, built in user space from the very same files.
 //!
 //! `cargo test` runs the unit tests that the kernel runs under KUnit, and property tests.
 
@@ -12,7 +12,16 @@
 #[path = "../../.."]
 mod module {
     pub(crate) mod wire;
+
+    pub(crate) mod peer {
+        pub(crate) mod choice;
+    }
+    pub(crate) mod route {
+        pub(crate) mod backoff;
+    }
 }
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod rules;

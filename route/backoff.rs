@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How long a route rests after a failure.
+//!
+//! Part of its route, and protected with it by the peer's lock. `core` only: the very same file is
+//! built in user space, for property tests (`tests/wire`).
+
+/// When the next attempt may be made. All times in monotonic milliseconds.
+pub(crate) struct Backoff {
+    not_before_ms: u64,
+    /// What the next failure costs; zero before the first.
+    interval_ms: u64,
+}
+
+impl Backoff {
+    /// An attempt may be made at once.
+    pub(crate) fn new() -> Self {
+        Self {
+            not_before_ms: 0,
+            interval_ms: 0,
+        }
+    }
+
+    /// Whether an attempt may begin at `now_ms`.
+    pub(crate) fn is_due(&self, now_ms: u64) -> bool {
+        now_ms >= self.not_before_ms
+    }
+
+    /// An attempt failed: the next one waits, `min_ms` at first, then twice as long each time, up to
+    /// `max_ms`, or `min_ms` if that is more.
+    pub(crate) fn fail(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
+        let wait = self.interval_ms.clamp(min_ms, max_ms.max(min_ms));
+        self.not_before_ms = now_ms.saturating_add(wait);
+        self.interval_ms = wait.saturating_mul(2);
+    }
+
+    /// The next attempt waits for `wait_ms`, or as long as it has to anyway.
+    pub(crate) fn postpone(&mut self, now_ms: u64, wait_ms: u64) {
+        self.not_before_ms = self.not_before_ms.max(now_ms.saturating_add(wait_ms));
+    }
+}
+
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::macros::kunit_tests(socklnd_route))]
+#[cfg(any(test, CONFIG_KUNIT = "y"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_the_limit() {
+        let mut backoff = Backoff::new();
+        assert!(backoff.is_due(0));
+        let mut now = 5_000;
+        for wait in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
+            backoff.fail(now, 1_000, 60_000);
+            assert!(!backoff.is_due(now + wait - 1));
+            assert!(backoff.is_due(now + wait));
+            now += wait;
+        }
+    }
+
+    #[test]
+    fn backoff_survives_odd_limits() {
+        let mut backoff = Backoff::new();
+        backoff.fail(0, 10, 0);
+        assert!(backoff.is_due(10));
+        backoff.fail(u64::MAX, u64::MAX, u64::MAX);
+        assert!(backoff.is_due(u64::MAX));
+    }
+}

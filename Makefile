@@ -39,7 +39,7 @@ host: ## build/host/*: the programs that run beside the kernel, linked staticall
 	@scripts/setup toolchain
 	@scripts/build-host
 
-.PHONY: demo test kunit soak bench shell
+.PHONY: demo test kunit soak fuzz bench shell
 demo: stock host ## show the module at work in a virtual machine
 test: stock debug host ## run every test (ARGS=... goes to tests/run)
 kunit: debug host ## run the module's own unit tests
@@ -48,6 +48,9 @@ demo test kunit shell:
 	@$(python) tests/run $@ $(ARGS)
 soak: debug host ## run the scenarios that take long or need a machine of steady speed
 	@$(python) tests/run netns --filter soak
+fuzz: ## look long for inputs that break the parsers (ARGS=... goes to fuzz/run)
+	@scripts/setup toolchain
+	@$(python) fuzz/run $(ARGS)
 bench: ## measure against bare kernel TCP, on the fastest platform at hand (ARGS=... goes to bench/run)
 	@scripts/setup toolchain
 	@$(python) bench/run $(ARGS)

@@ -12,13 +12,18 @@ from lib import paths
 from lib.report import Report
 
 _COUNT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
+_FUZZED = re.compile(r"^fuzz: (\w+): (ok|FAILED): ", re.MULTILINE)
 _FAILURE = re.compile(r"^test (\S+) \.\.\. FAILED$", re.MULTILINE)
+
+# For each fuzz target: enough to see that they work, and to find again what is easy to find.
+FUZZ_SECONDS = 10
 
 
 def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
     """Runs them all."""
     _python(report)
     _cargo(report)
+    _fuzz(report)
 
 
 def _python(report: Report) -> None:
@@ -51,6 +56,21 @@ def _cargo(report: Report) -> None:
         report.result("host: cargo", f"status {status}:\n{text[-3000:]}")
     elif not passed:
         report.result("host: cargo", f"no tests were run: see {log}")
+
+
+def _fuzz(report: Report) -> None:
+    """A short run of each fuzz target."""
+    started = time.monotonic()
+    command = [paths.REPO / "fuzz" / "run", f"--seconds={FUZZ_SECONDS}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    (paths.LOGS / "fuzz.log").write_text(done.stdout)
+    verdicts = [verdict for _, verdict in _FUZZED.findall(done.stdout)]
+    failed = verdicts.count("FAILED")
+    if failed:
+        report.say(done.stdout)
+    _sum(report, "fuzz", len(verdicts) - failed, failed, started)
+    if not failed and (done.returncode != 0 or not verdicts):
+        report.result("host: fuzz", f"status {done.returncode}:\n{done.stdout[-3000:]}")
 
 
 def _sum(report: Report, what: str, passed: int, failed: int, started: float) -> None:

@@ -7,6 +7,7 @@ mod basic;
 mod bystander;
 mod connect;
 mod hostile;
+mod interfaces;
 mod memory;
 mod traffic;
 mod unload;
@@ -55,6 +56,8 @@ pub const ALL: &[Scenario] = &[
     scenario("no_capability", 2, 30, admin::no_capability),
     scenario("idle", 2, 60, admin::idle),
     scenario("simultaneous_connect", 2, 180, connect::simultaneous),
+    scenario("interfaces", 1, 60, interfaces::administration),
+    scenario("learned_routes", 2, 120, interfaces::learned_routes),
     scenario("peer_restarts", 2, 60, connect::peer_restarts),
     scenario("half_open", 2, 120, connect::half_open),
     scenario("refusing_peer", 2, 60, connect::refusing_peer),

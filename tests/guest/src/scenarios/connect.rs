@@ -79,7 +79,7 @@ fn both_ping(one: &Node, two: &Node) -> Result<()> {
 }
 
 /// Both sides have the same connections, one of each type.
-fn one_of_each(one: &Node, two: &Node) -> Result<()> {
+pub fn one_of_each(one: &Node, two: &Node) -> Result<()> {
     let (here, there) = (one.conns_to(two)?, two.conns_to(one)?);
     for (whose, conns) in [(one, &here), (two, &there)] {
         let mut types: Vec<&str> = conns

@@ -93,6 +93,8 @@ pub(crate) struct Conn {
     peer: Arc<Peer>,
     sched: Assignment,
     kind: ConnType,
+    /// This node has made it.
+    active: bool,
     local: SocketAddr,
     remote: SocketAddr,
     /// The peer's.
@@ -187,6 +189,7 @@ impl Conn {
         sched: Arc<Sched>,
         socket: &Socket,
         kind: ConnType,
+        active: bool,
         incarnation: u64,
     ) -> Result<Arc<Self>> {
         let now = time::monotonic_ms();
@@ -210,6 +213,7 @@ impl Conn {
                 peer: peer.clone(),
                 sched: Assignment::new(sched),
                 kind,
+                active,
                 local,
                 remote,
                 incarnation,
@@ -258,6 +262,11 @@ impl Conn {
     /// The type, as this side sees it.
     pub(crate) fn kind(&self) -> ConnType {
         self.kind
+    }
+
+    /// Whether this node has made it, and not the peer.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active
     }
 
     /// This side's address.
@@ -312,6 +321,13 @@ impl Conn {
         let io = self.io.lock();
         let socket = io.socket.as_ref()?;
         Some((socket.sndbuf(), socket.rcvbuf(), !socket.nodelay()))
+    }
+
+    /// Has TCP send what it holds back. May sleep.
+    pub(crate) fn push(&self) {
+        if let Some(socket) = &self.io.lock().socket {
+            socket.push();
+        }
     }
 
     /// Queues `tx` for sending; gives it back if the connection is being closed.

@@ -19,6 +19,7 @@ use self::{
         check_flags,
         check_timeout,
         check_zero,
+        conn_type,
         count,
         errno,
         nid,
@@ -29,8 +30,10 @@ use self::{
     list::list, //
 };
 use crate::{
+    conn::Handshake,
     lib_linux::{
         netns::Net,
+        socket::Socket,
         uapi, //
     },
     ni::Ni,
@@ -123,6 +126,7 @@ impl MiscDevice for Handle {
             uapi::SOCKLND_IOC_STATS => arg.list::<uapi::socklnd_stats_entry>(),
             uapi::SOCKLND_IOC_NI_ADD => ni_add(&Caller::admin()?, &arg.read()?),
             uapi::SOCKLND_IOC_NI_DEL => ni_del(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_NI_SET => ni_set(&Caller::admin()?, &arg.read()?),
             uapi::SOCKLND_IOC_NI_LIST => arg.list::<uapi::socklnd_ni_entry>(),
             uapi::SOCKLND_IOC_PEER_ADD => peer_add(&Caller::admin()?, &arg.read()?),
             uapi::SOCKLND_IOC_PEER_DEL => {
@@ -134,6 +138,11 @@ impl MiscDevice for Handle {
                 let caller = Caller::admin()?;
                 arg.change(|request| conn_close(&caller, request))
             }
+            uapi::SOCKLND_IOC_CONN_PUSH => {
+                let caller = Caller::admin()?;
+                arg.change(|request| conn_push(&caller, request))
+            }
+            uapi::SOCKLND_IOC_CONN_REGISTER => conn_register(&Caller::admin()?, &arg.read()?),
             uapi::SOCKLND_IOC_CONN_LIST => arg.list::<uapi::socklnd_conn_entry>(),
             uapi::SOCKLND_IOC_PING => {
                 let caller = Caller::admin()?;
@@ -237,6 +246,16 @@ impl Caller {
             .ok_or(ENETUNREACH)
     }
 
+    /// The only interface that matches. `ENOENT` if none does, `ENOTUNIQ` if several do. May sleep.
+    fn only_interface(&self, pattern: Pattern) -> Result<Arc<Ni>> {
+        let nis = self.interfaces(pattern)?;
+        let first = nis.first().ok_or(ENOENT)?;
+        if nis.len() > 1 {
+            return Err(ENOTUNIQ);
+        }
+        Ok(first.clone())
+    }
+
     /// The peers that match, of the interfaces that match. May sleep.
     fn peers(&self, ni: Pattern, nid: Pattern) -> Result<KVVec<Arc<Peer>>> {
         let mut found = KVVec::new();
@@ -282,6 +301,12 @@ fn ni_del(caller: &Caller, request: &uapi::socklnd_ni) -> Result {
     caller.lnd.del_ni(&caller.net, Some(nid))
 }
 
+fn ni_set(caller: &Caller, request: &uapi::socklnd_ni) -> Result {
+    check_zero([request.flags, request.pad])?;
+    let nid = nid(&request.nid)?;
+    caller.lnd.set_ni(&caller.net, nid)
+}
+
 fn peer_add(caller: &Caller, request: &uapi::socklnd_peer_add) -> Result {
     check_zero([u32::from(request.pad), request.flags, request.pad2])?;
     let nid = nid(&request.nid)?;
@@ -320,6 +345,44 @@ fn conn_close(caller: &Caller, request: &mut uapi::socklnd_conn_close) -> Result
         nid.nothing_found()?;
     }
     Ok(())
+}
+
+fn conn_push(caller: &Caller, request: &mut uapi::socklnd_conn_close) -> Result {
+    check_zero([request.flags, request.pad])?;
+    let addr = addr(&request.addr)?;
+    let nid = pattern(&request.nid)?;
+    let mut pushed = 0usize;
+    for peer in caller.peers(pattern(&request.ni)?, nid)?.iter() {
+        pushed = pushed.saturating_add(peer.push_matching(addr)?);
+    }
+    request.count = count(pushed);
+    if pushed == 0 {
+        return Err(ENOENT);
+    }
+    Ok(())
+}
+
+fn conn_register(caller: &Caller, request: &uapi::socklnd_register) -> Result {
+    check_zero([request.flags, request.pad])?;
+    let ni = pattern(&request.ni)?;
+    let active = match (conn_type(request.type_)?, pattern(&request.nid)?) {
+        (None, Pattern::Any) => None,
+        (Some(kind), Pattern::One(nid)) => Some((kind, nid)),
+        _ => return Err(EINVAL),
+    };
+    let ni = match active {
+        None => caller.only_interface(ni)?,
+        Some((_, nid)) => caller.interface_for(ni, nid)?,
+    };
+    if active.is_some_and(|(_, nid)| nid == ni.nid()) {
+        return Err(EINVAL);
+    }
+    let socket = Socket::from_fd(request.fd, &caller.net)?;
+    let remote = socket.peer_addr()?;
+    match active {
+        None => Handshake::accepted(&ni, socket, remote),
+        Some((kind, nid)) => Handshake::registered(&ni, socket, remote, nid, kind),
+    }
 }
 
 fn ping(caller: &Caller, request: &mut uapi::socklnd_ping) -> Result {
@@ -433,6 +496,7 @@ mod tests {
         ] {
             assert_eq!(ni_add(&caller, &bad), Err(EINVAL));
             assert_eq!(ni_del(&caller, &bad), Err(EINVAL));
+            assert_eq!(ni_set(&caller, &bad), Err(EINVAL));
         }
 
         let add = uapi::socklnd_peer_add {
@@ -462,6 +526,34 @@ mod tests {
             uapi::socklnd_conn_close { flags: 1, ..close },
         ] {
             assert_eq!(conn_close(&caller, &mut bad), Err(EINVAL));
+            assert_eq!(conn_push(&caller, &mut bad), Err(EINVAL));
+        }
+
+        let register = uapi::socklnd_register {
+            type_: uapi::SOCKLND_CONN_NONE,
+            ..Default::default()
+        };
+        for bad in [
+            uapi::socklnd_register { pad: 1, ..register },
+            uapi::socklnd_register {
+                flags: 1,
+                ..register
+            },
+            uapi::socklnd_register {
+                type_: 4,
+                ..register
+            },
+            // Of a connection that the other node makes, the NID is not known; of others it is.
+            uapi::socklnd_register {
+                nid: good_nid(),
+                ..register
+            },
+            uapi::socklnd_register {
+                type_: uapi::SOCKLND_CONN_ANY,
+                ..register
+            },
+        ] {
+            assert_eq!(conn_register(&caller, &bad), Err(EINVAL));
         }
         Ok(())
     }

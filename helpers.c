@@ -171,6 +171,76 @@ bool socklnd_helper_tcp_nodelay(const struct sock *sk)
 	return tcp_sk(sk)->nonagle & TCP_NAGLE_OFF;
 }
 
+/* ---- Sockets of programs ---- */
+
+void socklnd_helper_sockfd_put(struct socket *sock)
+{
+	sockfd_put(sock);
+}
+
+bool socklnd_helper_sk_is_tcp(const struct sock *sk)
+{
+	return sk_is_tcp(sk);
+}
+
+bool socklnd_helper_sk_in_net(const struct sock *sk, const struct net *net)
+{
+	return net_eq(sock_net(sk), net);
+}
+
+/*
+ * While it is on a socket, nobody can put TLS or the like on top of ours, nor listen with it: both
+ * would keep copies of our callbacks. Never registered, so nobody can ask for it by name.
+ */
+static const struct tcp_ulp_ops socklnd_ulp = {
+	.name = "socklnd",
+};
+
+/*
+ * Takes a socket from the program that made it: its user data and its callbacks are ours from now
+ * on, and what the program has set that would hold data back is undone. Takes the socket lock.
+ */
+int socklnd_helper_sk_claim(struct sock *sk, void *data, struct socklnd_sk_callbacks *callbacks)
+{
+	int err = 0;
+
+	lock_sock(sk);
+	if (sk->sk_state != TCP_ESTABLISHED) {
+		err = -ENOTCONN;
+		goto out;
+	}
+	if (inet_csk_has_ulp(sk) || tcp_sk(sk)->repair) {
+		err = -EBUSY;
+		goto out;
+	}
+	write_lock_bh(&sk->sk_callback_lock);
+	if (sk->sk_user_data)
+		err = -EBUSY;
+	else
+		__rcu_assign_sk_user_data_with_flags(sk, data, SK_USER_DATA_NOCOPY);
+	socklnd_helper_sk_get_callbacks(sk, callbacks);
+	write_unlock_bh(&sk->sk_callback_lock);
+	if (err)
+		goto out;
+	inet_csk(sk)->icsk_ulp_ops = &socklnd_ulp;
+	WRITE_ONCE(sk->sk_rcvlowat, 1);
+	tcp_sk(sk)->nonagle &= ~TCP_NAGLE_CORK;
+out:
+	release_sock(sk);
+	return err;
+}
+
+/* The callbacks are the program's own again. Takes the socket lock. */
+void socklnd_helper_sk_disclaim(struct sock *sk)
+{
+	lock_sock(sk);
+	inet_csk(sk)->icsk_ulp_ops = NULL;
+	write_lock_bh(&sk->sk_callback_lock);
+	rcu_assign_sk_user_data(sk, NULL);
+	write_unlock_bh(&sk->sk_callback_lock);
+	release_sock(sk);
+}
+
 /* ---- Sockets: the socket lock is held ---- */
 
 void socklnd_helper_sk_set_allocation(struct sock *sk, gfp_t allocation)

@@ -51,6 +51,13 @@ int socklnd_helper_sk_rcvbuf(const struct sock *sk);
 int socklnd_helper_sk_incoming_cpu(const struct sock *sk);
 bool socklnd_helper_tcp_nodelay(const struct sock *sk);
 
+/* Sockets of programs. */
+void socklnd_helper_sockfd_put(struct socket *sock);
+bool socklnd_helper_sk_is_tcp(const struct sock *sk);
+bool socklnd_helper_sk_in_net(const struct sock *sk, const struct net *net);
+int socklnd_helper_sk_claim(struct sock *sk, void *data, struct socklnd_sk_callbacks *callbacks);
+void socklnd_helper_sk_disclaim(struct sock *sk);
+
 /* Sockets: the socket lock is held. */
 void socklnd_helper_sk_set_allocation(struct sock *sk, gfp_t allocation);
 void socklnd_helper_sk_no_task_frag(struct sock *sk);

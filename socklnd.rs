@@ -172,8 +172,13 @@ impl Lnd {
         if self.find_ni(&net, Some(nid)).is_some() {
             return Err(EEXIST);
         }
+        self.start_ni(&net, nid)
+    }
+
+    /// Starts an interface that is not there; the holder of `config`.
+    fn start_ni(self: &Arc<Self>, net: &Net, nid: Nid) -> Result {
         self.nis.lock().reserve(1, GFP_ATOMIC)?;
-        let ni = Ni::start(self, net, nid)?;
+        let ni = Ni::start(self, net.clone(), nid)?;
         let pushed = self.nis.lock().push(ni.clone(), GFP_ATOMIC);
         if pushed.is_err() {
             ni.shutdown();
@@ -194,6 +199,48 @@ impl Lnd {
             Ok(())
         } else {
             Err(ENOENT)
+        }
+    }
+
+    /// Makes `nid` the only NID in `net`: starts its interface, in place of another if there is one.
+    /// Sleeps.
+    ///
+    /// If it can't be started, the old one stays; or is started again, without its peers, where both
+    /// have the same address and exclude each other.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTUNIQ` if there are several, and those of [`Lnd::add_ni`] but `EEXIST`.
+    pub(crate) fn set_ni(self: &Arc<Self>, net: &Net, nid: Nid) -> Result {
+        let over = self.config.lock();
+        if *over {
+            return Err(ESHUTDOWN);
+        }
+        let old = self.find_ni(net, None).map(|ni| ni.nid());
+        let is_old = |ni: &Ni| ni.net() == net && Some(ni.nid()) == old;
+        if self.nis.lock().iter().filter(|ni| ni.net() == net).count() > 1 {
+            return Err(ENOTUNIQ);
+        }
+        match old {
+            None => self.start_ni(net, nid),
+            Some(old) if old == nid => Ok(()),
+            Some(old) if old.addr() == nid.addr() => {
+                if let Some(ni) = self.take_ni(is_old) {
+                    ni.shutdown();
+                }
+                self.start_ni(net, nid).inspect_err(|_| {
+                    if let Err(e) = self.start_ni(net, old) {
+                        pr_err!("{}: cannot be started again: {e:?}\n", old);
+                    }
+                })
+            }
+            Some(_) => {
+                self.start_ni(net, nid)?;
+                if let Some(ni) = self.take_ni(is_old) {
+                    ni.shutdown();
+                }
+                Ok(())
+            }
         }
     }
 

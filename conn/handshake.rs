@@ -36,6 +36,7 @@ use crate::{
         Hello,
         HelloReader,
         IpVec,
+        Nid,
         Progress,
         WireError,
         ACCEPTOR_REFUSAL,
@@ -109,6 +110,8 @@ enum Role {
         route: Arc<Route>,
         kind: ConnType,
     },
+    /// A program on this node did, for a connection of this type to this peer.
+    Registered { nid: Nid, kind: ConnType },
     /// The other node did.
     Passive,
 }
@@ -189,14 +192,40 @@ impl Handshake {
         setup(&socket)?;
         let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
         let this = Self::new(ni, Role::Passive, remote, deadline, HelloReader::passive())?;
-        let hooked = socket.hook(this.clone());
-        this.io.lock().stage = Stage::Reading(hooked);
-        if let Err(e) = ni.pending().add(&this) {
-            this.fail(e);
+        this.read_from(socket)
+    }
+
+    /// Begins the handshake of a connection that a program has made for us. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// What the first bytes could not be sent for; `ENOMEM`, `ESHUTDOWN`.
+    pub(crate) fn registered(
+        ni: &Arc<Ni>,
+        socket: Socket,
+        remote: SocketAddr,
+        nid: Nid,
+        kind: ConnType,
+    ) -> Result {
+        setup(&socket)?;
+        let role = Role::Registered { nid, kind };
+        let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
+        let this = Self::new(ni, role, remote, deadline, HelloReader::active())?;
+        this.introduce(&socket, nid, kind)?;
+        this.read_from(socket)
+    }
+
+    /// Waits for the other side's bytes. May sleep.
+    fn read_from(self: Arc<Self>, socket: Socket) -> Result {
+        let hooked = socket.hook(self.clone());
+        self.io.lock().stage = Stage::Reading(hooked);
+        if let Err(e) = self.ni.pending().add(&self) {
+            self.fail(e);
             return Err(e);
         }
         // What came before the callbacks were in place left no event.
-        ni.lnd().autoconnect().post(this);
+        let ni = self.ni.clone();
+        ni.lnd().autoconnect().post(self);
         Ok(())
     }
 
@@ -212,11 +241,17 @@ impl Handshake {
                 self.ni.pending().remove(self);
                 match &self.role {
                     Role::Active { peer, route, kind } => {
-                        if let Err(e) = self.finish_active(peer, route, *kind, socket, hello) {
+                        let result = self.finish_active(peer, Some(route), *kind, socket, hello);
+                        if let Err(e) = result {
                             self.ni.events().connect_failures.add(1);
                             peer.connect_failed(route, e);
                         } else {
                             peer.connect_more();
+                        }
+                    }
+                    Role::Registered { nid, kind } => {
+                        if self.finish_registered(*nid, *kind, socket, hello).is_err() {
+                            self.ni.events().connect_failures.add(1);
                         }
                     }
                     Role::Passive => {
@@ -244,6 +279,7 @@ impl Handshake {
                 self.ni.events().connect_failures.add(1);
                 peer.connect_failed(route, why);
             }
+            Role::Registered { .. } => self.ni.events().connect_failures.add(1),
             Role::Passive => self.ni.events().bad_handshakes.add(1),
         }
     }
@@ -269,9 +305,7 @@ impl Handshake {
             if !peer.wants(route, *kind) {
                 return Err(EALREADY);
             }
-            let request = AcceptorRequest { target: peer.nid() };
-            send_all(socket, &request.build()?)?;
-            self.send_hello(socket, Some(*kind), &self.published())?;
+            self.introduce(socket, peer.nid(), *kind)?;
             if let Stage::Connecting(socket) = core::mem::replace(&mut io.stage, Stage::Over) {
                 io.stage = Stage::Reading(socket);
             }
@@ -340,11 +374,17 @@ impl Handshake {
         Err(EADDRNOTAVAIL)
     }
 
+    /// Says whom the connection is for, and who we are.
+    fn introduce(&self, socket: &Socket, target: Nid, kind: ConnType) -> Result {
+        send_all(socket, &AcceptorRequest { target }.build()?)?;
+        self.send_hello(socket, Some(kind), &self.published())
+    }
+
     /// The address to connect from.
     fn source(&self) -> IpAddr {
         let bound = match &self.role {
             Role::Active { peer, route, .. } => peer.source(route),
-            Role::Passive => None,
+            Role::Registered { .. } | Role::Passive => None,
         };
         bound
             .or_else(|| Some(self.ni.interfaces().toward(self.remote.ip())?.addr()))
@@ -381,7 +421,7 @@ impl Handshake {
     fn finish_active(
         &self,
         peer: &Arc<Peer>,
-        route: &Arc<Route>,
+        route: Option<&Route>,
         kind: ConnType,
         socket: Socket,
         hello: Hello,
@@ -394,12 +434,11 @@ impl Handshake {
             return Err(EPROTO);
         }
         let conn = self.new_conn(peer, &socket, kind, hello.incarnation)?;
-        peer.admit(&conn, Some(route))
-            .map_err(|refusal| match refusal {
-                Refusal::Closing => ESHUTDOWN,
-                Refusal::NoMemory => ENOMEM,
-                Refusal::Race | Refusal::Duplicate | Refusal::Stale => EALREADY,
-            })?;
+        peer.admit(&conn, route).map_err(|refusal| match refusal {
+            Refusal::Closing => ESHUTDOWN,
+            Refusal::NoMemory => ENOMEM,
+            Refusal::Race | Refusal::Duplicate | Refusal::Stale => EALREADY,
+        })?;
         self.ni.events().connects.add(1);
         conn.start(socket);
         if tunables::routes_are_learned() {
@@ -407,6 +446,16 @@ impl Handshake {
             let _ = peer.learn_routes(&hello.ips, self.remote.port());
         }
         Ok(())
+    }
+
+    fn finish_registered(&self, nid: Nid, kind: ConnType, socket: Socket, hello: Hello) -> Result {
+        let peer = self.ni.peers().find_or_create(&self.ni, nid)?;
+        let result = self.finish_active(&peer, None, kind, socket, hello);
+        if result.is_err() {
+            // A peer that this handshake made must not stay.
+            peer.unlink_if_unused();
+        }
+        result
     }
 
     fn finish_passive(&self, socket: Socket, hello: Hello) -> Result {
@@ -455,7 +504,8 @@ impl Handshake {
         incarnation: u64,
     ) -> Result<Arc<Conn>> {
         let sched = self.ni.lnd().choose_sched(socket.incoming_cpu())?;
-        Conn::new(peer, sched, socket, kind, incarnation)
+        let active = !matches!(self.role, Role::Passive);
+        Conn::new(peer, sched, socket, kind, active, incarnation)
     }
 
     fn event(this: ArcBorrow<'_, Self>) {
@@ -568,7 +618,7 @@ impl Pending {
     pub(crate) fn cancel_deleted(&self) {
         self.fail_all(ESHUTDOWN, |h| match &h.role {
             Role::Active { peer, route, .. } => peer.has_lost(route),
-            Role::Passive => false,
+            Role::Registered { .. } | Role::Passive => false,
         });
     }
 

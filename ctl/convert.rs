@@ -7,7 +7,10 @@
 
 use crate::{
     lib_linux::uapi,
-    wire::Nid, //
+    wire::{
+        ConnType,
+        Nid, //
+    }, //
 };
 use core::net::{
     IpAddr,
@@ -152,6 +155,28 @@ pub(super) fn raw_nid(nid: Nid) -> uapi::socklnd_nid {
     }
 }
 
+/// Reads a type of connections; `None` is the one that the other end is going to say.
+pub(super) fn conn_type(raw: u32) -> Result<Option<ConnType>> {
+    Ok(Some(match raw {
+        uapi::SOCKLND_CONN_NONE => return Ok(None),
+        uapi::SOCKLND_CONN_ANY => ConnType::Any,
+        uapi::SOCKLND_CONN_CONTROL => ConnType::Control,
+        uapi::SOCKLND_CONN_BULK_IN => ConnType::BulkIn,
+        uapi::SOCKLND_CONN_BULK_OUT => ConnType::BulkOut,
+        _ => return Err(EINVAL),
+    }))
+}
+
+/// A type of connections for user space.
+pub(super) fn raw_conn_type(kind: ConnType) -> u32 {
+    match kind {
+        ConnType::Any => uapi::SOCKLND_CONN_ANY,
+        ConnType::Control => uapi::SOCKLND_CONN_CONTROL,
+        ConnType::BulkIn => uapi::SOCKLND_CONN_BULK_IN,
+        ConnType::BulkOut => uapi::SOCKLND_CONN_BULK_OUT,
+    }
+}
+
 /// A count for user space: counts of more than 32 bits don't occur, but nothing proves it.
 pub(super) fn count(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
@@ -272,6 +297,18 @@ mod tests {
             addr,
         };
         assert_eq!(pattern(&raw), Err(EINVAL));
+    }
+
+    #[test]
+    fn types_go_there_and_back() {
+        for raw in 0..4 {
+            let kind = conn_type(raw).ok().flatten();
+            assert_eq!(kind.map(raw_conn_type), Some(raw));
+        }
+        assert_eq!(conn_type(u32::MAX), Ok(None));
+        for raw in [4, 5, u32::MAX - 1] {
+            assert_eq!(conn_type(raw), Err(EINVAL));
+        }
     }
 
     #[test]

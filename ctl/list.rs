@@ -10,6 +10,7 @@ use super::{
         check_zero,
         count,
         pattern,
+        raw_conn_type,
         raw_nid,
         raw_socket, //
     },
@@ -27,11 +28,7 @@ use crate::{
         RouteInfo, //
     },
     stats::Gauge,
-    tunables,
-    wire::{
-        ConnType,
-        PID_LUSTRE, //
-    }, //
+    wire::PID_LUSTRE, //
 };
 use kernel::{
     prelude::*,
@@ -223,12 +220,10 @@ impl Entry for uapi::socklnd_conn_entry {
 fn conn_entry(ni: &Ni, peer: &PeerInfo, conn: &Conn, now_ms: u64) -> uapi::socklnd_conn_entry {
     let (local_addr, local_port) = raw_socket(conn.local());
     let (peer_addr, peer_port) = raw_socket(conn.remote());
-    // Nobody connects from the port that this node listens on.
-    let active = local_port != tunables::port();
     // While it is being closed it has no socket any more.
     let (tx_buffer, rx_buffer, nagle) = conn.socket_options().unwrap_or_default();
     let mut flags = 0;
-    if active {
+    if conn.is_active() {
         flags |= uapi::SOCKLND_CONN_ACTIVE;
     }
     if nagle {
@@ -242,12 +237,7 @@ fn conn_entry(ni: &Ni, peer: &PeerInfo, conn: &Conn, now_ms: u64) -> uapi::sockl
         local_port,
         peer_addr,
         peer_port,
-        type_: match conn.kind() {
-            ConnType::Any => uapi::SOCKLND_CONN_ANY,
-            ConnType::Control => uapi::SOCKLND_CONN_CONTROL,
-            ConnType::BulkIn => uapi::SOCKLND_CONN_BULK_IN,
-            ConnType::BulkOut => uapi::SOCKLND_CONN_BULK_OUT,
-        },
+        type_: raw_conn_type(conn.kind()),
         flags,
         cpu: conn.cpu(),
         protocol: 1,

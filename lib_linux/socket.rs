@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! TCP sockets of the kernel's own.
+//! TCP sockets of the kernel's own, and of programs that have handed them over.
 //!
 //! A [`Socket`] owns a `struct socket`, and releases it when it is dropped. TCP protects the socket
 //! by its own lock, which the methods take where it is needed, so a [`Socket`] may be shared
@@ -16,6 +16,7 @@
 //! [`include/net/sock.h`](srctree/include/net/sock.h)
 
 mod addr;
+mod claimed;
 mod hook;
 mod loan;
 mod options;
@@ -34,6 +35,7 @@ pub(crate) use self::loan::{
 
 use self::{
     addr::RawAddr,
+    claimed::Claim,
     hook::Hook, //
 };
 use super::{
@@ -85,10 +87,13 @@ pub(crate) enum TcpState {
 /// - The socket does not count as a reference to its namespace, of which `net` is a user.
 /// - The socket's callbacks are TCP's own, which `hook` has recorded; except in a [`HookedSocket`],
 ///   which says what they are there.
+/// - A socket with a `claim` is a program's: nobody else releases *our* reference to its file, it
+///   does count as a reference to its namespace, and see [`Claim`].
 pub(crate) struct Socket {
     sock: NonNull<bindings::socket>,
     sk: NonNull<bindings::sock>,
     hook: KBox<Hook>,
+    claim: Option<Claim>,
     net: NetUser,
 }
 
@@ -219,6 +224,7 @@ impl Socket {
             // SAFETY: A socket that was not released has a `struct sock`.
             sk: unsafe { NonNull::new_unchecked(sk) },
             hook,
+            claim: None,
             net,
         })
     }
@@ -523,7 +529,11 @@ impl Socket {
     pub(crate) fn close_gracefully(self) {
         // Not to be dropped as a whole, which would abort.
         let mut this = ManuallyDrop::new(self);
-        if let Some(_alive) = this.net.net().get_alive() {
+        if this.claim.is_some() {
+            this.shut_down();
+            // SAFETY: The socket is not used after this.
+            unsafe { this.disclaim() };
+        } else if let Some(_alive) = this.net.net().get_alive() {
             let lock = this.lock();
             // SAFETY: The socket does not count as a reference to its namespace. The namespace is
             // alive, so it can be made to.
@@ -537,6 +547,8 @@ impl Socket {
         }
         // SAFETY: The field is not used after this.
         unsafe { ptr::drop_in_place(&mut this.hook) };
+        // SAFETY: The field is not used after this.
+        unsafe { ptr::drop_in_place(&mut this.claim) };
         // The namespace's end need not wait any more.
         // SAFETY: The field is not used after this.
         unsafe { ptr::drop_in_place(&mut this.net) };
@@ -552,6 +564,12 @@ impl Socket {
     ///
     /// The socket must not be used afterwards.
     unsafe fn reset(&self) {
+        if self.claim.is_some() {
+            self.break_off();
+            // SAFETY: As this function's own requirement.
+            unsafe { self.disclaim() };
+            return;
+        }
         // SAFETY: By the type invariants `sk` is valid; the function takes the lock.
         unsafe { sys::sock_no_linger(self.sk()) };
         // SAFETY: As this function's own requirement.

@@ -54,6 +54,7 @@ plain! {
     socklnd_peer_add { ni, nid, addr, port, pad, flags, pad2 }
     socklnd_peer_del { ni, nid, addr, flags, count, pad }
     socklnd_conn_close { ni, nid, addr, flags, count, pad }
+    socklnd_register { ni, nid, fd, type_, flags, pad }
     socklnd_list { ni, entries, entry_size, capacity, count, total, flags, pad }
     socklnd_ni_entry { nid, incarnation_us, state, pid, peers, conns }
     socklnd_peer_entry {

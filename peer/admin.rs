@@ -62,12 +62,18 @@ impl Peer {
         closed
     }
 
+    /// Has the connections from or to `addr`, or all, send what TCP holds back. Returns how many.
+    /// May sleep.
+    pub(crate) fn push_matching(&self, addr: Option<IpAddr>) -> Result<usize> {
+        let conns = self.snapshot()?.conns;
+        let matching = conns.iter().filter(|conn| is_at(conn, addr));
+        Ok(matching.inspect(|conn| conn.push()).count())
+    }
+
     fn find_conn(&self, addr: Option<IpAddr>) -> Option<Arc<Conn>> {
         let inner = self.inner.lock();
         let mut conns = inner.conns.iter();
-        conns
-            .find(|c| addr.is_none_or(|a| c.remote().ip() == a || c.local().ip() == a))
-            .cloned()
+        conns.find(|conn| is_at(conn, addr)).cloned()
     }
 
     /// Adds a share of the route to `addr`, which is made if there is none. May sleep.
@@ -164,4 +170,9 @@ impl Peer {
             });
         }
     }
+}
+
+/// Whether the connection is from or to `addr`; `None` is any address.
+fn is_at(conn: &Conn, addr: Option<IpAddr>) -> bool {
+    addr.is_none_or(|a| conn.remote().ip() == a || conn.local().ip() == a)
 }

@@ -38,7 +38,7 @@
  * written for the old one might go wrong, MINOR when something is added.
  */
 #define SOCKLND_ABI_MAJOR 1
-#define SOCKLND_ABI_MINOR 0
+#define SOCKLND_ABI_MINOR 1
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 
@@ -93,7 +93,7 @@ struct socklnd_version {
 };
 
 /**
- * struct socklnd_ni - SOCKLND_IOC_NI_ADD, SOCKLND_IOC_NI_DEL, SOCKLND_IOC_MYNID
+ * struct socklnd_ni - SOCKLND_IOC_NI_ADD, SOCKLND_IOC_NI_DEL, SOCKLND_IOC_NI_SET, SOCKLND_IOC_MYNID
  * @nid: the interface. MYNID takes a pattern and replaces it with the NID of the first interface
  *	that matches.
  * @flags: none yet
@@ -104,6 +104,11 @@ struct socklnd_version {
  *	EADDRINUSE: somebody else listens on the acceptor's port.
  * NI_DEL stops it. What waits on it ends with ESHUTDOWN, its peers are forgotten, and when the
  *	request returns none of its connections is left. ENOENT: no such interface.
+ * NI_SET makes @nid the node's only NID: it starts the interface if there is none; if there is one,
+ *	that one is replaced, and its peers are forgotten; nothing happens if it has this NID already.
+ *	If the new one can't be started, the errors are those of NI_ADD and the old one stays, or is
+ *	started again, without its peers, where both have the same address and so can't be there at
+ *	the same time. ENOTUNIQ: there are several.
  * MYNID: ENOENT: nothing matches.
  */
 struct socklnd_ni {
@@ -159,15 +164,17 @@ struct socklnd_peer_del {
 };
 
 /**
- * struct socklnd_conn_close - SOCKLND_IOC_CONN_CLOSE: closes connections, keeps peers
+ * struct socklnd_conn_close - SOCKLND_IOC_CONN_CLOSE: closes connections, keeps peers; and
+ *	SOCKLND_IOC_CONN_PUSH: has TCP send at once what it holds back for a fuller segment
  * @ni: pattern for the interfaces that it is about
  * @nid: pattern for the peers
- * @addr: only connections to this remote address, or ANY
+ * @addr: only connections to or from this address, or ANY
  * @flags: none yet
- * @count: [out] how many connections were closed
+ * @count: [out] how many connections were closed, or pushed
  * @pad: zero
  *
- * ENOENT: @nid names one peer and none of its connections matched.
+ * ENOENT: CONN_CLOSE: @nid names one peer and none of its connections matched. CONN_PUSH: no
+ * connection matched.
  */
 struct socklnd_conn_close {
 	struct socklnd_nid ni;
@@ -175,6 +182,40 @@ struct socklnd_conn_close {
 	struct socklnd_addr addr;
 	__u32 flags;
 	__u32 count;
+	__u32 pad;
+};
+
+/**
+ * struct socklnd_register - SOCKLND_IOC_CONN_REGISTER: hands a connected socket over to the driver
+ * @ni: pattern for the interface that the connection is for
+ * @nid: the node at the other end; all zeros if @type is SOCKLND_CONN_NONE
+ * @fd: a file descriptor of the socket
+ * @type: SOCKLND_CONN_NONE if the other node has made the connection: it speaks first. Any other
+ *	SOCKLND_CONN_*, as this node sees it, if this node has: the driver speaks first.
+ * @flags: none yet
+ * @pad: zero
+ *
+ * For programs that accept or make connections themselves. The driver takes its own reference to
+ * the socket, so the descriptor may, and should, be closed afterwards; who goes on reading or
+ * writing spoils the stream. When the connection ends, however it does, the socket is shut down for
+ * whoever still has it open. Until then it keeps its network namespace alive, as sockets of programs
+ * do.
+ *
+ * The request only begins the exchange of greetings, and waits for nothing. If that fails or takes
+ * too long, the connection is closed, and counted among the errors in SOCKLND_IOC_STATS.
+ *
+ * EBADF: no such descriptor. ENOTSOCK: it is no socket. EPROTONOSUPPORT: it is not TCP. EXDEV: the
+ * socket belongs to another network namespace. ENOTCONN: it is not connected, or not any more.
+ * EBUSY: somebody in the kernel uses it already: it was registered before, or has TLS or BPF on it.
+ * ENOENT: no interface matches @ni. ENOTUNIQ: several do. ENETUNREACH: none of them serves the
+ * network of @nid.
+ */
+struct socklnd_register {
+	struct socklnd_nid ni;
+	struct socklnd_nid nid;
+	__s32 fd;
+	__u32 type;
+	__u32 flags;
 	__u32 pad;
 };
 
@@ -289,6 +330,9 @@ struct socklnd_peer_entry {
 #define SOCKLND_CONN_CONTROL 1
 #define SOCKLND_CONN_BULK_IN 2
 #define SOCKLND_CONN_BULK_OUT 3
+
+/* socklnd_register.type: the other end says which type the connection has */
+#define SOCKLND_CONN_NONE 0xffffffff
 
 /* socklnd_conn_entry.flags */
 #define SOCKLND_CONN_ACTIVE (1 << 0)	/* made by this node, not by the peer */
@@ -532,6 +576,7 @@ enum {
 	SOCKLND_IOC_NI_ADD = _IOW(SOCKLND_IOC_TYPE, 0x10, struct socklnd_ni),
 	SOCKLND_IOC_NI_DEL = _IOW(SOCKLND_IOC_TYPE, 0x11, struct socklnd_ni),
 	SOCKLND_IOC_NI_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x12, struct socklnd_list),
+	SOCKLND_IOC_NI_SET = _IOW(SOCKLND_IOC_TYPE, 0x13, struct socklnd_ni),
 
 	SOCKLND_IOC_PEER_ADD = _IOW(SOCKLND_IOC_TYPE, 0x20, struct socklnd_peer_add),
 	SOCKLND_IOC_PEER_DEL = _IOWR(SOCKLND_IOC_TYPE, 0x21, struct socklnd_peer_del),
@@ -539,6 +584,8 @@ enum {
 
 	SOCKLND_IOC_CONN_CLOSE = _IOWR(SOCKLND_IOC_TYPE, 0x30, struct socklnd_conn_close),
 	SOCKLND_IOC_CONN_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x31, struct socklnd_list),
+	SOCKLND_IOC_CONN_PUSH = _IOWR(SOCKLND_IOC_TYPE, 0x32, struct socklnd_conn_close),
+	SOCKLND_IOC_CONN_REGISTER = _IOW(SOCKLND_IOC_TYPE, 0x33, struct socklnd_register),
 
 	SOCKLND_IOC_PING = _IOWR(SOCKLND_IOC_TYPE, 0x40, struct socklnd_ping),
 	SOCKLND_IOC_SERVICE = _IOWR(SOCKLND_IOC_TYPE, 0x41, struct socklnd_service),

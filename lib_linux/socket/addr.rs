@@ -90,7 +90,7 @@ impl RawAddr {
         self.0.as_mut_ptr()
     }
 
-    /// The address.
+    /// The address; an IPv4 address as such, even from an IPv6 socket.
     ///
     /// # Errors
     ///
@@ -104,6 +104,9 @@ impl RawAddr {
             }
             AF_INET6 => {
                 let addr = Ipv6Addr::from(self.get::<16>(V6_ADDR));
+                if let Some(addr) = addr.to_ipv4_mapped() {
+                    return Ok(SocketAddrV4::new(addr, port).into());
+                }
                 let scope = u32::from_ne_bytes(self.get(V6_SCOPE));
                 Ok(SocketAddrV6::new(addr, port, 0, scope).into())
             }
@@ -147,6 +150,8 @@ mod tests {
             [2, 0, 988u16.to_be_bytes()[0], 220, 192, 168, 1, 2]
         );
         assert!(RawAddr::empty().parse().is_err());
+        let mapped = SocketAddrV6::new(Ipv4Addr::new(192, 168, 1, 2).to_ipv6_mapped(), 988, 0, 0);
+        assert!(RawAddr::from(&mapped.into()).parse()? == v4);
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ pub(crate) trait SocketEvents: Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// - `originals` are TCP's own callbacks.
+/// - `originals` are TCP's own callbacks; or a program's socket's, whatever they were.
 /// - `target` is something exactly while the socket is hooked.
 // The lowest three bits of `sk_user_data` are flags.
 #[repr(align(8))]
@@ -117,6 +117,15 @@ impl Hook {
         // SAFETY: By our requirement the socket is valid, and nobody changes its callbacks.
         unsafe { sys::socklnd_helper_sk_get_callbacks(sk, &mut originals) };
         // INVARIANT: TCP's own callbacks, by our requirement. Not hooked.
+        Self {
+            originals,
+            target: None,
+        }
+    }
+
+    /// A hook for nobody, with these callbacks.
+    pub(super) fn mark(originals: sys::socklnd_sk_callbacks) -> Self {
+        // INVARIANT: Not hooked. What the callbacks are is for the caller to know.
         Self {
             originals,
             target: None,
@@ -214,8 +223,9 @@ impl<T: SocketEvents> HookedSocket<T> {
     /// To be called once, as the last thing.
     fn unhook_in_place(&mut self) {
         let socket = &mut *self.socket;
-        // SAFETY: By the type invariants the socket is valid, and the originals are TCP's.
-        unsafe { set_callbacks(socket.sk(), &socket.hook.originals, ptr::null()) };
+        // SAFETY: By the type invariants the socket is valid, and the originals are TCP's. A claim's
+        // mark lives until the socket has been disclaimed, and is for nobody.
+        unsafe { set_callbacks(socket.sk(), &socket.hook.originals, socket.mark()) };
         // INVARIANT: From here on the socket is not hooked.
         if let Some(target) = socket.hook.target.take() {
             // SAFETY: By the type invariants the socket was hooked for `T`.

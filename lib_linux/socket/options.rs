@@ -44,6 +44,16 @@ impl Socket {
         }
     }
 
+    /// Sends at once what is held back for a fuller segment. May sleep.
+    pub(crate) fn push(&self) {
+        let nodelay = self.nodelay();
+        // Switching it on, even anew, is what pushes.
+        self.set_nodelay(true);
+        if !nodelay {
+            self.set_nodelay(false);
+        }
+    }
+
     /// Whether the socket may be bound to an address that old connections still have. May sleep.
     pub(crate) fn set_reuseaddr(&self, on: bool) {
         let lock = self.lock();

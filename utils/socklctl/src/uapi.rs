@@ -2,7 +2,7 @@
 // Made by scripts/gen-uapi from include/uapi/socklnd.h. Change that one, and run it again.
 pub const SOCKLND_DEVICE: &[u8; 8] = b"socklnd\0";
 pub const SOCKLND_ABI_MAJOR: u32 = 1;
-pub const SOCKLND_ABI_MINOR: u32 = 0;
+pub const SOCKLND_ABI_MINOR: u32 = 1;
 pub const SOCKLND_ADDR_ANY: u32 = 0;
 pub const SOCKLND_ADDR_IPV4: u32 = 4;
 pub const SOCKLND_ADDR_IPV6: u32 = 6;
@@ -24,6 +24,7 @@ pub const SOCKLND_CONN_ANY: u32 = 0;
 pub const SOCKLND_CONN_CONTROL: u32 = 1;
 pub const SOCKLND_CONN_BULK_IN: u32 = 2;
 pub const SOCKLND_CONN_BULK_OUT: u32 = 3;
+pub const SOCKLND_CONN_NONE: u32 = 4294967295;
 pub const SOCKLND_CONN_ACTIVE: u32 = 1;
 pub const SOCKLND_CONN_NAGLE: u32 = 2;
 pub const SOCKLND_PING_NI_UP: u32 = 363512030;
@@ -38,6 +39,7 @@ pub const SOCKLND_BENCH_MAX_IN_FLIGHT: u32 = 256;
 pub const SOCKLND_IOC_TYPE: u32 = 187;
 pub type __u8 = ::std::os::raw::c_uchar;
 pub type __u16 = ::std::os::raw::c_ushort;
+pub type __s32 = ::std::os::raw::c_int;
 pub type __u32 = ::std::os::raw::c_uint;
 pub type __u64 = ::std::os::raw::c_ulonglong;
 #[repr(C)]
@@ -187,6 +189,33 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_conn_close, count) - 72usize];
     ["Offset of field: socklnd_conn_close::pad"]
         [::std::mem::offset_of!(socklnd_conn_close, pad) - 76usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct socklnd_register {
+    pub ni: socklnd_nid,
+    pub nid: socklnd_nid,
+    pub fd: __s32,
+    pub type_: __u32,
+    pub flags: __u32,
+    pub pad: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of socklnd_register"][::std::mem::size_of::<socklnd_register>() - 64usize];
+    ["Alignment of socklnd_register"][::std::mem::align_of::<socklnd_register>() - 4usize];
+    ["Offset of field: socklnd_register::ni"]
+        [::std::mem::offset_of!(socklnd_register, ni) - 0usize];
+    ["Offset of field: socklnd_register::nid"]
+        [::std::mem::offset_of!(socklnd_register, nid) - 24usize];
+    ["Offset of field: socklnd_register::fd"]
+        [::std::mem::offset_of!(socklnd_register, fd) - 48usize];
+    ["Offset of field: socklnd_register::type_"]
+        [::std::mem::offset_of!(socklnd_register, type_) - 52usize];
+    ["Offset of field: socklnd_register::flags"]
+        [::std::mem::offset_of!(socklnd_register, flags) - 56usize];
+    ["Offset of field: socklnd_register::pad"]
+        [::std::mem::offset_of!(socklnd_register, pad) - 60usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -582,11 +611,14 @@ pub const SOCKLND_IOC_STATS: _bindgen_ty_1 = 3224943362;
 pub const SOCKLND_IOC_NI_ADD: _bindgen_ty_1 = 1075886864;
 pub const SOCKLND_IOC_NI_DEL: _bindgen_ty_1 = 1075886865;
 pub const SOCKLND_IOC_NI_LIST: _bindgen_ty_1 = 3224943378;
+pub const SOCKLND_IOC_NI_SET: _bindgen_ty_1 = 1075886867;
 pub const SOCKLND_IOC_PEER_ADD: _bindgen_ty_1 = 1079032608;
 pub const SOCKLND_IOC_PEER_DEL: _bindgen_ty_1 = 3226516257;
 pub const SOCKLND_IOC_PEER_LIST: _bindgen_ty_1 = 3224943394;
 pub const SOCKLND_IOC_CONN_CLOSE: _bindgen_ty_1 = 3226516272;
 pub const SOCKLND_IOC_CONN_LIST: _bindgen_ty_1 = 3224943409;
+pub const SOCKLND_IOC_CONN_PUSH: _bindgen_ty_1 = 3226516274;
+pub const SOCKLND_IOC_CONN_REGISTER: _bindgen_ty_1 = 1077984051;
 pub const SOCKLND_IOC_PING: _bindgen_ty_1 = 3260070720;
 pub const SOCKLND_IOC_SERVICE: _bindgen_ty_1 = 3223370561;
 pub const SOCKLND_IOC_BENCH: _bindgen_ty_1 = 3230710594;

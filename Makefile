@@ -21,6 +21,16 @@ module: ## build the module for the kernel in KDIR (default: the running one)
 modules_install: ## install that module (root; INSTALL_MOD_PATH names another root)
 	@$(MAKE) --no-print-directory module GOALS=modules_install
 
+PREFIX ?= /usr/local
+share   = $(DESTDIR)$(PREFIX)/share
+.PHONY: install
+install: host ## install socklctl, its manual pages and completions (PREFIX, DESTDIR say where)
+	@install -D -t '$(DESTDIR)$(PREFIX)/sbin' build/host/socklctl
+	@install -D -m 644 -t '$(share)/man/man1' build/host/man/*.1
+	@install -D -m 644 build/host/completions/socklctl.bash '$(share)/bash-completion/completions/socklctl'
+	@install -D -m 644 -t '$(share)/fish/vendor_completions.d' build/host/completions/socklctl.fish
+	@install -D -m 644 -t '$(share)/zsh/site-functions' build/host/completions/_socklctl
+
 # A module for one of our kernels: the same as above, with that kernel's tools.
 # $(call for-kernel,KERNEL,FOLDER,VARIABLES)
 define for-kernel

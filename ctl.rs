@@ -24,6 +24,7 @@ use self::{
         errno,
         nid,
         pattern,
+        prefix_len,
         raw_nid,
         Pattern, //
     },
@@ -128,6 +129,9 @@ impl MiscDevice for Handle {
             uapi::SOCKLND_IOC_NI_DEL => ni_del(&Caller::admin()?, &arg.read()?),
             uapi::SOCKLND_IOC_NI_SET => ni_set(&Caller::admin()?, &arg.read()?),
             uapi::SOCKLND_IOC_NI_LIST => arg.list::<uapi::socklnd_ni_entry>(),
+            uapi::SOCKLND_IOC_IF_ADD => if_add(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_IF_DEL => if_del(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_IF_LIST => arg.list::<uapi::socklnd_if_entry>(),
             uapi::SOCKLND_IOC_PEER_ADD => peer_add(&Caller::admin()?, &arg.read()?),
             uapi::SOCKLND_IOC_PEER_DEL => {
                 let caller = Caller::admin()?;
@@ -305,6 +309,27 @@ fn ni_set(caller: &Caller, request: &uapi::socklnd_ni) -> Result {
     check_zero([request.flags, request.pad])?;
     let nid = nid(&request.nid)?;
     caller.lnd.set_ni(&caller.net, nid)
+}
+
+fn if_add(caller: &Caller, request: &uapi::socklnd_if) -> Result {
+    check_zero([request.pad])?;
+    check_flags(request.flags, uapi::SOCKLND_IF_HAS_PREFIX)?;
+    let ni = pattern(&request.ni)?;
+    let addr = addr(&request.addr)?.ok_or(EINVAL)?;
+    let prefix_len = if request.flags & uapi::SOCKLND_IF_HAS_PREFIX != 0 {
+        Some(prefix_len(addr, request.prefix_len)?)
+    } else {
+        check_zero([request.prefix_len])?;
+        None
+    };
+    caller.only_interface(ni)?.add_interface(addr, prefix_len)
+}
+
+fn if_del(caller: &Caller, request: &uapi::socklnd_if) -> Result {
+    check_zero([request.prefix_len, request.flags, request.pad])?;
+    let ni = pattern(&request.ni)?;
+    let addr = addr(&request.addr)?;
+    caller.only_interface(ni)?.del_interface(addr)
 }
 
 fn peer_add(caller: &Caller, request: &uapi::socklnd_peer_add) -> Result {
@@ -497,6 +522,37 @@ mod tests {
             assert_eq!(ni_add(&caller, &bad), Err(EINVAL));
             assert_eq!(ni_del(&caller, &bad), Err(EINVAL));
             assert_eq!(ni_set(&caller, &bad), Err(EINVAL));
+        }
+
+        let add = uapi::socklnd_if {
+            addr: good_nid().addr,
+            ..Default::default()
+        };
+        for bad in [
+            uapi::socklnd_if { pad: 1, ..add },
+            uapi::socklnd_if { flags: 2, ..add },
+            uapi::socklnd_if {
+                prefix_len: 1,
+                ..add
+            },
+            uapi::socklnd_if {
+                flags: uapi::SOCKLND_IF_HAS_PREFIX,
+                prefix_len: 33,
+                ..add
+            },
+            uapi::socklnd_if::default(),
+        ] {
+            assert_eq!(if_add(&caller, &bad), Err(EINVAL));
+        }
+        for bad in [
+            uapi::socklnd_if { pad: 1, ..add },
+            uapi::socklnd_if { flags: 1, ..add },
+            uapi::socklnd_if {
+                prefix_len: 1,
+                ..add
+            },
+        ] {
+            assert_eq!(if_del(&caller, &bad), Err(EINVAL));
         }
 
         let add = uapi::socklnd_peer_add {

@@ -155,6 +155,15 @@ pub(super) fn raw_nid(nid: Nid) -> uapi::socklnd_nid {
     }
 }
 
+/// Reads how many bits of `addr` are the subnet's.
+pub(super) fn prefix_len(addr: IpAddr, raw: u32) -> Result<u8> {
+    let most = if addr.is_ipv4() { 32 } else { 128 };
+    u8::try_from(raw)
+        .ok()
+        .filter(|len| *len <= most)
+        .ok_or(EINVAL)
+}
+
 /// Reads a type of connections; `None` is the one that the other end is going to say.
 pub(super) fn conn_type(raw: u32) -> Result<Option<ConnType>> {
     Ok(Some(match raw {
@@ -297,6 +306,16 @@ mod tests {
             addr,
         };
         assert_eq!(pattern(&raw), Err(EINVAL));
+    }
+
+    #[test]
+    fn prefixes_fit_their_addresses() {
+        let addr = IpAddr::from([10, 0, 0, 1]);
+        assert_eq!(prefix_len(addr, 0), Ok(0));
+        assert_eq!(prefix_len(addr, 32), Ok(32));
+        for raw in [33, 256, 256 + 24, u32::MAX] {
+            assert_eq!(prefix_len(addr, raw), Err(EINVAL));
+        }
     }
 
     #[test]

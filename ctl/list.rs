@@ -10,6 +10,7 @@ use super::{
         check_zero,
         count,
         pattern,
+        raw_addr,
         raw_conn_type,
         raw_nid,
         raw_socket, //
@@ -145,6 +146,24 @@ impl Entry for uapi::socklnd_ni_entry {
             conns: count(peers.iter().map(|peer| peer.conns.len()).sum()),
         };
         Ok(into.push(entry, GFP_KERNEL)?)
+    }
+}
+
+impl Entry for uapi::socklnd_if_entry {
+    const OLDEST_SIZE: usize = uapi::SOCKLND_IF_ENTRY_SIZE_VER0 as usize;
+
+    fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
+        for interface in ni.interfaces()?.iter() {
+            let entry = Self {
+                ni: raw_nid(ni.nid()),
+                addr: raw_addr(interface.addr),
+                prefix_len: interface.prefix_len.into(),
+                peers: interface.npeers,
+                routes: interface.nroutes,
+            };
+            into.push(entry, GFP_KERNEL)?;
+        }
+        Ok(())
     }
 }
 

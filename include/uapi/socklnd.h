@@ -117,6 +117,38 @@ struct socklnd_ni {
 	__u32 pad;
 };
 
+/* socklnd_if.flags: @prefix_len counts; without it the kernel is asked how long the prefix is */
+#define SOCKLND_IF_HAS_PREFIX (1 << 0)
+
+/**
+ * struct socklnd_if - SOCKLND_IOC_IF_ADD, SOCKLND_IOC_IF_DEL: addresses of this node that an
+ *	interface uses, beside that in its NID, and tells its peers
+ * @ni: pattern for the interface; must match only one
+ * @addr: an address of this network namespace; for IF_DEL, ANY means all that can go
+ * @prefix_len: how many bits of it are the subnet's, 0 to 32 for IPv4; with IF_HAS_PREFIX only
+ * @flags: SOCKLND_IF_*; none for IF_DEL
+ * @pad: zero
+ *
+ * New connections prefer the address that shares a subnet with the peer's, else the one that is
+ * used least. Those that are there stay as they are, except that deleting an address closes the
+ * connections from it.
+ *
+ * ENOENT: no interface matches @ni; IF_DEL: it doesn't have that address. ENOTUNIQ: several
+ * interfaces match. IF_ADD: EEXIST: it has the address. ENOSPC: it has SOCKLND_IF_MAX. EADDRNOTAVAIL:
+ * no device here has the address, so the length of its prefix has to be given. IF_DEL: EBUSY: it is
+ * the address in the NID.
+ */
+struct socklnd_if {
+	struct socklnd_nid ni;
+	struct socklnd_addr addr;
+	__u32 prefix_len;
+	__u32 flags;
+	__u32 pad;
+};
+
+/* How many addresses an interface has at most, that in its NID included. */
+#define SOCKLND_IF_MAX 16
+
 /**
  * struct socklnd_peer_add - SOCKLND_IOC_PEER_ADD: says where a peer can be reached
  * @ni: pattern for the interface that reaches it; the first that serves the peer's network is used
@@ -250,6 +282,7 @@ struct socklnd_list {
 
 /* Sizes of the entries in the first version of this interface. */
 #define SOCKLND_NI_ENTRY_SIZE_VER0 48
+#define SOCKLND_IF_ENTRY_SIZE_VER0 56
 #define SOCKLND_PEER_ENTRY_SIZE_VER0 128
 #define SOCKLND_CONN_ENTRY_SIZE_VER0 168
 #define SOCKLND_STATS_ENTRY_SIZE_VER0 192
@@ -273,6 +306,24 @@ struct socklnd_ni_entry {
 	__u32 pid;
 	__u32 peers;
 	__u32 conns;
+};
+
+/**
+ * struct socklnd_if_entry - an address that an interface uses, in the list SOCKLND_IOC_IF_LIST
+ * @ni: the interface
+ * @addr: the address
+ * @prefix_len: how many bits of it are the subnet's
+ * @peers: how many peers have been told to use it
+ * @routes: how many routes use it
+ *
+ * That in the interface's NID comes first.
+ */
+struct socklnd_if_entry {
+	struct socklnd_nid ni;
+	struct socklnd_addr addr;
+	__u32 prefix_len;
+	__u32 peers;
+	__u32 routes;
 };
 
 /* socklnd_peer_entry.state */
@@ -577,6 +628,10 @@ enum {
 	SOCKLND_IOC_NI_DEL = _IOW(SOCKLND_IOC_TYPE, 0x11, struct socklnd_ni),
 	SOCKLND_IOC_NI_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x12, struct socklnd_list),
 	SOCKLND_IOC_NI_SET = _IOW(SOCKLND_IOC_TYPE, 0x13, struct socklnd_ni),
+
+	SOCKLND_IOC_IF_ADD = _IOW(SOCKLND_IOC_TYPE, 0x18, struct socklnd_if),
+	SOCKLND_IOC_IF_DEL = _IOW(SOCKLND_IOC_TYPE, 0x19, struct socklnd_if),
+	SOCKLND_IOC_IF_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x1a, struct socklnd_list),
 
 	SOCKLND_IOC_PEER_ADD = _IOW(SOCKLND_IOC_TYPE, 0x20, struct socklnd_peer_add),
 	SOCKLND_IOC_PEER_DEL = _IOWR(SOCKLND_IOC_TYPE, 0x21, struct socklnd_peer_del),

@@ -9,7 +9,7 @@ use crate::{
 use serde::{Serialize, Serializer};
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -75,6 +75,62 @@ pub(crate) fn parse_nid(text: &str) -> Result<Nid, String> {
     })
 }
 
+/// An address of this node with the length of its subnet's prefix, if that is said: `10.0.0.1/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Prefix {
+    pub(crate) addr: IpAddr,
+    pub(crate) len: Option<u8>,
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (addr, len) = match text.split_once('/') {
+            Some((addr, len)) => (addr, Some(len)),
+            None => (text, None),
+        };
+        let addr: IpAddr = addr.parse().map_err(|_| "not an IP address".to_string())?;
+        let most = if addr.is_ipv4() { 32 } else { 128 };
+        let read = |len: &str| {
+            len.parse()
+                .ok()
+                .filter(|bits: &u8| *bits <= most && len.starts_with(|c: char| c.is_ascii_digit()))
+                .ok_or_else(|| format!("not a number of bits, 0 to {most}: '{len}'"))
+        };
+        let len = len.map(read).transpose()?;
+        Ok(Self { addr, len })
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.len {
+            Some(len) => write!(f, "{}/{len}", self.addr),
+            None => self.addr.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Reads the mask of a subnet, `255.255.255.0`, as the number of bits that it has.
+pub(crate) fn parse_mask(text: &str) -> Result<u8, String> {
+    let mask: Ipv4Addr = text
+        .parse()
+        .map_err(|_| "not a mask like 255.255.255.0".to_string())?;
+    let bits = mask.to_bits();
+    if bits.leading_ones() == bits.count_ones() {
+        Ok(bits.count_ones() as u8)
+    } else {
+        Err("a mask's ones stand together: 255.255.255.0".to_string())
+    }
+}
+
 /// The NID as the module wants it.
 pub(crate) fn nid_to_uapi(nid: Nid) -> uapi::socklnd_nid {
     uapi::socklnd_nid {
@@ -133,6 +189,13 @@ impl From<&uapi::socklnd_nid> for Shown {
     }
 }
 
+impl Shown {
+    /// The NID, if it is one that this tool can read.
+    pub(crate) fn nid(self) -> Option<Nid> {
+        self.0.ok()
+    }
+}
+
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -181,6 +244,30 @@ mod tests {
             "ANY",
         ] {
             assert!(text.parse::<Pattern>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn prefixes_and_masks() {
+        for text in ["10.0.0.1", "10.0.0.1/0", "10.0.0.1/32", "fe80::1/64"] {
+            assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "10.0.0.1/",
+            "10.0.0.1/33",
+            "10.0.0.1/-1",
+            "10.0.0.1/+8",
+            "10.0.0/8",
+            "10.0.0.1/8/8",
+        ] {
+            assert!(text.parse::<Prefix>().is_err(), "{text}");
+        }
+        assert_eq!(parse_mask("255.255.255.0"), Ok(24));
+        assert_eq!(parse_mask("0.0.0.0"), Ok(0));
+        assert_eq!(parse_mask("255.255.255.255"), Ok(32));
+        for text in ["", "24", "255.0.255.0", "0.0.0.1", "255.255.255"] {
+            assert!(parse_mask(text).is_err(), "{text}");
         }
     }
 

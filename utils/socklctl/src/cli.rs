@@ -2,15 +2,21 @@
 
 //! The command line.
 
+mod lctl;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use lctl::Lctl;
+
 use crate::{
-    address::{Pattern, parse_nid},
+    address::{Pattern, Prefix, parse_mask, parse_nid},
     repo::wire::Nid,
     uapi,
     units::{parse_size, parse_time},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 const AFTER_HELP: &str = "\
 A NID is an IP address and a network: 10.0.0.1@tcp, 10.0.0.1@tcp7. A PATTERN is a NID, the name of a
@@ -21,8 +27,38 @@ needs CAP_NET_ADMIN there.
 
 Exit status: 0 done, 1 failed, 2 wrong command line.";
 
+const AFTER_LONG_HELP: &str = "\
+A NID names a node: an IP address and a network, such as 10.0.0.1@tcp or 10.0.0.1@tcp7. A PATTERN is
+a NID, the name of a network (tcp7) for all NIDs in it, or 'any'.
+
+Everything acts on the network namespace that socklctl runs in: 'ip netns exec NAME socklctl ...'
+administers another one. What changes or sends something needs CAP_NET_ADMIN there.
+
+With --json every command prints one JSON value; errors are JSON too, on the standard error output,
+with the name of the error number if there is one.
+
+Exit status: 0 done, 1 failed, 2 wrong command line.
+
+First steps:
+  socklctl ni add 10.0.0.1@tcp        give this node a NID: one of its own addresses
+  socklctl ping 10.0.0.2@tcp          connects on demand, to the address in the NID
+  socklctl peer add 10.0.0.3@tcp 192.168.5.3
+                                      or to the address that you say
+  socklctl conn list                  what is connected, and how
+  socklctl stats --watch              what goes over it
+  socklctl export /etc/socklnd.yaml   keep all that, to be brought back
+  socklctl import /etc/socklnd.yaml   after the next boot
+
+lctl's verbs (add_peer, peer_list, ...) are understood too, with lctl's arguments.";
+
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(
+    version,
+    about,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     /// Print JSON, errors (on the standard error output) too
     #[arg(long, global = true)]
@@ -46,6 +82,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Conn(ConnCommand),
 
+    /// Addresses that an interface uses beside that in its NID
+    #[command(subcommand, visible_alias = "if")]
+    Interface(InterfaceCommand),
+
     /// Ask a node who it is
     Ping(PingArgs),
 
@@ -55,56 +95,49 @@ pub(crate) enum Command {
     /// Answer other nodes' bench, until interrupted
     Serve(ServeArgs),
 
-    /// Counters of the local interfaces
-    Stats(ListArgs),
+    /// Counters of the local interfaces, or what they gain in a second
+    Stats(StatsArgs),
+
+    /// Write this node's configuration to a file
+    ///
+    /// What was configured, and only that: interfaces (with the addresses they use) and peers (with
+    /// the routes that were added, and how often). What the driver found by itself is left out. The
+    /// same configuration always makes the same file.
+    Export(ExportArgs),
+
+    /// Configure this node from a file that 'export' has written, or somebody by hand
+    #[command(after_long_help = IMPORT_HELP)]
+    Import(ImportArgs),
 
     /// Version of the module
     Version,
 
-    // lctl's verbs, with lctl's arguments.
-    /// lctl: print the NID of this node, or set it
-    #[command(name = "mynid")]
-    Mynid {
-        #[arg(value_parser = parse_nid)]
-        nid: Option<Nid>,
-    },
+    /// Write manual pages or shell completions
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 
-    /// lctl: like 'peer add'
-    #[command(name = "add_peer")]
-    AddPeer {
-        #[arg(value_parser = parse_nid)]
-        nid: Nid,
-        host: IpAddr,
-        port: u16,
-    },
-
-    /// lctl: like 'peer del'; without a NID, all peers
-    #[command(name = "del_peer")]
-    DelPeer {
-        #[arg(default_value_t)]
-        nid: Pattern,
-        host: Option<IpAddr>,
-        /// Take back one addition only
-        #[arg(value_parser = ["single_share"])]
-        single_share: Option<String>,
-    },
-
-    /// lctl: like 'peer list'
-    #[command(name = "peer_list")]
-    PeerList,
-
-    /// lctl: like 'conn list'
-    #[command(name = "conn_list")]
-    ConnList,
-
-    /// lctl: like 'conn close'; without a NID, all connections
-    #[command(name = "disconnect")]
-    Disconnect {
-        #[arg(default_value_t)]
-        nid: Pattern,
-        host: Option<IpAddr>,
-    },
+    #[command(flatten)]
+    Lctl(Lctl),
 }
+
+const IMPORT_HELP: &str = "\
+The whole file is checked before anything is done about it, and all that is wrong with it is told.
+Then the node gets what the file has and it lacks. What is there already, stays; so does what the
+file doesn't mention, so importing a file twice is no more than importing it once. If something can't
+be done after all, what was done before is undone.
+
+The file:
+
+  version: 1
+  ni:
+    - nid: 10.0.0.1@tcp
+      addresses: [192.168.1.1/24]     # optional; those that 'interface add' adds
+      peers:                          # optional
+        - nid: 10.0.0.2@tcp
+          routes:                     # optional: one, to the address in the NID
+            - address: 10.0.0.2       # optional: the one in the NID
+              port: 988               # optional: the acceptor's usual one
+              shares: 1               # optional: how often it was added";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NiCommand {
@@ -118,6 +151,15 @@ pub(crate) enum NiCommand {
         #[arg(value_parser = parse_nid)]
         nid: Nid,
     },
+    /// Give this node this NID and no other
+    ///
+    /// Starts an interface if there is none. If there is one with another NID, it is replaced, and
+    /// its peers are forgotten; if the new one can't be started, the old one stays. If there are
+    /// several, nothing is done.
+    Set {
+        #[arg(value_parser = parse_nid)]
+        nid: Nid,
+    },
     /// List interfaces
     List(ListArgs),
 }
@@ -125,6 +167,9 @@ pub(crate) enum NiCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PeerCommand {
     /// Say where a peer can be reached
+    ///
+    /// Not needed for a peer at the address that its NID names. Adding the same address again
+    /// counts: it takes as many 'peer del --single' to take it back.
     Add {
         #[arg(value_parser = parse_nid)]
         nid: Nid,
@@ -143,13 +188,20 @@ pub(crate) enum PeerCommand {
         ni: Pattern,
     },
     /// Forget peers, and close their connections
+    ///
+    /// Examples:
+    ///   socklctl peer del 10.0.0.2@tcp               with all its addresses
+    ///   socklctl peer del 10.0.0.2@tcp 192.168.5.2   only that address of it
+    ///   socklctl peer del any 192.168.5.2            that address, whosever it is
+    ///   socklctl peer del 10.0.0.2@tcp --single      take back one 'peer add'
+    #[command(verbatim_doc_comment)]
     Del {
         #[arg(value_name = "PATTERN")]
         nid: Pattern,
         /// Only routes to this address
         address: Option<IpAddr>,
         /// Take back one addition only
-        #[arg(long)]
+        #[arg(long, alias = "single-share")]
         single: bool,
         #[command(flatten)]
         list: ListArgs,
@@ -166,11 +218,89 @@ pub(crate) enum ConnCommand {
     Close {
         #[arg(value_name = "PATTERN")]
         nid: Pattern,
-        /// Only connections to this address
+        /// Only connections to or from this address
         address: Option<IpAddr>,
         #[command(flatten)]
         list: ListArgs,
     },
+    /// Send what TCP holds back for a fuller segment
+    Push {
+        #[arg(value_name = "PATTERN", default_value_t)]
+        nid: Pattern,
+        /// Only connections to or from this address
+        address: Option<IpAddr>,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Hand a connected socket over to the driver
+    ///
+    /// For programs that accept or make connections themselves and start socklctl with the socket as
+    /// one of its file descriptors, like inetd. The driver goes on when socklctl has ended.
+    ///
+    /// Examples:
+    ///   socklctl conn register --fd 0
+    ///       the other node has made the connection, and will say what it is for
+    ///   socklctl conn register --fd 3 --type control --peer 10.0.0.2@tcp
+    ///       this node has made it
+    #[command(verbatim_doc_comment)]
+    Register {
+        /// File descriptor of the socket
+        #[arg(long)]
+        fd: u16,
+        /// Type of the connection, if this node has made it [default: what the other node says]
+        #[arg(long, value_enum, requires = "peer")]
+        r#type: Option<ConnType>,
+        /// The node at the other end, if this node has made the connection
+        #[arg(long, value_name = "NID", value_parser = parse_nid, requires = "type")]
+        peer: Option<Nid>,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum ConnType {
+    /// Messages of every size, both ways
+    Any,
+    /// Small messages, both ways
+    Control,
+    /// Large messages from the peer to here
+    BulkIn,
+    /// Large messages from here to the peer
+    BulkOut,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InterfaceCommand {
+    /// Use one more address of this node
+    ///
+    /// Connections made from now on prefer the address that shares a subnet with the peer's.
+    ///
+    /// Examples:
+    ///   socklctl interface add 192.168.1.1                 the kernel knows the subnet
+    ///   socklctl interface add 192.168.1.1/24
+    ///   socklctl interface add 192.168.1.1 255.255.255.0   as lctl has it
+    #[command(verbatim_doc_comment)]
+    Add {
+        /// The address, and how many bits of it are the subnet's [default: as the device has it]
+        #[arg(value_name = "ADDRESS[/BITS]")]
+        address: Prefix,
+        /// The subnet's mask instead
+        #[arg(value_parser = parse_mask)]
+        netmask: Option<u8>,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Don't use an address any more, and close the connections from it
+    Del {
+        /// The address [default: all but those in NIDs]
+        address: Option<IpAddr>,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// List the addresses that are used
+    List(ListArgs),
 }
 
 /// What narrows a request down to some of the local interfaces.
@@ -231,6 +361,7 @@ pub(crate) struct BenchArgs {
     #[arg(value_parser = parse_nid)]
     pub(crate) nid: Nid,
 
+    /// Which way the data goes
     #[arg(long, value_enum, default_value = "put")]
     pub(crate) op: BenchOp,
 
@@ -283,6 +414,68 @@ pub(crate) struct ServeArgs {
     pub(crate) ready_fd: Option<u32>,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct StatsArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+
+    /// Go on until interrupted, and show what changes: once in every interval, per second
+    ///
+    /// On a terminal one picture, drawn anew; elsewhere a line for each interface (with --json, a
+    /// value for each interval).
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+
+    /// How long an interval is, in seconds (or like 200ms)
+    #[arg(
+        short, long, default_value = "1", requires = "watch",
+        value_parser = parse_interval,
+    )]
+    pub(crate) interval: Duration,
+
+    /// End after so many intervals
+    #[arg(short, long, requires = "watch", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// The file, which is replaced as a whole; '-' is the standard output
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// The file; '-' is the standard input
+    pub(crate) file: PathBuf,
+
+    /// Only check the file, and tell what would be done
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub(crate) struct GenerateArgs {
+    /// Write manual pages to this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) man: Option<PathBuf>,
+
+    /// Write completions for bash, fish and zsh to this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) completions: Option<PathBuf>,
+}
+
+/// Reads a time that may be waited for again and again.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_millis(10);
+    parse_time(text)?
+        .checked_sub(SHORTEST)
+        .map(|rest| rest + SHORTEST)
+        .ok_or_else(|| "shorter than 10ms".to_string())
+}
+
 /// Reads the size of a message.
 fn parse_message_size(text: &str) -> Result<u32, String> {
     let size = parse_size(text)?;
@@ -290,94 +483,4 @@ fn parse_message_size(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|size| *size <= uapi::SOCKLND_BENCH_MAX_SIZE)
         .ok_or_else(|| "a message has 1M at most".to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::{CommandFactory, error::ErrorKind};
-
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once("socklctl").chain(line.split_whitespace()))
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn commands_are_understood() {
-        for line in [
-            "ni add 10.0.0.1@tcp",
-            "ni del 10.0.0.1@tcp7",
-            "ni list",
-            "ni list --json",
-            "--json ni list",
-            "peer add 10.0.0.2@tcp",
-            "peer add 10.0.0.2@tcp 192.168.1.2 --port 7988 --ni 10.0.0.1@tcp",
-            "peer del 10.0.0.2@tcp",
-            "peer del 10.0.0.2@tcp 192.168.1.2 --single",
-            "peer del any --ni tcp7",
-            "peer list --ni tcp7",
-            "conn list",
-            "conn close any",
-            "conn close 10.0.0.2@tcp 192.168.1.2",
-            "ping 10.0.0.2@tcp -c 3 -W 0.5 -i 200ms",
-            "bench 10.0.0.2@tcp --op get --size 4k --count 10 --in-flight 1 --no-verify",
-            "serve --ready-fd 3",
-            "stats --json",
-            "version",
-            "mynid",
-            "mynid 10.0.0.1@tcp",
-            "add_peer 10.0.0.2@tcp 10.0.0.2 988",
-            "del_peer",
-            "del_peer 10.0.0.2@tcp 10.0.0.2 single_share",
-            "peer_list",
-            "conn_list",
-            "disconnect",
-            "disconnect 10.0.0.2@tcp",
-            "ping 10.0.0.2@tcp 5",
-        ] {
-            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
-        }
-    }
-
-    #[test]
-    fn wrong_command_lines_end_with_status_2() {
-        for line in [
-            "",
-            "ni",
-            "ni add",
-            "ni add 10.0.0.1",
-            "ni add any",
-            "peer add tcp",
-            "peer add 10.0.0.2@tcp --port 0",
-            "peer add 10.0.0.2@tcp --port 65536",
-            "peer del",
-            "conn close",
-            "ping 10.0.0.2@tcp -c 0",
-            "ping 10.0.0.2@tcp 5 -W 5",
-            "bench 10.0.0.2@tcp --op push",
-            "bench 10.0.0.2@tcp --size 1048577",
-            "bench 10.0.0.2@tcp --size 4G",
-            "bench 10.0.0.2@tcp --count 0",
-            "bench 10.0.0.2@tcp --in-flight 0",
-            "bench 10.0.0.2@tcp --in-flight 257",
-            "del_peer 10.0.0.2@tcp 10.0.0.2 twice",
-            "frobnicate",
-        ] {
-            let error = parse(line).expect_err(line);
-            assert_eq!(error.exit_code(), 2, "{line}");
-        }
-    }
-
-    #[test]
-    fn help_is_no_error() {
-        let error = parse("--help").unwrap_err();
-        assert_eq!(
-            (error.kind(), error.exit_code()),
-            (ErrorKind::DisplayHelp, 0)
-        );
-    }
 }

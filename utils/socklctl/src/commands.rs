@@ -3,7 +3,10 @@
 //! What the commands do.
 
 mod bench;
+pub(crate) mod config;
 mod conn;
+pub(crate) mod generate;
+mod interface;
 mod ni;
 mod peer;
 mod ping;
@@ -11,8 +14,8 @@ mod serve;
 mod stats;
 
 use crate::{
-    address::Pattern,
-    cli::{Command, ConnCommand, ListArgs, NiCommand, PeerCommand},
+    address::{Pattern, Prefix},
+    cli::{Command, ConnCommand, InterfaceCommand, Lctl, ListArgs, NiCommand, PeerCommand},
     device::{Driver, Version},
     error::Error,
     report::{Output, Report},
@@ -20,68 +23,128 @@ use crate::{
 };
 use serde::Serialize;
 
-/// Carries out a command.
+/// Carries out a command that needs the module.
 pub(crate) fn run(command: &Command, driver: &impl Driver, output: &Output) -> Result<(), Error> {
-    match *command {
-        Command::Ni(NiCommand::Add { nid }) => output.report(&ni::add(driver, nid)?),
-        Command::Ni(NiCommand::Del { nid }) => output.report(&ni::del(driver, nid)?),
-        Command::Ni(NiCommand::List(ListArgs { ni })) => output.report(&ni::list(driver, ni)?),
-        Command::Mynid { nid: Some(nid) } => output.report(&ni::add(driver, nid)?),
-        Command::Mynid { nid: None } => output.report(&ni::mynid(driver)?),
+    match command {
+        Command::Ni(command) => run_ni(command, driver, output),
+        Command::Peer(command) => run_peer(command, driver, output),
+        Command::Conn(command) => run_conn(command, driver, output),
+        Command::Interface(command) => run_interface(command, driver, output),
+        Command::Lctl(verb) => run_lctl(verb, driver, output),
+        Command::Ping(args) => ping::run(driver, output, args),
+        Command::Bench(args) => bench::run(driver, output, args),
+        Command::Serve(args) => serve::run(driver, output, args),
+        Command::Stats(args) if args.watch => stats::watch(driver, output, args),
+        Command::Stats(args) => output.report(&stats::list(driver, args.list.ni)?),
+        Command::Export(args) => config::export(driver, output, args),
+        Command::Version => output.report(&version(driver)?),
+        // Not here: these begin without the module.
+        Command::Import(_) | Command::Generate(_) => Ok(()),
+    }
+}
 
-        Command::Peer(PeerCommand::Add {
+fn run_ni(command: &NiCommand, driver: &impl Driver, output: &Output) -> Result<(), Error> {
+    match *command {
+        NiCommand::Add { nid } => output.report(&ni::add(driver, nid)?),
+        NiCommand::Del { nid } => output.report(&ni::del(driver, nid)?),
+        NiCommand::Set { nid } => output.report(&ni::set(driver, nid)?),
+        NiCommand::List(ListArgs { ni }) => output.report(&ni::list(driver, ni)?),
+    }
+}
+
+fn run_peer(command: &PeerCommand, driver: &impl Driver, output: &Output) -> Result<(), Error> {
+    match *command {
+        PeerCommand::Add {
             nid,
             address,
             port,
             ni,
-        }) => output.report(&peer::add(driver, ni, nid, address, port)?),
-        Command::AddPeer { nid, host, port } => output.report(&peer::add(
-            driver,
-            Pattern::Any,
-            nid,
-            Some(host),
-            Some(port),
-        )?),
-        Command::Peer(PeerCommand::Del {
+        } => output.report(&peer::add(driver, ni, nid, address, port)?),
+        PeerCommand::Del {
             nid,
             address,
             single,
             list: ListArgs { ni },
-        }) => output.report(&peer::del(driver, ni, nid, address, single)?),
-        Command::DelPeer {
-            nid,
-            host,
-            ref single_share,
-        } => output.report(&peer::del(
-            driver,
-            Pattern::Any,
-            nid,
-            host,
-            single_share.is_some(),
-        )?),
-        Command::Peer(PeerCommand::List(ListArgs { ni })) => {
-            output.report(&peer::list(driver, ni)?)
-        }
-        Command::PeerList => output.report(&peer::list(driver, Pattern::Any)?),
+        } => output.report(&peer::del(driver, ni, nid, address, single)?),
+        PeerCommand::List(ListArgs { ni }) => output.report(&peer::list(driver, ni)?),
+    }
+}
 
-        Command::Conn(ConnCommand::List(ListArgs { ni })) => {
-            output.report(&conn::list(driver, ni)?)
-        }
-        Command::ConnList => output.report(&conn::list(driver, Pattern::Any)?),
-        Command::Conn(ConnCommand::Close {
+fn run_conn(command: &ConnCommand, driver: &impl Driver, output: &Output) -> Result<(), Error> {
+    match *command {
+        ConnCommand::List(ListArgs { ni }) => output.report(&conn::list(driver, ni)?),
+        ConnCommand::Close {
             nid,
             address,
             list: ListArgs { ni },
-        }) => output.report(&conn::close(driver, ni, nid, address)?),
-        Command::Disconnect { nid, host } => {
-            output.report(&conn::close(driver, Pattern::Any, nid, host)?)
-        }
+        } => output.report(&conn::close(driver, ni, nid, address)?),
+        ConnCommand::Push {
+            nid,
+            address,
+            list: ListArgs { ni },
+        } => output.report(&conn::push(driver, ni, nid, address)?),
+        ConnCommand::Register {
+            fd,
+            r#type,
+            peer,
+            list: ListArgs { ni },
+        } => output.report(&conn::register(driver, ni, fd, r#type.zip(peer))?),
+    }
+}
 
-        Command::Ping(ref args) => ping::run(driver, output, args),
-        Command::Bench(ref args) => bench::run(driver, output, args),
-        Command::Serve(ref args) => serve::run(driver, output, args),
-        Command::Stats(ListArgs { ni }) => output.report(&stats::list(driver, ni)?),
-        Command::Version => output.report(&version(driver)?),
+fn run_interface(
+    command: &InterfaceCommand,
+    driver: &impl Driver,
+    output: &Output,
+) -> Result<(), Error> {
+    match *command {
+        InterfaceCommand::Add {
+            address: Prefix { addr, len },
+            netmask,
+            list: ListArgs { ni },
+        } => {
+            if len.is_some() && netmask.is_some() {
+                return Err(Error::Outcome(
+                    "the length of the prefix is given twice: by ADDRESS/BITS and by a mask".into(),
+                ));
+            }
+            let len = len.or(netmask);
+            output.report(&interface::add(driver, ni, Prefix { addr, len })?)
+        }
+        InterfaceCommand::Del {
+            address,
+            list: ListArgs { ni },
+        } => output.report(&interface::del(driver, ni, address)?),
+        InterfaceCommand::List(ListArgs { ni }) => output.report(&interface::list(driver, ni)?),
+    }
+}
+
+fn run_lctl(verb: &Lctl, driver: &impl Driver, output: &Output) -> Result<(), Error> {
+    let any = Pattern::Any;
+    match *verb {
+        Lctl::Mynid { nid: Some(nid) } => output.report(&ni::set(driver, nid)?),
+        Lctl::Mynid { nid: None } => output.report(&ni::mynid(driver)?),
+        Lctl::AddPeer { nid, host, port } => {
+            output.report(&peer::add(driver, any, nid, Some(host), Some(port))?)
+        }
+        Lctl::DelPeer {
+            nid,
+            host,
+            ref single_share,
+        } => output.report(&peer::del(driver, any, nid, host, single_share.is_some())?),
+        Lctl::PeerList => output.report(&peer::list(driver, any)?),
+        Lctl::ConnList => output.report(&conn::list(driver, any)?),
+        Lctl::Disconnect { nid, host } => output.report(&conn::close(driver, any, nid, host)?),
+        Lctl::Push { nid } => output.report(&conn::push(driver, any, nid, None)?),
+        Lctl::AddInterface { address, netmask } => {
+            let address = Prefix {
+                addr: address,
+                len: netmask,
+            };
+            output.report(&interface::add(driver, any, address)?)
+        }
+        Lctl::DelInterface { address } => output.report(&interface::del(driver, any, address)?),
+        Lctl::InterfaceList => output.report(&interface::list(driver, any)?),
     }
 }
 

@@ -33,7 +33,7 @@ macro_rules! plain {
 plain! {
     socklnd_version, socklnd_ni, socklnd_peer_add, socklnd_peer_del, socklnd_conn_close,
     socklnd_list, socklnd_ni_entry, socklnd_peer_entry, socklnd_conn_entry, socklnd_stats_entry,
-    socklnd_ping, socklnd_service, socklnd_bench,
+    socklnd_ping, socklnd_service, socklnd_bench, socklnd_register, socklnd_if, socklnd_if_entry,
 }
 
 /// The number of an ioctl, and the type `T` that goes with it.
@@ -72,15 +72,22 @@ pub(crate) const VERSION: Op<uapi::socklnd_version> = Op::new(uapi::SOCKLND_IOC_
 pub(crate) const MYNID: Op<uapi::socklnd_ni> = Op::new(uapi::SOCKLND_IOC_MYNID);
 pub(crate) const NI_ADD: Op<uapi::socklnd_ni> = Op::new(uapi::SOCKLND_IOC_NI_ADD);
 pub(crate) const NI_DEL: Op<uapi::socklnd_ni> = Op::new(uapi::SOCKLND_IOC_NI_DEL);
+pub(crate) const NI_SET: Op<uapi::socklnd_ni> = Op::new(uapi::SOCKLND_IOC_NI_SET);
+pub(crate) const IF_ADD: Op<uapi::socklnd_if> = Op::new(uapi::SOCKLND_IOC_IF_ADD);
+pub(crate) const IF_DEL: Op<uapi::socklnd_if> = Op::new(uapi::SOCKLND_IOC_IF_DEL);
 pub(crate) const PEER_ADD: Op<uapi::socklnd_peer_add> = Op::new(uapi::SOCKLND_IOC_PEER_ADD);
 pub(crate) const PEER_DEL: Op<uapi::socklnd_peer_del> = Op::new(uapi::SOCKLND_IOC_PEER_DEL);
 pub(crate) const CONN_CLOSE: Op<uapi::socklnd_conn_close> = Op::new(uapi::SOCKLND_IOC_CONN_CLOSE);
+pub(crate) const CONN_PUSH: Op<uapi::socklnd_conn_close> = Op::new(uapi::SOCKLND_IOC_CONN_PUSH);
+pub(crate) const CONN_REGISTER: Op<uapi::socklnd_register> =
+    Op::new(uapi::SOCKLND_IOC_CONN_REGISTER);
 pub(crate) const PING: Op<uapi::socklnd_ping> = Op::new(uapi::SOCKLND_IOC_PING);
 pub(crate) const SERVICE: Op<uapi::socklnd_service> = Op::new(uapi::SOCKLND_IOC_SERVICE);
 pub(crate) const BENCH: Op<uapi::socklnd_bench> = Op::new(uapi::SOCKLND_IOC_BENCH);
 
 pub(crate) const STATS: ListOp<uapi::socklnd_stats_entry> = ListOp::new(uapi::SOCKLND_IOC_STATS);
 pub(crate) const NI_LIST: ListOp<uapi::socklnd_ni_entry> = ListOp::new(uapi::SOCKLND_IOC_NI_LIST);
+pub(crate) const IF_LIST: ListOp<uapi::socklnd_if_entry> = ListOp::new(uapi::SOCKLND_IOC_IF_LIST);
 pub(crate) const PEER_LIST: ListOp<uapi::socklnd_peer_entry> =
     ListOp::new(uapi::SOCKLND_IOC_PEER_LIST);
 pub(crate) const CONN_LIST: ListOp<uapi::socklnd_conn_entry> =

@@ -15,6 +15,11 @@ pub(crate) enum Action {
     PeerAdd,
     PeerDel,
     ConnClose,
+    ConnPush,
+    ConnRegister,
+    NiSet,
+    IfAdd,
+    IfDel,
     /// Lists and counters.
     List,
     Ping,
@@ -45,6 +50,29 @@ pub(crate) enum Error {
     #[error("{0}")]
     Outcome(String),
 
+    #[error("can't {what} {}: {source}", .path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+
+    /// A configuration that can't be used; nothing was done about it.
+    #[error("{} can't be imported; nothing was changed: {}", .path.display(), list(.problems))]
+    Invalid {
+        path: PathBuf,
+        problems: Vec<String>,
+    },
+
+    /// An import that failed half-way: why, and what became of the steps before.
+    #[error("{why}; {}", what_became(*.undone, .left))]
+    Import {
+        why: Box<Error>,
+        undone: usize,
+        /// Why steps could not be undone.
+        left: Vec<Error>,
+    },
+
     #[error("can't {what}: {source}")]
     Io {
         what: &'static str,
@@ -66,8 +94,9 @@ impl Error {
     fn errno(&self) -> Option<Errno> {
         match self {
             Self::Open { errno, .. } | Self::Request { errno, .. } => Some(*errno),
-            Self::Io { source, .. } => Errno::from_io_error(source),
-            Self::Abi { .. } | Self::Outcome(_) => None,
+            Self::Io { source, .. } | Self::File { source, .. } => Errno::from_io_error(source),
+            Self::Import { why, .. } => why.errno(),
+            Self::Abi { .. } | Self::Outcome(_) | Self::Invalid { .. } => None,
         }
     }
 }
@@ -79,6 +108,30 @@ impl Serialize for Error {
         map.serialize_entry("error", &self.to_string())?;
         map.serialize_entry("errno", &self.errno().map(errno_name))?;
         map.end()
+    }
+}
+
+/// One problem, or several on lines of their own.
+fn list(problems: &[String]) -> String {
+    match problems {
+        [one] => one.clone(),
+        many => many
+            .iter()
+            .map(|problem| format!("\n  {problem}"))
+            .collect(),
+    }
+}
+
+/// What became of the steps before the one that failed.
+fn what_became(count: usize, left: &[Error]) -> String {
+    let steps = if count == 1 { "step was" } else { "steps were" };
+    match (count, left) {
+        (0, []) => "nothing was changed".to_string(),
+        (_, []) => format!("nothing was changed: {count} {steps} undone"),
+        _ => {
+            let left: Vec<_> = left.iter().map(Error::to_string).collect();
+            format!("{count} {steps} undone, but not all: {}", left.join("; "))
+        }
     }
 }
 
@@ -112,18 +165,46 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (_, Errno::AFNOSUPPORT) => "the module doesn't serve this kind of address",
         (_, Errno::NOMEM) => "the kernel is short of memory",
 
-        (NiAdd, Errno::ADDRNOTAVAIL) => {
+        (NiAdd | NiSet, Errno::ADDRNOTAVAIL) => {
             "no device of this network namespace has that address (see: ip address)"
         }
-        (NiAdd, Errno::ADDRINUSE) => {
+        (NiAdd | NiSet, Errno::ADDRINUSE) => {
             "another program, or Lustre's own ksocklnd, listens on the acceptor's port, 988 unless \
              configured otherwise (see: ss -ltn)"
         }
         (NiAdd, Errno::EXIST) => "the interface is there already",
+        (NiSet, Errno::NOTUNIQ) => {
+            "this node has several NIDs: use 'ni add' and 'ni del' (see: socklctl ni list)"
+        }
+        (_, Errno::NOTUNIQ) => {
+            "several interfaces match: say which one with --ni (see: socklctl ni list)"
+        }
         (NiDel, Errno::NOENT) => "there is no such interface here (see: socklctl ni list)",
 
         (PeerDel, Errno::NOENT) => "there is no such peer or route (see: socklctl peer list)",
-        (ConnClose, Errno::NOENT) => "there is no such connection (see: socklctl conn list)",
+        (IfAdd, Errno::EXIST) => "the interface uses that address already",
+        (IfAdd, Errno::NOSPC) => "an interface uses 16 addresses at most",
+        (IfAdd, Errno::ADDRNOTAVAIL) => {
+            "no device of this network namespace has that address (see: ip address); to add it all \
+             the same, say how many bits of it are the subnet's"
+        }
+        (IfDel, Errno::NOENT) => {
+            "no interface here uses that address (see: socklctl interface list)"
+        }
+        (IfDel, Errno::BUSY) => "it is the address in the interface's NID: delete the interface",
+        (ConnRegister, Errno::BADF) => "socklctl was started without such a file descriptor",
+        (ConnRegister, Errno::NOTSOCK) => "that file descriptor is no socket",
+        (ConnRegister, Errno::PROTONOSUPPORT) => "that socket is not TCP",
+        (ConnRegister, Errno::XDEV) => "that socket belongs to another network namespace",
+        (ConnRegister, Errno::NOTCONN) => {
+            "that socket is not connected: it was closed, or is a listening one"
+        }
+        (ConnRegister, Errno::BUSY) => {
+            "the kernel uses that socket already: it was registered before, or has TLS or BPF on it"
+        }
+        (ConnClose | ConnPush, Errno::NOENT) => {
+            "there is no such connection (see: socklctl conn list)"
+        }
         (Serve, Errno::BUSY) => "somebody serves already",
         (Bench, Errno::BUSY) => "the node has no room for another benchmark now",
         (_, Errno::NOENT) => "there is no such interface here (see: socklctl ni list)",
@@ -200,16 +281,20 @@ pub(crate) fn errno_name(errno: Errno) -> String {
         NOMEM,
         NOSPC,
         NOTCONN,
+        NOTSOCK,
         NOTTY,
+        NOTUNIQ,
         NXIO,
         OPNOTSUPP,
         OVERFLOW,
         PERM,
         PIPE,
         PROTO,
+        PROTONOSUPPORT,
         SHUTDOWN,
         STALE,
         TIMEDOUT,
+        XDEV,
     )
 }
 

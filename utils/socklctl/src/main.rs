@@ -4,6 +4,7 @@
 //!
 //! - `cli`: the command line;
 //! - `commands`: what each command does with it;
+//! - `config`: a node's configuration as a file has it;
 //! - `report`: results as text and as JSON;
 //! - `device`: the way to the module, with all that is `unsafe`;
 //! - `uapi`: the module's interface, generated from its header by `scripts/gen-uapi`;
@@ -12,6 +13,7 @@
 mod address;
 mod cli;
 mod commands;
+mod config;
 mod device;
 mod error;
 mod report;
@@ -31,15 +33,32 @@ mod repo {
 }
 
 use clap::Parser;
+use cli::Command;
 use device::Device;
 use error::Error;
 use report::Output;
+use rustix::io::Errno;
 use std::{path::Path, process::ExitCode};
 
 fn run(cli: &cli::Cli, output: &Output) -> Result<(), Error> {
     let name = std::str::from_utf8(uapi::SOCKLND_DEVICE).unwrap_or_default();
-    let device = Device::open(&Path::new("/dev").join(name.trim_end_matches('\0')))?;
-    commands::run(&cli.command, &device, output)
+    let path = Path::new("/dev").join(name.trim_end_matches('\0'));
+    match &cli.command {
+        // These two have something to do before, or without, the module.
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Import(args) => {
+            let config = config::Config::read(&args.file)?;
+            match Device::open(&path) {
+                Err(Error::Open { errno, .. }) if args.check && errno == Errno::NOENT => {
+                    commands::config::report_valid(output)
+                }
+                device => {
+                    commands::config::import(&device?, output, &args.file, &config, args.check)
+                }
+            }
+        }
+        command => commands::run(command, &Device::open(&path)?, output),
+    }
 }
 
 fn main() -> ExitCode {

@@ -40,14 +40,40 @@ impl Output {
         !self.json && io::stderr().is_terminal()
     }
 
-    /// Prints a result.
-    pub(crate) fn report(&self, report: &impl Report) -> Result<(), Error> {
-        let text = if self.json {
+    /// Whether results are JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether results are a person's to see on a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        !self.json && io::stdout().is_terminal()
+    }
+
+    /// A result as it is printed, without the last line end.
+    pub(crate) fn render(&self, report: &impl Report) -> String {
+        if self.json {
             to_json(report)
         } else {
             report.text()
-        };
-        print(&mut io::stdout().lock(), &text)
+        }
+    }
+
+    /// Prints a result.
+    pub(crate) fn report(&self, report: &impl Report) -> Result<(), Error> {
+        self.show(&self.render(report)).map(drop)
+    }
+
+    /// Prints one of many results. Returns whether the reader is still there.
+    pub(crate) fn show(&self, text: &str) -> Result<bool, Error> {
+        print(&mut io::stdout().lock(), text)
+    }
+
+    /// Prints lines in place of all that the terminal shows. Returns whether it is still there.
+    pub(crate) fn redraw(&self, text: &str) -> Result<bool, Error> {
+        // To the upper left corner; each line, and all below the last, is cleared.
+        let lines = text.lines().map(|line| format!("{line}\x1b[K\n"));
+        self.show(&format!("\x1b[H{}\x1b[J", lines.collect::<String>()))
     }
 
     /// Prints a line on the way to a result; programs get only the result.
@@ -55,7 +81,7 @@ impl Output {
         if self.json {
             Ok(())
         } else {
-            print(&mut io::stdout().lock(), line)
+            self.show(line).map(drop)
         }
     }
 
@@ -75,14 +101,15 @@ fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Prints lines. It is no error if the reader has seen enough.
-fn print(to: &mut impl Write, text: &str) -> Result<(), Error> {
+/// Prints lines. It is no error if the reader has seen enough: returns whether that is not so.
+fn print(to: &mut impl Write, text: &str) -> Result<bool, Error> {
     if text.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     match writeln!(to, "{text}").and_then(|()| to.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|source| Error::Io {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(source) => Err(Error::Io {
             what: "print the result",
             source,
         }),
@@ -141,7 +168,11 @@ mod tests {
                 Ok(())
             }
         }
-        assert!(print(&mut Closed(ErrorKind::BrokenPipe), "x").is_ok());
+        assert!(matches!(
+            print(&mut Closed(ErrorKind::BrokenPipe), "x"),
+            Ok(false)
+        ));
+        assert!(matches!(print(&mut Vec::new(), "x"), Ok(true)));
         assert!(print(&mut Closed(ErrorKind::StorageFull), "x").is_err());
         assert!(print(&mut Closed(ErrorKind::StorageFull), "").is_ok());
     }

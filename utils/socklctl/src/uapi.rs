@@ -8,9 +8,12 @@ pub const SOCKLND_ADDR_IPV4: u32 = 4;
 pub const SOCKLND_ADDR_IPV6: u32 = 6;
 pub const SOCKLND_LND_ANY: u32 = 0;
 pub const SOCKLND_LND_TCP: u32 = 2;
+pub const SOCKLND_IF_HAS_PREFIX: u32 = 1;
+pub const SOCKLND_IF_MAX: u32 = 16;
 pub const SOCKLND_PEER_DEL_SINGLE: u32 = 1;
 pub const SOCKLND_MAX_ENTRY_SIZE: u32 = 4096;
 pub const SOCKLND_NI_ENTRY_SIZE_VER0: u32 = 48;
+pub const SOCKLND_IF_ENTRY_SIZE_VER0: u32 = 56;
 pub const SOCKLND_PEER_ENTRY_SIZE_VER0: u32 = 128;
 pub const SOCKLND_CONN_ENTRY_SIZE_VER0: u32 = 168;
 pub const SOCKLND_STATS_ENTRY_SIZE_VER0: u32 = 192;
@@ -105,6 +108,26 @@ const _: () = {
     ["Offset of field: socklnd_ni::nid"][::std::mem::offset_of!(socklnd_ni, nid) - 0usize];
     ["Offset of field: socklnd_ni::flags"][::std::mem::offset_of!(socklnd_ni, flags) - 24usize];
     ["Offset of field: socklnd_ni::pad"][::std::mem::offset_of!(socklnd_ni, pad) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct socklnd_if {
+    pub ni: socklnd_nid,
+    pub addr: socklnd_addr,
+    pub prefix_len: __u32,
+    pub flags: __u32,
+    pub pad: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of socklnd_if"][::std::mem::size_of::<socklnd_if>() - 56usize];
+    ["Alignment of socklnd_if"][::std::mem::align_of::<socklnd_if>() - 4usize];
+    ["Offset of field: socklnd_if::ni"][::std::mem::offset_of!(socklnd_if, ni) - 0usize];
+    ["Offset of field: socklnd_if::addr"][::std::mem::offset_of!(socklnd_if, addr) - 24usize];
+    ["Offset of field: socklnd_if::prefix_len"]
+        [::std::mem::offset_of!(socklnd_if, prefix_len) - 44usize];
+    ["Offset of field: socklnd_if::flags"][::std::mem::offset_of!(socklnd_if, flags) - 48usize];
+    ["Offset of field: socklnd_if::pad"][::std::mem::offset_of!(socklnd_if, pad) - 52usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -271,6 +294,30 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_ni_entry, peers) - 40usize];
     ["Offset of field: socklnd_ni_entry::conns"]
         [::std::mem::offset_of!(socklnd_ni_entry, conns) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct socklnd_if_entry {
+    pub ni: socklnd_nid,
+    pub addr: socklnd_addr,
+    pub prefix_len: __u32,
+    pub peers: __u32,
+    pub routes: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of socklnd_if_entry"][::std::mem::size_of::<socklnd_if_entry>() - 56usize];
+    ["Alignment of socklnd_if_entry"][::std::mem::align_of::<socklnd_if_entry>() - 4usize];
+    ["Offset of field: socklnd_if_entry::ni"]
+        [::std::mem::offset_of!(socklnd_if_entry, ni) - 0usize];
+    ["Offset of field: socklnd_if_entry::addr"]
+        [::std::mem::offset_of!(socklnd_if_entry, addr) - 24usize];
+    ["Offset of field: socklnd_if_entry::prefix_len"]
+        [::std::mem::offset_of!(socklnd_if_entry, prefix_len) - 44usize];
+    ["Offset of field: socklnd_if_entry::peers"]
+        [::std::mem::offset_of!(socklnd_if_entry, peers) - 48usize];
+    ["Offset of field: socklnd_if_entry::routes"]
+        [::std::mem::offset_of!(socklnd_if_entry, routes) - 52usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -612,6 +659,9 @@ pub const SOCKLND_IOC_NI_ADD: _bindgen_ty_1 = 1075886864;
 pub const SOCKLND_IOC_NI_DEL: _bindgen_ty_1 = 1075886865;
 pub const SOCKLND_IOC_NI_LIST: _bindgen_ty_1 = 3224943378;
 pub const SOCKLND_IOC_NI_SET: _bindgen_ty_1 = 1075886867;
+pub const SOCKLND_IOC_IF_ADD: _bindgen_ty_1 = 1077459736;
+pub const SOCKLND_IOC_IF_DEL: _bindgen_ty_1 = 1077459737;
+pub const SOCKLND_IOC_IF_LIST: _bindgen_ty_1 = 3224943386;
 pub const SOCKLND_IOC_PEER_ADD: _bindgen_ty_1 = 1079032608;
 pub const SOCKLND_IOC_PEER_DEL: _bindgen_ty_1 = 3226516257;
 pub const SOCKLND_IOC_PEER_LIST: _bindgen_ty_1 = 3224943394;

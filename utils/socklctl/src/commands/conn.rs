@@ -4,10 +4,12 @@
 
 use super::peer::{Count, target};
 use crate::{
-    address::{Pattern, Shown, address_to_uapi, socket_from_uapi},
+    address::{Pattern, Shown, address_to_uapi, nid_to_uapi, socket_from_uapi},
+    cli::ConnType,
     device::{self, Driver},
     error::{Action, Error},
-    report::{Report, or_dash, table},
+    repo::wire::Nid,
+    report::{Quiet, Report, or_dash, table},
     uapi,
     units::{bytes, milliseconds},
 };
@@ -36,6 +38,69 @@ pub(crate) fn close(
         count: arg.count,
         what: "connection",
     })
+}
+
+pub(crate) fn push(
+    driver: &impl Driver,
+    ni: Pattern,
+    nid: Pattern,
+    address: Option<IpAddr>,
+) -> Result<Count, Error> {
+    let mut arg = uapi::socklnd_conn_close {
+        ni: ni.to_uapi(),
+        nid: nid.to_uapi(),
+        addr: address_to_uapi(address),
+        ..Default::default()
+    };
+    driver.call(&device::CONN_PUSH, &mut arg).map_err(|errno| {
+        let what = format!("push connections of {}", target("peer", nid, address));
+        Error::request(Action::ConnPush, what, errno)
+    })?;
+    Ok(Count {
+        count: arg.count,
+        what: "connection",
+    })
+}
+
+/// The socket that was handed over.
+#[derive(Debug, Serialize)]
+pub(crate) struct Registered {
+    fd: u16,
+}
+
+impl Report for Registered {
+    fn text(&self) -> String {
+        self.fd.to_string()
+    }
+}
+
+/// Hands a socket over; `made` says what it is for, if this node has made the connection.
+pub(crate) fn register(
+    driver: &impl Driver,
+    ni: Pattern,
+    fd: u16,
+    made: Option<(ConnType, Nid)>,
+) -> Result<Quiet<Registered>, Error> {
+    let mut arg = uapi::socklnd_register {
+        ni: ni.to_uapi(),
+        nid: made.map(|(_, nid)| nid_to_uapi(nid)).unwrap_or_default(),
+        fd: fd.into(),
+        type_: match made {
+            None => uapi::SOCKLND_CONN_NONE,
+            Some((ConnType::Any, _)) => uapi::SOCKLND_CONN_ANY,
+            Some((ConnType::Control, _)) => uapi::SOCKLND_CONN_CONTROL,
+            Some((ConnType::BulkIn, _)) => uapi::SOCKLND_CONN_BULK_IN,
+            Some((ConnType::BulkOut, _)) => uapi::SOCKLND_CONN_BULK_OUT,
+        },
+        ..Default::default()
+    };
+    driver
+        .call(&device::CONN_REGISTER, &mut arg)
+        .map_err(|errno| {
+            let what = format!("register file descriptor {fd}");
+            Error::request(Action::ConnRegister, what, errno)
+        })?;
+    Ok(Quiet(Registered { fd }))
 }
 
 #[derive(Debug, Serialize)]
@@ -119,6 +184,7 @@ impl Report for Connections {
             "sent>",
             "received>",
             "buffers>",
+            "nagle",
         ];
         let rows = self.0.iter().map(|conn| {
             // The end that connected stands first on the wire; the arrow says which it was.
@@ -138,6 +204,7 @@ impl Report for Connections {
                     bytes(conn.tx_buffer.into()),
                     bytes(conn.rx_buffer.into())
                 ),
+                if conn.nagle { "on" } else { "off" }.to_string(),
             ]
         });
         table(titles, rows)
@@ -156,8 +223,36 @@ pub(crate) fn list(driver: &impl Driver, ni: Pattern) -> Result<Connections, Err
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{address::nid_to_uapi, device::fake::Fake};
+    use crate::device::fake::Fake;
+    use rustix::io::Errno;
     use serde_json::json;
+
+    #[test]
+    fn who_has_made_a_connection_says_what_it_is() {
+        let nid = "10.0.0.2@tcp".parse().unwrap();
+        for (made, type_, lnd) in [
+            (None, u32::MAX, 0),
+            (Some((ConnType::Any, nid)), 0, 2),
+            (Some((ConnType::BulkOut, nid)), 3, 2),
+        ] {
+            let fake = Fake::new(move |number, arg| {
+                assert_eq!(number, uapi::SOCKLND_IOC_CONN_REGISTER);
+                let arg = arg.downcast_ref::<uapi::socklnd_register>().unwrap();
+                assert_eq!((arg.fd, arg.type_, arg.nid.lnd), (3, type_, lnd));
+                Ok(())
+            });
+            register(&fake, Pattern::Any, 3, made).unwrap();
+        }
+        let fake = Fake::new(|_, _| Err(Errno::XDEV));
+        let text = register(&fake, Pattern::Any, 3, None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.starts_with("can't register file descriptor 3: "),
+            "{text}"
+        );
+        assert!(text.contains("(EXDEV); that socket"), "{text}");
+    }
 
     #[test]
     fn closing_passes_the_address_on() {

@@ -31,6 +31,19 @@ pub(crate) fn add(driver: &impl Driver, nid: Nid) -> Result<Quiet<Named>, Error>
     }))
 }
 
+pub(crate) fn set(driver: &impl Driver, nid: Nid) -> Result<Quiet<Named>, Error> {
+    let mut arg = uapi::socklnd_ni {
+        nid: nid_to_uapi(nid),
+        ..Default::default()
+    };
+    driver
+        .call(&device::NI_SET, &mut arg)
+        .map_err(|errno| Error::request(Action::NiSet, format!("set the NID to {nid}"), errno))?;
+    Ok(Quiet(Named {
+        nid: (&arg.nid).into(),
+    }))
+}
+
 pub(crate) fn del(driver: &impl Driver, nid: Nid) -> Result<Quiet<Named>, Error> {
     let mut arg = uapi::socklnd_ni {
         nid: nid_to_uapi(nid),

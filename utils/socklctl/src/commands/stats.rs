@@ -2,6 +2,10 @@
 
 //! Counters.
 
+mod watch;
+
+pub(crate) use watch::run as watch;
+
 use super::conn::Traffic;
 use crate::{
     address::{Pattern, Shown},
@@ -59,6 +63,23 @@ struct Live {
     conns: u64,
     handshakes: u64,
     txs: u64,
+}
+
+impl Errors {
+    fn total(&self) -> u64 {
+        let Self {
+            connect,
+            handshake,
+            protocol,
+            disconnect,
+            timeout,
+            tx,
+            nomem,
+        } = *self;
+        [connect, handshake, protocol, disconnect, timeout, tx, nomem]
+            .iter()
+            .fold(0, |sum: u64, count| sum.saturating_add(*count))
+    }
 }
 
 impl From<&uapi::socklnd_stats_entry> for Interface {

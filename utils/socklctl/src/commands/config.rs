@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A node's configuration: to a file, and back.
+
+use crate::{
+    address::{Pattern, Prefix, address_from_uapi},
+    cli::ExportArgs,
+    config::{Config, NiConfig, PeerConfig, RawConfig, RouteConfig},
+    device::{self, Driver},
+    error::{Action, Error},
+    repo::wire::Nid,
+    report::{Output, Report},
+    uapi,
+};
+use serde::Serialize;
+use std::{fmt, fs, io::Write, net::IpAddr, path::Path};
+
+/// What is configured now, and what the driver has found by itself: routes without shares.
+pub(crate) fn current(driver: &impl Driver) -> Result<Config, Error> {
+    let failed =
+        |what| move |errno| Error::request(Action::List, format!("ask for the {what}"), errno);
+    let mut nis: Vec<NiConfig> = driver
+        .list(&device::NI_LIST, Pattern::Any.to_uapi())
+        .map_err(failed("interfaces"))?
+        .iter()
+        .filter_map(|entry| {
+            Some(NiConfig {
+                nid: crate::address::Shown::from(&entry.nid).nid()?,
+                addresses: Vec::new(),
+                peers: Vec::new(),
+            })
+        })
+        .collect();
+    for ni in &mut nis {
+        let pattern = Pattern::One(ni.nid).to_uapi();
+        let addresses = driver
+            .list(&device::IF_LIST, pattern)
+            .map_err(failed("addresses of interfaces"))?;
+        let addresses = addresses.iter().filter_map(prefix);
+        ni.addresses = addresses.filter(|p| p.addr != ni.nid.addr()).collect();
+        ni.addresses.sort();
+        let entries = driver
+            .list(&device::PEER_LIST, pattern)
+            .map_err(failed("peers"))?;
+        ni.peers = peers(&entries);
+    }
+    Ok(Config { nis })
+}
+
+fn prefix(entry: &uapi::socklnd_if_entry) -> Option<Prefix> {
+    Some(Prefix {
+        addr: address_from_uapi(&entry.addr)?,
+        len: u8::try_from(entry.prefix_len).ok(),
+    })
+}
+
+fn peers(entries: &[uapi::socklnd_peer_entry]) -> Vec<PeerConfig> {
+    let mut peers: Vec<PeerConfig> = Vec::new();
+    for entry in entries {
+        let Some(nid) = crate::address::Shown::from(&entry.nid).nid() else {
+            continue;
+        };
+        // Those of one peer stand together.
+        if peers.last().is_none_or(|last| last.nid != nid) {
+            peers.push(PeerConfig {
+                nid,
+                routes: Vec::new(),
+            });
+        }
+        let has_route = entry.flags & uapi::SOCKLND_PEER_HAS_ROUTE != 0;
+        let addr = address_from_uapi(&entry.route_addr).filter(|_| has_route);
+        if let (Some(peer), Some(addr)) = (peers.last_mut(), addr) {
+            peer.routes.push(RouteConfig {
+                addr,
+                port: Some(entry.route_port),
+                shares: entry.route_share_count,
+            });
+        }
+    }
+    for peer in &mut peers {
+        peer.routes.sort_by_key(|route| route.addr);
+    }
+    peers.sort_by_key(|peer| peer.nid);
+    peers
+}
+
+/// Leaves out what nobody has configured.
+fn configured(mut config: Config) -> Config {
+    for peer in config.nis.iter_mut().flat_map(|ni| &mut ni.peers) {
+        peer.routes.retain(|route| route.shares > 0);
+    }
+    for ni in &mut config.nis {
+        ni.peers.retain(|peer| !peer.routes.is_empty());
+    }
+    config
+}
+
+impl Report for RawConfig {
+    fn text(&self) -> String {
+        self.to_yaml().trim_end().to_string()
+    }
+}
+
+pub(crate) fn export(
+    driver: &impl Driver,
+    output: &Output,
+    args: &ExportArgs,
+) -> Result<(), Error> {
+    let config = configured(current(driver)?).to_raw();
+    if args.file == Path::new("-") {
+        return output.report(&config);
+    }
+    write_whole(&args.file, &output.render(&config)).map_err(|source| Error::File {
+        what: "write",
+        path: args.file.clone(),
+        source,
+    })
+}
+
+/// Writes a file so that it is there as a whole or as it was before.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    // A device, a pipe or a link is written to; there is nothing to replace.
+    if fs::symlink_metadata(path).is_ok_and(|old| !old.is_file()) {
+        return fs::write(path, format!("{text}\n"));
+    }
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = fs::File::create(&new)?;
+    let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
+    written
+        .and_then(|()| fs::rename(&new, path))
+        .inspect_err(|_| {
+            // The first error is what counts.
+            let _ = fs::remove_file(&new);
+        })
+}
+
+/// One thing that an import adds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "action")]
+pub(crate) enum Step {
+    #[serde(rename = "ni_add")]
+    Ni {
+        #[serde(serialize_with = "shown")]
+        nid: Nid,
+    },
+    #[serde(rename = "interface_add")]
+    Address {
+        #[serde(serialize_with = "shown")]
+        ni: Nid,
+        address: Prefix,
+    },
+    #[serde(rename = "peer_add")]
+    Route {
+        #[serde(serialize_with = "shown")]
+        ni: Nid,
+        #[serde(serialize_with = "shown")]
+        nid: Nid,
+        address: IpAddr,
+        port: Option<u16>,
+    },
+}
+
+fn shown<S: serde::Serializer>(nid: &Nid, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(nid)
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ni { nid } => write!(f, "ni add {nid}"),
+            Self::Address { ni, address } => write!(f, "interface add {address} --ni {ni}"),
+            Self::Route {
+                ni,
+                nid,
+                address,
+                port,
+            } => {
+                write!(f, "peer add {nid} {address} --ni {ni}")?;
+                port.map_or(Ok(()), |port| write!(f, " --port {port}"))
+            }
+        }
+    }
+}
+
+impl Step {
+    fn apply(&self, driver: &impl Driver) -> Result<(), Error> {
+        match *self {
+            Self::Ni { nid } => super::ni::add(driver, nid).map(drop),
+            Self::Address { ni, address } => {
+                super::interface::add(driver, Pattern::One(ni), address).map(drop)
+            }
+            Self::Route {
+                ni,
+                nid,
+                address,
+                port,
+            } => super::peer::add(driver, Pattern::One(ni), nid, Some(address), port).map(drop),
+        }
+    }
+
+    fn undo(&self, driver: &impl Driver) -> Result<(), Error> {
+        match *self {
+            Self::Ni { nid } => super::ni::del(driver, nid).map(drop),
+            Self::Address { ni, address } => {
+                super::interface::del(driver, Pattern::One(ni), Some(address.addr)).map(drop)
+            }
+            Self::Route {
+                ni, nid, address, ..
+            } => {
+                let (ni, nid) = (Pattern::One(ni), Pattern::One(nid));
+                super::peer::del(driver, ni, nid, Some(address), true).map(drop)
+            }
+        }
+    }
+}
+
+/// What has to be done so that a node which has `now` gets all that `wanted` has. Errors are all
+/// that stands against it.
+fn plan(wanted: &Config, now: &Config) -> Result<Vec<Step>, Vec<String>> {
+    let mut steps = Vec::new();
+    let mut problems = Vec::new();
+    for ni in &wanted.nis {
+        let old = now.nis.iter().find(|old| old.nid == ni.nid);
+        let other = |old: &&NiConfig| old.nid != ni.nid && old.nid.addr() == ni.nid.addr();
+        if let Some(other) = now.nis.iter().find(other) {
+            problems.push(format!("{}: {} has the same address", ni.nid, other.nid));
+        }
+        if old.is_none() {
+            steps.push(Step::Ni { nid: ni.nid });
+        }
+        plan_addresses(ni, old, &mut steps, &mut problems);
+        for peer in &ni.peers {
+            let old = old.and_then(|old| old.peers.iter().find(|old| old.nid == peer.nid));
+            plan_routes(ni.nid, peer, old, &mut steps, &mut problems);
+        }
+    }
+    if problems.is_empty() {
+        Ok(steps)
+    } else {
+        Err(problems)
+    }
+}
+
+fn plan_addresses(
+    ni: &NiConfig,
+    old: Option<&NiConfig>,
+    steps: &mut Vec<Step>,
+    problems: &mut Vec<String>,
+) {
+    let there = old.map_or(&[][..], |old| &old.addresses);
+    let mut count = there.len();
+    for address in &ni.addresses {
+        match there.iter().find(|old| old.addr == address.addr) {
+            Some(old) if address.len.is_some() && address.len != old.len => {
+                problems.push(format!("{}: {address}: it has {old} already", ni.nid));
+            }
+            Some(_) => {}
+            None => {
+                count += 1;
+                steps.push(Step::Address {
+                    ni: ni.nid,
+                    address: *address,
+                });
+            }
+        }
+    }
+    let most = uapi::SOCKLND_IF_MAX as usize - 1;
+    if count > most {
+        problems.push(format!(
+            "{}: it would have more than {most} addresses",
+            ni.nid
+        ));
+    }
+}
+
+fn plan_routes(
+    ni: Nid,
+    peer: &PeerConfig,
+    old: Option<&PeerConfig>,
+    steps: &mut Vec<Step>,
+    problems: &mut Vec<String>,
+) {
+    for route in &peer.routes {
+        let old = old.and_then(|old| old.routes.iter().find(|old| old.addr == route.addr));
+        if let Some(port) = old.and_then(|old| old.port) {
+            // The driver has one route to an address, whatever the port.
+            if route.port.is_some_and(|wanted| wanted != port) {
+                problems.push(format!(
+                    "{}: it has {} at port {port} already",
+                    peer.nid, route.addr
+                ));
+            }
+        }
+        let missing = route.shares.saturating_sub(old.map_or(0, |old| old.shares));
+        let step = Step::Route {
+            ni,
+            nid: peer.nid,
+            address: route.addr,
+            port: route.port,
+        };
+        steps.extend(std::iter::repeat_n(step, missing as usize));
+    }
+}
+
+/// What came of an import.
+#[derive(Debug, Serialize)]
+struct Imported {
+    /// Whether it was done, or only checked.
+    applied: bool,
+    /// What was done, or would be; `null` if there is no module to compare with.
+    steps: Option<Vec<Step>>,
+}
+
+impl Report for Imported {
+    fn text(&self) -> String {
+        match &self.steps {
+            None => "valid; there is no module here to compare it with".to_string(),
+            Some(steps) if steps.is_empty() => "nothing to do".to_string(),
+            // Who asked to do it knows what.
+            Some(_) if self.applied => String::new(),
+            Some(steps) => {
+                let lines: Vec<_> = steps.iter().map(|step| format!("would {step}")).collect();
+                lines.join("\n")
+            }
+        }
+    }
+}
+
+/// Says of a file that it is valid, where there is no module.
+pub(crate) fn report_valid(output: &Output) -> Result<(), Error> {
+    output.report(&Imported {
+        applied: false,
+        steps: None,
+    })
+}
+
+/// Brings the node to what `config` has, or as it was before; or only tells how, to `check`.
+pub(crate) fn import(
+    driver: &impl Driver,
+    output: &Output,
+    path: &Path,
+    config: &Config,
+    check: bool,
+) -> Result<(), Error> {
+    let steps = plan(config, &current(driver)?).map_err(|problems| Error::Invalid {
+        path: path.into(),
+        problems,
+    })?;
+    if !check {
+        apply(driver, &steps)?;
+    }
+    output.report(&Imported {
+        applied: !check,
+        steps: Some(steps),
+    })
+}
+
+fn apply(driver: &impl Driver, steps: &[Step]) -> Result<(), Error> {
+    for (done, step) in steps.iter().enumerate() {
+        let Err(why) = step.apply(driver) else {
+            continue;
+        };
+        // All that can be undone is, whatever becomes of the rest.
+        let undone = steps[..done].iter().rev().map(|step| step.undo(driver));
+        let left: Vec<_> = undone.filter_map(Result::err).collect();
+        return Err(Error::Import {
+            why: Box::new(why),
+            undone: done - left.len(),
+            left,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::fake::Fake;
+    use rustix::io::Errno;
+    use std::{cell::RefCell, rc::Rc};
+
+    fn config(text: &str) -> Config {
+        Config::parse(text).unwrap()
+    }
+
+    fn steps(wanted: &str, now: &str) -> Vec<String> {
+        let steps = plan(&config(wanted), &config(now)).unwrap();
+        steps.iter().map(Step::to_string).collect()
+    }
+
+    const NONE: &str = "{version: 1, ni: []}";
+    const FULL: &str = "\
+version: 1
+ni:
+- nid: 10.0.0.1@tcp
+  addresses: [192.168.1.1/24]
+  peers:
+  - nid: 10.0.0.2@tcp
+    routes: [{port: 988, shares: 2}, {address: 192.168.1.2}]
+";
+
+    #[test]
+    fn an_empty_node_gets_everything() {
+        assert_eq!(
+            steps(FULL, NONE),
+            [
+                "ni add 10.0.0.1@tcp",
+                "interface add 192.168.1.1/24 --ni 10.0.0.1@tcp",
+                "peer add 10.0.0.2@tcp 10.0.0.2 --ni 10.0.0.1@tcp --port 988",
+                "peer add 10.0.0.2@tcp 10.0.0.2 --ni 10.0.0.1@tcp --port 988",
+                "peer add 10.0.0.2@tcp 192.168.1.2 --ni 10.0.0.1@tcp",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_there_stays() {
+        assert_eq!(steps(FULL, FULL), [""; 0]);
+        assert_eq!(steps(NONE, FULL), [""; 0]);
+        let part = "{version: 1, ni: [{nid: 10.0.0.1@tcp, peers: [{nid: 10.0.0.2@tcp}]}]}";
+        assert_eq!(
+            steps(FULL, part),
+            [
+                "interface add 192.168.1.1/24 --ni 10.0.0.1@tcp",
+                "peer add 10.0.0.2@tcp 10.0.0.2 --ni 10.0.0.1@tcp --port 988",
+                "peer add 10.0.0.2@tcp 192.168.1.2 --ni 10.0.0.1@tcp",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_stands_against_it_is_told_before() {
+        let now = "\
+version: 1
+ni:
+- nid: 10.0.0.1@tcp
+  addresses: [192.168.1.1/16]
+  peers: [{nid: 10.0.0.2@tcp, routes: [{port: 7988}]}]
+";
+        let problems = plan(&config(FULL), &config(now)).unwrap_err();
+        assert_eq!(
+            problems,
+            [
+                "10.0.0.1@tcp: 192.168.1.1/24: it has 192.168.1.1/16 already",
+                "10.0.0.2@tcp: it has 10.0.0.2 at port 7988 already",
+            ]
+        );
+        let now = "{version: 1, ni: [{nid: 10.0.0.1@tcp7}]}";
+        let problems = plan(&config(FULL), &config(now)).unwrap_err();
+        assert_eq!(
+            problems,
+            ["10.0.0.1@tcp: 10.0.0.1@tcp7 has the same address"]
+        );
+    }
+
+    /// A stand-in that fails the requests of this position, and what it was asked for.
+    fn failing(at: &'static [usize]) -> (Fake, Rc<RefCell<Vec<u32>>>) {
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let log = Rc::clone(&calls);
+        let fake = Fake::new(move |number, _| {
+            log.borrow_mut().push(number);
+            if at.contains(&log.borrow().len()) {
+                Err(Errno::NOSPC)
+            } else {
+                Ok(())
+            }
+        });
+        (fake, calls)
+    }
+
+    #[test]
+    fn a_failure_undoes_what_was_done() {
+        let steps = plan(&config(FULL), &config(NONE)).unwrap();
+        let (fake, calls) = failing(&[3]);
+        let error = apply(&fake, &steps).unwrap_err();
+        assert_eq!(
+            *calls.borrow(),
+            [
+                uapi::SOCKLND_IOC_NI_ADD,
+                uapi::SOCKLND_IOC_IF_ADD,
+                uapi::SOCKLND_IOC_PEER_ADD,
+                uapi::SOCKLND_IOC_IF_DEL,
+                uapi::SOCKLND_IOC_NI_DEL,
+            ]
+        );
+        let text = error.to_string();
+        assert!(text.starts_with("can't add peer 10.0.0.2@tcp"), "{text}");
+        assert!(
+            text.ends_with("; nothing was changed: 2 steps were undone"),
+            "{text}"
+        );
+
+        let (fake, _) = failing(&[3, 4]);
+        let text = apply(&fake, &steps).unwrap_err().to_string();
+        assert!(
+            text.contains("; 1 step was undone, but not all: can't delete"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn routes_that_the_driver_found_are_not_exported() {
+        let route = |nid: &str, shares| uapi::socklnd_peer_entry {
+            nid: crate::address::nid_to_uapi(nid.parse().unwrap()),
+            flags: uapi::SOCKLND_PEER_HAS_ROUTE,
+            route_addr: crate::address::address_to_uapi(Some([10, 0, 0, shares as u8].into())),
+            route_port: 988,
+            route_share_count: shares,
+            ..Default::default()
+        };
+        let peers = peers(&[
+            route("10.0.0.3@tcp", 0),
+            route("10.0.0.2@tcp", 9),
+            route("10.0.0.2@tcp", 0),
+            route("10.0.0.2@tcp", 2),
+        ]);
+        let nid = "10.0.0.1@tcp".parse().unwrap();
+        let config = configured(Config {
+            nis: vec![NiConfig {
+                nid,
+                addresses: Vec::new(),
+                peers,
+            }],
+        });
+        let peers = &config.nis[0].peers;
+        assert_eq!(peers.len(), 1);
+        let shares: Vec<_> = peers[0].routes.iter().map(|route| route.shares).collect();
+        assert_eq!(shares, [2, 9]);
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let folder = std::env::temp_dir().join(format!("socklctl-test-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("x.yaml");
+        for text in ["first", "second"] {
+            write_whole(&path, text).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("{text}\n"));
+        }
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        assert!(write_whole(&folder.join("no/x.yaml"), "x").is_err());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,463 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A node's configuration: as a file has it, and as it is known to make sense.
+//!
+//! A file becomes a [`Config`] as a whole or not at all: whoever has one need not check it again.
+
+use crate::{
+    address::{Prefix, parse_nid},
+    error::Error,
+    repo::wire::Nid,
+    uapi,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, Read},
+    net::IpAddr,
+    path::Path,
+};
+
+/// The version of the file's format.
+const VERSION: u64 = 1;
+
+/// How often one route may have been added.
+const MAX_SHARES: u64 = 65535;
+
+/// No configuration is longer than this, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// What was configured on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) nis: Vec<NiConfig>,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NiConfig {
+    pub(crate) nid: Nid,
+    /// Addresses that it uses beside that in its NID.
+    pub(crate) addresses: Vec<Prefix>,
+    pub(crate) peers: Vec<PeerConfig>,
+}
+
+/// A peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PeerConfig {
+    pub(crate) nid: Nid,
+    pub(crate) routes: Vec<RouteConfig>,
+}
+
+/// An address of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RouteConfig {
+    pub(crate) addr: IpAddr,
+    /// `None` is the acceptor's usual port.
+    pub(crate) port: Option<u16>,
+    /// How often it was added.
+    pub(crate) shares: u32,
+}
+
+/// The file's contents, with nothing checked but their structure.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawConfig {
+    version: u64,
+    ni: Vec<RawNi>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RawNi {
+    nid: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    peers: Vec<RawPeer>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RawPeer {
+    nid: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    routes: Option<Vec<RawRoute>>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RawRoute {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shares: Option<u64>,
+}
+
+impl Config {
+    /// Reads a file; `-` is the standard input.
+    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
+        let mut text = String::new();
+        let from: io::Result<Box<dyn Read>> = if path == Path::new("-") {
+            Ok(Box::new(io::stdin()))
+        } else {
+            File::open(path).map(|file| Box::new(file) as _)
+        };
+        let read = from.and_then(|from| from.take(MAX_FILE + 1).read_to_string(&mut text));
+        read.map_err(|source| Error::File {
+            what: "read",
+            path: path.into(),
+            source,
+        })?;
+        let invalid = |problems| Error::Invalid {
+            path: path.into(),
+            problems,
+        };
+        if text.len() as u64 > MAX_FILE {
+            return Err(invalid(vec!["it is longer than 16 MiB".to_string()]));
+        }
+        Self::parse(&text).map_err(invalid)
+    }
+
+    /// Reads YAML, of which JSON is a part. Errors are all that is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<String>> {
+        let raw: RawConfig = yaml_serde::from_str(text).map_err(|error| vec![error.to_string()])?;
+        let mut checker = Checker::default();
+        let config = checker.config(&raw);
+        if checker.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(checker.problems)
+        }
+    }
+
+    /// The configuration as a file has it.
+    pub(crate) fn to_raw(&self) -> RawConfig {
+        let route = |route: &RouteConfig| RawRoute {
+            address: Some(route.addr.to_string()),
+            port: route.port.map(u64::from),
+            shares: Some(route.shares.into()),
+        };
+        let peer = |peer: &PeerConfig| RawPeer {
+            nid: peer.nid.to_string(),
+            routes: Some(peer.routes.iter().map(route).collect()),
+        };
+        let ni = |ni: &NiConfig| RawNi {
+            nid: ni.nid.to_string(),
+            addresses: ni.addresses.iter().map(Prefix::to_string).collect(),
+            peers: ni.peers.iter().map(peer).collect(),
+        };
+        RawConfig {
+            version: VERSION,
+            ni: self.nis.iter().map(ni).collect(),
+        }
+    }
+}
+
+impl RawConfig {
+    /// As YAML.
+    pub(crate) fn to_yaml(&self) -> String {
+        // Fails only for what YAML has no form for; strings and numbers have one.
+        yaml_serde::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Goes through a whole file and notes all that is wrong.
+#[derive(Default)]
+struct Checker {
+    problems: Vec<String>,
+}
+
+impl Checker {
+    fn problem(&mut self, place: &str, problem: impl AsRef<str>) {
+        self.problems.push(format!("{place}: {}", problem.as_ref()));
+    }
+
+    fn config(&mut self, raw: &RawConfig) -> Config {
+        if raw.version != VERSION {
+            let version = raw.version;
+            self.problem(
+                "version",
+                format!("{version} is not known; this socklctl reads version {VERSION}"),
+            );
+        }
+        let mut addresses = BTreeSet::new();
+        let mut nis = Vec::new();
+        for (index, raw) in raw.ni.iter().enumerate() {
+            let place = format!("ni[{index}]");
+            if let Some(ni) = self.ni(&place, raw) {
+                // Two NIDs of one address can't both listen there.
+                if !addresses.insert(ni.nid.addr()) {
+                    let problem = format!("the address {} was there before", ni.nid.addr());
+                    self.problem(&format!("{place}.nid"), problem);
+                }
+                nis.push(ni);
+            }
+        }
+        Config { nis }
+    }
+
+    fn nid(&mut self, place: &str, text: &str) -> Option<Nid> {
+        match parse_nid(text) {
+            Ok(nid) => self.addr(place, nid.addr()).map(|_| nid),
+            Err(problem) => {
+                self.problem(place, format!("'{text}' is {problem}"));
+                None
+            }
+        }
+    }
+
+    /// Refuses addresses that no host has, or that the module does not serve.
+    fn addr(&mut self, place: &str, addr: IpAddr) -> Option<IpAddr> {
+        let problem = match addr {
+            IpAddr::V6(_) => "is IPv6, which is not served",
+            IpAddr::V4(v4) if v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() => {
+                "is no address of a host"
+            }
+            IpAddr::V4(_) => return Some(addr),
+        };
+        self.problem(place, format!("{addr} {problem}"));
+        None
+    }
+
+    fn number(&mut self, place: &str, value: u64, most: u64) -> Option<u64> {
+        if (1..=most).contains(&value) {
+            return Some(value);
+        }
+        self.problem(place, format!("{value} is not between 1 and {most}"));
+        None
+    }
+
+    fn ni(&mut self, place: &str, raw: &RawNi) -> Option<NiConfig> {
+        let nid = self.nid(&format!("{place}.nid"), &raw.nid);
+        let mut seen = BTreeSet::from_iter(nid.map(|nid| nid.addr()));
+        let mut addresses = Vec::new();
+        for (index, text) in raw.addresses.iter().enumerate() {
+            let place = format!("{place}.addresses[{index}]");
+            match text.parse::<Prefix>() {
+                Ok(prefix) if self.addr(&place, prefix.addr).is_none() => {}
+                Ok(prefix) if !seen.insert(prefix.addr) => {
+                    self.problem(&place, format!("{} was there before", prefix.addr));
+                }
+                Ok(prefix) => addresses.push(prefix),
+                Err(problem) => self.problem(&place, format!("'{text}': {problem}")),
+            }
+        }
+        let most = uapi::SOCKLND_IF_MAX as usize - 1;
+        if raw.addresses.len() > most {
+            let problem = format!("more than {most} beside that in the NID");
+            self.problem(&format!("{place}.addresses"), problem);
+        }
+        let mut seen = BTreeSet::new();
+        let mut peers = Vec::new();
+        for (index, raw) in raw.peers.iter().enumerate() {
+            let place = format!("{place}.peers[{index}]");
+            let Some(peer) = self.peer(&place, raw) else {
+                continue;
+            };
+            let place = format!("{place}.nid");
+            if nid.is_some_and(|nid| nid.net() != peer.nid.net()) {
+                let problem = format!("{} is not in the network of {}", peer.nid, raw_name(nid));
+                self.problem(&place, problem);
+            }
+            if nid == Some(peer.nid) {
+                self.problem(&place, format!("{} is this node itself", peer.nid));
+            }
+            if !seen.insert(peer.nid) {
+                self.problem(&place, format!("{} was there before", peer.nid));
+            }
+            peers.push(peer);
+        }
+        Some(NiConfig {
+            nid: nid?,
+            addresses,
+            peers,
+        })
+    }
+
+    fn peer(&mut self, place: &str, raw: &RawPeer) -> Option<PeerConfig> {
+        let nid = self.nid(&format!("{place}.nid"), &raw.nid);
+        let usual = [RawRoute::default()];
+        let raw_routes = raw.routes.as_deref().unwrap_or(&usual);
+        if raw_routes.is_empty() {
+            self.problem(
+                &format!("{place}.routes"),
+                "a peer has one at least; leave it out for the address in the NID",
+            );
+        }
+        let mut seen = BTreeSet::new();
+        let mut routes = Vec::new();
+        for (index, raw) in raw_routes.iter().enumerate() {
+            let place = format!("{place}.routes[{index}]");
+            let Some(route) = self.route(&place, nid, raw) else {
+                continue;
+            };
+            if !seen.insert(route.addr) {
+                let problem = format!("{} was there before", route.addr);
+                self.problem(&format!("{place}.address"), problem);
+            }
+            routes.push(route);
+        }
+        Some(PeerConfig { nid: nid?, routes })
+    }
+
+    fn route(&mut self, place: &str, nid: Option<Nid>, raw: &RawRoute) -> Option<RouteConfig> {
+        let at = format!("{place}.address");
+        let addr = match &raw.address {
+            // Where the NID is wrong, that was told already.
+            None => nid.map(|nid| nid.addr()),
+            Some(text) => match text.parse() {
+                Ok(addr) => self.addr(&at, addr),
+                Err(_) => {
+                    self.problem(&at, format!("'{text}' is not an IP address"));
+                    None
+                }
+            },
+        };
+        let port = match raw.port {
+            None => Some(None),
+            Some(port) => {
+                let port = self.number(&format!("{place}.port"), port, u16::MAX.into());
+                port.and_then(|port| u16::try_from(port).ok()).map(Some)
+            }
+        };
+        let shares = raw.shares.unwrap_or(1);
+        let shares = self.number(&format!("{place}.shares"), shares, MAX_SHARES);
+        Some(RouteConfig {
+            addr: addr?,
+            port: port?,
+            shares: shares.and_then(|shares| u32::try_from(shares).ok())?,
+        })
+    }
+}
+
+fn raw_name(nid: Option<Nid>) -> String {
+    nid.map(|nid| nid.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = "\
+version: 1
+ni:
+- nid: 10.0.0.1@tcp
+  addresses:
+  - 192.168.1.1/24
+  peers:
+  - nid: 10.0.0.2@tcp
+    routes:
+    - address: 192.168.1.2
+      port: 7988
+      shares: 2
+- nid: 10.0.1.1@tcp7
+";
+
+    #[test]
+    fn a_file_goes_there_and_back() {
+        let config = Config::parse(FULL).unwrap();
+        assert_eq!(config.to_raw().to_yaml(), FULL);
+        assert_eq!(config.nis[0].peers[0].routes[0].shares, 2);
+        assert_eq!(config.nis[1].peers, []);
+        let json = serde_json::to_string(&config.to_raw()).unwrap();
+        assert_eq!(Config::parse(&json).unwrap(), config);
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_usual() {
+        let text = "{version: 1, ni: [{nid: 10.0.0.1@tcp, peers: [{nid: 10.0.0.2@tcp}]}]}";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(
+            config.nis[0].peers[0].routes,
+            [RouteConfig {
+                addr: [10, 0, 0, 2].into(),
+                port: None,
+                shares: 1
+            }]
+        );
+        assert_eq!(
+            Config::parse("version: 1\nni: []").unwrap(),
+            Config::default()
+        );
+    }
+
+    #[track_caller]
+    fn problems(text: &str, expected: &[&str]) {
+        let found = Config::parse(text).expect_err(text);
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.contains(expected), "{found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn files_of_another_structure_are_refused_with_the_place() {
+        problems("", &["version"]);
+        problems("version: 1", &["missing field `ni`"]);
+        problems("version: 1\nni: []\nnis: []", &["unknown field `nis`"]);
+        problems(
+            "version: 1\nni:\n- nid: 10.0.0.1@tcp\n  peer: []",
+            &["unknown field `peer`"],
+        );
+        problems("version: 1\nni: [", &["line 3"]);
+        problems("version: 1\nversion: 1\nni: []", &["duplicate"]);
+        problems("version: one\nni: []", &["invalid type"]);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        problems(
+            "\
+version: 2
+ni:
+- nid: 10.0.0.1
+- nid: 10.0.0.1@tcp
+  addresses: [10.0.0.1/8, 1.2.3.4/33, 1.2.3.4, 1.2.3.4/8, 224.0.0.1]
+  peers:
+  - nid: 10.0.0.1@tcp
+  - nid: 10.0.0.2@tcp1
+  - nid: 10.0.0.3@tcp
+    routes: []
+  - nid: 10.0.0.3@tcp
+    routes: [{port: 0}, {port: 65536}, {shares: 0}, {}, {}, {address: here}, {address: '::1'}]
+- nid: 10.0.0.1@tcp1
+- nid: ::1@tcp
+",
+            &[
+                "version: 2 is not known",
+                "ni[0].nid: '10.0.0.1' is not a NID",
+                "ni[1].addresses[0]: 10.0.0.1 was there before",
+                "ni[1].addresses[1]: '1.2.3.4/33'",
+                "ni[1].addresses[3]: 1.2.3.4 was there before",
+                "ni[1].addresses[4]: 224.0.0.1 is no address of a host",
+                "ni[1].peers[0].nid: 10.0.0.1@tcp is this node itself",
+                "ni[1].peers[1].nid: 10.0.0.2@tcp1 is not in the network of 10.0.0.1@tcp",
+                "ni[1].peers[2].routes: a peer has one at least",
+                "ni[1].peers[3].routes[0].port: 0 is not between 1 and 65535",
+                "ni[1].peers[3].routes[1].port: 65536",
+                "ni[1].peers[3].routes[2].shares: 0",
+                "ni[1].peers[3].routes[4].address: 10.0.0.3 was there before",
+                "ni[1].peers[3].routes[5].address: 'here' is not an IP address",
+                "ni[1].peers[3].routes[6].address: ::1 is IPv6",
+                "ni[1].peers[3].nid: 10.0.0.3@tcp was there before",
+                "ni[2].nid: the address 10.0.0.1 was there before",
+                "ni[3].nid: ::1 is IPv6",
+            ],
+        );
+    }
+
+    #[test]
+    fn addresses_are_limited() {
+        let addresses: Vec<_> = (1..=16).map(|i| format!("10.1.0.{i}")).collect();
+        let text = |count: usize| {
+            let list = addresses[..count].join(", ");
+            format!("{{version: 1, ni: [{{nid: 10.0.0.1@tcp, addresses: [{list}]}}]}}")
+        };
+        assert!(Config::parse(&text(15)).is_ok());
+        problems(&text(16), &["more than 15"]);
+    }
+}

@@ -136,9 +136,12 @@ impl Socket {
 
     /// Ends the connection with a RST. May sleep.
     pub(super) fn break_off(&self) {
+        // What the program is told; a positive number, as everywhere in `struct sock`.
+        // CAST: A small constant.
+        let why = bindings::ECONNABORTED as c_int;
         // An error means that there is no connection any more.
         // SAFETY: By the type invariants `sk` is valid, and a TCP socket's; we don't hold its lock.
-        let _ = unsafe { sys::tcp_abort(self.sk(), ECONNABORTED.to_errno()) };
+        let _ = unsafe { sys::tcp_abort(self.sk(), why) };
     }
 
     /// Gives a claimed socket back to the program. May sleep.

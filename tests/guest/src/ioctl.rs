@@ -85,20 +85,38 @@ pub const STATS: u32 = number(READ | WRITE, TYPE, 0x02, 56);
 pub const NI_ADD: u32 = number(WRITE, TYPE, 0x10, 32);
 pub const NI_DEL: u32 = number(WRITE, TYPE, 0x11, 32);
 pub const NI_LIST: u32 = number(READ | WRITE, TYPE, 0x12, 56);
+pub const NI_SET: u32 = number(WRITE, TYPE, 0x13, 32);
+pub const IF_ADD: u32 = number(WRITE, TYPE, 0x18, 56);
+pub const IF_DEL: u32 = number(WRITE, TYPE, 0x19, 56);
+pub const IF_LIST: u32 = number(READ | WRITE, TYPE, 0x1a, 56);
 pub const PEER_ADD: u32 = number(WRITE, TYPE, 0x20, 80);
 pub const PEER_DEL: u32 = number(READ | WRITE, TYPE, 0x21, 80);
 pub const PEER_LIST: u32 = number(READ | WRITE, TYPE, 0x22, 56);
 pub const CONN_CLOSE: u32 = number(READ | WRITE, TYPE, 0x30, 80);
 pub const CONN_LIST: u32 = number(READ | WRITE, TYPE, 0x31, 56);
+pub const CONN_PUSH: u32 = number(READ | WRITE, TYPE, 0x32, 80);
+pub const CONN_REGISTER: u32 = number(WRITE, TYPE, 0x33, 64);
 pub const PING: u32 = number(READ | WRITE, TYPE, 0x40, 592);
 pub const SERVICE: u32 = number(READ | WRITE, TYPE, 0x41, 32);
 pub const BENCH: u32 = number(READ | WRITE, TYPE, 0x42, 144);
 
 /// Requests that only read.
-pub const LISTS: [u32; 4] = [STATS, NI_LIST, PEER_LIST, CONN_LIST];
+pub const LISTS: [u32; 5] = [STATS, NI_LIST, IF_LIST, PEER_LIST, CONN_LIST];
 /// Requests that change or send something.
-pub const CHANGES: [u32; 8] = [
-    NI_ADD, NI_DEL, PEER_ADD, PEER_DEL, CONN_CLOSE, PING, SERVICE, BENCH,
+pub const CHANGES: [u32; 13] = [
+    NI_ADD,
+    NI_DEL,
+    NI_SET,
+    IF_ADD,
+    IF_DEL,
+    PEER_ADD,
+    PEER_DEL,
+    CONN_CLOSE,
+    CONN_PUSH,
+    CONN_REGISTER,
+    PING,
+    SERVICE,
+    BENCH,
 ];
 
 /// A buffer of zeros with these fields in it.
@@ -117,6 +135,23 @@ pub fn nid(addr: Ipv4Addr) -> [u8; 24] {
     nid[4] = 4;
     nid[8..12].copy_from_slice(&addr.octets());
     nid
+}
+
+/// Hands a socket over, for the only interface: one that the other node has connected, or this one,
+/// for a connection of this type to that node.
+pub fn register(
+    device: &File,
+    fd: i32,
+    conn_type: u32,
+    peer: Option<Ipv4Addr>,
+) -> Result<(), Errno> {
+    let peer = peer.map(nid).unwrap_or_default();
+    let mut buffer = buffer(&[
+        (24, &peer),
+        (48, &fd.to_ne_bytes()),
+        (52, &conn_type.to_ne_bytes()),
+    ]);
+    with_buffer(device, CONN_REGISTER, &mut buffer)
 }
 
 /// Asks for a transfer of one message of any size.

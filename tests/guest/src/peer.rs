@@ -7,6 +7,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -320,7 +321,8 @@ impl Conn {
         Conn::over(stream, *from.ip(), to)
     }
 
-    fn over(stream: TcpStream, from: Ipv4Addr, to: Ipv4Addr) -> Result<Conn> {
+    /// A connection that was made in another way.
+    pub fn over(stream: TcpStream, from: Ipv4Addr, to: Ipv4Addr) -> Result<Conn> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(IO_LIMIT))?;
         stream.set_write_timeout(Some(IO_LIMIT))?;
@@ -508,6 +510,18 @@ impl Listener {
         ensure!(hello.src == nid(conn.to), "wrong NID in {hello:x?}");
         Ok((conn, hello))
     }
+}
+
+/// A socket at a port that only an administrator may use.
+pub fn reserved(addr: Ipv4Addr) -> Result<OwnedFd> {
+    for port in 600..1000 {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        match bind(&socket, &SocketAddrV4::new(addr, port)) {
+            Err(Errno::ADDRINUSE) => {}
+            result => return result.map(|()| socket).map_err(Into::into),
+        }
+    }
+    bail!("no free port on {addr}")
 }
 
 /// A type of connection as the other end calls it.

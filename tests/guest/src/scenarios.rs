@@ -5,10 +5,12 @@
 mod admin;
 mod basic;
 mod bystander;
+mod configuration;
 mod connect;
 mod hostile;
 mod interfaces;
 mod memory;
+mod register;
 mod traffic;
 mod unload;
 mod zero_copy;
@@ -55,6 +57,19 @@ pub const ALL: &[Scenario] = &[
     scenario("ioctl_abuse", 2, 90, admin::ioctl_abuse),
     scenario("no_capability", 2, 30, admin::no_capability),
     scenario("idle", 2, 60, admin::idle),
+    scenario("shares", 1, 60, configuration::shares),
+    scenario("wildcards", 4, 60, configuration::wildcards),
+    scenario("push", 2, 60, configuration::push),
+    scenario("set_nid", 2, 60, configuration::set_nid),
+    scenario("export_import", 2, 90, configuration::export_import),
+    scenario("failed_import", 1, 60, configuration::failed_import),
+    scenario("steady_lists", 1, 120, configuration::steady_lists),
+    scenario("watch_counters", 2, 60, configuration::watch_counters),
+    scenario("register_accepted", 2, 60, register::accepted),
+    scenario("register_made", 2, 60, register::made),
+    scenario("register_silent", 2, 60, register::silent),
+    scenario("register_wrong", 2, 60, register::wrong),
+    scenario("register_and_keep", 2, 90, register::kept_open),
     scenario("simultaneous_connect", 2, 180, connect::simultaneous),
     scenario("interfaces", 1, 60, interfaces::administration),
     scenario("learned_routes", 2, 120, interfaces::learned_routes),

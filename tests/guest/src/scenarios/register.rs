@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sockets that a program hands over: a small acceptor of its own, and a connector.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv6Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, socket};
+use serde_json::Value;
+
+use crate::ioctl::{self, register};
+use crate::lab::Lab;
+use crate::module;
+use crate::node::Node;
+use crate::peer::{
+    ACCEPTOR_MAGIC, ANY, BULK_IN, CONTROL, Conn, Hello, Listener, NONE, inverse, nid, request,
+};
+use crate::wait;
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// What the module gives a stranger for its whole handshake, and some more for a slow machine.
+const HANDSHAKE: Duration = Duration::from_millis(7500);
+
+/// A program on a node that accepts connections where the driver doesn't.
+struct Acceptor {
+    node: Node,
+    listener: TcpListener,
+}
+
+impl Acceptor {
+    /// Listens on a port of its own, for IPv4 alone or for both.
+    fn new(node: &Node, both: bool) -> Result<Acceptor> {
+        let listener = node.space.within(|| {
+            Ok(if both {
+                TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0))?
+            } else {
+                TcpListener::bind((node.addr, 0))?
+            })
+        })?;
+        Ok(Acceptor {
+            node: node.clone(),
+            listener,
+        })
+    }
+
+    /// A new connection: the program's end, and the script's.
+    fn connection(&self, script: &Node) -> Result<(TcpStream, Conn)> {
+        let port = self.listener.local_addr()?.port();
+        let to = SocketAddrV4::new(self.node.addr, port);
+        let stream = script.space.within(|| Ok(TcpStream::connect(to)?))?;
+        let (accepted, _) = self.listener.accept()?;
+        let conn = Conn::over(stream, script.addr, self.node.addr)?;
+        Ok((accepted, conn))
+    }
+
+    /// Hands one over that the other node has made.
+    fn register(&self, socket: &impl AsRawFd) -> Result<Result<(), Errno>> {
+        self.hand_over(socket.as_raw_fd(), NONE, None)
+    }
+
+    fn hand_over(&self, fd: i32, conn_type: u32, peer: Option<&Node>) -> Result<Result<(), Errno>> {
+        let peer = peer.map(|peer| peer.addr);
+        self.node
+            .space
+            .within(|| Ok(register(&ioctl::open()?, fd, conn_type, peer)))
+    }
+}
+
+/// Introduces the script, with or without the request that comes first elsewhere, and pings.
+fn greet(conn: &mut Conn, with_request: bool, conn_type: u32) -> Result<()> {
+    if with_request {
+        conn.send(&request(ACCEPTOR_MAGIC, 1, nid(conn.to)))?;
+    }
+    conn.send(&Hello::new(conn.from, conn_type).bytes())?;
+    conn.expect_hello(inverse(conn_type))?;
+    conn.ping(0x1234)
+}
+
+/// The only connection of a node to another.
+fn only_conn(node: &Node, other: &Node) -> Result<Value> {
+    let conns = node.conns_to(other)?;
+    ensure!(conns.len() == 1, "connections: {}", Value::from(conns));
+    Ok(conns[0].clone())
+}
+
+/// A peer talks over a connection that a program has accepted, and has closed its end of.
+pub fn accepted(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    for (both, with_request, conn_type, name) in [
+        (false, false, CONTROL, "control"),
+        (false, true, ANY, "any"),
+        (true, true, BULK_IN, "bulk_out"),
+    ] {
+        let acceptor = Acceptor::new(node, both)?;
+        let (socket, mut conn) = acceptor.connection(script)?;
+        let port = acceptor.listener.local_addr()?.port();
+        if conn_type == CONTROL {
+            // What came before it was handed over counts, too.
+            conn.send(&Hello::new(script.addr, conn_type).bytes())?;
+            acceptor.register(&socket)??;
+            drop(socket);
+            conn.expect_hello(inverse(conn_type))?;
+            conn.ping(1)?;
+        } else {
+            acceptor.register(&socket)??;
+            drop(socket);
+            greet(&mut conn, with_request, conn_type)?;
+        }
+        let listed = only_conn(node, script)?;
+        ensure!(
+            listed["type"] == name
+                && listed["active"] == false
+                && listed["local"] == format!("{}:{port}", node.addr),
+            "wrong entry: {listed}"
+        );
+        node.close_conns()?;
+        conn.await_closed(LIMIT)?;
+    }
+    // Nothing of the program's is left.
+    Ok(())
+}
+
+/// A program makes the connection: to a script, and to another real node.
+pub fn made(lab: &mut Lab) -> Result<()> {
+    let (node, other) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    let acceptor = Acceptor::new(node, false)?;
+    let listener = Listener::new(&other.space, other.addr)?;
+    let connect = || {
+        node.space
+            .within(|| Ok(TcpStream::connect((other.addr, crate::peer::PORT))?))
+    };
+
+    let socket = connect()?;
+    acceptor.hand_over(socket.as_raw_fd(), BULK_IN, Some(other))??;
+    drop(socket);
+    let (mut conn, hello) = listener.accept_greeting(LIMIT)?;
+    ensure!(hello.conn_type == BULK_IN, "wrong type in {hello:x?}");
+    conn.send(&Hello::new(other.addr, inverse(BULK_IN)).bytes())?;
+    conn.ping(7)?;
+    let listed = only_conn(node, other)?;
+    ensure!(
+        listed["type"] == "bulk_in" && listed["active"] == true,
+        "wrong entry: {listed}"
+    );
+    node.close_conns()?;
+    conn.await_closed(LIMIT)?;
+
+    // Somebody else answers than who was expected.
+    let failures = node.counter("/errors/connect")?;
+    let socket = connect()?;
+    acceptor.hand_over(socket.as_raw_fd(), ANY, Some(other))??;
+    drop(socket);
+    let (mut conn, _) = listener.accept_greeting(LIMIT)?;
+    conn.send(&Hello::new(std::net::Ipv4Addr::new(10, 0, 0, 9), ANY).bytes())?;
+    conn.await_closed(LIMIT)?;
+    ensure!(
+        node.counter("/errors/connect")? == failures + 1,
+        "the failure was not counted"
+    );
+    ensure!(
+        node.list(&["peer", "list"])?.is_empty(),
+        "a peer was left behind"
+    );
+    drop(listener);
+
+    other.ni_add()?;
+    let socket = node.space.within(|| {
+        let socket = crate::peer::reserved(node.addr)?;
+        rustix::net::connect(&socket, &SocketAddrV4::new(other.addr, crate::peer::PORT))?;
+        Ok(TcpStream::from(socket))
+    })?;
+    acceptor.hand_over(socket.as_raw_fd(), ANY, Some(other))??;
+    drop(socket);
+    wait::until(LIMIT, "connected", || {
+        let (ours, theirs) = (only_conn(node, other)?, only_conn(other, node)?);
+        ensure!(ours["active"] == true && theirs["active"] == false, "ends");
+        Ok(())
+    })?;
+    node.ping(other)?;
+    other.ping(node).map(drop)
+}
+
+/// Who says nothing is turned away in time, and until then keeps nobody waiting.
+pub fn silent(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    let acceptor = Acceptor::new(node, false)?;
+    let before = node.counter("/errors/handshake")?;
+    let started = Instant::now();
+    let (socket, mut mute) = acceptor.connection(script)?;
+    acceptor.register(&socket)??;
+    let (half, mut halting) = acceptor.connection(script)?;
+    halting.send(&Hello::new(script.addr, CONTROL).bytes()[..40])?;
+    acceptor.register(&half)??;
+
+    let (good, mut talking) = acceptor.connection(script)?;
+    acceptor.register(&good)??;
+    drop(good);
+    greet(&mut talking, false, CONTROL)?;
+    ensure!(
+        node.counter("/live/handshakes")? == 2,
+        "the silent ones were turned away before their time"
+    );
+    for conn in [&mut mute, &mut halting] {
+        let left = HANDSHAKE.saturating_sub(started.elapsed());
+        let (got, _) = conn.await_closed(left.max(Duration::from_millis(100)))?;
+        ensure!(got.is_empty(), "the silent one got {got:02x?}");
+    }
+    wait::until(LIMIT, "both counted", || {
+        let errors = node.counter("/errors/handshake")? - before;
+        ensure!(errors == 2, "{errors} failed handshakes");
+        Ok(())
+    })?;
+    // The program still has them, and finds them closed.
+    for mut socket in [socket, half] {
+        ended(&mut socket)?;
+    }
+    talking.ping(2)
+}
+
+/// A socket of the program's over which nothing goes any more.
+fn ended(socket: &mut TcpStream) -> Result<()> {
+    socket.set_read_timeout(Some(LIMIT))?;
+    let mut buffer = [0; 16];
+    match socket.read(&mut buffer) {
+        Ok(0) => {}
+        Ok(count) => bail!("{count} bytes came"),
+        Err(why) if why.kind() == ErrorKind::ConnectionReset => {}
+        Err(why) if why.kind() == ErrorKind::ConnectionAborted => {}
+        Err(why) => return Err(why).context("reading"),
+    }
+    let written = socket.write(&buffer);
+    ensure!(
+        written
+            .as_ref()
+            .is_err_and(|why| why.kind() == ErrorKind::BrokenPipe),
+        "writing: {written:?}"
+    );
+    Ok(())
+}
+
+/// What can't be handed over is told apart, and stays as it is.
+pub fn wrong(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    let acceptor = Acceptor::new(node, false)?;
+    let (socket, mut conn) = acceptor.connection(script)?;
+    let fails = |what: &str, fd: i32, code: Errno| -> Result<()> {
+        let got = acceptor.hand_over(fd, NONE, None)?;
+        ensure!(got == Err(code), "{what}: {got:?} instead of {code:?}");
+        Ok(())
+    };
+    fails("without an interface", socket.as_raw_fd(), Errno::NOENT)?;
+    node.ni_add()?;
+    fails("no descriptor", -1, Errno::BADF)?;
+    fails("no descriptor", 60_000, Errno::BADF)?;
+    fails("no descriptor", i32::MIN, Errno::BADF)?;
+    let file = File::open("/proc/self/status")?;
+    fails("a file", file.as_raw_fd(), Errno::NOTSOCK)?;
+    let (unix, _other) = UnixStream::pair()?;
+    fails("a unix socket", unix.as_raw_fd(), Errno::PROTONOSUPPORT)?;
+    let (udp, fresh) = node.space.within(|| {
+        let udp = UdpSocket::bind((node.addr, 0))?;
+        let fresh = socket_of_tcp()?;
+        Ok((udp, fresh))
+    })?;
+    fails("a UDP socket", udp.as_raw_fd(), Errno::PROTONOSUPPORT)?;
+    fails("not connected", fresh.as_raw_fd(), Errno::NOTCONN)?;
+    let listener = acceptor.listener.as_raw_fd();
+    fails("listening", listener, Errno::NOTCONN)?;
+    let (closed, other) = acceptor.connection(script)?;
+    drop(other);
+    wait::until(LIMIT, "end of the connection noticed", || {
+        fails("half closed", closed.as_raw_fd(), Errno::NOTCONN)
+    })?;
+    let foreign = script
+        .space
+        .within(|| Ok(TcpStream::connect(acceptor.listener.local_addr()?)?))?;
+    let _accepted = acceptor.listener.accept()?;
+    fails("of another namespace", foreign.as_raw_fd(), Errno::XDEV)?;
+
+    // Arguments that don't fit each other.
+    let good = socket.as_raw_fd();
+    for (conn_type, peer) in [
+        (NONE, Some(script)),
+        (CONTROL, None),
+        (4, Some(script)),
+        (CONTROL, Some(node)),
+    ] {
+        let got = acceptor.hand_over(good, conn_type, peer)?;
+        ensure!(
+            got == Err(Errno::INVAL),
+            "type {conn_type}: {got:?} instead of EINVAL"
+        );
+    }
+    ensure!(
+        node.counter("/live/handshakes")? == 0,
+        "something was begun all the same"
+    );
+
+    // Nor can what is the driver's already, at any time.
+    acceptor.register(&socket)??;
+    fails("twice at once", good, Errno::BUSY)?;
+    greet(&mut conn, false, CONTROL)?;
+    fails("twice", good, Errno::BUSY)?;
+    conn.ping(3)
+}
+
+fn socket_of_tcp() -> Result<std::os::fd::OwnedFd> {
+    Ok(socket(AddressFamily::INET, SocketType::STREAM, None)?)
+}
+
+/// The program keeps its descriptor: however the connection ends, it is over for the program, and
+/// the module can go.
+pub fn kept_open(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    type End = fn(&Node, &mut Conn) -> Result<()>;
+    let ways: [(&str, End); 5] = [
+        ("closed", |node, _| node.close_conns()),
+        ("interface gone", |node, _| node.ni_del()),
+        // No message begins like this: the connection is broken off.
+        ("nonsense", |_, conn| conn.send(&[0xff; 72])),
+        ("end of the stream", |_, conn| conn.finish()),
+        ("module removed", |_, _| module::remove().map(drop)),
+    ];
+    for (what, end) in ways {
+        let what = || what.to_owned();
+        if !node.list(&["ni", "list"])?.is_empty() {
+            node.ni_del()?;
+        }
+        node.ni_add()?;
+        let acceptor = Acceptor::new(node, false)?;
+        let (mut socket, mut conn) = acceptor.connection(script)?;
+        acceptor.register(&socket)??;
+        greet(&mut conn, true, ANY).with_context(what)?;
+        end(node, &mut conn).with_context(what)?;
+        conn.await_closed(LIMIT).with_context(what)?;
+        ended(&mut socket).with_context(what)?;
+    }
+    module::insert()
+}

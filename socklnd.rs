@@ -205,8 +205,8 @@ impl Lnd {
     /// Makes `nid` the only NID in `net`: starts its interface, in place of another if there is one.
     /// Sleeps.
     ///
-    /// If it can't be started, the old one stays; or is started again, without its peers, where both
-    /// have the same address and exclude each other.
+    /// If it can't be started, the old one stays; or is started again, without its peers and other
+    /// addresses, where it uses the new one's address, so that they exclude each other.
     ///
     /// # Errors
     ///
@@ -216,32 +216,30 @@ impl Lnd {
         if *over {
             return Err(ESHUTDOWN);
         }
-        let old = self.find_ni(net, None).map(|ni| ni.nid());
-        let is_old = |ni: &Ni| ni.net() == net && Some(ni.nid()) == old;
         if self.nis.lock().iter().filter(|ni| ni.net() == net).count() > 1 {
             return Err(ENOTUNIQ);
         }
-        match old {
-            None => self.start_ni(net, nid),
-            Some(old) if old == nid => Ok(()),
-            Some(old) if old.addr() == nid.addr() => {
-                if let Some(ni) = self.take_ni(is_old) {
-                    ni.shutdown();
-                }
-                self.start_ni(net, nid).inspect_err(|_| {
-                    if let Err(e) = self.start_ni(net, old) {
-                        pr_err!("{}: cannot be started again: {e:?}\n", old);
-                    }
-                })
-            }
-            Some(_) => {
-                self.start_ni(net, nid)?;
-                if let Some(ni) = self.take_ni(is_old) {
-                    ni.shutdown();
-                }
-                Ok(())
-            }
+        let Some(old) = self.find_ni(net, None) else {
+            return self.start_ni(net, nid);
+        };
+        if old.nid() == nid {
+            return Ok(());
         }
+        let excluded = old.interfaces().find(nid.addr()).is_some();
+        if !excluded {
+            self.start_ni(net, nid)?;
+        }
+        // Nobody else takes it out: `config` is held.
+        let _ = self.take_ni(|ni| core::ptr::eq(ni, &*old));
+        old.shutdown();
+        if excluded {
+            self.start_ni(net, nid).inspect_err(|_| {
+                if let Err(e) = self.start_ni(net, old.nid()) {
+                    pr_err!("{}: cannot be started again: {e:?}\n", old.nid());
+                }
+            })?;
+        }
+        Ok(())
     }
 
     /// Shuts down all interfaces and admits no more. Sleeps.

@@ -153,7 +153,7 @@ impl Entry for uapi::socklnd_if_entry {
     const OLDEST_SIZE: usize = uapi::SOCKLND_IF_ENTRY_SIZE_VER0 as usize;
 
     fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
-        for interface in ni.interfaces()?.iter() {
+        for interface in ni.interface_info()?.iter() {
             let entry = Self {
                 ni: raw_nid(ni.nid()),
                 addr: raw_addr(interface.addr),
@@ -220,6 +220,7 @@ fn add_route(entry: &mut uapi::socklnd_peer_entry, route: &RouteInfo) {
     entry.route_share_count = route.shares;
     entry.route_conns = count(route.nconns);
     entry.route_opened = route.opened;
+    entry.route_local = route.local.map(raw_addr).unwrap_or_default();
 }
 
 impl Entry for uapi::socklnd_conn_entry {

@@ -62,6 +62,7 @@ plain! {
     socklnd_peer_entry {
         ni, nid, state, flags, conns, routes, share_count, txs, incarnation_us, idle_ms,
         route_addr, route_port, pad, route_share_count, route_conns, route_opened,
+        route_local, pad2,
     }
     socklnd_conn_entry {
         ni, nid, local_addr, local_port, pad, peer_addr, peer_port, pad2, type_, flags, cpu,

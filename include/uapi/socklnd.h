@@ -106,9 +106,9 @@ struct socklnd_version {
  *	request returns none of its connections is left. ENOENT: no such interface.
  * NI_SET makes @nid the node's only NID: it starts the interface if there is none; if there is one,
  *	that one is replaced, and its peers are forgotten; nothing happens if it has this NID already.
- *	If the new one can't be started, the errors are those of NI_ADD and the old one stays, or is
- *	started again, without its peers, where both have the same address and so can't be there at
- *	the same time. ENOTUNIQ: there are several.
+ *	If the new one can't be started, the errors are those of NI_ADD and the old one stays; or is
+ *	started again, without its peers and other addresses, where it uses the new one's address, so
+ *	that the two can't be there at the same time. ENOTUNIQ: there are several.
  * MYNID: ENOENT: nothing matches.
  */
 struct socklnd_ni {
@@ -122,21 +122,20 @@ struct socklnd_ni {
 
 /**
  * struct socklnd_if - SOCKLND_IOC_IF_ADD, SOCKLND_IOC_IF_DEL: addresses of this node that an
- *	interface uses, beside that in its NID, and tells its peers
+ *	interface uses beside that in its NID: it tells them to its peers, and listens there
  * @ni: pattern for the interface; must match only one
- * @addr: an address of this network namespace; for IF_DEL, ANY means all that can go
+ * @addr: an address of this network namespace; for IF_DEL, ANY means all but that in the NID
  * @prefix_len: how many bits of it are the subnet's, 0 to 32 for IPv4; with IF_HAS_PREFIX only
  * @flags: SOCKLND_IF_*; none for IF_DEL
  * @pad: zero
  *
  * New connections prefer the address that shares a subnet with the peer's, else the one that is
  * used least. Those that are there stay as they are, except that deleting an address closes the
- * connections from it.
+ * connections that use it.
  *
  * ENOENT: no interface matches @ni; IF_DEL: it doesn't have that address. ENOTUNIQ: several
- * interfaces match. IF_ADD: EEXIST: it has the address. ENOSPC: it has SOCKLND_IF_MAX. EADDRNOTAVAIL:
- * no device here has the address, so the length of its prefix has to be given. IF_DEL: EBUSY: it is
- * the address in the NID.
+ * interfaces match. IF_ADD: EEXIST: it has the address. ENOSPC: it has SOCKLND_IF_MAX. EADDRNOTAVAIL
+ * and EADDRINUSE: as for NI_ADD. IF_DEL: EBUSY: it is the address in the NID.
  */
 struct socklnd_if {
 	struct socklnd_nid ni;
@@ -353,6 +352,8 @@ struct socklnd_if_entry {
  * @route_share_count: how often this route was added; 0 if the driver found it by itself
  * @route_conns: how many connections there are to its address
  * @route_opened: how many connections it has opened so far
+ * @route_local: the address of this node that it connects from, or ANY while none was chosen
+ * @pad2: zero
  *
  * A peer with several routes has as many entries, one after the other, that differ only in the
  * members route_* and in @flags. A peer without routes has one entry.
@@ -374,6 +375,8 @@ struct socklnd_peer_entry {
 	__u32 route_share_count;
 	__u32 route_conns;
 	__aligned_u64 route_opened;
+	struct socklnd_addr route_local;
+	__u32 pad2;
 };
 
 /* socklnd_conn_entry.type: as this node sees it */

@@ -61,6 +61,12 @@ pub const ALL: &[Scenario] = &[
     scenario("wildcards", 4, 60, configuration::wildcards),
     scenario("push", 2, 60, configuration::push),
     scenario("set_nid", 2, 60, configuration::set_nid),
+    scenario(
+        "interface_commands",
+        1,
+        90,
+        configuration::interface_commands,
+    ),
     scenario("export_import", 2, 90, configuration::export_import),
     scenario("failed_import", 1, 60, configuration::failed_import),
     scenario("steady_lists", 1, 120, configuration::steady_lists),

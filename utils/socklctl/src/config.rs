@@ -43,6 +43,14 @@ pub(crate) struct NiConfig {
     pub(crate) peers: Vec<PeerConfig>,
 }
 
+impl NiConfig {
+    /// All addresses that it uses.
+    pub(crate) fn used(&self) -> impl Iterator<Item = IpAddr> {
+        let others = self.addresses.iter().map(|prefix| prefix.addr);
+        std::iter::once(self.nid.addr()).chain(others)
+    }
+}
+
 /// A peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PeerConfig {
@@ -189,10 +197,11 @@ impl Checker {
         for (index, raw) in raw.ni.iter().enumerate() {
             let place = format!("ni[{index}]");
             if let Some(ni) = self.ni(&place, raw) {
-                // Two NIDs of one address can't both listen there.
-                if !addresses.insert(ni.nid.addr()) {
-                    let problem = format!("the address {} was there before", ni.nid.addr());
-                    self.problem(&format!("{place}.nid"), problem);
+                // Two interfaces can't both listen on one address.
+                for addr in ni.used() {
+                    if !addresses.insert(addr) {
+                        self.problem(&place, format!("another interface uses {addr}"));
+                    }
                 }
                 nis.push(ni);
             }
@@ -444,7 +453,7 @@ ni:
                 "ni[1].peers[3].routes[5].address: 'here' is not an IP address",
                 "ni[1].peers[3].routes[6].address: ::1 is IPv6",
                 "ni[1].peers[3].nid: 10.0.0.3@tcp was there before",
-                "ni[2].nid: the address 10.0.0.1 was there before",
+                "ni[2]: another interface uses 10.0.0.1",
                 "ni[3].nid: ::1 is IPv6",
             ],
         );

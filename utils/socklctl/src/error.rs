@@ -165,12 +165,12 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (_, Errno::AFNOSUPPORT) => "the module doesn't serve this kind of address",
         (_, Errno::NOMEM) => "the kernel is short of memory",
 
-        (NiAdd | NiSet, Errno::ADDRNOTAVAIL) => {
+        (NiAdd | NiSet | IfAdd, Errno::ADDRNOTAVAIL) => {
             "no device of this network namespace has that address (see: ip address)"
         }
-        (NiAdd | NiSet, Errno::ADDRINUSE) => {
-            "another program, or Lustre's own ksocklnd, listens on the acceptor's port, 988 unless \
-             configured otherwise (see: ss -ltn)"
+        (NiAdd | NiSet | IfAdd, Errno::ADDRINUSE) => {
+            "another interface or program, or Lustre's own ksocklnd, listens there on the acceptor's \
+             port, 988 unless configured otherwise (see: ss -ltn)"
         }
         (NiAdd, Errno::EXIST) => "the interface is there already",
         (NiSet, Errno::NOTUNIQ) => {
@@ -184,10 +184,6 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (PeerDel, Errno::NOENT) => "there is no such peer or route (see: socklctl peer list)",
         (IfAdd, Errno::EXIST) => "the interface uses that address already",
         (IfAdd, Errno::NOSPC) => "an interface uses 16 addresses at most",
-        (IfAdd, Errno::ADDRNOTAVAIL) => {
-            "no device of this network namespace has that address (see: ip address); to add it all \
-             the same, say how many bits of it are the subnet's"
-        }
         (IfDel, Errno::NOENT) => {
             "no interface here uses that address (see: socklctl interface list)"
         }

@@ -338,10 +338,12 @@ pub struct socklnd_peer_entry {
     pub route_share_count: __u32,
     pub route_conns: __u32,
     pub route_opened: __u64,
+    pub route_local: socklnd_addr,
+    pub pad2: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of socklnd_peer_entry"][::std::mem::size_of::<socklnd_peer_entry>() - 128usize];
+    ["Size of socklnd_peer_entry"][::std::mem::size_of::<socklnd_peer_entry>() - 152usize];
     ["Alignment of socklnd_peer_entry"][::std::mem::align_of::<socklnd_peer_entry>() - 8usize];
     ["Offset of field: socklnd_peer_entry::ni"]
         [::std::mem::offset_of!(socklnd_peer_entry, ni) - 0usize];
@@ -375,6 +377,10 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_peer_entry, route_conns) - 116usize];
     ["Offset of field: socklnd_peer_entry::route_opened"]
         [::std::mem::offset_of!(socklnd_peer_entry, route_opened) - 120usize];
+    ["Offset of field: socklnd_peer_entry::route_local"]
+        [::std::mem::offset_of!(socklnd_peer_entry, route_local) - 128usize];
+    ["Offset of field: socklnd_peer_entry::pad2"]
+        [::std::mem::offset_of!(socklnd_peer_entry, pad2) - 148usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

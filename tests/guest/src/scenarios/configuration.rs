@@ -259,6 +259,68 @@ pub fn set_nid(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// Addresses of an interface: added, listed and deleted, by our verbs and by lctl's.
+pub fn interface_commands(lab: &mut Lab) -> Result<()> {
+    let node = lab.node(0);
+    node.space
+        .ip("addr add 192.168.7.1/20 dev eth0\naddr add 192.168.8.1/24 dev eth0\n")?;
+    fails(node, &["interface", "add", "192.168.7.1"], "ENOENT")?;
+    node.ni_add()?;
+    let expect = |expected: &[&str]| -> Result<()> {
+        let listed = node.list(&["interface", "list"])?;
+        let addresses: Vec<_> = listed
+            .iter()
+            .map(|entry| entry["address"].clone())
+            .collect();
+        let lctl = node.list(&["interface_list"])?;
+        ensure!(
+            addresses == expected && lctl == listed,
+            "{} instead of {expected:?}",
+            Value::from(listed)
+        );
+        Ok(())
+    };
+    expect(&["10.0.0.1/24"])?;
+    fails(node, &["interface", "add", "10.0.0.1"], "EEXIST")?;
+    fails(
+        node,
+        &["interface", "add", "192.168.9.1/24"],
+        "EADDRNOTAVAIL",
+    )?;
+    fails(node, &["interface", "del", "10.0.0.1"], "EBUSY")?;
+    fails(node, &["interface", "del", "192.168.7.1"], "ENOENT")?;
+    fails(node, &["interface", "del", "--ni", "tcp7"], "ENOENT")?;
+    // As the device has it, and as it is said.
+    node.socklctl(&["interface", "add", "192.168.7.1"])?;
+    node.socklctl(&["add_interface", "192.168.8.1", "255.255.0.0"])?;
+    expect(&["10.0.0.1/24", "192.168.7.1/20", "192.168.8.1/16"])?;
+    fails(node, &["interface", "add", "192.168.7.1/8"], "EEXIST")?;
+    node.socklctl(&["interface", "del", "192.168.7.1"])?;
+    expect(&["10.0.0.1/24", "192.168.8.1/16"])?;
+    node.socklctl(&["interface", "add", "192.168.7.1/32", "--ni", "tcp"])?;
+    expect(&["10.0.0.1/24", "192.168.8.1/16", "192.168.7.1/32"])?;
+    node.socklctl(&["del_interface"])?;
+    expect(&["10.0.0.1/24"])?;
+    // As many as a greeting can name.
+    let mut lines = String::new();
+    for last in 1..=16 {
+        lines += &format!("addr add 172.16.0.{last}/24 dev eth0\n");
+    }
+    node.space.ip(&lines)?;
+    for last in 1..=15 {
+        node.socklctl(&["interface", "add", &format!("172.16.0.{last}")])?;
+    }
+    fails(node, &["interface", "add", "172.16.0.16"], "ENOSPC")?;
+    node.socklctl(&["interface", "del"])?;
+    expect(&["10.0.0.1/24"])?;
+    // With two interfaces it has to be said which.
+    node.socklctl(&["ni", "add", "192.168.8.1@tcp7"])?;
+    fails(node, &["interface", "add", "192.168.7.1"], "ENOTUNIQ")?;
+    node.socklctl(&["interface", "add", "192.168.7.1", "--ni", "tcp7"])?;
+    node.socklctl(&["ni", "del", "192.168.8.1@tcp7"])?;
+    expect(&["10.0.0.1/24"])
+}
+
 /// A node that is wiped and gets its file back is as it was.
 pub fn export_import(lab: &mut Lab) -> Result<()> {
     const FILE: &str = "/tmp/socklnd-export.yaml";
@@ -335,6 +397,7 @@ pub fn export_import(lab: &mut Lab) -> Result<()> {
 pub fn failed_import(lab: &mut Lab) -> Result<()> {
     const FILE: &str = "/tmp/socklnd-import.yaml";
     let node = lab.node(0);
+    node.space.ip("addr add 192.168.1.1/24 dev eth0\n")?;
     node.ni_add()?;
     node.socklctl(&["peer", "add", "10.0.0.2@tcp"])?;
     let before = node.socklctl(&["export"])?;

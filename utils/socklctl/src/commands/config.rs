@@ -222,9 +222,14 @@ fn plan(wanted: &Config, now: &Config) -> Result<Vec<Step>, Vec<String>> {
     let mut problems = Vec::new();
     for ni in &wanted.nis {
         let old = now.nis.iter().find(|old| old.nid == ni.nid);
-        let other = |old: &&NiConfig| old.nid != ni.nid && old.nid.addr() == ni.nid.addr();
-        if let Some(other) = now.nis.iter().find(other) {
-            problems.push(format!("{}: {} has the same address", ni.nid, other.nid));
+        // Two interfaces can't both listen on one address.
+        for other in now.nis.iter().filter(|other| other.nid != ni.nid) {
+            let common = ni
+                .used()
+                .find(|addr| other.used().any(|used| used == *addr));
+            if let Some(addr) = common {
+                problems.push(format!("{}: {} uses {addr} already", ni.nid, other.nid));
+            }
         }
         if old.is_none() {
             steps.push(Step::Ni { nid: ni.nid });
@@ -450,7 +455,7 @@ ni:
         let problems = plan(&config(FULL), &config(now)).unwrap_err();
         assert_eq!(
             problems,
-            ["10.0.0.1@tcp: 10.0.0.1@tcp7 has the same address"]
+            ["10.0.0.1@tcp: 10.0.0.1@tcp7 uses 10.0.0.1 already"]
         );
     }
 

@@ -3,7 +3,7 @@
 //! Peers and routes.
 
 use crate::{
-    address::{Pattern, Shown, address_to_uapi, nid_to_uapi, socket_from_uapi},
+    address::{Pattern, Shown, address_from_uapi, address_to_uapi, nid_to_uapi, socket_from_uapi},
     device::{self, Driver},
     error::{Action, Error},
     repo::wire::Nid,
@@ -123,6 +123,8 @@ struct Peer {
 struct Route {
     /// Address and port; `null` if the module wrote an address of another kind.
     address: Option<SocketAddr>,
+    /// The address of this node that it connects from; `null` while none was chosen.
+    local: Option<IpAddr>,
     share_count: u32,
     connecting: bool,
     conns: u32,
@@ -155,6 +157,7 @@ impl Route {
     fn new(entry: &uapi::socklnd_peer_entry) -> Option<Self> {
         (entry.flags & uapi::SOCKLND_PEER_HAS_ROUTE != 0).then(|| Self {
             address: socket_from_uapi(&entry.route_addr, entry.route_port),
+            local: address_from_uapi(&entry.route_local),
             share_count: entry.route_share_count,
             connecting: entry.flags & uapi::SOCKLND_PEER_ROUTE_CONNECTING != 0,
             conns: entry.route_conns,
@@ -204,6 +207,7 @@ impl Report for Peers {
             "queued>",
             "last alive",
             "route",
+            "from",
             "shares>",
             "route state",
         ];
@@ -220,6 +224,7 @@ impl Report for Peers {
                     own(peer.queued_txs.to_string()),
                     own(format!("{} ago", milliseconds(peer.idle_ms))),
                     or_dash(route.and_then(|route| route.address)),
+                    or_dash(route.and_then(|route| route.local)),
                     or_dash(route.map(|route| route.share_count)),
                     or_dash(route.map(Route::state)),
                 ]
@@ -329,6 +334,7 @@ mod tests {
     fn peers_as_json() {
         let mut entry = entry("10.0.0.2@tcp", Some("10.0.0.2"));
         entry.flags |= uapi::SOCKLND_PEER_ROUTE_CONNECTING;
+        entry.route_local = address_to_uapi(Some([10, 0, 0, 1].into()));
         let peers: Peers = [entry].into_iter().collect();
         assert_eq!(
             serde_json::to_value(&peers).unwrap(),
@@ -336,7 +342,7 @@ mod tests {
                 "ni": "10.0.0.1@tcp", "nid": "10.0.0.2@tcp", "state": "up", "conns": 0,
                 "share_count": 0, "queued_txs": 0, "incarnation_us": null, "idle_ms": 2500,
                 "routes": [{
-                    "address": "10.0.0.2:988", "share_count": 0, "connecting": true, "conns": 0,
+                    "address": "10.0.0.2:988", "local": "10.0.0.1", "share_count": 0, "connecting": true, "conns": 0,
                     "opened": 0,
                 }],
             }])

@@ -58,7 +58,7 @@ pub(crate) enum Error {
     },
 
     /// A configuration that can't be used; nothing was done about it.
-    #[error("{} can't be imported; nothing was changed: {}", .path.display(), list(.problems))]
+    #[error("{} can't be imported; nothing was changed:{}", .path.display(), list(.problems))]
     Invalid {
         path: PathBuf,
         problems: Vec<String>,
@@ -111,10 +111,10 @@ impl Serialize for Error {
     }
 }
 
-/// One problem, or several on lines of their own.
+/// One problem behind a blank, or several on lines of their own.
 fn list(problems: &[String]) -> String {
     match problems {
-        [one] => one.clone(),
+        [one] => format!(" {one}"),
         many => many
             .iter()
             .map(|problem| format!("\n  {problem}"))

@@ -154,6 +154,14 @@ impl Listener {
         Ok(this)
     }
 
+    /// Brings what connections inherit up to date. May sleep.
+    pub(crate) fn apply_tunables(&self) {
+        if let Some(socket) = self.socket.lock().as_ref() {
+            let (tx, rx) = tunables::buffer_sizes();
+            socket.set_buffers(tx, rx);
+        }
+    }
+
     /// Stops listening. Thread context, may sleep.
     pub(crate) fn close(&self) {
         let socket = self.socket.lock().take();

@@ -251,6 +251,8 @@ impl Conn {
         // here already.
         let closed = self.txq.lock().closed.is_some();
         if !closed {
+            // What was changed during the handshake passed this connection by.
+            let _ = apply_tunables(&hooked);
             io.socket = Some(hooked);
             drop(io);
             if self.ready.release() {
@@ -327,6 +329,14 @@ impl Conn {
     pub(crate) fn push(&self) {
         if let Some(socket) = &self.io.lock().socket {
             socket.push();
+        }
+    }
+
+    /// Applies the tunables that may change during a connection's life. May sleep.
+    pub(crate) fn apply_tunables(&self) -> Result {
+        match &self.io.lock().socket {
+            Some(socket) => apply_tunables(socket),
+            None => Ok(()),
         }
     }
 
@@ -579,6 +589,15 @@ impl Conn {
             this.sched.enqueue(this.into());
         }
     }
+}
+
+/// Sets what administrators decide about a connection's socket. May sleep.
+fn apply_tunables(socket: &Socket) -> Result {
+    socket.set_nodelay(!tunables::use_nagle());
+    let (tx, rx) = tunables::buffer_sizes();
+    socket.set_buffers(tx, rx);
+    let (idle, interval, count) = tunables::keepalive();
+    socket.set_keepalive(idle, interval, count)
 }
 
 impl Deadlines {

@@ -8,6 +8,8 @@
 #include <linux/highmem.h>
 #include <linux/inetdevice.h>
 #include <linux/lockdep.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
 #include <linux/netdevice.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
@@ -273,6 +275,28 @@ void socklnd_helper_sk_set_sndbuf(struct sock *sk, int bytes)
 	sk->sk_write_space(sk);
 }
 
+/* As SO_BUF_LOCK does it: TCP adapts the size again. */
+void socklnd_helper_sk_unlock_sndbuf(struct sock *sk)
+{
+	sk->sk_userlocks &= ~SOCK_SNDBUF_LOCK;
+}
+
+void socklnd_helper_sk_unlock_rcvbuf(struct sock *sk)
+{
+	sk->sk_userlocks &= ~SOCK_RCVBUF_LOCK;
+}
+
+/* The sizes that tcp_init_sock() begins with. */
+void socklnd_helper_tcp_reset_sndbuf(struct sock *sk)
+{
+	WRITE_ONCE(sk->sk_sndbuf, READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_wmem[1]));
+}
+
+void socklnd_helper_tcp_reset_rcvbuf(struct sock *sk)
+{
+	WRITE_ONCE(sk->sk_rcvbuf, READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_rmem[1]));
+}
+
 /* sock_set_keepalive() can't switch it off. */
 void socklnd_helper_sk_set_keepalive(struct sock *sk, bool on)
 {
@@ -469,6 +493,23 @@ bool socklnd_helper_cpu_online(unsigned int cpu)
 int socklnd_helper_cpu_to_node(unsigned int cpu)
 {
 	return cpu_to_node(cpu);
+}
+
+bool socklnd_helper_cpus_share_core(unsigned int a, unsigned int b)
+{
+	return a < nr_cpu_ids && b < nr_cpu_ids &&
+	       cpumask_test_cpu(b, topology_sibling_cpumask(a));
+}
+
+/* The lock that module_param() files of this module are written under. */
+void socklnd_helper_param_lock(void)
+{
+	kernel_param_lock(THIS_MODULE);
+}
+
+void socklnd_helper_param_unlock(void)
+{
+	kernel_param_unlock(THIS_MODULE);
 }
 
 void socklnd_helper_cond_resched(void)

@@ -64,6 +64,10 @@ void socklnd_helper_sk_no_task_frag(struct sock *sk);
 void socklnd_helper_sk_no_linger(struct sock *sk);
 void socklnd_helper_sk_set_reuseaddr(struct sock *sk, bool on);
 void socklnd_helper_sk_set_sndbuf(struct sock *sk, int bytes);
+void socklnd_helper_sk_unlock_sndbuf(struct sock *sk);
+void socklnd_helper_sk_unlock_rcvbuf(struct sock *sk);
+void socklnd_helper_tcp_reset_sndbuf(struct sock *sk);
+void socklnd_helper_tcp_reset_rcvbuf(struct sock *sk);
 void socklnd_helper_sk_set_keepalive(struct sock *sk, bool on);
 void socklnd_helper_tcp_set_linger2(struct sock *sk, int value);
 void socklnd_helper_tcp_clear_nodelay(struct sock *sk);
@@ -95,6 +99,9 @@ void socklnd_helper_xxh64_update_page(struct xxh64_state *state, struct page *pa
 u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1);
 bool socklnd_helper_cpu_online(unsigned int cpu);
 int socklnd_helper_cpu_to_node(unsigned int cpu);
+bool socklnd_helper_cpus_share_core(unsigned int a, unsigned int b);
+void socklnd_helper_param_lock(void);
+void socklnd_helper_param_unlock(void);
 void socklnd_helper_cond_resched(void);
 void socklnd_helper_synchronize_rcu_tasks(void);
 

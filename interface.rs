@@ -185,8 +185,10 @@ impl Interfaces {
         let added = Arc::new(new, GFP_KERNEL)
             .map_err(Error::from)
             .and_then(|new| self.insert(new));
-        if added.is_err() {
-            listener.close();
+        match added {
+            // What was changed meanwhile passed it by.
+            Ok(()) => listener.apply_tunables(),
+            Err(_) => listener.close(),
         }
         added
     }
@@ -200,6 +202,19 @@ impl Interfaces {
     /// Whether `addr` could be added.
     fn check(&self, addr: IpAddr) -> Result {
         self.inner.lock().check(addr)
+    }
+
+    /// Applies the tunables that may change during a listener's life. May sleep.
+    pub(crate) fn apply_tunables(&self) -> Result {
+        let mut listeners = KVec::with_capacity(MAX_INTERFACES, GFP_KERNEL)?;
+        self.for_each(|interface| {
+            // There is room for as many as there can be.
+            let _ = listeners.push_within_capacity(interface.listener.clone());
+        });
+        for listener in listeners.iter() {
+            listener.apply_tunables();
+        }
+        Ok(())
     }
 
     /// Takes one out that matches, but for that of the NID, and stops listening there. May sleep.

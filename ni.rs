@@ -253,6 +253,18 @@ impl Ni {
         total
     }
 
+    /// Applies the tunables that may change during a socket's life to all there are. May sleep.
+    pub(crate) fn apply_tunables(&self) -> Result {
+        self.interfaces.apply_tunables()?;
+        // A connection that joins its peer after this looks at the tunables itself.
+        for peer in self.peers.collect()?.iter() {
+            for conn in peer.snapshot()?.conns.iter() {
+                conn.apply_tunables()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether somebody at `addr` may say that it is `nid`.
     pub(crate) fn may_claim(&self, nid: Nid, addr: IpAddr) -> bool {
         nid.net() == self.nid.net()

@@ -19,7 +19,10 @@ use crate::{
         Conn, //
     },
     lib_linux::{
-        misc,
+        misc::{
+            self,
+            CpuDistance, //
+        },
         queue::Fifo,
         socket::Lent,
         thread::{
@@ -136,6 +139,15 @@ impl Sched {
     }
 }
 
+/// Which of several schedulers is to serve a new connection: of the nearest ones the least busy.
+///
+/// Of each it needs to know how far its processor is from where the connection's packets arrive, and
+/// how many connections it serves.
+pub(crate) fn choose(scheds: impl Iterator<Item = (CpuDistance, i64)>) -> Option<usize> {
+    let indexed = scheds.enumerate();
+    indexed.min_by_key(|(_, key)| *key).map(|(index, _)| index)
+}
+
 /// A connection's place with its scheduler, which counts it while this exists.
 pub(crate) struct Assignment(Arc<Sched>);
 
@@ -158,5 +170,28 @@ impl Deref for Assignment {
 impl Drop for Assignment {
     fn drop(&mut self) {
         self.0.nconns.add(-1, Relaxed);
+    }
+}
+
+#[kunit_tests(socklnd_sched)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_goes_before_idle() {
+        use CpuDistance::*;
+        let choice = |scheds: &[(CpuDistance, i64)]| choose(scheds.iter().copied());
+        assert_eq!(choice(&[]), None);
+        assert_eq!(
+            choice(&[(Far, 0), (Node, 3), (Same, 9), (Core, 1)]),
+            Some(2)
+        );
+        assert_eq!(
+            choice(&[(Far, 0), (Node, 3), (Core, 5), (Core, 4)]),
+            Some(3)
+        );
+        assert_eq!(choice(&[(Far, 0), (Node, 3), (Node, 2)]), Some(2));
+        // Without affinity all are as far.
+        assert_eq!(choice(&[(Far, 2), (Far, 1), (Far, 1)]), Some(1));
     }
 }

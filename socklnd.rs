@@ -51,7 +51,10 @@ use crate::{
             AddressHandler,
             AddressWatch, //
         },
-        misc,
+        misc::{
+            self,
+            CpuDistance, //
+        },
         netns::{
             Net,
             PernetHandler,
@@ -149,14 +152,26 @@ impl Lnd {
         &self.live_nis
     }
 
-    /// The scheduler for a new connection: the least busy one, and of several that on `cpu`, where
-    /// the connection's packets arrive.
+    /// The scheduler for a new connection, whose packets arrive on `cpu`: the one there, else the
+    /// least busy one nearby. Without affinity, or before there were packets, the least busy of all.
     pub(crate) fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>> {
-        self.scheds
-            .iter()
-            .min_by_key(|sched| (sched.nconns(), Some(sched.cpu()) != cpu))
-            .cloned()
-            .ok_or(ENODEV)
+        let cpu = cpu.filter(|_| tunables::irq_affinity());
+        let distance = |sched: &Sched| match cpu {
+            Some(cpu) => misc::cpu_distance(cpu, sched.cpu()),
+            None => CpuDistance::Far,
+        };
+        let scheds = self.scheds.iter();
+        let chosen = sched::choose(scheds.map(|sched| (distance(sched), sched.nconns())));
+        let chosen = chosen.and_then(|index| self.scheds.get(index));
+        chosen.cloned().ok_or(ENODEV)
+    }
+
+    /// Applies the tunables that may change during a socket's life to all there are. May sleep.
+    pub(crate) fn apply_tunables(&self) -> Result {
+        for ni in self.all_nis()?.iter() {
+            ni.apply_tunables()?;
+        }
+        Ok(())
     }
 
     /// Brings up `nid` in `net`. May sleep.
@@ -267,11 +282,20 @@ impl Lnd {
 
     /// The interfaces of `net`, oldest first. May sleep.
     pub(crate) fn nis_in(&self, net: &Net) -> Result<KVec<Arc<Ni>>> {
+        self.nis_where(|ni| ni.net() == net)
+    }
+
+    /// The interfaces of all namespaces, oldest first. May sleep.
+    pub(crate) fn all_nis(&self) -> Result<KVec<Arc<Ni>>> {
+        self.nis_where(|_| true)
+    }
+
+    fn nis_where(&self, matching: impl Fn(&Ni) -> bool) -> Result<KVec<Arc<Ni>>> {
         let _config = self.config.lock();
         let mut found = KVec::new();
         let mut index = 0;
         while let Some(ni) = self.ni_at(index) {
-            if ni.net() == net {
+            if matching(&ni) {
                 found.push(ni, GFP_KERNEL)?;
             }
             index += 1;
@@ -399,7 +423,8 @@ impl kernel::InPlaceModule for Ksocklnd {
             _callbacks: Callbacks,
             _namespaces: PernetRegistration::new()?,
             _published: LND.publish(Lnd::new()?)?,
-            _threads: Threads::start(&LND.get().ok_or(ENODEV)?)?,
+            // From now on the tunables are checked as they change.
+            _threads: tunables::check().and_then(|()| Threads::start(&LND.get().ok_or(ENODEV)?))?,
             _interfaces: Interfaces(LND.get().ok_or(ENODEV)?),
             _addresses: AddressWatch::new()?,
             _sysctls: tunables::register_sysctls()?,

@@ -4,15 +4,18 @@
 //!
 //! Module parameters by the names that Lustre's C module uses, so that its modprobe.d files load
 //! unchanged. Each is one atomic number, within its range at any time; who reads it sees the value
-//! of that moment, and a living connection keeps what was in force when it was made, unless the
-//! function below says otherwise.
+//! of that moment. The functions below say what a change is good for: "in force at once" includes
+//! living connections, the others keep what they were made with.
 
-use crate::lib_linux::{
-    param::{
-        knobs,
-        Knob, //
+use crate::{
+    lib_linux::{
+        param::{
+            knobs,
+            Knob, //
+        },
+        sysctl, //
     },
-    sysctl, //
+    LND, //
 };
 use kernel::prelude::*;
 
@@ -28,12 +31,12 @@ knobs! {
         "number of autoconnect daemons";
     /// Milliseconds before the first retry of a failed connection.
     min_reconnectms: 1_000 in 1..=3_600_000, 0o644,
-        "milliseconds before a failed connection is first retried";
+        "milliseconds before a failed connection is first retried" => check_if_loaded;
     /// Milliseconds that the wait between retries grows to.
     max_reconnectms: 60_000 in 1..=3_600_000, 0o644,
-        "milliseconds that the wait between retries grows to";
+        "milliseconds that the wait between retries grows to" => check_if_loaded;
     /// Separate connections for control, bulk in and bulk out.
-    typed_conns: 1 in 0..=1, 0o444,
+    typed_conns: 1 in 0..=1, 0o644,
         "separate connections by type of traffic (0: one for all)";
     /// The smallest message, headers included, that counts as bulk.
     min_bulk: 1_024 in 0..=1_048_576, 0o644,
@@ -41,24 +44,33 @@ knobs! {
     /// The smallest payload that is lent to TCP and not copied.
     zc_min_payload: 2_048 in 0..=2_147_483_647, 0o644,
         "smallest payload in bytes that is sent without copying (more than 1048576: none)";
-    /// Bytes of socket send buffer; 0 leaves it to TCP.
-    tx_buffer_size: 0 in 0..=1_073_741_823, 0o644,
-        "socket send buffer in bytes (0: tuned by TCP)";
-    /// Bytes of socket receive buffer; 0 leaves it to TCP.
-    rx_buffer_size: 0 in 0..=1_073_741_823, 0o644,
-        "socket receive buffer in bytes (0: tuned by TCP)";
+    /// Bytes of socket buffer, each way; 0 leaves it to TCP.
+    buffer_size: 8_388_608 in 0..=1_073_741_823, 0o644,
+        "socket buffers in bytes, each way (0: tuned by TCP)" => apply;
+    /// Bytes of socket send buffer; 0 leaves it to TCP, -1 is `buffer_size`.
+    tx_buffer_size: -1 in -1..=1_073_741_823, 0o644,
+        "socket send buffer in bytes (0: tuned by TCP, -1: buffer_size)" => apply;
+    /// Bytes of socket receive buffer; 0 leaves it to TCP, -1 is `buffer_size`.
+    rx_buffer_size: -1 in -1..=1_073_741_823, 0o644,
+        "socket receive buffer in bytes (0: tuned by TCP, -1: buffer_size)" => apply;
+    /// Acknowledge each message at once.
+    eager_ack: 0 in 0..=1, 0o644,
+        "have TCP acknowledge each message as soon as it was received";
     /// Nagle's algorithm.
     nagle: 0 in 0..=1, 0o644,
-        "delay small segments (Nagle's algorithm)";
+        "delay small segments (Nagle's algorithm)" => apply;
+    /// Serve a connection where its packets arrive.
+    enable_irq_affinity: 1 in 0..=1, 0o644,
+        "serve a connection on the CPU where its packets arrive";
     /// Seconds of silence before TCP probes the peer; 0 is never.
     keepalive_idle: 30 in 0..=32_767, 0o644,
-        "idle seconds before the first keepalive probe (0: no probes)";
+        "idle seconds before the first keepalive probe (0: no probes)" => apply;
     /// Probes without an answer until TCP gives up.
-    keepalive_count: 5 in 1..=127, 0o644,
-        "unanswered keepalive probes until the connection is given up";
+    keepalive_count: 10 in 1..=127, 0o644,
+        "unanswered keepalive probes until the connection is given up" => apply;
     /// Seconds between probes.
-    keepalive_intvl: 5 in 1..=32_767, 0o644,
-        "seconds between keepalive probes";
+    keepalive_intvl: 2 in 1..=32_767, 0o644,
+        "seconds between keepalive probes" => apply;
     /// Who may connect.
     accept: 0 of ["secure", "all"], 0o644,
         "who may connect: secure (privileged ports only) or all";
@@ -85,9 +97,13 @@ knobs! {
 /// The names that some of them have had in `/proc/sys/socknal` since 2005.
 static SYSCTLS: &[(&CStr, &Knob)] = &[
     (c"timeout", &sock_timeout),
+    (c"eager_ack", &eager_ack),
     (c"zero_copy", &zc_min_payload),
+    (c"typed", &typed_conns),
     (c"min_bulk", &min_bulk),
+    (c"buffer_size", &buffer_size),
     (c"nagle", &nagle),
+    (c"irq_affinity", &enable_irq_affinity),
     (c"keepalive_idle", &keepalive_idle),
     (c"keepalive_count", &keepalive_count),
     (c"keepalive_intvl", &keepalive_intvl),
@@ -96,6 +112,35 @@ static SYSCTLS: &[(&CStr, &Knob)] = &[
 /// Makes the tunables appear in `/proc/sys/socknal` while the registration exists. May sleep.
 pub(crate) fn register_sysctls() -> Result<sysctl::Registration> {
     sysctl::Registration::new(c"socknal", SYSCTLS)
+}
+
+/// Refuses values that don't go together, and says so in the kernel's log.
+///
+/// To be called when all module parameters have been set; later changes are checked as they come.
+pub(crate) fn check() -> Result {
+    let (min, max) = (min_reconnectms.get(), max_reconnectms.get());
+    if min > max {
+        pr_err!("min_reconnectms={min} is more than max_reconnectms={max}\n");
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// [`check`], but while the module is being inserted parameters come one after the other, and what
+/// they are together shows at the end.
+fn check_if_loaded() -> Result {
+    match LND.get() {
+        Some(_) => check(),
+        None => Ok(()),
+    }
+}
+
+/// Brings living sockets up to date. May sleep.
+fn apply() -> Result {
+    match LND.get() {
+        Some(lnd) => lnd.apply_tunables(),
+        None => Ok(()),
+    }
 }
 
 /// The value of a knob whose range has no negative numbers.
@@ -123,7 +168,7 @@ pub(crate) fn max_reconnect_ms() -> u64 {
     get(max_reconnectms.get())
 }
 
-/// Whether connections have types.
+/// Whether new connections have types.
 pub(crate) fn typed() -> bool {
     typed_conns.get() != 0
 }
@@ -139,20 +184,33 @@ pub(crate) fn zero_copy_nob() -> usize {
     get(zc_min_payload.get()) as usize
 }
 
-/// Bytes of send and of receive buffer of new sockets; 0 leaves them to TCP.
+/// Bytes of send and of receive buffer; 0 leaves them to TCP. In force at once, but the window that
+/// a living connection can offer is limited by the scale that was agreed on when it was made.
 pub(crate) fn buffer_sizes() -> (usize, usize) {
-    (
-        get(tx_buffer_size.get()) as usize,
-        get(rx_buffer_size.get()) as usize,
-    )
+    let size = |own: i32| match own {
+        ..0 => get(buffer_size.get()) as usize,
+        own => get(own) as usize,
+    };
+    (size(tx_buffer_size.get()), size(rx_buffer_size.get()))
 }
 
-/// Whether new sockets use Nagle's algorithm.
+/// Whether TCP is to acknowledge each message as soon as it was received. In force at once; but
+/// a connection that was told to forgets it only by and by.
+pub(crate) fn eager_acks() -> bool {
+    eager_ack.get() != 0
+}
+
+/// Whether new connections are served where their packets arrive.
+pub(crate) fn irq_affinity() -> bool {
+    enable_irq_affinity.get() != 0
+}
+
+/// Whether sockets use Nagle's algorithm. In force at once.
 pub(crate) fn use_nagle() -> bool {
     nagle.get() != 0
 }
 
-/// Idle seconds, seconds between probes and number of probes of new sockets' keepalive.
+/// Idle seconds, seconds between probes and number of probes of keepalive. In force at once.
 pub(crate) fn keepalive() -> (i32, i32, i32) {
     (
         keepalive_idle.get(),

@@ -8,7 +8,10 @@
 //! many strangers may be half-way in, and through which the reaper enforces the deadline and the
 //! interface's end. The socket's callbacks hold one reference, and go with the socket.
 
-use super::Conn;
+use super::{
+    apply_tunables,
+    Conn, //
+};
 use crate::{
     autoconnect::HANDSHAKE_LIST,
     lib_linux::{
@@ -528,11 +531,7 @@ impl SocketEvents for Handshake {
 /// Sets what must be in force before the first byte.
 fn setup(socket: &Socket) -> Result {
     socket.set_kernel_defaults();
-    socket.set_nodelay(!tunables::use_nagle());
-    let (tx, rx) = tunables::buffer_sizes();
-    socket.set_buffers(tx, rx);
-    let (idle, interval, count) = tunables::keepalive();
-    socket.set_keepalive(idle, interval, count)
+    apply_tunables(socket)
 }
 
 /// Sends all of `bytes`, which are few and the first on their socket, or fails.

@@ -24,6 +24,7 @@ use crate::{
         Delivery,
         Sink, //
     },
+    tunables,
     tx::Completion,
     wire::{
         Header,
@@ -216,6 +217,10 @@ impl Conn {
                     let delivery = self.deliver(&header)?;
                     io.rx.expect(header.payload_len as usize, delivery)?;
                 }
+            }
+            // All that came so far are whole messages.
+            if tunables::eager_acks() && !io.rx.is_started() {
+                socket.acknowledge_now();
             }
         }
         Ok(Turn::More)

@@ -33,6 +33,42 @@ pub(crate) fn online_cpus() -> impl Iterator<Item = u32> {
     (0..cpu::nr_cpu_ids()).filter(|&cpu| is_cpu_online(cpu))
 }
 
+/// How far two processors are apart, as far as caches and memory are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum CpuDistance {
+    /// They are one.
+    Same,
+    /// Two threads of one core.
+    Core,
+    /// Two cores of one NUMA node.
+    Node,
+    /// All else.
+    Far,
+}
+
+/// How far two processors are apart; one that does not exist is far from all. Any context.
+pub(crate) fn cpu_distance(a: u32, b: u32) -> CpuDistance {
+    if a >= cpu::nr_cpu_ids() || b >= cpu::nr_cpu_ids() {
+        return CpuDistance::Far;
+    }
+    if a == b {
+        return CpuDistance::Same;
+    }
+    // SAFETY: The function accepts any numbers.
+    if unsafe { sys::socklnd_helper_cpus_share_core(a, b) } {
+        return CpuDistance::Core;
+    }
+    // SAFETY: It is the number of a processor.
+    let node_a = unsafe { sys::socklnd_helper_cpu_to_node(a) };
+    // SAFETY: As above.
+    let node_b = unsafe { sys::socklnd_helper_cpu_to_node(b) };
+    if node_a == node_b {
+        CpuDistance::Node
+    } else {
+        CpuDistance::Far
+    }
+}
+
 /// Whether `cpu` is the number of a processor that is online. Any context.
 pub(super) fn is_cpu_online(cpu: u32) -> bool {
     // SAFETY: The function accepts any number.
@@ -70,5 +106,17 @@ mod tests {
         let cpu = cpu::CpuId::current().as_u32();
         assert!(online_cpus().any(|online| online == cpu));
         assert!(!is_cpu_online(u32::MAX));
+    }
+
+    #[test]
+    fn processors_are_some_way_apart() {
+        for cpu in online_cpus() {
+            assert_eq!(cpu_distance(cpu, cpu), CpuDistance::Same);
+            assert_eq!(cpu_distance(cpu, u32::MAX), CpuDistance::Far);
+            for other in online_cpus().filter(|other| *other != cpu) {
+                assert_ne!(cpu_distance(cpu, other), CpuDistance::Same);
+                assert_eq!(cpu_distance(cpu, other), cpu_distance(other, cpu));
+            }
+        }
     }
 }

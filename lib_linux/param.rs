@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whole numbers that an administrator can set: module parameters, and entries of `/proc/sys`.
+//! Whole numbers that an administrator can set: module parameters, entries of `/proc/sys`, and
+//! files in debugfs.
 //!
-//! A [`Knob`] is a static, so it lives as long as the module, and an atomic, so it needs no
-//! protection. Both doors lead to the same value and accept the same range.
+//! A [`Knob`] is a static, so it lives as long as the module, and an atomic, so readers need no
+//! protection. All doors lead to the same value and accept the same range. Changes are made one at
+//! a time, under the kernel's lock for this module's parameters, [`ChangeGuard`].
 //!
 //! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
 
+use super::sys;
 use kernel::{
     bindings,
     error::{
@@ -18,7 +21,8 @@ use kernel::{
     sync::atomic::{
         Atomic,
         Relaxed, //
-    }, //
+    },
+    types::NotThreadSafe, //
 };
 
 /// A number with a range.
@@ -31,6 +35,33 @@ pub(crate) struct Knob {
     min: c_int,
     max: c_int,
     words: &'static [&'static str],
+    changed: Option<fn() -> Result>,
+}
+
+/// Held while knobs are changed.
+///
+/// # Invariants
+///
+/// The current thread holds the lock of this module's parameters.
+#[must_use]
+pub(super) struct ChangeGuard(NotThreadSafe);
+
+impl ChangeGuard {
+    /// Waits until nobody else changes a knob. Sleeps.
+    pub(super) fn new() -> Self {
+        // SAFETY: Takes a mutex that exists as long as the module. No knob's door is entered by a
+        // thread that holds it but that of the kernel, which takes it itself.
+        unsafe { sys::socklnd_helper_param_lock() };
+        // INVARIANT: Just taken.
+        Self(NotThreadSafe)
+    }
+}
+
+impl Drop for ChangeGuard {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the lock is held.
+        unsafe { sys::socklnd_helper_param_unlock() };
+    }
 }
 
 impl Knob {
@@ -45,7 +76,15 @@ impl Knob {
             min,
             max,
             words: &[],
+            changed: None,
         }
+    }
+
+    /// Has `changed` called after each change, also those before the module is initialised. If it
+    /// fails, the change is undone, and whoever wanted it is told the error. It may sleep.
+    pub(crate) const fn on_change(mut self, changed: fn() -> Result) -> Self {
+        self.changed = Some(changed);
+        self
     }
 
     /// For [`knobs!`]: one of several words, numbered from zero.
@@ -59,6 +98,7 @@ impl Knob {
             min: 0,
             max: count - 1,
             words,
+            changed: None,
         }
     }
 
@@ -67,9 +107,22 @@ impl Knob {
         self.value.load(Relaxed)
     }
 
-    /// The value's address, for C functions that keep it within [`Self::range`].
-    pub(super) fn as_ptr(&self) -> *mut c_int {
-        self.value.as_ptr()
+    /// Changes the value; the caller holds the lock of this module's parameters. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is out of range, and those of the function that is told of changes.
+    pub(super) fn set(&self, value: c_int) -> Result {
+        if !(self.min..=self.max).contains(&value) {
+            return Err(EINVAL);
+        }
+        // INVARIANT: Just checked.
+        let old = self.value.xchg(value, Relaxed);
+        match self.changed {
+            // INVARIANT: The old value was within the range, too.
+            Some(changed) => changed().inspect_err(|_| self.value.store(old, Relaxed)),
+            None => Ok(()),
+        }
     }
 
     /// The addresses of the lowest and the highest value.
@@ -77,7 +130,8 @@ impl Knob {
         (&self.min, &self.max)
     }
 
-    /// Sets the value from what an administrator wrote: a word, or a number as C writes them.
+    /// Sets the value from what an administrator wrote: a word, or a number as C writes them. As
+    /// [`Self::set`].
     fn parse(&self, text: &CStr) -> Result {
         let trimmed = text.to_bytes().trim_ascii();
         let word = self
@@ -93,12 +147,7 @@ impl Knob {
                 value
             }
         };
-        if !(self.min..=self.max).contains(&value) {
-            return Err(EINVAL);
-        }
-        // INVARIANT: Just checked.
-        self.value.store(value, Relaxed);
-        Ok(())
+        self.set(value)
     }
 
     /// The word for the value now, if it has one.
@@ -132,7 +181,8 @@ unsafe fn knob_of(param: *const bindings::kernel_param) -> &'static Knob {
 ///
 /// # Safety
 ///
-/// Called by the kernel: `text` is null or a C string, `param` a parameter made by [`knobs!`].
+/// Called by the kernel, which holds the lock of this module's parameters: `text` is null or a C
+/// string, `param` a parameter made by [`knobs!`].
 unsafe extern "C" fn set_knob(text: *const c_char, param: *const bindings::kernel_param) -> c_int {
     from_result(|| {
         if text.is_null() {
@@ -215,18 +265,21 @@ pub(crate) use modinfo;
 ///     sock_timeout: 50 in 1..=86400, 0o644, "seconds until a stuck send fails";
 ///     /// Whose connections are accepted.
 ///     accept: 0 of ["secure", "all"], 0o444, "who may connect: secure, all";
+///     /// Nagle's algorithm.
+///     nagle: 0 in 0..=1, 0o644, "delay small segments" => apply;
 /// }
 /// ```
 ///
-/// Each becomes a static [`Knob`], and a file in `/sys/module/.../parameters` with the given mode.
+/// `apply` is for [`Knob::on_change`]. Each becomes a static [`Knob`], and a file in `/sys/module/.../parameters` with the given mode.
 macro_rules! knobs {
     ($($(#[$meta:meta])* $name:ident: $default:literal $kind:ident $range:expr, $mode:literal,
-       $description:literal;)+) => {
+       $description:literal $(=> $changed:path)?;)+) => {
         $(
             $(#[$meta])*
             #[allow(non_upper_case_globals)]
             pub(crate) static $name: $crate::lib_linux::param::Knob =
-                $crate::lib_linux::param::knobs!(@new $default, $kind, $range);
+                $crate::lib_linux::param::knobs!(@new $default, $kind, $range)
+                    $(.on_change($changed))?;
 
             $crate::lib_linux::param::modinfo!("parmtype=", stringify!($name), ":int");
             $crate::lib_linux::param::modinfo!("parm=", stringify!($name), ":", $description);
@@ -297,6 +350,17 @@ mod tests {
         }
         assert_eq!(knob.get(), 10);
         assert!(knob.word().is_none());
+    }
+
+    #[test]
+    fn a_refused_change_is_undone() {
+        let knob = Knob::new(5, 1..=10).on_change(|| Err(EBUSY));
+        assert_eq!(knob.set(7), Err(EBUSY));
+        assert_eq!(knob.set(11), Err(EINVAL));
+        assert_eq!(knob.get(), 5);
+        let knob = Knob::new(5, 1..=10).on_change(|| Ok(()));
+        assert_eq!(knob.set(7), Ok(()));
+        assert_eq!(knob.get(), 7);
     }
 
     #[test]

@@ -7,13 +7,17 @@
 //!
 //! C header: [`include/linux/sysctl.h`](srctree/include/linux/sysctl.h)
 
-use super::param::Knob;
+use super::param::{
+    ChangeGuard,
+    Knob, //
+};
 use core::ptr::{
     self,
     NonNull, //
 };
 use kernel::{
     bindings,
+    error::from_result,
     prelude::*, //
 };
 
@@ -48,11 +52,11 @@ impl Registration {
             let (min, max) = knob.range();
             let entry = bindings::ctl_table {
                 procname: name.as_char_ptr(),
-                data: knob.as_ptr().cast(),
+                data: ptr::from_ref(*knob).cast_mut().cast(),
                 // CAST: Four.
                 maxlen: size_of::<c_int>() as c_int,
                 mode: 0o644,
-                proc_handler: Some(bindings::proc_dointvec_minmax),
+                proc_handler: Some(handle),
                 extra1: ptr::from_ref(min).cast_mut().cast(),
                 extra2: ptr::from_ref(max).cast_mut().cast(),
                 ..Default::default()
@@ -60,8 +64,7 @@ impl Registration {
             table.push(entry, GFP_KERNEL)?;
         }
         // SAFETY: `path` is a C string. The table is not moved or freed before it is unregistered;
-        // all that it points to is static. The handler reads and writes one `c_int` at `data`, with
-        // `READ_ONCE` and `WRITE_ONCE`, and only reads the range.
+        // all that it points to is static. `handle` finds a `Knob` at `data`.
         let header = unsafe {
             bindings::register_sysctl_sz(path.as_char_ptr(), table.as_ptr(), table.len())
         };
@@ -79,4 +82,34 @@ impl Drop for Registration {
         // any more.
         unsafe { bindings::unregister_sysctl_table(self.header.as_ptr()) };
     }
+}
+
+/// Reads or writes a knob.
+///
+/// # Safety
+///
+/// Called by the kernel: `table` is an entry made by [`Registration::new`], the other pointers are
+/// what `proc_dointvec_minmax` wants.
+unsafe extern "C" fn handle(
+    table: *const bindings::ctl_table,
+    write: c_int,
+    buffer: *mut c_void,
+    len: *mut usize,
+    pos: *mut bindings::loff_t,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: By this function's requirement.
+        let mut entry = unsafe { *table };
+        // SAFETY: `Registration::new` put the address of a static there.
+        let knob = unsafe { &*entry.data.cast::<Knob>() };
+        let _one_at_a_time = (write != 0).then(ChangeGuard::new);
+        let mut value = knob.get();
+        entry.data = (&raw mut value).cast();
+        // SAFETY: `entry` describes `value`; the range is static; the rest by our requirement.
+        let ret = unsafe { bindings::proc_dointvec_minmax(&entry, write, buffer, len, pos) };
+        if write != 0 && ret == 0 {
+            knob.set(value)?;
+        }
+        Ok(ret)
+    })
 }

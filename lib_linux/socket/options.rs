@@ -7,7 +7,8 @@
 use super::{
     super::sys,
     to_usize,
-    Socket, //
+    Socket,
+    TcpState, //
 };
 use kernel::{
     error::to_result,
@@ -63,17 +64,43 @@ impl Socket {
 
     /// Fixes the sizes of the buffers, in bytes of payload; zero leaves a size to TCP. For the
     /// window scale to fit, before connecting or listening. May sleep.
+    ///
+    /// A connection whose buffer was fixed keeps its size until TCP finds another one better.
     pub(crate) fn set_buffers(&self, send: usize, receive: usize) {
         let limited = |size| c_int::try_from(size).unwrap_or(c_int::MAX);
+        let unused = matches!(self.state(), TcpState::Close | TcpState::Listen);
+        let lock = self.lock();
         if send > 0 {
-            let lock = self.lock();
             // SAFETY: The lock is held.
             unsafe { sys::socklnd_helper_sk_set_sndbuf(lock.sk(), limited(send)) };
+        } else {
+            // SAFETY: The lock is held.
+            unsafe { sys::socklnd_helper_sk_unlock_sndbuf(lock.sk()) };
+            if unused {
+                // SAFETY: The lock is held, and this is a TCP socket.
+                unsafe { sys::socklnd_helper_tcp_reset_sndbuf(lock.sk()) };
+            }
         }
+        if receive == 0 {
+            // SAFETY: The lock is held.
+            unsafe { sys::socklnd_helper_sk_unlock_rcvbuf(lock.sk()) };
+            if unused {
+                // SAFETY: The lock is held, and this is a TCP socket.
+                unsafe { sys::socklnd_helper_tcp_reset_rcvbuf(lock.sk()) };
+            }
+        }
+        drop(lock);
         if receive > 0 {
             // SAFETY: The function takes the lock.
             unsafe { sys::sock_set_rcvbuf(self.sk(), limited(receive)) };
         }
+    }
+
+    /// Has TCP acknowledge what was read at once, and not delay acknowledgements until it finds
+    /// that this side only answers. May sleep.
+    pub(crate) fn acknowledge_now(&self) {
+        // SAFETY: This is a TCP socket; the function takes the lock.
+        unsafe { sys::tcp_sock_set_quickack(self.sk(), 1) };
     }
 
     /// Has TCP probe the other side after `idle` seconds of silence, every `interval` seconds, and

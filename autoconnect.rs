@@ -55,6 +55,11 @@ impl Autoconnect {
         self.mailbox.stop();
     }
 
+    /// The most handshakes that have waited for a daemon at the same time. Any context.
+    pub(crate) fn queue_peak(&self) -> usize {
+        self.mailbox.peak()
+    }
+
     /// Queues a handshake that can go on. Any context.
     pub(crate) fn post(&self, handshake: Arc<Handshake>) {
         self.mailbox.post(handshake);

@@ -19,6 +19,10 @@ mod loans;
 mod rx;
 
 use crate::{
+    hooks::{
+        self,
+        Stall, //
+    },
     lib_linux::{
         iov::BvecBuf,
         queue::Fifo,
@@ -42,6 +46,7 @@ use crate::{
         SCHED_LIST, //
     },
     stats::{
+        Counter,
         Gauge,
         LiveGuard,
         Traffic, //
@@ -112,6 +117,10 @@ pub(crate) struct Conn {
     /// Batches of transmits that are lent to TCP, or returned and not finished yet.
     loans: Atomic<i64>,
     traffic: Traffic,
+    /// Times that the send buffer was full.
+    full: Counter,
+    /// Times that there was no memory for the socket.
+    enomem: Counter,
     /// INVARIANT: Only ever used for the mailbox of `sched`.
     #[pin]
     sched_links: ListLinks<SCHED_LIST>,
@@ -144,6 +153,8 @@ impl_list_item! {
 /// Transmits on their way to the scheduler.
 struct TxQueue {
     fifo: Fifo<Tx>,
+    /// The most bytes that were queued at the same time, here and with the scheduler.
+    peak: u64,
     /// Why there will be no more.
     closed: Option<Error>,
 }
@@ -160,6 +171,7 @@ struct Io {
     loan: Option<Loan<Batch>>,
     frags: BvecBuf,
     deadlines: Deadlines,
+    stall: Stall,
 }
 
 /// When the peer is given up. In monotonic milliseconds; progress moves them, queueing does not.
@@ -205,6 +217,7 @@ impl Conn {
                 rx_ms: now.saturating_add(timeout),
                 wmem_mark: 0,
             },
+            stall: Stall::new(),
         };
         let local = socket.local_addr()?;
         let remote = socket.peer_addr()?;
@@ -223,6 +236,7 @@ impl Conn {
                 txq <- new_spinlock!(
                     TxQueue {
                         fifo: Fifo::new(),
+                        peak: 0,
                         closed: None,
                     },
                     "socklnd_conn_txq"
@@ -231,6 +245,8 @@ impl Conn {
                 wmem: Atomic::new(0),
                 loans: Atomic::new(0),
                 traffic: Traffic::new(),
+                full: Counter::new(),
+                enomem: Counter::new(),
                 sched_links <- ListLinks::new(),
                 sched_tracker <- AtomicTracker::new(),
                 deathrow_links <- ListLinks::new(),
@@ -306,6 +322,16 @@ impl Conn {
         self.queued.load(Relaxed)
     }
 
+    /// The most bytes that were queued here at the same time. Thread context.
+    pub(crate) fn queued_peak(&self) -> u64 {
+        self.txq.lock().peak
+    }
+
+    /// How often its scheduler had to wait for room in the send buffer, and for memory.
+    pub(crate) fn waits(&self) -> (u64, u64) {
+        (self.full.get(), self.enomem.get())
+    }
+
     /// Bytes on their way, here and in TCP.
     pub(crate) fn load(&self) -> u64 {
         self.queued().saturating_add(self.wmem.load(Relaxed))
@@ -340,6 +366,12 @@ impl Conn {
         }
     }
 
+    /// Looks at the connection's socket, if it has one. May sleep.
+    pub(crate) fn with_socket<R>(&self, look: impl FnOnce(&Socket) -> R) -> Option<R> {
+        let io = self.io.lock();
+        io.socket.as_ref().map(|socket| look(socket))
+    }
+
     /// Queues `tx` for sending; gives it back if the connection is being closed.
     ///
     /// Thread context; the peer's lock may be held.
@@ -348,7 +380,9 @@ impl Conn {
         if txq.closed.is_some() {
             return Err(tx);
         }
-        self.queued.add(tx.len() as u64, Relaxed);
+        let len = tx.len() as u64;
+        let queued = self.queued.fetch_add(len, Relaxed).saturating_add(len);
+        txq.peak = txq.peak.max(queued);
         txq.fifo.push_back(tx);
         drop(txq);
         if self.ready.tx_queued() {
@@ -407,7 +441,8 @@ impl Conn {
         if let Some(done) = incoming {
             done.complete(Err(why));
         }
-        self.peer.ni().fail_txs(unsent, why);
+        self.peer.fail_txs(unsent, why);
+        self.peer.traffic().absorb(&self.traffic);
         self.peer.ni().traffic().absorb(&self.traffic);
     }
 
@@ -417,13 +452,22 @@ impl Conn {
         let mut again = 0;
         let mut failure = None;
         let mut io = self.io.lock();
+        let admitted = io.stall.admit(events, time::monotonic_ms);
+        if admitted != events {
+            self.peer.ni().lnd().reaper().wake_later();
+        }
+        let events = admitted;
         if events & Readiness::TX != 0 {
             match self.transmit(&mut io) {
                 Ok(Turn::Idle) => {}
                 Ok(Turn::More) => again |= Readiness::TX,
-                Ok(Turn::Full) => again |= Readiness::FULL,
+                Ok(Turn::Full) => {
+                    self.full.add(1);
+                    again |= Readiness::FULL;
+                }
                 Ok(Turn::NoMemory) => {
-                    self.peer.ni().events().enomem.add(1);
+                    self.enomem.add(1);
+                    self.peer.count(1, |events| &events.enomem);
                     self.peer.ni().lnd().reaper().retry(self.clone());
                 }
                 Err(e) => failure = Some(e),
@@ -449,10 +493,11 @@ impl Conn {
         }
     }
 
-    /// After want of memory: tries to send again. Thread context.
+    /// After want of memory, or when it was held back: has its scheduler look at it again. Thread
+    /// context.
     pub(crate) fn retry(self: Arc<Self>) {
         // Not an event: those are ordered against a run by the socket's lock, which is not held.
-        if self.ready.tx_queued() {
+        if self.ready.again() {
             let sched = self.sched.clone();
             sched.enqueue(self);
         }
@@ -460,12 +505,10 @@ impl Conn {
 
     /// I/O has failed: counts and closes.
     fn lost(self: &Arc<Self>, why: Error) {
-        let events = self.peer.ni().events();
-        if why == EPROTO {
-            events.protocol_errors.add(1);
-        } else {
-            events.disconnects.add(1);
-        }
+        self.peer.count(1, |events| match why {
+            EPROTO => &events.protocol_errors,
+            _ => &events.disconnects,
+        });
         self.peer.close_conn(self, why, false);
     }
 
@@ -504,6 +547,9 @@ impl Conn {
                 min_lent,
             );
             io.deadlines.tx_seen(socket.wmem_queued());
+            if hooks::send_fails() {
+                return Ok(Turn::NoMemory);
+            }
             let sent = match loan {
                 Some(loan) => socket.send_lent(&frags, more, loan),
                 None => socket.send(&frags, more),
@@ -565,7 +611,7 @@ impl Conn {
     }
 
     /// Whether a deadline has passed or the socket has failed. The reaper's thread, may sleep.
-    pub(crate) fn check_deadlines(&self, now: u64) -> Option<Error> {
+    pub(crate) fn check_deadlines(self: &Arc<Self>, now: u64) -> Option<Error> {
         // Whoever holds it makes progress this very moment.
         let mut io = self.io.try_lock()?;
         let io = &mut *io;
@@ -580,7 +626,12 @@ impl Conn {
             self.peer.alive(now);
         }
         let tx_late = waiting && now >= io.deadlines.tx_ms;
-        let rx_late = io.rx.is_started() && now >= io.deadlines.rx_ms;
+        let mut rx_late = io.rx.is_started() && now >= io.deadlines.rx_ms;
+        if rx_late && socket.has_input() {
+            // The peer has done its part: it is this side that has not come to it.
+            rx_late = false;
+            self.clone().retry();
+        }
         (tx_late || rx_late).then_some(ETIMEDOUT)
     }
 

@@ -5,6 +5,7 @@
  * lock is held, is what the wrapped operation needs.
  */
 #include <linux/cpumask.h>
+#include <linux/debugfs.h>
 #include <linux/highmem.h>
 #include <linux/inetdevice.h>
 #include <linux/lockdep.h>
@@ -152,6 +153,11 @@ bool socklnd_helper_sk_stream_is_writeable(const struct sock *sk)
 	return sk_stream_is_writeable(sk);
 }
 
+bool socklnd_helper_sk_has_input(const struct sock *sk)
+{
+	return !skb_queue_empty_lockless(&sk->sk_receive_queue);
+}
+
 int socklnd_helper_sk_sndbuf(const struct sock *sk)
 {
 	return READ_ONCE(sk->sk_sndbuf);
@@ -241,6 +247,34 @@ void socklnd_helper_sk_disclaim(struct sock *sk)
 	rcu_assign_sk_user_data(sk, NULL);
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
+}
+
+/* ---- What a socket is set to ---- */
+
+bool socklnd_helper_sk_keepalive(const struct sock *sk)
+{
+	return sock_flag(sk, SOCK_KEEPOPEN);
+}
+
+/* These three in seconds, seconds and a number, as getsockopt() has them. */
+int socklnd_helper_tcp_keepidle(const struct sock *sk)
+{
+	return keepalive_time_when(tcp_sk(sk)) / HZ;
+}
+
+int socklnd_helper_tcp_keepintvl(const struct sock *sk)
+{
+	return keepalive_intvl_when(tcp_sk(sk)) / HZ;
+}
+
+int socklnd_helper_tcp_keepcnt(const struct sock *sk)
+{
+	return keepalive_probes(tcp_sk(sk));
+}
+
+unsigned int socklnd_helper_tcp_rcv_wscale(const struct sock *sk)
+{
+	return tcp_sk(sk)->rx_opt.rcv_wscale;
 }
 
 /* ---- Sockets: the socket lock is held ---- */
@@ -474,6 +508,24 @@ void socklnd_helper_xxh64_update_page(struct xxh64_state *state, struct page *pa
 
 	xxh64_update(state, address + offset, len);
 	kunmap_local(address);
+}
+
+/* ---- Files in debugfs ---- */
+
+struct dentry *socklnd_helper_debugfs_create_dir(const char *name)
+{
+	return debugfs_create_dir(name, NULL);
+}
+
+void socklnd_helper_debugfs_create_file(const char *name, umode_t mode, struct dentry *parent,
+					void *data, const struct file_operations *fops)
+{
+	debugfs_create_file(name, mode, parent, data, fops);
+}
+
+void socklnd_helper_debugfs_remove(struct dentry *dentry)
+{
+	debugfs_remove(dentry);
 }
 
 /* ---- The rest ---- */

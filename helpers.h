@@ -9,6 +9,8 @@
 
 #include <linux/types.h>
 
+struct dentry;
+struct file_operations;
 struct net;
 struct page;
 struct sock;
@@ -46,10 +48,16 @@ int socklnd_helper_sk_err(const struct sock *sk);
 bool socklnd_helper_sk_can_lend(const struct sock *sk);
 int socklnd_helper_sk_wmem_queued(const struct sock *sk);
 bool socklnd_helper_sk_stream_is_writeable(const struct sock *sk);
+bool socklnd_helper_sk_has_input(const struct sock *sk);
 int socklnd_helper_sk_sndbuf(const struct sock *sk);
 int socklnd_helper_sk_rcvbuf(const struct sock *sk);
 int socklnd_helper_sk_incoming_cpu(const struct sock *sk);
 bool socklnd_helper_tcp_nodelay(const struct sock *sk);
+bool socklnd_helper_sk_keepalive(const struct sock *sk);
+int socklnd_helper_tcp_keepidle(const struct sock *sk);
+int socklnd_helper_tcp_keepintvl(const struct sock *sk);
+int socklnd_helper_tcp_keepcnt(const struct sock *sk);
+unsigned int socklnd_helper_tcp_rcv_wscale(const struct sock *sk);
 
 /* Sockets of programs. */
 void socklnd_helper_sockfd_put(struct socket *sock);
@@ -94,6 +102,12 @@ void socklnd_helper_memcpy_from_page(void *to, struct page *page, size_t offset,
 void socklnd_helper_memcpy_to_page(struct page *page, size_t offset, const void *from, size_t len);
 void socklnd_helper_xxh64_update_page(struct xxh64_state *state, struct page *page, size_t offset,
 				      size_t len);
+
+/* Files in debugfs. */
+struct dentry *socklnd_helper_debugfs_create_dir(const char *name);
+void socklnd_helper_debugfs_create_file(const char *name, umode_t mode, struct dentry *parent,
+					void *data, const struct file_operations *fops);
+void socklnd_helper_debugfs_remove(struct dentry *dentry);
 
 /* The rest. */
 u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1);

@@ -19,6 +19,7 @@
 //! of what contains it is touched from Rust: `helpers.c` does that. The few structs that Rust does
 //! read or fill in are compared with what the C compiler says, at build time, in `sys.rs`.
 
+pub(crate) mod debugfs;
 pub(crate) mod global;
 pub(crate) mod inetaddr;
 pub(crate) mod iov;

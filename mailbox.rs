@@ -32,6 +32,9 @@ use kernel::{
 
 struct Inner<T: ListItem<ID> + ListArcSafe<ID>, const ID: u64> {
     list: List<T, ID>,
+    len: usize,
+    /// The most that `len` has been.
+    peak: usize,
     /// Threads that sleep in [`Mailbox::take`] and have not been woken yet.
     idle: usize,
     stopped: bool,
@@ -68,6 +71,8 @@ where
             inner <- new_spinlock_irq!(
                 Inner {
                     list: List::new(),
+                    len: 0,
+                    peak: 0,
                     idle: 0,
                     stopped: false,
                     kicked: false,
@@ -90,6 +95,8 @@ where
         };
         let mut inner = self.inner.lock();
         inner.list.push_back(object);
+        inner.len = inner.len.saturating_add(1);
+        inner.peak = inner.peak.max(inner.len);
         let wake = inner.idle > 0;
         if wake {
             // Counted down here, not by the sleeper, so that of many posts only as many wake
@@ -126,8 +133,16 @@ where
     /// What is posted meanwhile, by the caller too, stays for the next time.
     pub(crate) fn drain(&self) -> impl Iterator<Item = Arc<T>> {
         let mut list = List::new();
-        list.push_all_back(&mut self.inner.lock().list);
+        let mut inner = self.inner.lock();
+        list.push_all_back(&mut inner.list);
+        inner.len = 0;
+        drop(inner);
         core::iter::from_fn(move || list.pop_front().map(ListArc::into_arc))
+    }
+
+    /// The most objects that have been there at the same time. Any context.
+    pub(crate) fn peak(&self) -> usize {
+        self.inner.lock().peak
     }
 
     /// Whether nothing is there. Any context.
@@ -141,6 +156,7 @@ where
         let mut inner = self.inner.lock();
         loop {
             if let Some(object) = inner.list.pop_front() {
+                inner.len = inner.len.saturating_sub(1);
                 drop(inner);
                 return Mail::Object(object.into_arc());
             }

@@ -30,8 +30,11 @@ use crate::{
         Route, //
     },
     stats::{
+        Counter,
+        Events,
         Gauge,
-        LiveGuard, //
+        LiveGuard,
+        Traffic, //
     },
     tunables,
     tx::Tx,
@@ -83,6 +86,9 @@ pub(crate) struct Peer {
     #[pin]
     inner: SpinLock<PeerInner>,
     last_alive_ms: Atomic<u64>,
+    events: Events,
+    /// Of connections that have ended.
+    traffic: Traffic,
     /// A message has come since the peer last had no connection.
     heard: Atomic<bool>,
     /// INVARIANT: Only ever used for the reaper's list of pending peers.
@@ -108,6 +114,8 @@ pub(crate) struct PeerInner {
     routes: KVec<Arc<Route>>,
     /// Transmits that wait for a connection.
     queue: Fifo<Tx>,
+    /// The most transmits that have waited at the same time.
+    queue_peak: usize,
     /// Of the peer, while it has connections.
     incarnation: u64,
     /// Addresses of ours that it was told when it connected; it is told the same ones again.
@@ -141,12 +149,15 @@ impl Peer {
                         conns: KVec::new(),
                         routes: KVec::new(),
                         queue: Fifo::new(),
+                        queue_peak: 0,
                         incarnation: 0,
                         told: KVec::new(),
                     },
                     "socklnd_peer"
                 ),
                 last_alive_ms: Atomic::new(time::monotonic_ms()),
+                events: Events::new(),
+                traffic: Traffic::new(),
                 heard: Atomic::new(false),
                 pending_links <- ListLinks::new(),
                 pending_tracker <- AtomicTracker::new(),
@@ -164,6 +175,28 @@ impl Peer {
     /// Who it is.
     pub(crate) fn nid(&self) -> Nid {
         self.nid
+    }
+
+    /// What happened to it.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// What went over connections that have ended.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Counts `n` events, for the peer and for its interface. Any context.
+    pub(crate) fn count(&self, n: u64, which: impl Fn(&Events) -> &Counter) {
+        which(&self.events).add(n);
+        which(self.ni.events()).add(n);
+    }
+
+    /// Ends transmits that could not be sent. Thread context, no spinlock held.
+    pub(crate) fn fail_txs(&self, txs: Fifo<Tx>, why: Error) {
+        self.events.tx_errors.add(txs.len() as u64);
+        self.ni.fail_txs(txs, why);
     }
 
     /// Notes that the peer gave a sign of life. Any context.
@@ -196,6 +229,7 @@ impl Peer {
             Some(conn) => conn.queue_tx(tx).map_err(|tx| (ESTALE, tx)),
             None if inner.is_hopeful() => {
                 inner.queue.push_back(tx);
+                inner.queue_peak = inner.queue_peak.max(inner.queue.len());
                 self.ni.lnd().reaper().watch(self.clone());
                 Ok(())
             }
@@ -253,8 +287,8 @@ impl Peer {
             None
         };
         drop(inner);
-        self.ni.events().timeouts.add(expired.len() as u64);
-        self.ni.fail_txs(expired, ETIMEDOUT);
+        self.count(expired.len() as u64, |events| &events.timeouts);
+        self.fail_txs(expired, ETIMEDOUT);
         if let Some((route, kind)) = launch {
             self.connect(route, kind);
         }
@@ -270,10 +304,14 @@ impl Peer {
             return false;
         }
         let state = route.state_mut(&mut inner);
-        if !state.deleted {
-            state.racing_since = Some(time::monotonic_ms());
+        if state.deleted {
+            return false;
         }
-        !state.deleted
+        state.racing_since = Some(time::monotonic_ms());
+        state.attempts = state.attempts.saturating_add(1);
+        drop(inner);
+        self.count(1, |events| &events.attempts);
+        true
     }
 
     /// Whether a connection of type `kind` by `route` is still missing. Thread context.
@@ -306,6 +344,7 @@ impl Peer {
             // waiting until its deadline.
             state.yield_to_peer(now, tunables::min_reconnect_ms());
         } else {
+            state.failures = state.failures.saturating_add(1);
             state.back_off(
                 now,
                 tunables::min_reconnect_ms(),
@@ -316,7 +355,7 @@ impl Peer {
             failed.append(&mut inner.queue);
         }
         drop(inner);
-        self.ni.fail_txs(failed, why);
+        self.fail_txs(failed, why);
         self.unlink_if_unused();
     }
 
@@ -449,7 +488,7 @@ impl Peer {
         inner.bury(why, |_| true);
         failed.append(&mut inner.queue);
         drop(inner);
-        self.ni.fail_txs(failed, why);
+        self.fail_txs(failed, why);
     }
 
     /// Unlinks the peer if nothing is left of it. Thread context.
@@ -472,13 +511,22 @@ impl Peer {
             let conn = self.inner.lock().conns.get(next).cloned();
             let Some(conn) = conn else { break };
             if let Some(why) = conn.check_deadlines(now) {
-                self.ni.events().timeouts.add(1);
+                self.count(1, |events| &events.timeouts);
                 self.close_conn(&conn, why, true);
             } else {
                 next += 1;
             }
         }
         self.forget_if_idle(now);
+    }
+
+    /// Has all connections looked at by their schedulers. Thread context.
+    pub(crate) fn retry_conns(&self) {
+        let mut index = 0;
+        while let Some(conn) = self.conn(index) {
+            conn.retry();
+            index += 1;
+        }
     }
 
     /// The `index`-th connection. Thread context.

@@ -34,6 +34,7 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
+            Full,
             Relaxed,
             Release, //
         },
@@ -67,6 +68,8 @@ pub(crate) struct Reaper {
     pending: Mailbox<Peer, PENDING_LIST>,
     /// The kernel has taken an address away.
     sweep: Atomic<bool>,
+    /// A test hook has held a connection back since the last look.
+    stalled: Atomic<bool>,
 }
 
 impl Reaper {
@@ -78,6 +81,7 @@ impl Reaper {
                 enomem <- Mailbox::new(),
                 pending <- Mailbox::new(),
                 sweep: Atomic::new(false),
+                stalled: Atomic::new(false),
             }),
             GFP_KERNEL,
         )
@@ -114,6 +118,11 @@ impl Reaper {
     pub(crate) fn sweep(&self) {
         self.sweep.store(true, Release);
         self.deathrow.kick();
+    }
+
+    /// A test hook holds a connection back: wakes all of them at the next look. Any context.
+    pub(crate) fn wake_later(&self) {
+        self.stalled.store(true, Relaxed);
     }
 
     /// Looks after the transmits that wait for a connection to `peer`. Any context.
@@ -171,6 +180,10 @@ impl Reaper {
     /// next look begins.
     fn scan(&self, lnd: &Lnd, now: u64, first: usize) -> usize {
         self.tend_pending(now);
+        // Fully ordered: who sets it again during this look is woken by the next.
+        if self.stalled.load(Relaxed) && self.stalled.xchg(false, Full) {
+            lnd.for_each_ni(|ni| ni.peers().for_each(|peer| peer.retry_conns()));
+        }
         let timeout_s = (tunables::timeout_ms() / 1000).max(1);
         let chunk = (PEER_BUCKETS as u64 * SCANS_PER_TIMEOUT).div_ceil(timeout_s);
         let chunk = chunk.min(PEER_BUCKETS as u64) as usize;

@@ -44,6 +44,10 @@ pub(crate) struct RouteState {
     pub(crate) racing_since: Option<u64>,
     /// The last attempt lost such a race: the peer's connection is on its way.
     pub(crate) yielded: bool,
+    /// Attempts to connect so far.
+    pub(crate) attempts: u64,
+    /// Those of them that failed.
+    pub(crate) failures: u64,
     /// Connections that this route has opened so far.
     pub(crate) opened: u64,
     /// Whose address it connects from; without one, the choice is made anew each time.
@@ -68,6 +72,8 @@ impl Route {
                     connecting: false,
                     racing_since: None,
                     yielded: false,
+                    attempts: 0,
+                    failures: 0,
                     opened: 0,
                     interface: None,
                     backoff: Backoff::new(),

@@ -103,6 +103,11 @@ impl Sched {
         self.nconns.load(Relaxed)
     }
 
+    /// The most connections that have waited for it at the same time. Any context.
+    pub(crate) fn queue_peak(&self) -> usize {
+        self.mailbox.peak()
+    }
+
     /// Queues a connection whose [`Readiness`] said that it has to be. Any context.
     pub(crate) fn enqueue(&self, conn: Arc<Conn>) {
         self.mailbox.post(conn);

@@ -24,6 +24,8 @@ mod acceptor;
 mod autoconnect;
 mod conn;
 mod ctl;
+mod debugfs;
+mod hooks;
 mod interface;
 #[allow(unsafe_code)]
 mod lib_linux;
@@ -43,6 +45,7 @@ use crate::{
     acceptor::Acceptor,
     autoconnect::Autoconnect,
     lib_linux::{
+        debugfs::Dir,
         global::{
             Instance,
             Published, //
@@ -145,6 +148,11 @@ impl Lnd {
     /// The acceptor.
     pub(crate) fn acceptor(&self) -> &Arc<Acceptor> {
         &self.acceptor
+    }
+
+    /// The schedulers.
+    pub(crate) fn scheds(&self) -> &[Arc<Sched>] {
+        &self.scheds
     }
 
     /// How many interfaces are alive, those being shut down included.
@@ -408,6 +416,7 @@ impl Drop for Callbacks {
 struct Ksocklnd {
     #[pin]
     device: ctl::Device,
+    _debugfs: Dir,
     _sysctls: sysctl::Registration,
     _addresses: AddressWatch<AddressGone>,
     _interfaces: Interfaces,
@@ -428,8 +437,9 @@ impl kernel::InPlaceModule for Ksocklnd {
             _interfaces: Interfaces(LND.get().ok_or(ENODEV)?),
             _addresses: AddressWatch::new()?,
             _sysctls: tunables::register_sysctls()?,
-            // Last: from here on the module is in use.
+            // From here on the module is in use, and nothing may fail any more.
             device <- ctl::Device::new(),
+            _debugfs: debugfs::register(),
         })
     }
 }

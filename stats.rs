@@ -77,8 +77,10 @@ impl Traffic {
     }
 }
 
-/// What an interface instance counts over its life, by cause.
+/// What an interface, and each of its peers, counts over its life, by cause.
 pub(crate) struct Events {
+    /// Attempts of ours to connect.
+    pub(crate) attempts: Counter,
     /// Connections that this node opened.
     pub(crate) connects: Counter,
     /// Connections that other nodes opened.
@@ -110,6 +112,7 @@ impl Events {
     /// All zero.
     pub(crate) const fn new() -> Self {
         Self {
+            attempts: Counter::new(),
             connects: Counter::new(),
             accepts: Counter::new(),
             connect_failures: Counter::new(),

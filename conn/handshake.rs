@@ -246,7 +246,7 @@ impl Handshake {
                     Role::Active { peer, route, kind } => {
                         let result = self.finish_active(peer, Some(route), *kind, socket, hello);
                         if let Err(e) = result {
-                            self.ni.events().connect_failures.add(1);
+                            peer.count(1, |events| &events.connect_failures);
                             peer.connect_failed(route, e);
                         } else {
                             peer.connect_more();
@@ -279,7 +279,7 @@ impl Handshake {
         self.ni.pending().remove(self);
         match &self.role {
             Role::Active { peer, route, .. } => {
-                self.ni.events().connect_failures.add(1);
+                peer.count(1, |events| &events.connect_failures);
                 peer.connect_failed(route, why);
             }
             Role::Registered { .. } => self.ni.events().connect_failures.add(1),
@@ -442,7 +442,7 @@ impl Handshake {
             Refusal::NoMemory => ENOMEM,
             Refusal::Race | Refusal::Duplicate | Refusal::Stale => EALREADY,
         })?;
-        self.ni.events().connects.add(1);
+        peer.count(1, |events| &events.connects);
         conn.start(socket);
         if tunables::routes_are_learned() {
             // Without memory for them there are fewer routes; this connection is there anyway.
@@ -483,7 +483,7 @@ impl Handshake {
                 if e != EALREADY {
                     return Err(e);
                 }
-                self.ni.events().refusals.add(1);
+                peer.count(1, |events| &events.refusals);
                 self.send_hello(&socket, None, &IpVec::new())?;
                 socket.close_gracefully();
                 return Ok(());
@@ -494,7 +494,7 @@ impl Handshake {
             peer.close_conn(&conn, e, false);
             return Err(e);
         }
-        self.ni.events().accepts.add(1);
+        peer.count(1, |events| &events.accepts);
         conn.start(socket);
         Ok(())
     }

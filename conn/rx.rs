@@ -231,7 +231,7 @@ impl Conn {
         let ni = self.peer.ni();
         if header.dest != ni.nid() || header.src != self.peer.nid() {
             // There is no forwarding: such a message is for nobody here, or not from whom it says.
-            ni.events().misrouted.add(1);
+            self.peer.count(1, |events| &events.misrouted);
             return Ok(Delivery::Discard);
         }
         ni.upper().parse(ni, self.peer.nid(), header)

@@ -6,12 +6,14 @@
 #include <linux/hrtimer_types.h>
 
 #include <linux/bvec.h>
+#include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/in.h>
 #include <linux/in6.h>
 #include <linux/inetdevice.h>
 #include <linux/moduleparam.h>
 #include <linux/net.h>
+#include <linux/seq_file.h>
 #include <linux/skbuff.h>
 #include <linux/socket.h>
 #include <linux/stddef.h>
@@ -49,6 +51,15 @@ LAYOUT_FIELD(ctl_table, mode);
 LAYOUT_FIELD(ctl_table, proc_handler);
 LAYOUT_FIELD(ctl_table, extra1);
 LAYOUT_FIELD(ctl_table, extra2);
+LAYOUT_FIELD(file, private_data);
+LAYOUT_SIZE(file_operations);
+LAYOUT_FIELD(file_operations, owner);
+LAYOUT_FIELD(file_operations, llseek);
+LAYOUT_FIELD(file_operations, read);
+LAYOUT_FIELD(file_operations, write);
+LAYOUT_FIELD(file_operations, open);
+LAYOUT_FIELD(file_operations, release);
+LAYOUT_FIELD(inode, i_private);
 LAYOUT_SIZE(iov_iter);
 LAYOUT_SIZE(kernel_param);
 LAYOUT_FIELD(kernel_param, arg);
@@ -76,6 +87,7 @@ LAYOUT_FIELD(sockaddr_in6, sin6_port);
 LAYOUT_FIELD(sockaddr_in6, sin6_flowinfo);
 LAYOUT_FIELD(sockaddr_in6, sin6_addr);
 LAYOUT_FIELD(sockaddr_in6, sin6_scope_id);
+LAYOUT_FIELD(seq_file, private);
 LAYOUT_SIZE(ubuf_info);
 LAYOUT_FIELD(ubuf_info, ops);
 LAYOUT_FIELD(ubuf_info, refcnt);

@@ -107,6 +107,20 @@ impl Knob {
         self.value.load(Relaxed)
     }
 
+    /// Takes one off, unless the value is the lowest one. Returns whether it did. Any context; for
+    /// knobs without a function that is told of changes.
+    pub(crate) fn count_down(&self) -> bool {
+        let mut value = self.get();
+        while value > self.min {
+            // INVARIANT: It is above the lowest value.
+            match self.value.cmpxchg(value, value - 1, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => value = now,
+            }
+        }
+        false
+    }
+
     /// Changes the value; the caller holds the lock of this module's parameters. May sleep.
     ///
     /// # Errors
@@ -132,7 +146,7 @@ impl Knob {
 
     /// Sets the value from what an administrator wrote: a word, or a number as C writes them. As
     /// [`Self::set`].
-    fn parse(&self, text: &CStr) -> Result {
+    pub(super) fn parse(&self, text: &CStr) -> Result {
         let trimmed = text.to_bytes().trim_ascii();
         let word = self
             .words
@@ -143,7 +157,8 @@ impl Knob {
             None => {
                 let mut value = 0;
                 // SAFETY: `text` is a C string, and `value` may be written to.
-                to_result(unsafe { bindings::kstrtoint(text.as_char_ptr(), 0, &mut value) })?;
+                to_result(unsafe { bindings::kstrtoint(text.as_char_ptr(), 0, &mut value) })
+                    .map_err(|_| EINVAL)?;
                 value
             }
         };
@@ -350,6 +365,15 @@ mod tests {
         }
         assert_eq!(knob.get(), 10);
         assert!(knob.word().is_none());
+    }
+
+    #[test]
+    fn counting_down_ends() {
+        let knob = Knob::new(2, 0..=2);
+        assert!(knob.count_down());
+        assert!(knob.count_down());
+        assert!(!knob.count_down());
+        assert_eq!(knob.get(), 0);
     }
 
     #[test]

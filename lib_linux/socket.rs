@@ -514,6 +514,12 @@ impl Socket {
         unsafe { sys::socklnd_helper_sk_stream_is_writeable(self.sk()) }
     }
 
+    /// Whether something was received and not read yet. Any context.
+    pub(crate) fn has_input(&self) -> bool {
+        // SAFETY: By the type invariants `sk` is valid.
+        unsafe { sys::socklnd_helper_sk_has_input(self.sk()) }
+    }
+
     /// The processor that handled the last packet, if there was one. Any context.
     pub(crate) fn incoming_cpu(&self) -> Option<u32> {
         // SAFETY: By the type invariants `sk` is valid.

@@ -29,6 +29,8 @@ pub(crate) struct PeerInfo {
     pub(crate) nid: Nid,
     /// Transmits that wait for a connection.
     pub(crate) queued: usize,
+    /// The most that have waited at the same time.
+    pub(crate) queued_peak: usize,
     /// The peer's; zero without connections.
     pub(crate) incarnation: u64,
     pub(crate) last_alive_ms: u64,
@@ -42,6 +44,9 @@ pub(crate) struct RouteInfo {
     /// The address that it connects from, if it is settled.
     pub(crate) local: Option<IpAddr>,
     pub(crate) shares: u32,
+    /// Attempts to connect so far, and those of them that failed.
+    pub(crate) attempts: u64,
+    pub(crate) failures: u64,
     /// Connections that it has opened so far.
     pub(crate) opened: u64,
     /// Connections to its address.
@@ -125,7 +130,7 @@ impl Peer {
             failed.append(&mut inner.queue);
         }
         drop(inner);
-        self.ni.fail_txs(failed, ESHUTDOWN);
+        self.fail_txs(failed, ESHUTDOWN);
         self.ni.pending().cancel_deleted();
         self.unlink_if_unused();
         true
@@ -151,6 +156,8 @@ impl Peer {
                     addr: route.addr(),
                     local: state.interface.as_ref().map(RouteUse::addr),
                     shares: state.shares,
+                    attempts: state.attempts,
+                    failures: state.failures,
                     opened: state.opened,
                     nconns: inner.conns_to(route.addr().ip()).count(),
                     connecting: state.connecting,
@@ -163,6 +170,7 @@ impl Peer {
             return Ok(PeerInfo {
                 nid: self.nid,
                 queued: inner.queue.len(),
+                queued_peak: inner.queue_peak,
                 incarnation: inner.incarnation,
                 last_alive_ms: self.last_alive_ms.load(Relaxed),
                 routes,

@@ -106,6 +106,13 @@ impl Readiness {
         }))
     }
 
+    /// Something else than the socket asks for another look, and nobody holds its lock. Returns
+    /// whether the caller has to queue the connection.
+    #[must_use]
+    pub(crate) fn again(&self) -> bool {
+        Self::newly_scheduled(self.update(|bits| Self::schedule(bits | Self::EVENTS)))
+    }
+
     /// Ends being held. Returns whether the caller has to queue the connection.
     #[must_use]
     pub(crate) fn release(&self) -> bool {

@@ -125,6 +125,30 @@ impl Socket {
         Ok(())
     }
 
+    /// Idle seconds, seconds between probes and number of probes, as [`Socket::set_keepalive`] has
+    /// them. Any context.
+    pub(crate) fn keepalive(&self) -> (c_int, c_int, c_int) {
+        // SAFETY: By the type invariants `sk` is valid.
+        let idle = if unsafe { sys::socklnd_helper_sk_keepalive(self.sk()) } {
+            // SAFETY: By the type invariants `sk` is valid, and a TCP socket's.
+            unsafe { sys::socklnd_helper_tcp_keepidle(self.sk()) }
+        } else {
+            0
+        };
+        // SAFETY: As above.
+        let interval = unsafe { sys::socklnd_helper_tcp_keepintvl(self.sk()) };
+        // SAFETY: As above.
+        let count = unsafe { sys::socklnd_helper_tcp_keepcnt(self.sk()) };
+        (idle, interval, count)
+    }
+
+    /// How often the window that this side offers is doubled, as agreed on when the connection was
+    /// made. Any context.
+    pub(crate) fn window_scale(&self) -> u32 {
+        // SAFETY: By the type invariants `sk` is valid, and a TCP socket's.
+        unsafe { sys::socklnd_helper_tcp_rcv_wscale(self.sk()) }
+    }
+
     /// The send buffer's limit, in bytes of memory. Any context.
     pub(crate) fn sndbuf(&self) -> usize {
         // SAFETY: By the type invariants `sk` is valid.

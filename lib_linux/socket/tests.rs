@@ -237,16 +237,20 @@ mod suite {
             socket.set_nodelay(on);
             assert_eq!(socket.nodelay(), on);
         }
-        let rcvbuf = socket.rcvbuf();
+        let (sndbuf, rcvbuf) = (socket.sndbuf(), socket.rcvbuf());
         socket.set_buffers(100_000, 0);
         assert_eq!((socket.sndbuf(), socket.rcvbuf()), (200_000, rcvbuf));
         socket.set_buffers(0, 50_000);
-        assert_eq!((socket.sndbuf(), socket.rcvbuf()), (200_000, 100_000));
+        assert_eq!((socket.sndbuf(), socket.rcvbuf()), (sndbuf, 100_000));
+        socket.set_buffers(0, 0);
+        assert_eq!((socket.sndbuf(), socket.rcvbuf()), (sndbuf, rcvbuf));
         socket.set_buffers(usize::MAX, 1);
         assert!(socket.sndbuf() > 2_000_000_000);
         assert!(socket.rcvbuf() > 1);
-        assert!(socket.set_keepalive(30, 5, 5).is_ok());
+        assert!(socket.set_keepalive(30, 5, 6).is_ok());
+        assert_eq!(socket.keepalive(), (30, 5, 6));
         assert!(socket.set_keepalive(0, 0, 0).is_ok());
+        assert_eq!(socket.keepalive(), (0, 5, 6));
         assert!(socket.set_keepalive(-1, 5, 5).is_err());
         assert!(socket.set_keepalive(30, 0, 5).is_err());
         assert!(socket.set_keepalive(30, 5, 128).is_err());

@@ -8,6 +8,7 @@
 mod agent;
 mod checks;
 mod command;
+mod debugfs;
 mod faults;
 mod ioctl;
 mod lab;

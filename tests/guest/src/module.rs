@@ -3,6 +3,7 @@
 //! The module under test: inserted, removed in bounded time.
 
 use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::fs;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
@@ -53,8 +54,13 @@ pub fn insert() -> Result<()> {
 
 /// One attempt to insert the module: the error is the kernel's answer.
 pub fn try_insert() -> Result<(), Errno> {
+    try_insert_with(cstr!(""))
+}
+
+/// The same, with these parameters for the module.
+pub fn try_insert_with(parameters: &CStr) -> Result<(), Errno> {
     let file = rustix::fs::open(FILE, OFlags::RDONLY, Mode::empty())?;
-    finit_module(&file, cstr!(""), 0)
+    finit_module(&file, parameters, 0)
 }
 
 /// Where the module's code has been, for reading addresses in reports that come when it is gone.

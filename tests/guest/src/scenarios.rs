@@ -7,11 +7,13 @@ mod basic;
 mod bystander;
 mod configuration;
 mod connect;
+mod hooks;
 mod hostile;
 mod interfaces;
 mod memory;
 mod register;
 mod traffic;
+mod tunables;
 mod unload;
 mod zero_copy;
 
@@ -76,6 +78,10 @@ pub const ALL: &[Scenario] = &[
     scenario("register_silent", 2, 60, register::silent),
     scenario("register_wrong", 2, 60, register::wrong),
     scenario("register_and_keep", 2, 90, register::kept_open),
+    scenario("tunable_ranges", 0, 60, tunables::ranges),
+    scenario("module_parameters", 0, 60, tunables::insertion),
+    scenario("living_tunables", 2, 120, tunables::living),
+    scenario("eager_ack", 2, 60, tunables::eager_ack),
     scenario("simultaneous_connect", 2, 180, connect::simultaneous),
     scenario("interfaces", 1, 60, interfaces::administration),
     scenario("learned_routes", 2, 120, interfaces::learned_routes),
@@ -106,6 +112,11 @@ pub const ALL: &[Scenario] = &[
     scenario("no_memory_inserting", 0, 900, memory::inserting),
     scenario("no_memory_connecting", 2, 300, memory::connecting),
     scenario("no_memory_in_transfer", 2, 300, memory::in_transfer),
+    scenario("no_memory_to_send", 2, 180, hooks::no_memory),
+    scenario("stalled_peer", 2, 180, hooks::stalled_peer),
+    scenario("stalled_reader", 2, 90, hooks::stalled_reader),
+    scenario("stalled_sender", 2, 90, hooks::stalled_sender),
+    scenario("statistics", 2, 120, hooks::statistics),
     scenario("unload_in_transfer", 4, 400, unload::in_transfer),
     scenario("unload_200_times", 4, 3600, unload::two_hundred_times),
     scenario("unload_in_handshake", 3, 120, unload::in_handshake),

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What developers see: statistics, and test hooks, in `/sys/kernel/debug/socklnd`.
+//!
+//! Debugfs belongs to the machine's root and knows no namespaces: `stats` shows the interfaces of
+//! all. It is a text of headings, each followed by lines of a name and a value, indented by what
+//! belongs to what. Names may be added; they are not renamed. Nothing here is shared: a text is made
+//! from what the counters say at that moment, and no lock is held while it is.
+
+use crate::{
+    conn::Conn,
+    hooks,
+    lib_linux::debugfs::{
+        Dir,
+        Text, //
+    },
+    ni::Ni,
+    peer::Peer,
+    stats::{
+        Events,
+        Traffic, //
+    },
+    wire::ConnType,
+    Lnd,
+    LND, //
+};
+use kernel::{
+    prelude::*,
+    seq_file::SeqFile,
+    seq_print,
+    sync::Arc, //
+};
+
+static STATS: Text = Text(show_stats);
+
+/// Makes the files. They go when the result is dropped. May sleep.
+pub(crate) fn register() -> Dir {
+    let dir = Dir::new(c"socklnd");
+    dir.text(c"stats", &STATS);
+    dir.knob(c"enomem_tx", &hooks::ENOMEM_TX);
+    dir.knob(c"stall_tx", &hooks::STALL_TX);
+    dir.knob(c"stall_rx", &hooks::STALL_RX);
+    dir
+}
+
+/// Writes lines of a name and a value.
+fn lines(out: &SeqFile, indent: &str, values: &[(&str, u64)]) {
+    for (name, value) in values {
+        seq_print!(out, "{indent}{name} {value}\n");
+    }
+}
+
+/// What is never negative, though its type could be.
+fn count(value: impl TryInto<u64>) -> u64 {
+    value.try_into().unwrap_or(0)
+}
+
+/// Writes the statistics of the whole module. May sleep.
+fn show_stats(out: &SeqFile) {
+    let Some(lnd) = LND.get() else { return };
+    if show_all(out, &lnd).is_err() {
+        // There are too many interfaces or peers for what memory there is.
+        seq_print!(out, "incomplete\n");
+    }
+}
+
+fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
+    let nis = lnd.all_nis()?;
+    seq_print!(out, "node\n");
+    lines(
+        out,
+        "  ",
+        &[
+            ("interfaces", count(nis.len())),
+            (
+                "handshake_queue_peak",
+                count(lnd.autoconnect().queue_peak()),
+            ),
+        ],
+    );
+    for sched in lnd.scheds() {
+        seq_print!(out, "  scheduler {}\n", sched.cpu());
+        lines(
+            out,
+            "    ",
+            &[
+                ("conns", count(sched.nconns())),
+                ("queue_peak", count(sched.queue_peak())),
+            ],
+        );
+    }
+    for ni in nis.iter() {
+        show_ni(out, ni)?;
+    }
+    Ok(())
+}
+
+fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
+    seq_print!(
+        out,
+        "interface {} namespace {}\n",
+        ni.nid(),
+        ni.net().inode()
+    );
+    show_traffic(out, &ni.total_traffic());
+    show_events(out, ni.events());
+    let live = ni.live();
+    lines(
+        out,
+        "  ",
+        &[
+            ("refusals", ni.events().refusals.get()),
+            ("bad_handshakes", ni.events().bad_handshakes.get()),
+            ("drops", ni.portals().counters().drops.get()),
+            ("peers", count(live.peers().get())),
+            ("conns", count(live.conns().get())),
+            ("handshakes", count(live.handshakes().get())),
+            ("txs", count(live.txs().get())),
+        ],
+    );
+    for peer in ni.peers().collect()?.iter() {
+        show_peer(out, peer)?;
+    }
+    Ok(())
+}
+
+/// For interfaces and for peers, which are told apart by their headings.
+fn show_traffic(out: &SeqFile, traffic: &Traffic) {
+    lines(
+        out,
+        "  ",
+        &[
+            ("tx_msgs", traffic.tx_msgs.get()),
+            ("tx_bytes", traffic.tx_bytes.get()),
+            ("rx_msgs", traffic.rx_msgs.get()),
+            ("rx_bytes", traffic.rx_bytes.get()),
+        ],
+    );
+}
+
+fn show_events(out: &SeqFile, events: &Events) {
+    lines(
+        out,
+        "  ",
+        &[
+            ("connect_attempts", events.attempts.get()),
+            ("connect_failures", events.connect_failures.get()),
+            ("connects", events.connects.get()),
+            ("accepts", events.accepts.get()),
+            ("misrouted", events.misrouted.get()),
+            ("protocol_errors", events.protocol_errors.get()),
+            ("disconnects", events.disconnects.get()),
+            ("timeouts", events.timeouts.get()),
+            ("tx_errors", events.tx_errors.get()),
+            ("enomem", events.enomem.get()),
+        ],
+    );
+}
+
+fn show_peer(out: &SeqFile, peer: &Arc<Peer>) -> Result {
+    let info = peer.snapshot()?;
+    seq_print!(out, "peer {} of {}\n", peer.nid(), peer.ni().nid());
+    let total = Traffic::new();
+    total.absorb(peer.traffic());
+    for conn in info.conns.iter() {
+        total.absorb(conn.traffic());
+    }
+    show_traffic(out, &total);
+    show_events(out, peer.events());
+    lines(
+        out,
+        "  ",
+        &[
+            ("queued_msgs", count(info.queued)),
+            ("queued_msgs_peak", count(info.queued_peak)),
+        ],
+    );
+    for route in info.routes.iter() {
+        seq_print!(out, "  route {:?}\n", route.addr);
+        lines(
+            out,
+            "    ",
+            &[
+                ("shares", route.shares.into()),
+                ("attempts", route.attempts),
+                ("failures", route.failures),
+                ("opened", route.opened),
+            ],
+        );
+    }
+    for conn in info.conns.iter() {
+        show_conn(out, conn);
+    }
+    Ok(())
+}
+
+fn show_conn(out: &SeqFile, conn: &Conn) {
+    let kind = match conn.kind() {
+        ConnType::Any => "any",
+        ConnType::Control => "control",
+        ConnType::BulkIn => "bulk_in",
+        ConnType::BulkOut => "bulk_out",
+    };
+    seq_print!(
+        out,
+        "  conn {} {:?} {:?}\n",
+        kind,
+        conn.local(),
+        conn.remote()
+    );
+    let traffic = conn.traffic();
+    let (full, enomem) = conn.waits();
+    lines(
+        out,
+        "    ",
+        &[
+            ("cpu", conn.cpu().into()),
+            ("tx_msgs", traffic.tx_msgs.get()),
+            ("tx_bytes", traffic.tx_bytes.get()),
+            ("rx_msgs", traffic.rx_msgs.get()),
+            ("rx_bytes", traffic.rx_bytes.get()),
+            ("queued_bytes", conn.queued()),
+            ("queued_bytes_peak", conn.queued_peak()),
+            ("send_buffer_full", full),
+            ("enomem", enomem),
+        ],
+    );
+    // As the socket itself has them; one that is being closed has none any more.
+    conn.with_socket(|socket| {
+        let (idle, interval, probes) = socket.keepalive();
+        lines(
+            out,
+            "    ",
+            &[
+                ("send_buffer", count(socket.sndbuf())),
+                ("receive_buffer", count(socket.rcvbuf())),
+                ("window_scale", socket.window_scale().into()),
+                ("nagle", u64::from(!socket.nodelay())),
+                ("keepalive_idle", count(idle)),
+                ("keepalive_intvl", count(interval)),
+                ("keepalive_count", count(probes)),
+            ],
+        );
+    });
+}

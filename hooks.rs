@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Test hooks: faults on demand, set by files in debugfs.
+//!
+//! Knobs that are zero unless somebody tests; who reads them on the hot path shares a cache line
+//! that nobody writes. What a connection remembers of them is in [`Stall`], which belongs to its I/O
+//! state and is protected by its mutex. No thread ever waits for a hook: a connection that is held
+//! back is left alone until the reaper wakes it.
+
+use crate::{
+    lib_linux::param::Knob,
+    sched::Readiness, //
+};
+use kernel::prelude::*;
+
+/// So many of the next sends fail as if the kernel had no memory for the socket.
+pub(crate) static ENOMEM_TX: Knob = Knob::new(0, 0..=1_000_000);
+
+/// Seconds for which every turn of sending is held back.
+pub(crate) static STALL_TX: Knob = Knob::new(0, 0..=86_400);
+
+/// Seconds for which every turn of receiving is held back.
+pub(crate) static STALL_RX: Knob = Knob::new(0, 0..=86_400);
+
+/// Whether the send that is about to be made is one of those that fail. Any context.
+pub(crate) fn send_fails() -> bool {
+    ENOMEM_TX.count_down()
+}
+
+/// Until when a connection is held back, each way; in monotonic milliseconds.
+pub(crate) struct Stall {
+    tx: Option<u64>,
+    rx: Option<u64>,
+}
+
+impl Stall {
+    /// Not held back.
+    pub(crate) const fn new() -> Self {
+        Self { tx: None, rx: None }
+    }
+
+    /// Those of `events` that a turn may look at. For the others somebody has to come back.
+    pub(crate) fn admit(&mut self, events: u32, now_ms: impl FnOnce() -> u64) -> u32 {
+        let (tx, rx) = (STALL_TX.get(), STALL_RX.get());
+        if tx == 0 && rx == 0 {
+            return events;
+        }
+        let now = now_ms();
+        let mut admitted = events;
+        if events & Readiness::TX != 0 && Self::holds(&mut self.tx, tx, now) {
+            admitted &= !Readiness::TX;
+        }
+        if events & Readiness::RX != 0 && Self::holds(&mut self.rx, rx, now) {
+            admitted &= !Readiness::RX;
+        }
+        admitted
+    }
+
+    /// Whether a turn at `now` has to wait, if turns wait for so many seconds.
+    fn holds(until: &mut Option<u64>, seconds: i32, now: u64) -> bool {
+        let seconds = u64::try_from(seconds).unwrap_or(0);
+        match *until {
+            _ if seconds == 0 => *until = None,
+            None => *until = Some(now.saturating_add(seconds.saturating_mul(1000))),
+            Some(end) if now >= end => *until = None,
+            Some(_) => {}
+        }
+        until.is_some()
+    }
+}
+
+#[kunit_tests(socklnd_hooks)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_turn_waits_once() {
+        let mut until = None;
+        assert!(!Stall::holds(&mut until, 0, 1000));
+        assert!(Stall::holds(&mut until, 3, 1000));
+        assert!(Stall::holds(&mut until, 3, 3999));
+        assert!(!Stall::holds(&mut until, 3, 4000));
+        assert!(Stall::holds(&mut until, 3, 4000));
+        // Whoever switches the hook off lets everybody go on.
+        assert!(!Stall::holds(&mut until, 0, 4001));
+        assert!(until.is_none());
+    }
+
+    #[test]
+    fn without_hooks_nothing_waits() {
+        let mut stall = Stall::new();
+        let both = Readiness::TX | Readiness::RX;
+        assert_eq!(stall.admit(both, || 0), both);
+    }
+}

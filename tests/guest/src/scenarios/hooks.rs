@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Faults that the module's own hooks cause, and what the statistics say of them.
+
+use std::fs::{self, File};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use rustix::io::Errno;
+
+use crate::debugfs::{FOLDER, Section, hook, hook_value, sections};
+use crate::lab::Lab;
+use crate::module;
+use crate::node::{Bench, Node, Op};
+use crate::peer::{CONTROL, Conn, Message};
+use crate::port::note;
+use crate::scenarios::traffic::await_traffic;
+use crate::wait;
+
+/// What the slowest machine may take on top of what the clock says.
+const SLACK: Duration = Duration::from_secs(4);
+
+fn set_timeout(seconds: u64) -> Result<()> {
+    Ok(fs::write(
+        "/sys/module/ksocklnd/parameters/sock_timeout",
+        seconds.to_string(),
+    )?)
+}
+
+fn sum(sections: &[Section], name: &str) -> Result<u64> {
+    sections.iter().map(|section| section.get(name)).sum()
+}
+
+/// Sends that find no memory are made again, and nothing is lost or out of order.
+pub fn no_memory(lab: &mut Lab) -> Result<()> {
+    const FAILURES: u32 = 300;
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    let _services = [one.serve()?, two.serve()?];
+    for op in [Op::Put, Op::Get] {
+        let before = sum(&sections("interface ")?, "enomem")?;
+        let _fault = hook("enomem_tx", FAILURES)?;
+        let bench = Bench {
+            op,
+            size: 20_000,
+            count: 200,
+            in_flight: 8,
+            limit: Duration::from_secs(60),
+        };
+        one.bench(two, &bench)?;
+        wait::until(SLACK, "all failures used up", || {
+            one.ping(two)?;
+            ensure!(hook_value("enomem_tx")? == 0);
+            Ok(())
+        })?;
+        let failures = sum(&sections("interface ")?, "enomem")? - before;
+        ensure!(
+            failures >= u64::from(FAILURES),
+            "only {failures} failures were counted"
+        );
+    }
+    let conns = sum(&sections("conn ")?, "enomem")?;
+    ensure!(conns >= 2 * u64::from(FAILURES), "connections say {conns}");
+    Ok(())
+}
+
+/// A peer that stops reading is given up in time, and all is well when it reads again.
+pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
+    const TIMEOUT: u64 = 8;
+    // Little room on the way, so that it is full at once.
+    fs::write("/proc/sys/socknal/buffer_size", "65536")?;
+    set_timeout(TIMEOUT)?;
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    let _service = two.serve()?;
+    let mut bench = Bench {
+        op: Op::Put,
+        size: 1 << 20,
+        count: 100_000,
+        in_flight: 4,
+        limit: Duration::from_secs(60),
+    };
+    let job = one.start_bench(two, &bench)?;
+    await_traffic(two, 10)?;
+    let stall = hook("stall_rx", 3600)?;
+    let started = Instant::now();
+    let peer = format!("peer {} of {}", two.nid(), one.nid());
+    let limit = Duration::from_secs(TIMEOUT + TIMEOUT / 4);
+    wait::until(limit + SLACK, "timeout", || {
+        ensure!(sum(&sections(&peer)?, "timeouts")? > 0);
+        Ok(())
+    })?;
+    let time = started.elapsed();
+    note(&format!("given up after {:.1} s", time.as_secs_f64()));
+    ensure!(
+        time >= Duration::from_secs(TIMEOUT - 2),
+        "given up too soon"
+    );
+    let output = job.wait(bench.limit + SLACK)?;
+    ensure!(!output.status.success(), "the transfer claims success");
+    ensure!(
+        output.stderr.contains("ETIMEDOUT"),
+        "no ETIMEDOUT: {}",
+        output.stderr
+    );
+    drop(stall);
+    wait::until(Duration::from_secs(30), "ping succeeds again", || {
+        one.ping(two).map(drop)
+    })?;
+    bench.count = 10;
+    one.bench(two, &bench).map(drop)
+}
+
+/// A message that is there and not read yet is no reason to give its sender up; one that does not
+/// come is.
+pub fn stalled_reader(lab: &mut Lab) -> Result<()> {
+    const TIMEOUT: u64 = 6;
+    let limit = Duration::from_secs(TIMEOUT + TIMEOUT / 4);
+    set_timeout(TIMEOUT)?;
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    let mut conn = Conn::greeted(&script.space, script.addr, node, CONTROL)?;
+    let message = Message::put(script.addr, node.addr, 7, 7, vec![7; 5000]).bytes();
+    let (begin, end) = message.split_at(1000);
+    conn.send(begin)?;
+    let peer = format!("peer {} of {}", script.nid(), node.nid());
+    wait::until(SLACK, "beginning of a message", || {
+        ensure!(sum(&sections(&peer)?, "rx_bytes")? == begin.len() as u64);
+        Ok(())
+    })?;
+    let stall = hook("stall_rx", 3600)?;
+    conn.send(end)?;
+    wait::quiet_time(limit + Duration::from_secs(2));
+    ensure!(
+        node.conns_to(script)?.len() == 1,
+        "given up for what was there"
+    );
+    ensure!(
+        sum(&sections(&peer)?, "rx_bytes")? == begin.len() as u64,
+        "it was not held back"
+    );
+    drop(stall);
+    conn.ping(1)?;
+
+    conn.send(begin)?;
+    let (_, time) = conn.await_closed(limit + SLACK)?;
+    ensure!(
+        time >= Duration::from_secs(TIMEOUT - 1),
+        "given up too soon"
+    );
+    Ok(())
+}
+
+/// A sluggish sender sends, only later.
+pub fn stalled_sender(lab: &mut Lab) -> Result<()> {
+    const SECONDS: u32 = 2;
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    one.ping(two)?;
+    let stall = hook("stall_tx", SECONDS)?;
+    let output = one
+        .try_ping(two, Duration::from_secs(20))?
+        .checked("ping")?;
+    // The question and the answer.
+    ensure!(
+        output.time >= Duration::from_secs(2 * u64::from(SECONDS)),
+        "it took only {:.1} s",
+        output.time.as_secs_f64()
+    );
+    drop(stall);
+    let output = one
+        .try_ping(two, Duration::from_secs(20))?
+        .checked("ping")?;
+    ensure!(
+        output.time < Duration::from_secs(u64::from(SECONDS)),
+        "it still took {:.1} s",
+        output.time.as_secs_f64()
+    );
+    Ok(())
+}
+
+/// The statistics add up, and hold the module while somebody reads them.
+pub fn statistics(lab: &mut Lab) -> Result<()> {
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    let _services = [one.serve()?, two.serve()?];
+    let bench = Bench {
+        op: Op::Put,
+        size: 5000,
+        count: 100,
+        in_flight: 8,
+        limit: Duration::from_secs(30),
+    };
+    one.bench(two, &bench)?;
+    one.close_conns()?;
+    one.bench(two, &bench)?;
+    agree(one, two)?;
+
+    let peer = sections(&format!("peer {} of {}", two.nid(), one.nid()))?;
+    ensure!(peer.len() == 1, "{} peers", peer.len());
+    ensure!(sum(&peer, "connects")? + sum(&peer, "accepts")? >= 6);
+    ensure!(sum(&peer, "connect_attempts")? > 0);
+    ensure!(sum(&peer, "queued_msgs_peak")? > 0, "nothing ever waited");
+    let peaks = sum(&sections("conn bulk_out")?, "queued_bytes_peak")?;
+    ensure!(peaks >= 5072, "no queue was ever longer than {peaks} bytes");
+    let schedulers = sections("scheduler ")?;
+    ensure!(sum(&schedulers, "conns")? == 6 && sum(&schedulers, "queue_peak")? > 0);
+
+    // An attempt that fails is counted at its route.
+    two.ni_del()?;
+    let _ = one.try_ping(two, Duration::from_secs(2))?;
+    wait::until(SLACK, "failure at the route", || {
+        ensure!(sum(&sections(&format!("route {}", two.addr))?, "failures")? > 0);
+        Ok(())
+    })?;
+
+    let reader = File::open(format!("{FOLDER}/stats"))?;
+    drop(_services);
+    let refused = wait::until(SLACK, "only the reader is left", || {
+        let users = fs::read_to_string("/sys/module/ksocklnd/refcnt")?;
+        ensure!(users.trim() == "1", "{users} users");
+        module::try_remove(module::REMOVAL_LIMIT)
+    })?;
+    ensure!(
+        refused == Err(Errno::AGAIN),
+        "removed under a reader: {refused:?}"
+    );
+    drop(reader);
+    module::remove()?;
+    ensure!(!fs::exists(FOLDER)?, "the folder is left");
+    Ok(())
+}
+
+/// What the interfaces say is what `socklctl stats` says, and what their peers say.
+fn agree(one: &Node, two: &Node) -> Result<()> {
+    for (node, other) in [(one, two), (two, one)] {
+        wait::until(SLACK, "numbers agree", || {
+            let interface = sections(&format!("interface {} ", node.nid()))?;
+            let peer = sections(&format!("peer {} of {}", other.nid(), node.nid()))?;
+            for (path, name) in [
+                ("/tx/msgs", "tx_msgs"),
+                ("/tx/bytes", "tx_bytes"),
+                ("/rx/msgs", "rx_msgs"),
+                ("/rx/bytes", "rx_bytes"),
+            ] {
+                let count = node.counter(path)?;
+                let shown = (sum(&interface, name)?, sum(&peer, name)?);
+                ensure!(
+                    shown == (count, count) && count > 0,
+                    "{name}: {shown:?} and {count}"
+                );
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an administrator can set: ranges, and what becomes of it on living connections.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
+
+use crate::command::run;
+use crate::debugfs::sections;
+use crate::lab::Lab;
+use crate::module;
+use crate::node::Node;
+use crate::peer::{CONTROL, Conn, Message};
+use crate::wait;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// An entry of `/proc/sys/socknal`.
+struct Entry {
+    name: &'static str,
+    parameter: &'static str,
+    default: i64,
+    min: i64,
+    max: i64,
+}
+
+const fn entry(
+    name: &'static str,
+    parameter: &'static str,
+    default: i64,
+    min: i64,
+    max: i64,
+) -> Entry {
+    Entry {
+        name,
+        parameter,
+        default,
+        min,
+        max,
+    }
+}
+
+const ENTRIES: [Entry; 10] = [
+    entry("timeout", "sock_timeout", 50, 1, 86_400),
+    entry("eager_ack", "eager_ack", 0, 0, 1),
+    entry("typed", "typed_conns", 1, 0, 1),
+    entry("min_bulk", "min_bulk", 1024, 0, 1 << 20),
+    entry("buffer_size", "buffer_size", 8 << 20, 0, 1_073_741_823),
+    entry("nagle", "nagle", 0, 0, 1),
+    entry("irq_affinity", "enable_irq_affinity", 1, 0, 1),
+    entry("keepalive_idle", "keepalive_idle", 30, 0, 32_767),
+    entry("keepalive_count", "keepalive_count", 10, 1, 127),
+    entry("keepalive_intvl", "keepalive_intvl", 2, 1, 32_767),
+];
+
+fn parameter(name: &str) -> String {
+    format!("/sys/module/ksocklnd/parameters/{name}")
+}
+
+fn set(name: &str, value: i64) -> Result<()> {
+    fs::write(parameter(name), value.to_string()).with_context(|| format!("{name} = {value}"))
+}
+
+fn get(path: &str) -> Result<i64> {
+    Ok(fs::read_to_string(path)?.trim().parse()?)
+}
+
+/// Both doors lead to the same value, with the defaults of 2005, and neither lets a wrong one in.
+pub fn ranges(_lab: &mut Lab) -> Result<()> {
+    for entry in ENTRIES {
+        let doors = [
+            format!("/proc/sys/socknal/{}", entry.name),
+            parameter(entry.parameter),
+        ];
+        let expect = |value: i64| -> Result<()> {
+            for door in &doors {
+                ensure!(get(door)? == value, "{door} is not {value}");
+            }
+            Ok(())
+        };
+        expect(entry.default)?;
+        for door in &doors {
+            for value in [entry.min, entry.max, entry.default] {
+                fs::write(door, value.to_string()).with_context(|| format!("{value} > {door}"))?;
+                expect(value)?;
+            }
+            let outside = [entry.min - 1, entry.max + 1, i64::MAX, i64::MIN];
+            let wrong = outside.iter().map(i64::to_string);
+            for text in wrong.chain(["x".to_owned(), "-".to_owned()]) {
+                match fs::write(door, &text) {
+                    Err(why) if why.kind() == ErrorKind::InvalidInput => {}
+                    other => bail!("{text} > {door}: {other:?}"),
+                }
+                expect(entry.default)?;
+            }
+        }
+    }
+
+    // What does not go together.
+    for (name, value) in [("min_reconnectms", 60_001), ("max_reconnectms", 999)] {
+        let before = get(&parameter(name))?;
+        ensure!(set(name, value).is_err(), "{name} = {value} was taken");
+        ensure!(get(&parameter(name))? == before, "{name} changed");
+    }
+    set("max_reconnectms", 60_001)?;
+    set("min_reconnectms", 60_001)
+}
+
+/// The module's parameters at its insertion: those of today's files, and those that contradict.
+pub fn insertion(_lab: &mut Lab) -> Result<()> {
+    module::remove()?;
+    for (parameters, reason) in [
+        (
+            c"min_reconnectms=9000 max_reconnectms=1000",
+            "min_reconnectms=9000 is more than max_reconnectms=1000",
+        ),
+        (c"sock_timeout=0", "`0' invalid for parameter `sock_timeout'"),
+        (c"nagle=x", "`x' invalid for parameter `nagle'"),
+    ] {
+        let refused = module::try_insert_with(parameters);
+        ensure!(refused == Err(Errno::INVAL), "{parameters:?}: {refused:?}");
+        let log = run(&mut Command::new("dmesg"), "", SOON)?.stdout;
+        ensure!(log.contains(reason), "no word of '{reason}' in the log");
+    }
+    // The order does not matter, and what has no meaning here does no harm.
+    module::try_insert_with(
+        c"min_reconnectms=90000 max_reconnectms=120000 sock_timeout=20 credits=256 \
+          peer_credits=16 peer_timeout=180 nconnds=8 nconnds_max=16 nscheds=1 typed_conns=1 \
+          min_bulk=2048 tx_buffer_size=65536 rx_buffer_size=0 nagle=0 eager_ack=1 \
+          enable_irq_affinity=0 keepalive_idle=30 keepalive_count=5 keepalive_intvl=5 \
+          enable_csum=0 nonblk_zcack=1 round_robin=1",
+    )?;
+    for (name, value) in [
+        ("min_reconnectms", 90_000),
+        ("sock_timeout", 20),
+        ("tx_buffer_size", 65_536),
+        ("rx_buffer_size", 0),
+        ("keepalive_count", 5),
+    ] {
+        ensure!(get(&parameter(name))? == value, "{name} is not {value}");
+    }
+    Ok(())
+}
+
+/// All connections of all nodes have these values, read from their sockets.
+fn expect(values: &[(&str, u64)]) -> Result<()> {
+    let conns = sections("conn ")?;
+    ensure!(conns.len() == 6, "{} connections", conns.len());
+    for conn in &conns {
+        for (name, value) in values {
+            let now = conn.get(name)?;
+            ensure!(now == *value, "{name} of '{}' is {now}", conn.heading);
+        }
+    }
+    Ok(())
+}
+
+/// A knob, its new value, and what sockets have then.
+type Step = (&'static str, i64, &'static [(&'static str, u64)]);
+
+/// Closes all connections and opens them anew.
+fn reconnect(one: &Node, two: &Node, count: usize) -> Result<()> {
+    one.close_conns()?;
+    two.close_conns()?;
+    wait::until(SOON, "all connections closed", || {
+        ensure!(one.conns_to(two)?.is_empty() && two.conns_to(one)?.is_empty());
+        Ok(())
+    })?;
+    one.ping(two)?;
+    wait::until(SOON, "all connections open", || {
+        // From the moment in which it has its socket.
+        let mut open = sections("conn ")?;
+        open.retain(|conn| conn.get("send_buffer").is_ok());
+        ensure!(open.len() == count, "{} connections", open.len());
+        Ok(())
+    })
+}
+
+/// What is changed is in force on living connections, and does them no harm.
+pub fn living(lab: &mut Lab) -> Result<()> {
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    reconnect(one, two, 6)?;
+    // Sizes are doubled by the kernel, for its own overhead.
+    expect(&[
+        ("nagle", 0),
+        ("send_buffer", 16 << 20),
+        ("receive_buffer", 16 << 20),
+        ("keepalive_idle", 30),
+        ("keepalive_intvl", 2),
+        ("keepalive_count", 10),
+    ])?;
+    let steps: [Step; 10] = [
+        ("nagle", 1, &[("nagle", 1)]),
+        ("nagle", 0, &[("nagle", 0)]),
+        ("keepalive_idle", 77, &[("keepalive_idle", 77)]),
+        ("keepalive_intvl", 5, &[("keepalive_intvl", 5)]),
+        ("keepalive_count", 7, &[("keepalive_count", 7)]),
+        ("keepalive_idle", 0, &[("keepalive_idle", 0)]),
+        (
+            "buffer_size",
+            100_000,
+            &[("send_buffer", 200_000), ("receive_buffer", 200_000)],
+        ),
+        (
+            "tx_buffer_size",
+            50_000,
+            &[("send_buffer", 100_000), ("receive_buffer", 200_000)],
+        ),
+        ("rx_buffer_size", 0, &[("send_buffer", 100_000)]),
+        ("tx_buffer_size", -1, &[("send_buffer", 200_000)]),
+    ];
+    for (name, value, sockets) in steps {
+        set(name, value)?;
+        expect(sockets).with_context(|| format!("after {name} = {value}"))?;
+        one.ping(two)?;
+    }
+    let same = |conn: &serde_json::Value| conn["age_ms"].as_u64().unwrap_or(0) > 0;
+    ensure!(one.conns_to(two)?.iter().all(same), "connections were lost");
+
+    // Buffers are there before the handshake: on both sides windows can grow to their size.
+    let scale = || -> Result<Vec<u64>> {
+        let conns = sections("conn ")?;
+        conns.iter().map(|conn| conn.get("window_scale")).collect()
+    };
+    set("rx_buffer_size", -1)?;
+    set("buffer_size", 30_000)?;
+    reconnect(one, two, 6)?;
+    ensure!(scale()?.iter().all(|s| *s == 0), "{:?}", scale()?);
+    set("buffer_size", 512 << 20)?;
+    reconnect(one, two, 6)?;
+    ensure!(scale()?.iter().all(|s| *s >= 12), "{:?}", scale()?);
+
+    // New connections have the types that are wanted now.
+    set("typed_conns", 0)?;
+    reconnect(one, two, 2)?;
+    let conns = one.conns_to(two)?;
+    ensure!(conns.iter().all(|conn| conn["type"] == "any"), "{conns:?}");
+    set("typed_conns", 1)?;
+    reconnect(one, two, 6)
+}
+
+/// With `eager_ack` no acknowledgement of a message is delayed; without it some are.
+pub fn eager_ack(lab: &mut Lab) -> Result<()> {
+    const ROUNDS: u64 = 10;
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    let mut conn = Conn::greeted(&script.space, script.addr, node, CONTROL)?;
+    // Nobody answers this one, so nothing carries its acknowledgement. After the answer to a ping
+    // TCP waits for such an answer.
+    let lost = Message::put(script.addr, node.addr, 7, 7, vec![7; 100]).bytes();
+    let mut delayed = || -> Result<u64> {
+        let before = delayed_acks(node)?;
+        for handle in 1..=ROUNDS {
+            conn.ping(handle)?;
+            conn.send(&lost)?;
+            wait::until(SOON, "acknowledgement", || unacknowledged(script))?;
+        }
+        Ok(delayed_acks(node)? - before)
+    };
+    let lazily = delayed()?;
+    set("eager_ack", 1)?;
+    let eagerly = delayed()?;
+    ensure!(
+        lazily >= ROUNDS / 2 && eagerly == 0,
+        "acknowledgements delayed: {lazily} without eager_ack, {eagerly} with it"
+    );
+    Ok(())
+}
+
+/// How many acknowledgements a node's TCP has sent because their time was up.
+fn delayed_acks(node: &Node) -> Result<u64> {
+    let table = node
+        .space
+        .within(|| Ok(fs::read_to_string("/proc/thread-self/net/netstat")?))?;
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with("TcpExt:"))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let [names, values] = lines.as_slice() else {
+        bail!("strange: {table}");
+    };
+    let at = names.iter().position(|name| *name == "DelayedACKs");
+    let value = at.and_then(|at| values.get(at));
+    Ok(value.context("no DelayedACKs")?.parse()?)
+}
+
+/// Fails while a TCP socket of this node waits for an acknowledgement.
+fn unacknowledged(node: &Node) -> Result<()> {
+    let table = node
+        .space
+        .within(|| Ok(fs::read_to_string("/proc/thread-self/net/tcp")?))?;
+    for line in table.lines().skip(1) {
+        let queues = line.split_whitespace().nth(4).unwrap_or_default();
+        ensure!(queues.starts_with("00000000:"), "{line}");
+    }
+    Ok(())
+}

@@ -32,7 +32,11 @@ use crate::{
             Socket,
             SocketEvents, //
         },
-        time, //
+        time,
+        trace::{
+            self,
+            Subject, //
+        }, //
     },
     peer::Peer,
     reaper::{
@@ -271,6 +275,7 @@ impl Conn {
             let _ = apply_tunables(&hooked);
             io.socket = Some(hooked);
             drop(io);
+            trace::connect(|| self.subject(), 0, None);
             if self.ready.release() {
                 self.sched.enqueue(self.clone());
             }
@@ -441,6 +446,12 @@ impl Conn {
         if let Some(done) = incoming {
             done.complete(Err(why));
         }
+        let traffic = &self.traffic;
+        let bytes = traffic
+            .tx_bytes
+            .get()
+            .saturating_add(traffic.rx_bytes.get());
+        trace::close(|| self.subject(), bytes, Some(why));
         self.peer.fail_txs(unsent, why);
         self.peer.traffic().absorb(&self.traffic);
         self.peer.ni().traffic().absorb(&self.traffic);
@@ -593,6 +604,7 @@ impl Conn {
             }
             if let Some(tx) = out.pop_front() {
                 self.traffic.tx_msgs.add(1);
+                trace::send(|| self.subject(), tx.len() as u64, None);
                 match &mut loan {
                     Some(loan) => {
                         self.traffic.zc_msgs.add(1);
@@ -632,7 +644,19 @@ impl Conn {
             rx_late = false;
             self.clone().retry();
         }
-        (tx_late || rx_late).then_some(ETIMEDOUT)
+        if tx_late || rx_late {
+            trace::timeout(|| self.subject(), self.load(), Some(ETIMEDOUT));
+            return Some(ETIMEDOUT);
+        }
+        None
+    }
+
+    /// For tracepoints.
+    fn subject(&self) -> Subject {
+        let peer = &self.peer;
+        // CAST: Small numbers, which `trace.h` knows.
+        let kind = self.kind as i32;
+        Subject::new(peer.ni().nid(), peer.nid(), self.local, self.remote, kind)
     }
 
     fn event(this: ArcBorrow<'_, Self>, events: u32) {

@@ -178,7 +178,7 @@ impl Drop for Assignment {
     }
 }
 
-#[kunit_tests(socklnd_sched)]
+#[kunit_tests(socklnd_sched_choice)]
 mod tests {
     use super::*;
 

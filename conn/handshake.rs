@@ -20,7 +20,8 @@ use crate::{
             Socket,
             SocketEvents, //
         },
-        time, //
+        time,
+        trace, //
     },
     ni::Ni,
     peer::{
@@ -246,6 +247,7 @@ impl Handshake {
                     Role::Active { peer, route, kind } => {
                         let result = self.finish_active(peer, Some(route), *kind, socket, hello);
                         if let Err(e) = result {
+                            self.trace_failure(e);
                             peer.count(1, |events| &events.connect_failures);
                             peer.connect_failed(route, e);
                         } else {
@@ -253,12 +255,14 @@ impl Handshake {
                         }
                     }
                     Role::Registered { nid, kind } => {
-                        if self.finish_registered(*nid, *kind, socket, hello).is_err() {
+                        if let Err(e) = self.finish_registered(*nid, *kind, socket, hello) {
                             self.ni.events().connect_failures.add(1);
+                            self.trace_failure(e);
                         }
                     }
                     Role::Passive => {
-                        if self.finish_passive(socket, hello).is_err() {
+                        if let Err(e) = self.finish_passive(socket, hello) {
+                            self.trace_failure(e);
                             self.ni.events().bad_handshakes.add(1);
                         }
                     }
@@ -277,6 +281,7 @@ impl Handshake {
         // Closes the socket, if there is one.
         drop(stage);
         self.ni.pending().remove(self);
+        self.trace_failure(why);
         match &self.role {
             Role::Active { peer, route, .. } => {
                 peer.count(1, |events| &events.connect_failures);
@@ -483,6 +488,7 @@ impl Handshake {
                 if e != EALREADY {
                     return Err(e);
                 }
+                self.trace_failure(e);
                 peer.count(1, |events| &events.refusals);
                 self.send_hello(&socket, None, &IpVec::new())?;
                 socket.close_gracefully();
@@ -509,6 +515,11 @@ impl Handshake {
         let sched = self.ni.lnd().choose_sched(socket.incoming_cpu())?;
         let active = !matches!(self.role, Role::Passive);
         Conn::new(peer, sched, socket, kind, active, incarnation)
+    }
+
+    fn trace_failure(&self, why: Error) {
+        let active = !matches!(self.role, Role::Passive);
+        trace::handshake_fail(self.ni.nid(), self.remote, active, why);
     }
 
     fn event(this: ArcBorrow<'_, Self>) {

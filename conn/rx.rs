@@ -18,7 +18,8 @@ use crate::{
         iov::BvecBuf,
         page::PageFrag,
         socket::Socket,
-        time, //
+        time,
+        trace, //
     },
     portals::{
         Delivery,
@@ -213,6 +214,8 @@ impl Conn {
             while io.rx.is_complete() {
                 if let Some(header) = io.rx.advance()? {
                     self.traffic.rx_msgs.add(1);
+                    let bytes = u64::from(header.payload_len).saturating_add(HEADER_LEN as u64);
+                    trace::receive(|| self.subject(), bytes, None);
                     self.peer.heard();
                     let delivery = self.deliver(&header)?;
                     io.rx.expect(header.payload_len as usize, delivery)?;

@@ -33,8 +33,9 @@ pub(crate) use self::loan::{
     Loan, //
 };
 
+pub(super) use self::addr::RawAddr;
+
 use self::{
-    addr::RawAddr,
     claimed::Claim,
     hook::Hook, //
 };

@@ -49,7 +49,7 @@ const AF_INET6: u16 = bindings::AF_INET6 as u16;
 
 /// A `struct sockaddr_storage`.
 #[repr(C, align(8))]
-pub(super) struct RawAddr([u8; SIZE]);
+pub(in super::super) struct RawAddr([u8; SIZE]);
 
 impl RawAddr {
     /// Of no family.
@@ -83,6 +83,11 @@ impl RawAddr {
         } else {
             V4_SIZE
         }
+    }
+
+    /// For C, which only reads it.
+    pub(in super::super) fn as_ptr(&self) -> *const u8 {
+        self.0.as_ptr()
     }
 
     /// For C, which may write an address of any family.

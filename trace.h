@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Tracepoints: what happens to connections, for tracefs, perf and trace-cmd.
+ */
+#undef TRACE_SYSTEM
+#define TRACE_SYSTEM socklnd
+
+#if !defined(_SOCKLND_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
+#define _SOCKLND_TRACE_H
+
+#include <linux/in6.h>
+#include <linux/tracepoint.h>
+
+#include "helpers.h"
+
+/* The numbers of enum ConnType in wire/hello.rs. */
+#define socklnd_show_type(type)		\
+	__print_symbolic(type,		\
+		{ 0, "any" },		\
+		{ 1, "control" },	\
+		{ 2, "bulk_in" },	\
+		{ 3, "bulk_out" })
+
+DECLARE_EVENT_CLASS(socklnd_conn,
+	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
+	TP_ARGS(conn, bytes, error),
+	TP_STRUCT__entry(
+		__string(nid, conn->nid)
+		__string(peer, conn->peer)
+		__array(u8, local, sizeof(struct sockaddr_in6))
+		__array(u8, remote, sizeof(struct sockaddr_in6))
+		__field(int, type)
+		__field(u64, bytes)
+		__field(int, error)
+	),
+	TP_fast_assign(
+		__assign_str(nid);
+		__assign_str(peer);
+		memcpy(__entry->local, conn->local, sizeof(struct sockaddr_in6));
+		memcpy(__entry->remote, conn->remote, sizeof(struct sockaddr_in6));
+		__entry->type = conn->type;
+		__entry->bytes = bytes;
+		__entry->error = error;
+	),
+	TP_printk("nid=%s peer=%s local=%pISpc remote=%pISpc type=%s bytes=%llu error=%d",
+		  __get_str(nid), __get_str(peer), __entry->local, __entry->remote,
+		  socklnd_show_type(__entry->type), __entry->bytes, __entry->error)
+);
+
+/* A connection is there, its handshake is over. */
+DEFINE_EVENT(socklnd_conn, socklnd_connect,
+	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
+	TP_ARGS(conn, bytes, error)
+);
+
+/* A connection is gone; so many bytes went over it, both ways. */
+DEFINE_EVENT(socklnd_conn, socklnd_close,
+	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
+	TP_ARGS(conn, bytes, error)
+);
+
+/* TCP has accepted a message of so many bytes, headers included. */
+DEFINE_EVENT(socklnd_conn, socklnd_send,
+	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
+	TP_ARGS(conn, bytes, error)
+);
+
+/* The header of a message of so many bytes was received. */
+DEFINE_EVENT(socklnd_conn, socklnd_receive,
+	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
+	TP_ARGS(conn, bytes, error)
+);
+
+/* A connection made no progress for too long; so many bytes are still on their way out. */
+DEFINE_EVENT(socklnd_conn, socklnd_timeout,
+	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
+	TP_ARGS(conn, bytes, error)
+);
+
+/* A handshake led to no connection. */
+TRACE_EVENT(socklnd_handshake_fail,
+	TP_PROTO(const char *nid, const void *remote, bool active, int error),
+	TP_ARGS(nid, remote, active, error),
+	TP_STRUCT__entry(
+		__string(nid, nid)
+		__array(u8, remote, sizeof(struct sockaddr_in6))
+		__field(bool, active)
+		__field(int, error)
+	),
+	TP_fast_assign(
+		__assign_str(nid);
+		memcpy(__entry->remote, remote, sizeof(struct sockaddr_in6));
+		__entry->active = active;
+		__entry->error = error;
+	),
+	TP_printk("nid=%s remote=%pISpc active=%d error=%d",
+		  __get_str(nid), __entry->remote, __entry->active, __entry->error)
+);
+
+#endif /* _SOCKLND_TRACE_H */
+
+/* Outside of the protection: it is read several times. */
+#undef TRACE_INCLUDE_PATH
+#define TRACE_INCLUDE_PATH .
+#undef TRACE_INCLUDE_FILE
+#define TRACE_INCLUDE_FILE trace
+#include <trace/define_trace.h>

@@ -67,8 +67,8 @@ pub fn no_memory(lab: &mut Lab) -> Result<()> {
 /// A peer that stops reading is given up in time, and all is well when it reads again.
 pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
     const TIMEOUT: u64 = 8;
-    // Little room on the way, so that it is full at once.
-    fs::write("/proc/sys/socknal/buffer_size", "65536")?;
+    // Less room on the way than what is in flight, so that it is full at once.
+    fs::write("/proc/sys/socknal/buffer_size", "300000")?;
     set_timeout(TIMEOUT)?;
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -81,7 +81,7 @@ pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
         limit: Duration::from_secs(60),
     };
     let job = one.start_bench(two, &bench)?;
-    await_traffic(two, 10)?;
+    await_traffic(two, 5)?;
     let stall = hook("stall_rx", 3600)?;
     let started = Instant::now();
     let peer = format!("peer {} of {}", two.nid(), one.nid());

@@ -119,7 +119,10 @@ pub fn insertion(_lab: &mut Lab) -> Result<()> {
             c"min_reconnectms=9000 max_reconnectms=1000",
             "min_reconnectms=9000 is more than max_reconnectms=1000",
         ),
-        (c"sock_timeout=0", "`0' invalid for parameter `sock_timeout'"),
+        (
+            c"sock_timeout=0",
+            "`0' invalid for parameter `sock_timeout'",
+        ),
         (c"nagle=x", "`x' invalid for parameter `nagle'"),
     ] {
         let refused = module::try_insert_with(parameters);

@@ -15,7 +15,7 @@
  * - Structures have the same layout for 32-bit and 64-bit programs and no implicit padding. Members
  *   called "pad" must be zero, and so must flags without a name here: EINVAL otherwise, so that
  *   they can get a meaning one day. Members marked [out] are ignored on the way in.
- * - A request that fails has changed nothing, and writes no [out] member.
+ * - A request that fails has changed nothing, unless it says so, and writes no [out] member.
  * - A number carries the size of its structure, so a request that grows gets a new number and the
  *   old one goes on to work. List entries grow at their end: see struct socklnd_list.
  * - Numbers are in the byte order of the machine, addresses are bytes in network order.
@@ -239,7 +239,8 @@ struct socklnd_conn_close {
  * socket belongs to another network namespace. ENOTCONN: it is not connected, or not any more.
  * EBUSY: somebody in the kernel uses it already: it was registered before, or has TLS or BPF on it.
  * ENOENT: no interface matches @ni. ENOTUNIQ: several do. ENETUNREACH: none of them serves the
- * network of @nid.
+ * network of @nid. After any other error the connection is gone: there was no memory for it
+ * (ENOMEM), the interface is being stopped (ESHUTDOWN), or nothing could be sent over it.
  */
 struct socklnd_register {
 	struct socklnd_nid ni;

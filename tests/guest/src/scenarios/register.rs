@@ -237,11 +237,14 @@ fn ended(socket: &mut TcpStream) -> Result<()> {
         Err(why) if why.kind() == ErrorKind::ConnectionAborted => {}
         Err(why) => return Err(why).context("reading"),
     }
+    // The reason is told once, by whichever comes first.
+    let over = |kind| {
+        use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset)
+    };
     let written = socket.write(&buffer);
     ensure!(
-        written
-            .as_ref()
-            .is_err_and(|why| why.kind() == ErrorKind::BrokenPipe),
+        written.as_ref().is_err_and(|why| over(why.kind())),
         "writing: {written:?}"
     );
     Ok(())

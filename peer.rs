@@ -265,9 +265,10 @@ impl Peer {
         }
     }
 
-    /// Looks after transmits that wait: tries routes that are due, ends what waited too long.
+    /// Looks after transmits that wait, and types of connections that are missing: tries routes that
+    /// are due, ends what waited too long.
     ///
-    /// Returns whether any still wait. Thread context.
+    /// Returns whether there is still something to look after. Thread context.
     pub(crate) fn tend(self: &Arc<Self>, now: u64) -> bool {
         let mut expired = Fifo::new();
         let mut waiting = Fifo::new();
@@ -280,7 +281,7 @@ impl Peer {
             }
         }
         inner.queue.append(&mut waiting);
-        let waits = !inner.queue.is_empty();
+        let waits = !inner.queue.is_empty() || inner.is_incomplete();
         let launch = if waits {
             self.claim_route(&mut inner, now)
         } else {
@@ -354,7 +355,11 @@ impl Peer {
         if inner.conns.is_empty() && !inner.is_hopeful() {
             failed.append(&mut inner.queue);
         }
+        let incomplete = inner.is_incomplete();
         drop(inner);
+        if incomplete {
+            self.ni.lnd().reaper().watch(self.clone());
+        }
         self.fail_txs(failed, why);
         self.unlink_if_unused();
     }
@@ -422,16 +427,17 @@ impl Peer {
 
     /// After a successful attempt: goes on with the next type that is missing. Thread context.
     pub(crate) fn connect_more(self: &Arc<Self>) {
-        let launch = {
-            let mut inner = self.inner.lock();
-            if inner.closing {
-                None
-            } else {
-                self.claim_route(&mut inner, time::monotonic_ms())
-            }
-        };
+        let mut inner = self.inner.lock();
+        if inner.closing {
+            return;
+        }
+        let launch = self.claim_route(&mut inner, time::monotonic_ms());
+        let incomplete = inner.is_incomplete();
+        drop(inner);
         if let Some((route, kind)) = launch {
             self.connect(route, kind);
+        } else if incomplete {
+            self.ni.lnd().reaper().watch(self.clone());
         }
     }
 
@@ -452,25 +458,27 @@ impl Peer {
             inner.bury(why, |c| c.remote().ip() == addr && c.born_ms() <= begun);
         }
         let lost = inner.conns.is_empty();
+        let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
+        let lasted = now.saturating_sub(conn.born_ms()) >= min || why == ESHUTDOWN;
+        let heard = lost && self.heard.xchg(false, Relaxed);
         if lost {
             inner.incarnation = 0;
-            let lasted = now.saturating_sub(conn.born_ms()) >= tunables::min_reconnect_ms();
-            let useful = self.heard.xchg(false, Relaxed) || lasted || why == ESHUTDOWN;
-            if let Some(route) = inner.route_to(addr) {
-                let state = route.state_mut(&mut inner);
-                if useful {
-                    state.worked();
-                } else {
-                    // Accepted and closed at once is no better than refused.
-                    state.back_off(
-                        now,
-                        tunables::min_reconnect_ms(),
-                        tunables::max_reconnect_ms(),
-                    );
-                }
+        }
+        if let Some(route) = inner.route_to(addr) {
+            let state = route.state_mut(&mut inner);
+            match (lasted || heard, lost) {
+                (true, true) => state.worked(),
+                // The others are likely to follow.
+                (true, false) => state.rest(now, min),
+                // Accepted and closed at once is no better than refused.
+                (false, _) => state.back_off(now, min, max),
             }
         }
+        let incomplete = inner.is_incomplete() && why != ESHUTDOWN;
         drop(inner);
+        if incomplete {
+            self.ni.lnd().reaper().watch(self.clone());
+        }
         if lost && why != ESHUTDOWN {
             self.ni
                 .upper()
@@ -555,6 +563,13 @@ impl PeerInner {
     /// Whether a transmit may wait for a connection.
     fn is_hopeful(&self) -> bool {
         self.routes.iter().any(|r| r.state(self).is_hopeful())
+    }
+
+    /// Whether there are connections, but not of all types by all routes.
+    fn is_incomplete(&self) -> bool {
+        let typed = tunables::typed();
+        let lacking = |route: &Arc<Route>| self.missing_type(route.addr().ip(), typed).is_some();
+        !self.conns.is_empty() && self.routes.iter().any(lacking)
     }
 
     /// Whether an attempt of ours may be about to succeed. One that has been out for longer than a

@@ -121,6 +121,11 @@ impl RouteState {
         self.backoff.postpone(now_ms, wait_ms);
     }
 
+    /// A connection was lost while others stay: nothing before `wait_ms` have passed.
+    pub(crate) fn rest(&mut self, now_ms: u64, wait_ms: u64) {
+        self.backoff.postpone(now_ms, wait_ms);
+    }
+
     /// A connection did its work: the next attempt may come at once.
     pub(crate) fn worked(&mut self) {
         self.yielded = false;

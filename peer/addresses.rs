@@ -92,6 +92,9 @@ impl Peer {
             };
             new.state_mut(&mut inner).interface = Some(RouteUse::new(interface));
             inner.routes.push(new, GFP_ATOMIC)?;
+            drop(inner);
+            // It is connected although nothing waits for it.
+            self.ni.lnd().reaper().watch(self.clone());
         }
         Ok(())
     }

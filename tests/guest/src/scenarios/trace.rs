@@ -18,17 +18,20 @@ const FOLDER: &str = "/sys/kernel/tracing";
 const SOON: Duration = Duration::from_secs(10);
 
 /// Tracing of the module's events, from now until this is dropped.
-struct Trace;
+pub struct Trace;
 
 impl Trace {
-    fn start() -> Result<Trace> {
+    /// Switches all on, or this one.
+    pub fn start(event: Option<&str>) -> Result<Trace> {
         if !fs::exists(format!("{FOLDER}/trace"))? {
             let mut mount = Command::new("mount");
             mount.args(["-t", "tracefs", "none", FOLDER]);
             run(&mut mount, "", SOON)?.checked("mount tracefs")?;
         }
         fs::write(format!("{FOLDER}/trace"), "")?;
-        fs::write(format!("{FOLDER}/events/socklnd/enable"), "1").context("no events")?;
+        let event = event.map(|event| format!("{event}/")).unwrap_or_default();
+        let switch = format!("{FOLDER}/events/socklnd/{event}enable");
+        fs::write(switch, "1").context("no events")?;
         Ok(Trace)
     }
 
@@ -41,7 +44,7 @@ impl Trace {
     }
 
     /// Waits for a line of this event that has all these parts.
-    fn expect(&self, event: &str, parts: &[&str]) -> Result<()> {
+    pub fn expect(&self, event: &str, parts: &[&str]) -> Result<()> {
         wait::until(SOON, &format!("{event} {parts:?}"), || {
             let lines = self.lines(event)?;
             let has_all = |line: &String| parts.iter().all(|part| line.contains(part));
@@ -64,7 +67,7 @@ impl Drop for Trace {
 pub fn tracepoints(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
-    let trace = Trace::start()?;
+    let trace = Trace::start(None)?;
     one.ping(two)?;
     for (node, other) in [(one, two), (two, one)] {
         let ends = [

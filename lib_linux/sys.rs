@@ -78,7 +78,10 @@ assert_offset!(msghdr.msg_iter, OFFSETOF_msghdr_msg_iter);
 assert_offset!(msghdr.msg_flags, OFFSETOF_msghdr_msg_flags);
 assert_offset!(msghdr.msg_ubuf, OFFSETOF_msghdr_msg_ubuf);
 assert_size!(notifier_block, SIZEOF_notifier_block);
-assert_offset!(notifier_block.notifier_call, OFFSETOF_notifier_block_notifier_call);
+assert_offset!(
+    notifier_block.notifier_call,
+    OFFSETOF_notifier_block_notifier_call
+);
 assert_size!(pernet_operations, SIZEOF_pernet_operations);
 assert_offset!(pernet_operations.init, OFFSETOF_pernet_operations_init);
 assert_offset!(pernet_operations.exit, OFFSETOF_pernet_operations_exit);

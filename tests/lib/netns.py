@@ -19,8 +19,8 @@ CMDLINE = "kunit.enable=0 kmemleak=on"
 # Scenarios that take long, or need a machine of steady speed.
 SOAK = paths.TESTS / "soak-scenarios"
 
-# What User Mode Linux can't do: it is built without user namespaces and without faults on demand.
-DEBUG_ONLY = ("no_capability", "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer")
+# What User Mode Linux can't do: it is built without user namespaces, faults on demand and tracing.
+DEBUG_ONLY = ("no_capability", "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer", "tracepoints")
 
 
 def names(pattern: str | None) -> list[str]:

@@ -366,16 +366,24 @@ impl Threads {
             lnd: lnd.clone(),
             handles: KVec::new(),
         };
-        this.handles.push(lnd.reaper.start(lnd)?, GFP_KERNEL)?;
+        this.add(|| lnd.reaper.start(lnd))?;
         for sched in lnd.scheds.iter() {
-            this.handles.push(sched.start()?, GFP_KERNEL)?;
+            this.add(|| sched.start())?;
         }
         for index in 0..tunables::daemons() {
-            this.handles
-                .push(lnd.autoconnect.start(index)?, GFP_KERNEL)?;
+            this.add(|| lnd.autoconnect.start(index))?;
         }
-        this.handles.push(lnd.acceptor.start()?, GFP_KERNEL)?;
+        this.add(|| lnd.acceptor.start())?;
         Ok(this)
+    }
+
+    /// Starts a thread. There is room for its handle before it runs: a handle that is dropped on
+    /// its own would wait for a thread that nobody has told to end.
+    fn add(&mut self, start: impl FnOnce() -> Result<KThread>) -> Result {
+        self.handles.reserve(1, GFP_KERNEL)?;
+        let handle = start()?;
+        let _ = self.handles.push_within_capacity(handle);
+        Ok(())
     }
 }
 

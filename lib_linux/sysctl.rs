@@ -44,8 +44,8 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// - `ENOMEM`.
-    /// - `EINVAL` if the kernel refuses the table, as when the names are taken. It logs why.
+    /// - `ENOMEM`, also if the kernel refuses the table because the names are taken: it does not
+    ///   say why, but then it logs that.
     pub(crate) fn new(path: &CStr, knobs: &[(&'static CStr, &'static Knob)]) -> Result<Self> {
         let mut table = KVec::with_capacity(knobs.len(), GFP_KERNEL)?;
         for (name, knob) in knobs {
@@ -70,7 +70,7 @@ impl Registration {
         };
         // INVARIANT: The table is registered unless null was returned.
         Ok(Self {
-            header: NonNull::new(header).ok_or(EINVAL)?,
+            header: NonNull::new(header).ok_or(ENOMEM)?,
             _table: table,
         })
     }

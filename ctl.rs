@@ -12,23 +12,26 @@
 
 mod convert;
 mod list;
+mod transfer;
 
 use self::{
     convert::{
         addr,
         check_flags,
-        check_timeout,
         check_zero,
         conn_type,
         count,
-        errno,
         nid,
         pattern,
         prefix_len,
         raw_nid,
         Pattern, //
     },
-    list::list, //
+    list::list,
+    transfer::{
+        bench,
+        ping, //
+    }, //
 };
 use crate::{
     conn::Handshake,
@@ -39,14 +42,7 @@ use crate::{
     },
     ni::Ni,
     peer::Peer,
-    portals::{
-        bulk::{
-            BulkOp,
-            BulkSpec,
-            Service, //
-        },
-        ping::PingReport, //
-    },
+    portals::bulk::Service,
     tunables,
     wire::Nid,
     Lnd,
@@ -407,90 +403,6 @@ fn conn_register(caller: &Caller, request: &uapi::socklnd_register) -> Result {
     match active {
         None => Handshake::accepted(&ni, socket, remote),
         Some((kind, nid)) => Handshake::registered(&ni, socket, remote, nid, kind),
-    }
-}
-
-fn ping(caller: &Caller, request: &mut uapi::socklnd_ping) -> Result {
-    check_zero([request.flags, request.pad])?;
-    check_timeout(request.timeout_ms)?;
-    let nid = nid(&request.nid)?;
-    let ni = caller.interface_for(pattern(&request.ni)?, nid)?;
-    let PingReport {
-        rtt_ns,
-        pid,
-        features,
-        nis,
-    } = ni.portals().ping(&ni, nid, request.timeout_ms)?;
-    request.rtt_ns = rtt_ns;
-    request.pid = pid;
-    request.features = features;
-    request.count = count(nis.len().min(request.nis.len()));
-    request.nis = Default::default();
-    for (to, from) in request.nis.iter_mut().zip(nis.iter()) {
-        to.nid = raw_nid(from.nid);
-        to.status = from.status;
-    }
-    Ok(())
-}
-
-fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Result {
-    check_flags(request.flags, uapi::SOCKLND_BENCH_VERIFY)?;
-    check_timeout(request.timeout_ms)?;
-    let op = match request.op {
-        uapi::SOCKLND_BENCH_PUT => BulkOp::Put,
-        uapi::SOCKLND_BENCH_GET => BulkOp::Get,
-        _ => return Err(EINVAL),
-    };
-    if !(1..=uapi::SOCKLND_BENCH_MAX_IN_FLIGHT).contains(&request.in_flight) || request.count == 0 {
-        return Err(EINVAL);
-    }
-    if request.size > uapi::SOCKLND_BENCH_MAX_SIZE {
-        return Err(EMSGSIZE);
-    }
-    let peer = nid(&request.nid)?;
-    let ni = caller.interface_for(pattern(&request.ni)?, peer)?;
-    let spec = BulkSpec {
-        peer,
-        op,
-        size: request.size,
-        count: request.count,
-        in_flight: request.in_flight,
-        verify: request.flags & uapi::SOCKLND_BENCH_VERIFY != 0,
-        timeout_ms: request.timeout_ms,
-    };
-    let result = ni.portals().run_bulk(&ni, &spec)?;
-    request.error = result.first_error.map_or(0, errno);
-    request.messages = result.messages;
-    request.bytes = result.bytes;
-    request.elapsed_ns = result.elapsed_ns;
-    request.errors = result.errors;
-    request.verify_failures = result.verify_failures;
-    request.latency_min_ns = result.latency_min_ns;
-    request.latency_mean_ns = result.latency_mean_ns;
-    request.latency_max_ns = result.latency_max_ns;
-    Ok(())
-}
-
-impl Handle {
-    /// Starts the bulk service on all interfaces that match, or on none.
-    fn start_services(&self, caller: &Caller, request: &mut uapi::socklnd_service) -> Result {
-        check_zero([request.flags])?;
-        let nis = caller.interfaces(pattern(&request.ni)?)?;
-        if nis.is_empty() {
-            return Err(ENOENT);
-        }
-        let mut services = self.services.lock();
-        if !services.is_empty() {
-            return Err(EBUSY);
-        }
-        // Those already started stop again if a later one does not start.
-        let mut started = KVec::with_capacity(nis.len(), GFP_KERNEL)?;
-        for ni in nis.iter() {
-            started.push(ni.portals().start_service()?, GFP_KERNEL)?;
-        }
-        request.count = count(started.len());
-        *services = started;
-        Ok(())
     }
 }
 

@@ -12,13 +12,11 @@
 mod addresses;
 mod admin;
 mod choice;
+mod connect;
 mod table;
 
 use crate::{
-    conn::{
-        Conn,
-        Handshake, //
-    },
+    conn::Conn,
     interface::PeerUse,
     lib_linux::{
         queue::Fifo,
@@ -242,128 +240,6 @@ impl Peer {
         result
     }
 
-    /// Finds a route that should connect now, marks it so, and says for which type.
-    fn claim_route(&self, inner: &mut PeerInner, now: u64) -> Option<(Arc<Route>, ConnType)> {
-        let typed = tunables::typed();
-        let (route, kind) = inner.routes.iter().find_map(|route| {
-            if !route.state(inner).is_due(now) {
-                return None;
-            }
-            let kind = inner.missing_type(route.addr().ip(), typed)?;
-            Some((route.clone(), kind))
-        })?;
-        let state = route.state_mut(inner);
-        state.connecting = true;
-        state.yielded = false;
-        Some((route, kind))
-    }
-
-    /// Begins an attempt for a claimed route. May sleep.
-    fn connect(self: &Arc<Self>, route: Arc<Route>, kind: ConnType) {
-        if let Err(e) = Handshake::connect(self, &route, kind) {
-            self.connect_failed(&route, e);
-        }
-    }
-
-    /// Looks after transmits that wait, and types of connections that are missing: tries routes that
-    /// are due, ends what waited too long.
-    ///
-    /// Returns whether there is still something to look after. Thread context.
-    pub(crate) fn tend(self: &Arc<Self>, now: u64) -> bool {
-        let mut expired = Fifo::new();
-        let mut waiting = Fifo::new();
-        let mut inner = self.inner.lock();
-        while let Some(tx) = inner.queue.pop_front() {
-            if tx.may_wait(now) {
-                waiting.push_back(tx);
-            } else {
-                expired.push_back(tx);
-            }
-        }
-        inner.queue.append(&mut waiting);
-        let waits = !inner.queue.is_empty() || inner.is_incomplete();
-        let launch = if waits {
-            self.claim_route(&mut inner, now)
-        } else {
-            None
-        };
-        drop(inner);
-        self.count(expired.len() as u64, |events| &events.timeouts);
-        self.fail_txs(expired, ETIMEDOUT);
-        if let Some((route, kind)) = launch {
-            self.connect(route, kind);
-        }
-        waits
-    }
-
-    /// Notes that the attempt's connection request is about to go out.
-    ///
-    /// Returns `false` if there is no point in it any more: the route or the peer was deleted.
-    pub(crate) fn connect_begins(&self, route: &Route) -> bool {
-        let mut inner = self.inner.lock();
-        if inner.closing {
-            return false;
-        }
-        let state = route.state_mut(&mut inner);
-        if state.deleted {
-            return false;
-        }
-        state.racing_since = Some(time::monotonic_ms());
-        state.attempts = state.attempts.saturating_add(1);
-        drop(inner);
-        self.count(1, |events| &events.attempts);
-        true
-    }
-
-    /// Whether a connection of type `kind` by `route` is still missing. Thread context.
-    pub(crate) fn wants(&self, route: &Route, kind: ConnType) -> bool {
-        let inner = self.inner.lock();
-        let there = inner.conns_to(route.addr().ip()).any(|c| c.kind() == kind);
-        !inner.closing && !route.state(&inner).deleted && !there
-    }
-
-    /// Whether an administrator, or the NID itself, says that the peer is at `addr`.
-    pub(crate) fn has_route_to(&self, addr: IpAddr) -> bool {
-        self.inner.lock().route_to(addr).is_some()
-    }
-
-    /// Whether `route` has been taken away. Thread context.
-    pub(crate) fn has_lost(&self, route: &Route) -> bool {
-        route.state(&self.inner.lock()).deleted
-    }
-
-    /// Ends a claimed attempt that brought no connection. Thread context.
-    pub(crate) fn connect_failed(self: &Arc<Self>, route: &Route, why: Error) {
-        let now = time::monotonic_ms();
-        let mut failed = Fifo::new();
-        let mut inner = self.inner.lock();
-        let state = route.state_mut(&mut inner);
-        state.connecting = false;
-        state.racing_since = None;
-        if why == EALREADY {
-            // The peer's own connection is coming. That is no failure, and what waits may go on
-            // waiting until its deadline.
-            state.yield_to_peer(now, tunables::min_reconnect_ms());
-        } else {
-            state.failures = state.failures.saturating_add(1);
-            state.back_off(
-                now,
-                tunables::min_reconnect_ms(),
-                tunables::max_reconnect_ms(),
-            );
-        }
-        if inner.conns.is_empty() && !inner.is_hopeful() {
-            failed.append(&mut inner.queue);
-        }
-        let incomplete = inner.is_incomplete();
-        drop(inner);
-        if incomplete {
-            self.ni.lnd().reaper().watch(self.clone());
-        }
-        self.fail_txs(failed, why);
-        self.unlink_if_unused();
-    }
-
     /// Admits a connection whose handshake has succeeded so far.
     ///
     /// `route` is that of an active one; its claim ends. Thread context, no spinlock held.
@@ -423,22 +299,6 @@ impl Peer {
         self.alive(now);
         inner.feed();
         Ok(())
-    }
-
-    /// After a successful attempt: goes on with the next type that is missing. Thread context.
-    pub(crate) fn connect_more(self: &Arc<Self>) {
-        let mut inner = self.inner.lock();
-        if inner.closing {
-            return;
-        }
-        let launch = self.claim_route(&mut inner, time::monotonic_ms());
-        let incomplete = inner.is_incomplete();
-        drop(inner);
-        if let Some((route, kind)) = launch {
-            self.connect(route, kind);
-        } else if incomplete {
-            self.ni.lnd().reaper().watch(self.clone());
-        }
     }
 
     /// Closes `conn` because of `why`, unless it is being closed already; with `siblings`, also

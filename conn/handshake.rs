@@ -69,9 +69,6 @@ use kernel::{
     }, //
 };
 
-/// Handshakes of others that one source address may have under way.
-const MAX_PENDING_PER_SOURCE: usize = 8;
-
 /// Local ports that prove to the peer that a privileged program connects, from the first tried to
 /// the last.
 const RESERVED_PORTS: core::ops::RangeInclusive<u16> = 512..=1023;
@@ -231,6 +228,29 @@ impl Handshake {
         let ni = self.ni.clone();
         ni.lnd().autoconnect().post(self);
         Ok(())
+    }
+
+    /// Whether the other node began it.
+    pub(super) fn is_passive(&self) -> bool {
+        matches!(self.role, Role::Passive)
+    }
+
+    /// The other side's address.
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// When its time is up, in monotonic milliseconds.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        self.deadline_ms
+    }
+
+    /// Whether it is for a route that was taken away. Thread context.
+    pub(super) fn has_lost_route(&self) -> bool {
+        match &self.role {
+            Role::Active { peer, route, .. } => peer.has_lost(route),
+            _ => false,
+        }
     }
 
     /// Does what can be done now. An autoconnect daemon's thread, may sleep.
@@ -551,114 +571,5 @@ fn send_all(socket: &Socket, bytes: &[u8]) -> Result {
         Ok(())
     } else {
         Err(EIO)
-    }
-}
-
-/// The handshakes that an interface has under way.
-#[pin_data]
-pub(crate) struct Pending {
-    #[pin]
-    inner: Mutex<PendingInner>,
-}
-
-struct PendingInner {
-    handshakes: KVec<Arc<Handshake>>,
-    closed: bool,
-}
-
-impl Pending {
-    /// None.
-    pub(crate) fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
-            inner <- new_mutex!(
-                PendingInner {
-                    handshakes: KVec::new(),
-                    closed: false,
-                },
-                "socklnd_pending"
-            ),
-        })
-    }
-
-    /// Adds one. If strangers are too many, the one of them that came first has to go.
-    fn add(&self, new: &Arc<Handshake>) -> Result {
-        let mut inner = self.inner.lock();
-        if inner.closed {
-            return Err(ESHUTDOWN);
-        }
-        inner.handshakes.push(new.clone(), GFP_KERNEL)?;
-        if !matches!(new.role, Role::Passive) {
-            return Ok(());
-        }
-        let strangers = || {
-            inner
-                .handshakes
-                .iter()
-                .filter(|h| matches!(h.role, Role::Passive))
-        };
-        let same_source = || strangers().filter(|h| h.remote.ip() == new.remote.ip());
-        let surplus = if same_source().count() > MAX_PENDING_PER_SOURCE {
-            same_source().next().cloned()
-        } else if strangers().count() > tunables::pending_limit() {
-            strangers().next().cloned()
-        } else {
-            None
-        };
-        drop(inner);
-        if let Some(surplus) = surplus {
-            surplus.fail(EBUSY);
-        }
-        Ok(())
-    }
-
-    fn remove(&self, this: &Arc<Handshake>) {
-        let mut inner = self.inner.lock();
-        let at = inner.handshakes.iter().position(|h| Arc::ptr_eq(h, this));
-        let removed = at.and_then(|at| inner.handshakes.remove(at).ok());
-        drop(inner);
-        drop(removed);
-    }
-
-    /// Ends those whose time is up at `now`. The reaper's thread.
-    pub(crate) fn expire(&self, now: u64) {
-        self.fail_all(ETIMEDOUT, |h| now >= h.deadline_ms);
-    }
-
-    /// Ends attempts whose route was taken away. Thread context, may sleep.
-    pub(crate) fn cancel_deleted(&self) {
-        self.fail_all(ESHUTDOWN, |h| match &h.role {
-            Role::Active { peer, route, .. } => peer.has_lost(route),
-            Role::Registered { .. } | Role::Passive => false,
-        });
-    }
-
-    fn fail_all(&self, why: Error, doomed: impl Fn(&Handshake) -> bool) {
-        loop {
-            let next = {
-                let inner = self.inner.lock();
-                let mut all = inner.handshakes.iter();
-                all.find(|h| doomed(h)).cloned()
-            };
-            // Failing takes it out of the list.
-            match next {
-                Some(next) => next.fail(why),
-                None => return,
-            }
-        }
-    }
-
-    /// Ends all and admits no more. Thread context.
-    pub(crate) fn close(&self) {
-        loop {
-            let next = {
-                let mut inner = self.inner.lock();
-                inner.closed = true;
-                inner.handshakes.pop()
-            };
-            match next {
-                Some(next) => next.fail(ESHUTDOWN),
-                None => return,
-            }
-        }
     }
 }

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The handshakes that an interface instance has under way, bounded in number and time.
+//!
+//! The list has a mutex of its own, and shares the handshakes by [`Arc`]. None is ended under that
+//! mutex, because ending takes it out of the list.
+
+use super::Handshake;
+use crate::tunables;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// Handshakes of others that one source address may have under way.
+const MAX_PENDING_PER_SOURCE: usize = 8;
+
+/// The handshakes that an interface has under way.
+#[pin_data]
+pub(crate) struct Pending {
+    #[pin]
+    inner: Mutex<PendingInner>,
+}
+
+struct PendingInner {
+    handshakes: KVec<Arc<Handshake>>,
+    closed: bool,
+}
+
+impl Pending {
+    /// None.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            inner <- new_mutex!(
+                PendingInner {
+                    handshakes: KVec::new(),
+                    closed: false,
+                },
+                "socklnd_pending"
+            ),
+        })
+    }
+
+    /// Adds one. If strangers are too many, the one of them that came first has to go.
+    pub(super) fn add(&self, new: &Arc<Handshake>) -> Result {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return Err(ESHUTDOWN);
+        }
+        inner.handshakes.push(new.clone(), GFP_KERNEL)?;
+        if !new.is_passive() {
+            return Ok(());
+        }
+        let strangers = || inner.handshakes.iter().filter(|h| h.is_passive());
+        let same_source = || strangers().filter(|h| h.remote().ip() == new.remote().ip());
+        let surplus = if same_source().count() > MAX_PENDING_PER_SOURCE {
+            same_source().next().cloned()
+        } else if strangers().count() > tunables::pending_limit() {
+            strangers().next().cloned()
+        } else {
+            None
+        };
+        drop(inner);
+        if let Some(surplus) = surplus {
+            surplus.fail(EBUSY);
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, this: &Arc<Handshake>) {
+        let mut inner = self.inner.lock();
+        let at = inner.handshakes.iter().position(|h| Arc::ptr_eq(h, this));
+        let removed = at.and_then(|at| inner.handshakes.remove(at).ok());
+        drop(inner);
+        drop(removed);
+    }
+
+    /// Ends those whose time is up at `now`. The reaper's thread.
+    pub(crate) fn expire(&self, now: u64) {
+        self.fail_all(ETIMEDOUT, |h| now >= h.deadline_ms());
+    }
+
+    /// Ends attempts whose route was taken away. Thread context, may sleep.
+    pub(crate) fn cancel_deleted(&self) {
+        self.fail_all(ESHUTDOWN, |h| h.has_lost_route());
+    }
+
+    fn fail_all(&self, why: Error, doomed: impl Fn(&Handshake) -> bool) {
+        loop {
+            let next = {
+                let inner = self.inner.lock();
+                let mut all = inner.handshakes.iter();
+                all.find(|h| doomed(h)).cloned()
+            };
+            // Failing takes it out of the list.
+            match next {
+                Some(next) => next.fail(why),
+                None => return,
+            }
+        }
+    }
+
+    /// Ends all and admits no more. Thread context.
+    pub(crate) fn close(&self) {
+        loop {
+            let next = {
+                let mut inner = self.inner.lock();
+                inner.closed = true;
+                inner.handshakes.pop()
+            };
+            match next {
+                Some(next) => next.fail(ESHUTDOWN),
+                None => return,
+            }
+        }
+    }
+}

@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from lib import paths
+from lib import coverage, paths
 from lib.report import Report
 
 _COUNT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
@@ -22,6 +22,7 @@ FUZZ_SECONDS = 10
 def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
     """Runs them all."""
     _python(report)
+    report.result("host: tests/COVERAGE.md", coverage.trouble())
     _cargo(report)
     _fuzz(report)
 

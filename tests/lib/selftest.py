@@ -10,7 +10,7 @@ import unittest.mock
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from lib import cpio, klog, results
+from lib import coverage, cpio, klog, results
 from lib.report import Report
 
 TROUBLE = (
@@ -154,3 +154,83 @@ class Archive(unittest.TestCase):
         self.assertEqual(data.count(b"070701"), 3, "the folder, the file, the end")
         self.assertIn(b"a/b\0", data)
         self.assertEqual(len(data) % 4, 0)
+
+
+def table(**rows: str) -> str:
+    """A table that is right, but for the rows given: `header`, `item` or `entry`, as the whole line."""
+    entries = [f"| {number}. x | nothing | cannot occur: x |" for number in coverage.ENTRIES]
+    entries[1] = rows.get("entry", entries[1])
+    header = ["| `a_b`, `c` | `tx.rs: Tx::len` | `netns: one`; not shown yet: x |", "| `d` | nothing | not needed: x |"]
+    header += [rows["header"]] if "header" in rows else []
+    tables = [("Structures", header), (coverage.HISTORY, entries)]
+    titles = ["| item | here | shown by |", "|---|---|---|"]
+    return "\n".join(line for name, lines in tables for line in (f"## {name}", "", *titles, *lines, ""))
+
+
+class Coverage(unittest.TestCase):
+    """The table of what shows what."""
+
+    known = coverage.Tests({"one"}, {"suite": {"case"}}, {"pair"}, {"wire": {"test"}}, {"nid"})
+
+    def check(self, text: str) -> list[str]:
+        try:
+            counts = "\n".join(coverage.counts(coverage.rows(text)))
+        except ValueError:
+            counts = ""
+        return coverage.check(f"{text}\n## {coverage.COUNTS}\n\n{counts}\n", self.known)
+
+    def test_what_is_right(self) -> None:
+        self.assertEqual(self.check(table()), [])
+        for test in ("kunit: suite", "kunit: suite.case", "two-node: pair", "cargo: wire::a::test", "fuzz: nid"):
+            with self.subTest(test):
+                self.assertEqual(self.check(table(header=f"| `e` | `tx.rs: Tx` | `{test}` |")), [])
+
+    def test_wrong_rows_are_named(self) -> None:
+        for row in (
+            "| `e` | `tx.rs: Tx::there_is_no_such` | `netns: one` |",
+            "| `e` | `there_is_no_such.rs: Tx` | `netns: one` |",
+            "| `e` | `tx.rs: Tx::min` | `netns: one` |",
+            "| `e` | `tx.rs` | `netns: one` |",
+            "| `e` | somewhere | `netns: one` |",
+            "| `e` | not there yet | `netns: one` |",
+            "| `e` | `tx.rs: Tx` | `netns: two` |",
+            "| `e` | `tx.rs: Tx` | `netns: one`, `kunit: suite.other` |",
+            "| `e` | `tx.rs: Tx` | `kunit: other.case` |",
+            "| `e` | `tx.rs: Tx` | `two-node: one` |",
+            "| `e` | `tx.rs: Tx` | `cargo: model::test` |",
+            "| `e` | `tx.rs: Tx` | `fuzz: one` |",
+            "| `e` | `tx.rs: Tx` | `netns: one` and more |",
+            "| `e` | `tx.rs: Tx` | certainly |",
+            "| e | `tx.rs: Tx` | `netns: one` |",
+            "| `e` | `tx.rs: Tx` |",
+            "| `c` | `tx.rs: Tx` | `netns: one` |",
+        ):
+            with self.subTest(row):
+                wrong = self.check(table(header=row))
+                self.assertEqual(len(wrong), 1, wrong)
+                self.assertIn(row.split(" | ")[0], wrong[0])
+
+    def test_entries_are_complete(self) -> None:
+        for row in ("| 3. x | nothing | cannot occur: x |", ""):
+            self.assertEqual(len(self.check(table(entry=row))), 1)
+
+    def test_counts_are_compared(self) -> None:
+        text = table()
+        right = "\n".join(coverage.counts(coverage.rows(text)))
+        for counts in ("", right.replace("| 98 |", "| 97 |")):
+            wrong = coverage.check(f"{text}\n## {coverage.COUNTS}\n\n{counts}\n", self.known)
+            self.assertEqual(wrong, [f"the counts have to be:\n{right}"])
+
+    def test_tests_are_found(self) -> None:
+        known = coverage.tests()
+        for name in (
+            "netns: ping_both_ways",
+            "kunit: socklnd_route",
+            "kunit: socklnd_lib_linux_socket.options",
+            "two-node: peer-killed",
+            "cargo: model::full",
+            "cargo: model::nobody_is_woken",
+            "cargo: wire::rules::postponing_never_hastens",
+            "fuzz: header",
+        ):
+            self.assertTrue(known.has(name), name)

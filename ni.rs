@@ -376,7 +376,9 @@ impl Ni {
 
     /// The peer with this NID; an unknown one is taken to be at the address that its NID names.
     fn peer_for(self: &Arc<Self>, nid: Nid) -> Result<Arc<Peer>> {
-        if let Some(peer) = self.peers.find(nid) {
+        // One without a way to it was made this moment, by another sender or by a handshake that
+        // is not over: it gets its route here as well.
+        if let Some(peer) = self.peers.find(nid).filter(|peer| peer.is_reachable()) {
             return Ok(peer);
         }
         let peer = self.peers.find_or_create(self, nid)?;

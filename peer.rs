@@ -210,6 +210,12 @@ impl Peer {
         }
     }
 
+    /// Whether there is a connection, or a route to make one by. Thread context.
+    pub(crate) fn is_reachable(&self) -> bool {
+        let inner = self.inner.lock();
+        !inner.conns.is_empty() || !inner.routes.is_empty()
+    }
+
     /// Sends `tx`, or queues it until there is a connection. On error it is given back.
     ///
     /// `ESTALE` means that the peer was deleted meanwhile. Thread context, no spinlock held.

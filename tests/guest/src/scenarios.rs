@@ -86,6 +86,7 @@ pub const ALL: &[Scenario] = &[
     scenario("simultaneous_connect", 2, 180, connect::simultaneous),
     scenario("interfaces", 1, 60, interfaces::administration),
     scenario("learned_routes", 2, 120, interfaces::learned_routes),
+    scenario("first_messages", 2, 120, connect::first_messages),
     scenario("peer_restarts", 2, 60, connect::peer_restarts),
     scenario("half_open", 2, 120, connect::half_open),
     scenario("refusing_peer", 2, 60, connect::refusing_peer),

@@ -115,6 +115,35 @@ fn inverse(kind: &str) -> &str {
     }
 }
 
+/// Several messages at once are the first to a node that nobody has named: none fails, and it is one
+/// peer.
+pub fn first_messages(lab: &mut Lab) -> Result<()> {
+    let (one, two) = (lab.node(0), lab.node(1));
+    one.ni_add()?;
+    two.ni_add()?;
+    for round in 0..20 {
+        let pings = (0..6).map(|_| one.start(&["ping", &two.nid()]));
+        for ping in pings.collect::<Result<Vec<_>>>()? {
+            ping.wait(Duration::from_secs(20))?
+                .checked("ping")
+                .with_context(|| format!("round {round}"))?;
+        }
+        let peers = one.list(&["peer", "list"])?;
+        ensure!(peers.len() == 1, "not one peer: {peers:?}");
+        for node in [one, two] {
+            node.socklctl(&["peer", "del", "any"])?;
+        }
+        wait::until(Duration::from_secs(10), "nothing left of the peer", || {
+            for node in [one, two] {
+                let left = node.counter("/live/peers")?;
+                ensure!(left == 0, "{} still has {left}", node.nid());
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 /// A node that restarts is recognised as a new one: its old connections go, new ones come.
 pub fn peer_restarts(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;

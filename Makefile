@@ -56,7 +56,7 @@ kunit: debug host ## run the module's own unit tests
 shell: stock host ## a shell in a virtual machine with the module
 demo test kunit shell:
 	@$(python) tests/run $@ $(ARGS)
-soak: debug host ## run the scenarios that take long or need a machine of steady speed
+soak: debug host ## run the scenarios that take long
 	@$(python) tests/run netns --filter soak
 fuzz: ## look long for inputs that break the parsers (ARGS=... goes to fuzz/run)
 	@scripts/setup toolchain

@@ -16,7 +16,7 @@ MEMORY = 2048
 CMDLINE = "kunit.enable=0 kmemleak=on"
 
 
-# Scenarios that take long, or need a machine of steady speed.
+# Scenarios that take long.
 SOAK = paths.TESTS / "soak-scenarios"
 
 # What User Mode Linux can't do: it is built without user namespaces, faults on demand and tracing.
@@ -27,10 +27,13 @@ def names(pattern: str | None) -> list[str]:
     """The scenarios whose name holds the pattern; without one, all but those of `make soak`."""
     runner = paths.need(paths.GUEST_RUNNER, "make host")
     listing = subprocess.run([runner, "list"], check=True, capture_output=True, text=True).stdout
+    there = listing.split()
     soak = SOAK.read_text().split()
+    if unknown := {*soak, *DEBUG_ONLY}.difference(there):
+        raise paths.Missing(f"there are no scenarios {', '.join(sorted(unknown))}, but they are listed")
     if pattern == "soak":
-        return [name for name in listing.split() if name in soak]
-    return [name for name in listing.split() if (pattern in name if pattern else name not in soak)]
+        return [name for name in there if name in soak]
+    return [name for name in there if (pattern in name if pattern else name not in soak)]
 
 
 def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "debug") -> None:

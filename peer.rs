@@ -336,8 +336,7 @@ impl Peer {
                 (true, true) => state.worked(),
                 // The others are likely to follow.
                 (true, false) => state.rest(now, min),
-                // Accepted and closed at once is no better than refused.
-                (false, _) => state.back_off(now, min, max),
+                (false, _) => state.cut_short(now, min, max),
             }
         }
         let incomplete = inner.is_incomplete() && why != ESHUTDOWN;

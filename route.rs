@@ -42,8 +42,9 @@ pub(crate) struct RouteState {
     /// Since when, in monotonic milliseconds, the connection request of an attempt has been on the
     /// network, where it may race with the peer's own.
     pub(crate) racing_since: Option<u64>,
-    /// The last attempt lost such a race: the peer's connection is on its way.
-    pub(crate) yielded: bool,
+    /// The peer is there, although the last attempt brought nothing that lasted: what is to be sent
+    /// may wait for another connection.
+    pub(crate) promising: bool,
     /// Attempts to connect so far.
     pub(crate) attempts: u64,
     /// Those of them that failed.
@@ -71,7 +72,7 @@ impl Route {
                     deleted: false,
                     connecting: false,
                     racing_since: None,
-                    yielded: false,
+                    promising: false,
                     attempts: 0,
                     failures: 0,
                     opened: 0,
@@ -107,17 +108,24 @@ impl RouteState {
 
     /// Whether a transmit may wait for a connection of this route.
     pub(crate) fn is_hopeful(&self) -> bool {
-        !self.deleted && (self.connecting || self.yielded)
+        !self.deleted && (self.connecting || self.promising)
     }
 
-    /// An attempt failed, or its connection did not last: the next one waits, longer each time.
+    /// An attempt failed: the next one waits, longer each time.
     pub(crate) fn back_off(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
         self.backoff.fail(now_ms, min_ms, max_ms);
     }
 
+    /// A connection was closed as soon as it was made, which is no better than a failure; but
+    /// somebody was there.
+    pub(crate) fn cut_short(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
+        self.promising = true;
+        self.back_off(now_ms, min_ms, max_ms);
+    }
+
     /// The peer's own attempt was first: look again after `wait_ms` whether it came through.
     pub(crate) fn yield_to_peer(&mut self, now_ms: u64, wait_ms: u64) {
-        self.yielded = true;
+        self.promising = true;
         self.backoff.postpone(now_ms, wait_ms);
     }
 
@@ -128,7 +136,7 @@ impl RouteState {
 
     /// A connection did its work: the next attempt may come at once.
     pub(crate) fn worked(&mut self) {
-        self.yielded = false;
+        self.promising = false;
         self.backoff = Backoff::new();
     }
 }

@@ -41,7 +41,7 @@ impl Peer {
         })?;
         let state = route.state_mut(inner);
         state.connecting = true;
-        state.yielded = false;
+        state.promising = false;
         Some((route, kind))
     }
 

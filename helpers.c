@@ -344,6 +344,11 @@ void socklnd_helper_tcp_set_linger2(struct sock *sk, int value)
 	WRITE_ONCE(tcp_sk(sk)->linger2, value);
 }
 
+void socklnd_helper_tcp_set_user_timeout(struct sock *sk, unsigned int ms)
+{
+	WRITE_ONCE(inet_csk(sk)->icsk_user_timeout, ms);
+}
+
 /* tcp_sock_set_nodelay() can't switch it off. */
 void socklnd_helper_tcp_clear_nodelay(struct sock *sk)
 {

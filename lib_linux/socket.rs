@@ -80,6 +80,10 @@ pub(crate) enum TcpState {
     Closing,
 }
 
+/// How long TCP tries, without an answer, to deliver the rest of a connection that was closed
+/// gracefully, in milliseconds.
+pub(crate) const ORPHAN_MS: c_uint = 10_000;
+
 /// A TCP socket. Dropping it aborts the connection, as [`Socket::abort`]; may sleep.
 ///
 /// # Invariants
@@ -530,7 +534,8 @@ impl Socket {
     /// Closes the socket so that everything that was sent still arrives, if it can. May sleep, but
     /// does not wait for that.
     ///
-    /// TCP goes on with the connection by itself, and keeps the namespace alive meanwhile. If the
+    /// TCP goes on with the connection by itself, and keeps the namespace alive meanwhile: not for
+    /// longer than [`ORPHAN_MS`] if the peer is gone without a trace. If the
     /// namespace is dying already, or something that was received has not been read, the connection
     /// is aborted.
     pub(crate) fn close_gracefully(self) {
@@ -545,6 +550,8 @@ impl Socket {
             // SAFETY: The socket does not count as a reference to its namespace. The namespace is
             // alive, so it can be made to.
             unsafe { sys::sk_net_refcnt_upgrade(lock.sk()) };
+            // SAFETY: `lock` holds the lock of a TCP socket.
+            unsafe { sys::socklnd_helper_tcp_set_user_timeout(lock.sk(), ORPHAN_MS) };
             drop(lock);
             // SAFETY: The socket is not used after this.
             unsafe { this.release() };

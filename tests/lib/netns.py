@@ -20,7 +20,10 @@ CMDLINE = "kunit.enable=0 kmemleak=on"
 SOAK = paths.TESTS / "soak-scenarios"
 
 # What User Mode Linux can't do: it is built without user namespaces, faults on demand and tracing.
-DEBUG_ONLY = ("no_capability", "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer", "tracepoints")
+DEBUG_ONLY = (
+    "no_capability", "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer", "stalled_peer",
+    "tracepoints",
+)
 
 
 def names(pattern: str | None) -> list[str]:

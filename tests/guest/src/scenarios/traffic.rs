@@ -205,7 +205,7 @@ pub fn ten_nodes(lab: &mut Lab) -> Result<()> {
     let bench = Bench {
         op: Op::Put,
         size: 20_000,
-        count: 200,
+        count: 60,
         in_flight: 4,
         limit: Duration::from_secs(90),
     };

@@ -161,9 +161,10 @@ pub fn stalled_sender(lab: &mut Lab) -> Result<()> {
     let output = one
         .try_ping(two, Duration::from_secs(20))?
         .checked("ping")?;
-    // The question and the answer.
+    // At least the question. For the answer it may be over already: a turn of that connection with
+    // nothing to send begins the delay as well.
     ensure!(
-        output.time >= Duration::from_secs(2 * u64::from(SECONDS)),
+        output.time >= Duration::from_secs(SECONDS.into()),
         "it took only {:.1} s",
         output.time.as_secs_f64()
     );

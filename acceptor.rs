@@ -2,9 +2,9 @@
 
 //! The acceptor: takes connections that other nodes open.
 //!
-//! Each address of an interface instance is listened on, in the instance's network namespace. The listeners'
-//! callbacks post them to one thread, which accepts what is there, turns away who may not connect,
-//! and leaves the rest to the autoconnect daemons. It never reads from a connection.
+//! Each address of an interface instance is listened on, in the instance's network namespace. The
+//! listeners' callbacks post them to one thread, which accepts what is there, turns away who may
+//! not connect, and leaves the rest to the autoconnect daemons. It never reads from a connection.
 //!
 //! A [`Listener`] is shared by [`Arc`] between its interface, its socket's callbacks and the
 //! mailbox. Its socket is behind a mutex; closing it takes the socket out.

@@ -348,24 +348,17 @@ impl Conn {
 
     /// Send buffer, receive buffer and Nagle's algorithm of the socket. May sleep.
     pub(crate) fn socket_options(&self) -> Option<(usize, usize, bool)> {
-        let io = self.io.lock();
-        let socket = io.socket.as_ref()?;
-        Some((socket.sndbuf(), socket.rcvbuf(), !socket.nodelay()))
+        self.with_socket(|socket| (socket.sndbuf(), socket.rcvbuf(), !socket.nodelay()))
     }
 
     /// Has TCP send what it holds back. May sleep.
     pub(crate) fn push(&self) {
-        if let Some(socket) = &self.io.lock().socket {
-            socket.push();
-        }
+        self.with_socket(Socket::push);
     }
 
     /// Applies the tunables that may change during a connection's life. May sleep.
     pub(crate) fn apply_tunables(&self) -> Result {
-        match &self.io.lock().socket {
-            Some(socket) => apply_tunables(socket),
-            None => Ok(()),
-        }
+        self.with_socket(apply_tunables).unwrap_or(Ok(()))
     }
 
     /// Looks at the connection's socket, if it has one. May sleep.

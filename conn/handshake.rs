@@ -4,9 +4,10 @@
 //!
 //! A handshake never blocks a thread: socket callbacks post it to the autoconnect daemons, who do
 //! what the bytes at hand allow. Its state is behind its mutex; whoever takes the socket out of it
-//! ends it, so it ends once. Until then it is in its interface's [`Pending`](super::Pending) list, which bounds how
-//! many strangers may be half-way in, and through which the reaper enforces the deadline and the
-//! interface's end. The socket's callbacks hold one reference, and go with the socket.
+//! ends it, so it ends once. Until then it is in its interface's [`Pending`](super::Pending) list,
+//! which bounds how many strangers may be half-way in, and through which the reaper enforces the
+//! deadline and the interface's end. The socket's callbacks hold one reference, and go with the
+//! socket.
 
 use super::{
     apply_tunables,

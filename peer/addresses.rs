@@ -125,16 +125,8 @@ impl Peer {
             }
         }
         drop(inner);
-        while let Some(conn) = self.find_conn_from(addr) {
-            self.close_conn(&conn, why, false);
-        }
+        self.close_where(why, |conn| conn.local().ip() == addr);
         self.unlink_if_unused();
-    }
-
-    fn find_conn_from(&self, addr: IpAddr) -> Option<Arc<Conn>> {
-        let inner = self.inner.lock();
-        let mut conns = inner.conns.iter();
-        conns.find(|c| c.local().ip() == addr).cloned()
     }
 }
 

@@ -58,10 +58,20 @@ pub(crate) struct RouteInfo {
 impl Peer {
     /// Closes the connections from or to `addr`, or all. Returns how many. Thread context.
     pub(crate) fn close_matching(self: &Arc<Self>, addr: Option<IpAddr>) -> usize {
+        self.close_where(ESHUTDOWN, |conn| is_at(conn, addr))
+    }
+
+    /// Closes the connections that match because of `why`. Returns how many. Thread context, no
+    /// spinlock held.
+    pub(super) fn close_where(
+        self: &Arc<Self>,
+        why: Error,
+        matching: impl Fn(&Conn) -> bool,
+    ) -> usize {
         let mut closed = 0;
         // One at a time: closing takes the lock, and may end the peer.
-        while let Some(conn) = self.find_conn(addr) {
-            self.close_conn(&conn, ESHUTDOWN, false);
+        while let Some(conn) = self.find_conn(&matching) {
+            self.close_conn(&conn, why, false);
             closed += 1;
         }
         closed
@@ -75,10 +85,10 @@ impl Peer {
         Ok(matching.inspect(|conn| conn.push()).count())
     }
 
-    fn find_conn(&self, addr: Option<IpAddr>) -> Option<Arc<Conn>> {
+    fn find_conn(&self, matching: impl Fn(&Conn) -> bool) -> Option<Arc<Conn>> {
         let inner = self.inner.lock();
         let mut conns = inner.conns.iter();
-        conns.find(|conn| is_at(conn, addr)).cloned()
+        conns.find(|conn| matching(conn)).cloned()
     }
 
     /// Adds a share of the route to `addr`, which is made if there is none. May sleep.

@@ -11,8 +11,8 @@ import unittest
 from lib import coverage, paths
 from lib.report import Report
 
-_COUNT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
-_FUZZED = re.compile(r"^fuzz: (\w+): (ok|FAILED): ", re.MULTILINE)
+_COUNT = re.compile(r"^test result: \w+\. (\d+) passed; \d+ failed", re.MULTILINE)
+_FUZZED = re.compile(r"^fuzz: (\w+): (ok|FAILED): (.*)$", re.MULTILINE)
 _FAILURE = re.compile(r"^test (\S+) \.\.\. FAILED$", re.MULTILINE)
 
 # For each fuzz target: enough to see that they work, and to find again what is easy to find.
@@ -34,10 +34,9 @@ def _python(report: Report) -> None:
     outcome = unittest.TestResult()
     suite.run(outcome)
     broken = [*outcome.failures, *outcome.errors]
-    for test, why in broken:
-        report.say(f"       host: {test}\n{why}")
     # A test may fail several times, once for each of its cases.
-    _sum(report, "tests/lib", max(outcome.testsRun - len(broken), 0), len(broken), started)
+    passed = max(outcome.testsRun - len(broken), 0)
+    _sum(report, "tests/lib", passed, [(str(test), why) for test, why in broken], started)
 
 
 def _cargo(report: Report) -> None:
@@ -49,11 +48,10 @@ def _cargo(report: Report) -> None:
         status = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
     text = log.read_text(errors="replace")
     counts = _COUNT.findall(text)
-    passed, failed = (sum(int(count[index]) for count in counts) for index in (0, 1))
-    for name in _FAILURE.findall(text):
-        report.say(f"       host: {name}")
-    _sum(report, "cargo", passed, failed, started)
-    if status != 0 and not failed:
+    passed = sum(int(count) for count in counts)
+    failures = [(name, f"see {log}") for name in _FAILURE.findall(text)]
+    _sum(report, "cargo", passed, failures, started)
+    if status != 0 and not failures:
         report.result("host: cargo", f"status {status}:\n{text[-3000:]}")
     elif not passed:
         report.result("host: cargo", f"no tests were run: see {log}")
@@ -65,16 +63,17 @@ def _fuzz(report: Report) -> None:
     command = [paths.REPO / "fuzz" / "run", f"--seconds={FUZZ_SECONDS}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     (paths.LOGS / "fuzz.log").write_text(done.stdout)
-    verdicts = [verdict for _, verdict in _FUZZED.findall(done.stdout)]
-    failed = verdicts.count("FAILED")
-    if failed:
-        report.say(done.stdout)
-    _sum(report, "fuzz", len(verdicts) - failed, failed, started)
-    if not failed and (done.returncode != 0 or not verdicts):
+    verdicts = _FUZZED.findall(done.stdout)
+    failures = [(f"fuzz: {target}", why) for target, verdict, why in verdicts if verdict == "FAILED"]
+    _sum(report, "fuzz", len(verdicts) - len(failures), failures, started)
+    if not failures and (done.returncode != 0 or not verdicts):
         report.result("host: fuzz", f"status {done.returncode}:\n{done.stdout[-3000:]}")
 
 
-def _sum(report: Report, what: str, passed: int, failed: int, started: float) -> None:
-    report.add(passed, failed)
-    verdict = "FAILED" if failed else "ok    "
-    report.say(f"{verdict} host: {what}: {passed} passed, {failed} failed ({time.monotonic() - started:.1f} s)")
+def _sum(report: Report, what: str, passed: int, failures: list[tuple[str, str]], started: float) -> None:
+    report.count(passed)
+    verdict = "FAILED" if failures else "ok    "
+    took = time.monotonic() - started
+    report.say(f"{verdict} host: {what}: {passed} passed, {len(failures)} failed ({took:.1f} s)")
+    for name, why in failures:
+        report.result(f"host: {name}", why)

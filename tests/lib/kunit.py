@@ -88,7 +88,7 @@ def _judge_cases(report: Report, name: str, suite: Any) -> None:
         report.result(f"kunit: {name}.{case.name}", "\n".join([case.status.name, *case.log]))
     passed = len(suite.subtests) - len(failures)
     if passed:
-        report.add(passed, 0)
+        report.count(passed)
         report.say(f"ok     kunit: {name}: {passed} cases")
     elif not failures:
         report.result(f"kunit: {name}", "the suite has no cases")

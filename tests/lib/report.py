@@ -12,7 +12,12 @@ class Report:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self.passed = 0
-        self.failed = 0
+        self.failures: list[tuple[str, str]] = []
+
+    @property
+    def failed(self) -> int:
+        """How many tests failed."""
+        return len(self.failures)
 
     def say(self, text: str) -> None:
         """A line of progress."""
@@ -23,18 +28,25 @@ class Report:
         if why is None:
             self.passed += 1
         else:
-            self.failed += 1
+            self.failures.append((name, why))
         took = "" if seconds is None else f" ({seconds:.1f} s)"
         self.say(f"{'ok    ' if why is None else 'FAILED'} {name}{took}")
-        for line in (why or "").splitlines():
-            print(f"             {line}", flush=True)
+        if why is not None:
+            self._explain(why)
 
-    def add(self, passed: int, failed: int) -> None:
-        """Results of tests that were counted elsewhere."""
+    def count(self, passed: int) -> None:
+        """Tests that passed, and that no line of their own tells of."""
         self.passed += passed
-        self.failed += failed
 
     def finish(self) -> int:
-        """The last line; gives the exit status. A run that tested nothing has not passed."""
+        """What failed once more, and the last line; gives the exit status. A run that tested nothing has not passed."""
+        for name, why in self.failures:
+            self.say(f"FAILED {name}")
+            self._explain(why)
         print(f"{self.passed} passed, {self.failed} failed", flush=True)
         return 1 if self.failed or not self.passed else 0
+
+    @staticmethod
+    def _explain(why: str) -> None:
+        for line in why.splitlines():
+            print(f"             {line}", flush=True)

@@ -140,6 +140,15 @@ class Results(unittest.TestCase):
             self.assertEqual(Report().finish(), 1)
         self.assertEqual(out.getvalue(), "0 passed, 0 failed\n")
 
+    def test_what_failed_is_told_again(self) -> None:
+        report = Report()
+        with redirect_stdout(io.StringIO()):
+            report.result("a", "because")
+            report.result("b", None)
+        with redirect_stdout(io.StringIO()) as out:
+            self.assertEqual(report.finish(), 1)
+        self.assertRegex(out.getvalue(), r"FAILED a\n +because\n1 passed, 1 failed\n$")
+
 
 class Archive(unittest.TestCase):
     """File systems for guests."""

@@ -134,6 +134,7 @@ impl MiscDevice for Handle {
                 arg.change(|request| peer_del(&caller, request))
             }
             uapi::SOCKLND_IOC_PEER_LIST => arg.list::<uapi::socklnd_peer_entry>(),
+            uapi::SOCKLND_IOC_PEER_STATS => arg.list::<uapi::socklnd_peer_stats_entry>(),
             uapi::SOCKLND_IOC_CONN_CLOSE => {
                 let caller = Caller::admin()?;
                 arg.change(|request| conn_close(&caller, request))

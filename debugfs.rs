@@ -160,12 +160,7 @@ fn show_events(out: &SeqFile, events: &Events) {
 fn show_peer(out: &SeqFile, peer: &Arc<Peer>) -> Result {
     let info = peer.snapshot()?;
     seq_print!(out, "peer {} of {}\n", peer.nid(), peer.ni().nid());
-    let total = Traffic::new();
-    total.absorb(peer.traffic());
-    for conn in info.conns.iter() {
-        total.absorb(conn.traffic());
-    }
-    show_traffic(out, &total);
+    show_traffic(out, &peer.total_traffic());
     show_events(out, peer.events());
     lines(
         out,

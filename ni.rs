@@ -243,13 +243,7 @@ impl Ni {
     pub(crate) fn total_traffic(&self) -> Traffic {
         let total = Traffic::new();
         total.absorb(&self.traffic);
-        self.peers.for_each(|peer| {
-            let mut index = 0;
-            while let Some(conn) = peer.conn(index) {
-                total.absorb(conn.traffic());
-                index += 1;
-            }
-        });
+        self.peers.for_each(|peer| peer.add_living_traffic(&total));
         total
     }
 

@@ -185,6 +185,23 @@ impl Peer {
         &self.traffic
     }
 
+    /// Adds what went over the connections that there are to `total`. Thread context.
+    pub(crate) fn add_living_traffic(&self, total: &Traffic) {
+        let mut index = 0;
+        while let Some(conn) = self.conn(index) {
+            total.absorb(conn.traffic());
+            index += 1;
+        }
+    }
+
+    /// What went over all of its connections so far. Thread context.
+    pub(crate) fn total_traffic(&self) -> Traffic {
+        let total = Traffic::new();
+        total.absorb(&self.traffic);
+        self.add_living_traffic(&total);
+        total
+    }
+
     /// Counts `n` events, for the peer and for its interface. Any context.
     pub(crate) fn count(&self, n: u64, which: impl Fn(&Events) -> &Counter) {
         which(&self.events).add(n);

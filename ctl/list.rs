@@ -25,6 +25,7 @@ use crate::{
     },
     ni::Ni,
     peer::{
+        Peer,
         PeerInfo,
         RouteInfo, //
     },
@@ -250,6 +251,7 @@ fn conn_entry(ni: &Ni, peer: &PeerInfo, conn: &Conn, now_ms: u64) -> uapi::sockl
         flags |= uapi::SOCKLND_CONN_NAGLE;
     }
     let traffic = conn.traffic();
+    let (sndbuf_full, err_nomem) = conn.waits();
     uapi::socklnd_conn_entry {
         ni: raw_nid(ni.nid()),
         nid: raw_nid(peer.nid),
@@ -269,7 +271,52 @@ fn conn_entry(ni: &Ni, peer: &PeerInfo, conn: &Conn, now_ms: u64) -> uapi::sockl
         rx_msgs: traffic.rx_msgs.get(),
         rx_bytes: traffic.rx_bytes.get(),
         age_ms: now_ms.saturating_sub(conn.born_ms()),
+        zc_msgs: traffic.zc_msgs.get(),
+        zc_bytes: traffic.zc_bytes.get(),
+        queued_bytes_peak: conn.queued_peak(),
+        sndbuf_full,
+        err_nomem,
         ..Default::default()
+    }
+}
+
+impl Entry for uapi::socklnd_peer_stats_entry {
+    const OLDEST_SIZE: usize = uapi::SOCKLND_PEER_STATS_ENTRY_SIZE_VER0 as usize;
+
+    fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
+        let now = time::monotonic_ms();
+        for peer in ni.peers().collect()?.iter() {
+            into.push(peer_stats_entry(peer, &peer.snapshot()?, now), GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+}
+
+fn peer_stats_entry(peer: &Peer, info: &PeerInfo, now_ms: u64) -> uapi::socklnd_peer_stats_entry {
+    let traffic = peer.total_traffic();
+    let events = peer.events();
+    uapi::socklnd_peer_stats_entry {
+        ni: raw_nid(peer.ni().nid()),
+        nid: raw_nid(peer.nid()),
+        tx_msgs: traffic.tx_msgs.get(),
+        tx_bytes: traffic.tx_bytes.get(),
+        rx_msgs: traffic.rx_msgs.get(),
+        rx_bytes: traffic.rx_bytes.get(),
+        zc_msgs: traffic.zc_msgs.get(),
+        zc_bytes: traffic.zc_bytes.get(),
+        attempts: events.attempts.get(),
+        connects: events.connects.get(),
+        accepts: events.accepts.get(),
+        misrouted: events.misrouted.get(),
+        err_connect: events.connect_failures.get(),
+        err_protocol: events.protocol_errors.get(),
+        err_disconnect: events.disconnects.get(),
+        err_timeout: events.timeouts.get(),
+        err_tx: events.tx_errors.get(),
+        err_nomem: events.enomem.get(),
+        queued_msgs: info.queued as u64,
+        queued_msgs_peak: info.queued_peak as u64,
+        idle_ms: now_ms.saturating_sub(info.last_alive_ms),
     }
 }
 

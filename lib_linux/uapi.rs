@@ -67,6 +67,12 @@ plain! {
     socklnd_conn_entry {
         ni, nid, local_addr, local_port, pad, peer_addr, peer_port, pad2, type_, flags, cpu,
         protocol, tx_buffer, rx_buffer, queued_bytes, tx_msgs, tx_bytes, rx_msgs, rx_bytes, age_ms,
+        zc_msgs, zc_bytes, queued_bytes_peak, sndbuf_full, err_nomem,
+    }
+    socklnd_peer_stats_entry {
+        ni, nid, tx_msgs, tx_bytes, rx_msgs, rx_bytes, zc_msgs, zc_bytes, attempts, connects, accepts,
+        misrouted, err_connect, err_protocol, err_disconnect, err_timeout, err_tx, err_nomem,
+        queued_msgs, queued_msgs_peak, idle_ms,
     }
     socklnd_stats_entry {
         nid, tx_msgs, tx_bytes, rx_msgs, rx_bytes, connects, accepts, refusals, drops, misrouted,

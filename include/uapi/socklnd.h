@@ -38,7 +38,7 @@
  * written for the old one might go wrong, MINOR when something is added.
  */
 #define SOCKLND_ABI_MAJOR 1
-#define SOCKLND_ABI_MINOR 1
+#define SOCKLND_ABI_MINOR 2
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 
@@ -286,6 +286,7 @@ struct socklnd_list {
 #define SOCKLND_PEER_ENTRY_SIZE_VER0 128
 #define SOCKLND_CONN_ENTRY_SIZE_VER0 168
 #define SOCKLND_STATS_ENTRY_SIZE_VER0 192
+#define SOCKLND_PEER_STATS_ENTRY_SIZE_VER0 200
 
 /* socklnd_ni_entry.state */
 #define SOCKLND_NI_UP 1
@@ -415,6 +416,11 @@ struct socklnd_peer_entry {
  * @rx_msgs: messages received
  * @rx_bytes: bytes received, headers included
  * @age_ms: how long ago it was made
+ * @zc_msgs: of the messages sent, those whose memory was lent to TCP and not copied
+ * @zc_bytes: bytes of these, headers included
+ * @queued_bytes_peak: the most bytes that were queued on it at the same time
+ * @sndbuf_full: times that it had to wait for room in the socket's send buffer
+ * @err_nomem: times that memory for the socket ran out, and the work was put off
  */
 struct socklnd_conn_entry {
 	struct socklnd_nid ni;
@@ -437,6 +443,11 @@ struct socklnd_conn_entry {
 	__aligned_u64 rx_msgs;
 	__aligned_u64 rx_bytes;
 	__aligned_u64 age_ms;
+	__aligned_u64 zc_msgs;
+	__aligned_u64 zc_bytes;
+	__aligned_u64 queued_bytes_peak;
+	__aligned_u64 sndbuf_full;
+	__aligned_u64 err_nomem;
 };
 
 /**
@@ -494,6 +505,56 @@ struct socklnd_stats_entry {
 	__aligned_u64 zc_msgs;
 	__aligned_u64 zc_bytes;
 	__aligned_u64 zc_copied;
+};
+
+/**
+ * struct socklnd_peer_stats_entry - counters of one peer, in the list SOCKLND_IOC_PEER_STATS
+ * @ni: the local interface
+ * @nid: the peer
+ * @tx_msgs: messages sent
+ * @tx_bytes: bytes sent, headers included
+ * @rx_msgs: messages received
+ * @rx_bytes: bytes received, headers included
+ * @zc_msgs: of the messages sent, those whose memory was lent to TCP and not copied
+ * @zc_bytes: bytes of these, headers included
+ * @attempts: attempts of this node to connect
+ * @connects: connections made by this node
+ * @accepts: connections made by the peer
+ * @misrouted: messages received that are for another node, or name another sender than the peer
+ * @err_connect: attempts of this node to connect that failed
+ * @err_protocol: connections closed because the peer broke the protocol
+ * @err_disconnect: connections closed or reset by the peer
+ * @err_timeout: connections and queued messages ended because the peer kept silent
+ * @err_tx: messages that could not be sent
+ * @err_nomem: times that memory for a socket ran out, and the work was put off
+ * @queued_msgs: messages that wait for a connection
+ * @queued_msgs_peak: the most that have waited at the same time
+ * @idle_ms: how long ago the peer gave a sign of life, or was added
+ *
+ * Since the peer was added or first heard of; connections that have ended are included.
+ */
+struct socklnd_peer_stats_entry {
+	struct socklnd_nid ni;
+	struct socklnd_nid nid;
+	__aligned_u64 tx_msgs;
+	__aligned_u64 tx_bytes;
+	__aligned_u64 rx_msgs;
+	__aligned_u64 rx_bytes;
+	__aligned_u64 zc_msgs;
+	__aligned_u64 zc_bytes;
+	__aligned_u64 attempts;
+	__aligned_u64 connects;
+	__aligned_u64 accepts;
+	__aligned_u64 misrouted;
+	__aligned_u64 err_connect;
+	__aligned_u64 err_protocol;
+	__aligned_u64 err_disconnect;
+	__aligned_u64 err_timeout;
+	__aligned_u64 err_tx;
+	__aligned_u64 err_nomem;
+	__aligned_u64 queued_msgs;
+	__aligned_u64 queued_msgs_peak;
+	__aligned_u64 idle_ms;
 };
 
 /* ---- trying the network ---------------------------------------------------------------------- */
@@ -640,6 +701,7 @@ enum {
 	SOCKLND_IOC_PEER_ADD = _IOW(SOCKLND_IOC_TYPE, 0x20, struct socklnd_peer_add),
 	SOCKLND_IOC_PEER_DEL = _IOWR(SOCKLND_IOC_TYPE, 0x21, struct socklnd_peer_del),
 	SOCKLND_IOC_PEER_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x22, struct socklnd_list),
+	SOCKLND_IOC_PEER_STATS = _IOWR(SOCKLND_IOC_TYPE, 0x23, struct socklnd_list),
 
 	SOCKLND_IOC_CONN_CLOSE = _IOWR(SOCKLND_IOC_TYPE, 0x30, struct socklnd_conn_close),
 	SOCKLND_IOC_CONN_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x31, struct socklnd_list),

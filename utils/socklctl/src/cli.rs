@@ -419,6 +419,10 @@ pub(crate) struct StatsArgs {
     #[command(flatten)]
     pub(crate) list: ListArgs,
 
+    /// Of each peer, not of each interface
+    #[arg(short, long, conflicts_with = "watch")]
+    pub(crate) peers: bool,
+
     /// Go on until interrupted, and show what changes: once in every interval, per second
     ///
     /// On a terminal one picture, drawn anew; elsewhere a line for each interface (with --json, a

@@ -35,6 +35,7 @@ pub(crate) fn run(command: &Command, driver: &impl Driver, output: &Output) -> R
         Command::Bench(args) => bench::run(driver, output, args),
         Command::Serve(args) => serve::run(driver, output, args),
         Command::Stats(args) if args.watch => stats::watch(driver, output, args),
+        Command::Stats(args) if args.peers => output.report(&stats::peers(driver, args.list.ni)?),
         Command::Stats(args) => output.report(&stats::list(driver, args.list.ni)?),
         Command::Export(args) => config::export(driver, output, args),
         Command::Version => output.report(&version(driver)?),

@@ -33,6 +33,7 @@ macro_rules! plain {
 plain! {
     socklnd_version, socklnd_ni, socklnd_peer_add, socklnd_peer_del, socklnd_conn_close,
     socklnd_list, socklnd_ni_entry, socklnd_peer_entry, socklnd_conn_entry, socklnd_stats_entry,
+    socklnd_peer_stats_entry,
     socklnd_ping, socklnd_service, socklnd_bench, socklnd_register, socklnd_if, socklnd_if_entry,
 }
 
@@ -90,6 +91,8 @@ pub(crate) const NI_LIST: ListOp<uapi::socklnd_ni_entry> = ListOp::new(uapi::SOC
 pub(crate) const IF_LIST: ListOp<uapi::socklnd_if_entry> = ListOp::new(uapi::SOCKLND_IOC_IF_LIST);
 pub(crate) const PEER_LIST: ListOp<uapi::socklnd_peer_entry> =
     ListOp::new(uapi::SOCKLND_IOC_PEER_LIST);
+pub(crate) const PEER_STATS: ListOp<uapi::socklnd_peer_stats_entry> =
+    ListOp::new(uapi::SOCKLND_IOC_PEER_STATS);
 pub(crate) const CONN_LIST: ListOp<uapi::socklnd_conn_entry> =
     ListOp::new(uapi::SOCKLND_IOC_CONN_LIST);
 

@@ -2,7 +2,7 @@
 // Made by scripts/gen-uapi from include/uapi/socklnd.h. Change that one, and run it again.
 pub const SOCKLND_DEVICE: &[u8; 8] = b"socklnd\0";
 pub const SOCKLND_ABI_MAJOR: u32 = 1;
-pub const SOCKLND_ABI_MINOR: u32 = 1;
+pub const SOCKLND_ABI_MINOR: u32 = 2;
 pub const SOCKLND_ADDR_ANY: u32 = 0;
 pub const SOCKLND_ADDR_IPV4: u32 = 4;
 pub const SOCKLND_ADDR_IPV6: u32 = 6;
@@ -17,6 +17,7 @@ pub const SOCKLND_IF_ENTRY_SIZE_VER0: u32 = 56;
 pub const SOCKLND_PEER_ENTRY_SIZE_VER0: u32 = 128;
 pub const SOCKLND_CONN_ENTRY_SIZE_VER0: u32 = 168;
 pub const SOCKLND_STATS_ENTRY_SIZE_VER0: u32 = 192;
+pub const SOCKLND_PEER_STATS_ENTRY_SIZE_VER0: u32 = 200;
 pub const SOCKLND_NI_UP: u32 = 1;
 pub const SOCKLND_PEER_IDLE: u32 = 1;
 pub const SOCKLND_PEER_CONNECTING: u32 = 2;
@@ -405,10 +406,15 @@ pub struct socklnd_conn_entry {
     pub rx_msgs: __u64,
     pub rx_bytes: __u64,
     pub age_ms: __u64,
+    pub zc_msgs: __u64,
+    pub zc_bytes: __u64,
+    pub queued_bytes_peak: __u64,
+    pub sndbuf_full: __u64,
+    pub err_nomem: __u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of socklnd_conn_entry"][::std::mem::size_of::<socklnd_conn_entry>() - 168usize];
+    ["Size of socklnd_conn_entry"][::std::mem::size_of::<socklnd_conn_entry>() - 208usize];
     ["Alignment of socklnd_conn_entry"][::std::mem::align_of::<socklnd_conn_entry>() - 8usize];
     ["Offset of field: socklnd_conn_entry::ni"]
         [::std::mem::offset_of!(socklnd_conn_entry, ni) - 0usize];
@@ -450,6 +456,16 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_conn_entry, rx_bytes) - 152usize];
     ["Offset of field: socklnd_conn_entry::age_ms"]
         [::std::mem::offset_of!(socklnd_conn_entry, age_ms) - 160usize];
+    ["Offset of field: socklnd_conn_entry::zc_msgs"]
+        [::std::mem::offset_of!(socklnd_conn_entry, zc_msgs) - 168usize];
+    ["Offset of field: socklnd_conn_entry::zc_bytes"]
+        [::std::mem::offset_of!(socklnd_conn_entry, zc_bytes) - 176usize];
+    ["Offset of field: socklnd_conn_entry::queued_bytes_peak"]
+        [::std::mem::offset_of!(socklnd_conn_entry, queued_bytes_peak) - 184usize];
+    ["Offset of field: socklnd_conn_entry::sndbuf_full"]
+        [::std::mem::offset_of!(socklnd_conn_entry, sndbuf_full) - 192usize];
+    ["Offset of field: socklnd_conn_entry::err_nomem"]
+        [::std::mem::offset_of!(socklnd_conn_entry, err_nomem) - 200usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -534,6 +550,80 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_stats_entry, zc_bytes) - 200usize];
     ["Offset of field: socklnd_stats_entry::zc_copied"]
         [::std::mem::offset_of!(socklnd_stats_entry, zc_copied) - 208usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct socklnd_peer_stats_entry {
+    pub ni: socklnd_nid,
+    pub nid: socklnd_nid,
+    pub tx_msgs: __u64,
+    pub tx_bytes: __u64,
+    pub rx_msgs: __u64,
+    pub rx_bytes: __u64,
+    pub zc_msgs: __u64,
+    pub zc_bytes: __u64,
+    pub attempts: __u64,
+    pub connects: __u64,
+    pub accepts: __u64,
+    pub misrouted: __u64,
+    pub err_connect: __u64,
+    pub err_protocol: __u64,
+    pub err_disconnect: __u64,
+    pub err_timeout: __u64,
+    pub err_tx: __u64,
+    pub err_nomem: __u64,
+    pub queued_msgs: __u64,
+    pub queued_msgs_peak: __u64,
+    pub idle_ms: __u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of socklnd_peer_stats_entry"]
+        [::std::mem::size_of::<socklnd_peer_stats_entry>() - 200usize];
+    ["Alignment of socklnd_peer_stats_entry"]
+        [::std::mem::align_of::<socklnd_peer_stats_entry>() - 8usize];
+    ["Offset of field: socklnd_peer_stats_entry::ni"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, ni) - 0usize];
+    ["Offset of field: socklnd_peer_stats_entry::nid"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, nid) - 24usize];
+    ["Offset of field: socklnd_peer_stats_entry::tx_msgs"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, tx_msgs) - 48usize];
+    ["Offset of field: socklnd_peer_stats_entry::tx_bytes"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, tx_bytes) - 56usize];
+    ["Offset of field: socklnd_peer_stats_entry::rx_msgs"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, rx_msgs) - 64usize];
+    ["Offset of field: socklnd_peer_stats_entry::rx_bytes"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, rx_bytes) - 72usize];
+    ["Offset of field: socklnd_peer_stats_entry::zc_msgs"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, zc_msgs) - 80usize];
+    ["Offset of field: socklnd_peer_stats_entry::zc_bytes"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, zc_bytes) - 88usize];
+    ["Offset of field: socklnd_peer_stats_entry::attempts"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, attempts) - 96usize];
+    ["Offset of field: socklnd_peer_stats_entry::connects"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, connects) - 104usize];
+    ["Offset of field: socklnd_peer_stats_entry::accepts"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, accepts) - 112usize];
+    ["Offset of field: socklnd_peer_stats_entry::misrouted"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, misrouted) - 120usize];
+    ["Offset of field: socklnd_peer_stats_entry::err_connect"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, err_connect) - 128usize];
+    ["Offset of field: socklnd_peer_stats_entry::err_protocol"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, err_protocol) - 136usize];
+    ["Offset of field: socklnd_peer_stats_entry::err_disconnect"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, err_disconnect) - 144usize];
+    ["Offset of field: socklnd_peer_stats_entry::err_timeout"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, err_timeout) - 152usize];
+    ["Offset of field: socklnd_peer_stats_entry::err_tx"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, err_tx) - 160usize];
+    ["Offset of field: socklnd_peer_stats_entry::err_nomem"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, err_nomem) - 168usize];
+    ["Offset of field: socklnd_peer_stats_entry::queued_msgs"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, queued_msgs) - 176usize];
+    ["Offset of field: socklnd_peer_stats_entry::queued_msgs_peak"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, queued_msgs_peak) - 184usize];
+    ["Offset of field: socklnd_peer_stats_entry::idle_ms"]
+        [::std::mem::offset_of!(socklnd_peer_stats_entry, idle_ms) - 192usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -671,6 +761,7 @@ pub const SOCKLND_IOC_IF_LIST: _bindgen_ty_1 = 3224943386;
 pub const SOCKLND_IOC_PEER_ADD: _bindgen_ty_1 = 1079032608;
 pub const SOCKLND_IOC_PEER_DEL: _bindgen_ty_1 = 3226516257;
 pub const SOCKLND_IOC_PEER_LIST: _bindgen_ty_1 = 3224943394;
+pub const SOCKLND_IOC_PEER_STATS: _bindgen_ty_1 = 3224943395;
 pub const SOCKLND_IOC_CONN_CLOSE: _bindgen_ty_1 = 3226516272;
 pub const SOCKLND_IOC_CONN_LIST: _bindgen_ty_1 = 3224943409;
 pub const SOCKLND_IOC_CONN_PUSH: _bindgen_ty_1 = 3226516274;

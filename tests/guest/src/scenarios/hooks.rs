@@ -5,8 +5,9 @@
 use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
+use serde_json::Value;
 
 use crate::debugfs::{FOLDER, Section, hook, hook_value, sections};
 use crate::lab::Lab;
@@ -21,7 +22,7 @@ use crate::wait;
 /// What the slowest machine may take on top of what the clock says.
 const SLACK: Duration = Duration::from_secs(4);
 
-fn set_timeout(seconds: u64) -> Result<()> {
+pub fn set_timeout(seconds: u64) -> Result<()> {
     Ok(fs::write(
         "/sys/module/ksocklnd/parameters/sock_timeout",
         seconds.to_string(),
@@ -204,6 +205,12 @@ pub fn statistics(lab: &mut Lab) -> Result<()> {
     ensure!(sum(&peer, "queued_msgs_peak")? > 0, "nothing ever waited");
     let peaks = sum(&sections("conn bulk_out")?, "queued_bytes_peak")?;
     ensure!(peaks >= 5072, "no queue was ever longer than {peaks} bytes");
+    let conns = one.conns_to(two)?;
+    let peak = |conn: &Value| conn["queued_bytes_peak"].as_u64();
+    ensure!(
+        conns.iter().filter_map(peak).any(|bytes| bytes >= 5072),
+        "no long queue: {conns:?}"
+    );
     let schedulers = sections("scheduler ")?;
     ensure!(sum(&schedulers, "conns")? == 6 && sum(&schedulers, "queue_peak")? > 0);
 
@@ -238,6 +245,13 @@ fn agree(one: &Node, two: &Node) -> Result<()> {
         wait::until(SLACK, "numbers agree", || {
             let interface = sections(&format!("interface {} ", node.nid()))?;
             let peer = sections(&format!("peer {} of {}", other.nid(), node.nid()))?;
+            let told = node.list(&["stats", "--peers"])?;
+            ensure!(told.len() == 1, "peers: {told:?}");
+            let of_peer = |path: &str| {
+                let value = told.first().and_then(|peer| peer.pointer(path));
+                let value = value.and_then(Value::as_u64);
+                value.with_context(|| format!("no {path} in {told:?}"))
+            };
             for (path, name) in [
                 ("/tx/msgs", "tx_msgs"),
                 ("/tx/bytes", "tx_bytes"),
@@ -245,11 +259,22 @@ fn agree(one: &Node, two: &Node) -> Result<()> {
                 ("/rx/bytes", "rx_bytes"),
             ] {
                 let count = node.counter(path)?;
-                let shown = (sum(&interface, name)?, sum(&peer, name)?);
+                let of_peer = of_peer(path)?;
+                let shown = (sum(&interface, name)?, sum(&peer, name)?, of_peer);
                 ensure!(
-                    shown == (count, count) && count > 0,
+                    shown == (count, count, count) && count > 0,
                     "{name}: {shown:?} and {count}"
                 );
+            }
+            for (path, name) in [
+                ("/attempts", "connect_attempts"),
+                ("/connects", "connects"),
+                ("/accepts", "accepts"),
+                ("/errors/disconnect", "disconnects"),
+                ("/queued_msgs_peak", "queued_msgs_peak"),
+            ] {
+                let shown = (sum(&peer, name)?, of_peer(path)?);
+                ensure!(shown.0 == shown.1, "{name}: {shown:?}");
             }
             Ok(())
         })?;

@@ -128,6 +128,13 @@ struct Connection {
     tx: Traffic,
     rx: Traffic,
     age_ms: u64,
+    /// Of what was sent, what was lent to TCP and not copied.
+    zero_copy: Traffic,
+    queued_bytes_peak: u64,
+    /// How often it had to wait for room in the send buffer.
+    sndbuf_full: u64,
+    /// How often there was no memory for the socket.
+    nomem: u64,
 }
 
 /// Messages and bytes in one direction.
@@ -167,6 +174,13 @@ impl From<&uapi::socklnd_conn_entry> for Connection {
                 bytes: entry.rx_bytes,
             },
             age_ms: entry.age_ms,
+            zero_copy: Traffic {
+                msgs: entry.zc_msgs,
+                bytes: entry.zc_bytes,
+            },
+            queued_bytes_peak: entry.queued_bytes_peak,
+            sndbuf_full: entry.sndbuf_full,
+            nomem: entry.err_nomem,
         }
     }
 }
@@ -297,6 +311,11 @@ mod tests {
             rx_msgs: 5,
             rx_bytes: 360,
             age_ms: 61_000,
+            zc_msgs: 9,
+            zc_bytes: 1 << 19,
+            queued_bytes_peak: 8192,
+            sndbuf_full: 4,
+            err_nomem: 1,
             ..Default::default()
         };
         let report = list(&Fake::lists(vec![vec![entry]]), Pattern::Any).unwrap();
@@ -311,6 +330,8 @@ mod tests {
                 "protocol": 1, "tx_buffer": 87040, "rx_buffer": 131072, "nagle": false,
                 "queued_bytes": 4096, "tx": {"msgs": 10, "bytes": 1048576},
                 "rx": {"msgs": 5, "bytes": 360}, "age_ms": 61000,
+                "zero_copy": {"msgs": 9, "bytes": 524288}, "queued_bytes_peak": 8192,
+                "sndbuf_full": 4, "nomem": 1,
             }])
         );
     }

@@ -13,6 +13,7 @@ use crate::{
     error::{Action, Error},
     report::{Report, table},
     uapi,
+    units::bytes,
 };
 use serde::Serialize;
 
@@ -63,6 +64,116 @@ struct Live {
     conns: u64,
     handshakes: u64,
     txs: u64,
+}
+
+/// Counters of one peer.
+#[derive(Debug, Serialize)]
+struct Peer {
+    ni: Shown,
+    nid: Shown,
+    tx: Traffic,
+    rx: Traffic,
+    zero_copy: Traffic,
+    attempts: u64,
+    connects: u64,
+    accepts: u64,
+    misrouted: u64,
+    errors: PeerErrors,
+    queued_msgs: u64,
+    queued_msgs_peak: u64,
+    idle_ms: u64,
+}
+
+/// What went wrong with one peer, by cause.
+#[derive(Debug, Serialize)]
+struct PeerErrors {
+    connect: u64,
+    protocol: u64,
+    disconnect: u64,
+    timeout: u64,
+    tx: u64,
+    nomem: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Peers(Vec<Peer>);
+
+impl From<&uapi::socklnd_peer_stats_entry> for Peer {
+    fn from(entry: &uapi::socklnd_peer_stats_entry) -> Self {
+        let traffic = |msgs, bytes| Traffic { msgs, bytes };
+        Self {
+            ni: (&entry.ni).into(),
+            nid: (&entry.nid).into(),
+            tx: traffic(entry.tx_msgs, entry.tx_bytes),
+            rx: traffic(entry.rx_msgs, entry.rx_bytes),
+            zero_copy: traffic(entry.zc_msgs, entry.zc_bytes),
+            attempts: entry.attempts,
+            connects: entry.connects,
+            accepts: entry.accepts,
+            misrouted: entry.misrouted,
+            errors: PeerErrors {
+                connect: entry.err_connect,
+                protocol: entry.err_protocol,
+                disconnect: entry.err_disconnect,
+                timeout: entry.err_timeout,
+                tx: entry.err_tx,
+                nomem: entry.err_nomem,
+            },
+            queued_msgs: entry.queued_msgs,
+            queued_msgs_peak: entry.queued_msgs_peak,
+            idle_ms: entry.idle_ms,
+        }
+    }
+}
+
+/// A line for each peer; all of it is in the JSON form.
+impl Report for Peers {
+    fn text(&self) -> String {
+        let titles = [
+            "nid",
+            "sent>",
+            "bytes>",
+            "received>",
+            "bytes>",
+            "made>",
+            "accepted>",
+            "failed>",
+            "lost>",
+            "timeouts>",
+            "unsent>",
+            "waiting>",
+            "at most>",
+        ];
+        let rows = self.0.iter().map(|peer| {
+            let lost = peer.errors.protocol.saturating_add(peer.errors.disconnect);
+            [
+                peer.nid.to_string(),
+                peer.tx.msgs.to_string(),
+                bytes(peer.tx.bytes),
+                peer.rx.msgs.to_string(),
+                bytes(peer.rx.bytes),
+                peer.connects.to_string(),
+                peer.accepts.to_string(),
+                peer.errors.connect.to_string(),
+                lost.to_string(),
+                peer.errors.timeout.to_string(),
+                peer.errors.tx.to_string(),
+                peer.queued_msgs.to_string(),
+                peer.queued_msgs_peak.to_string(),
+            ]
+        });
+        table(titles, rows)
+    }
+}
+
+pub(crate) fn peers(driver: &impl Driver, ni: Pattern) -> Result<Peers, Error> {
+    let entries = driver
+        .list(&device::PEER_STATS, ni.to_uapi())
+        .map_err(|errno| Error::request(Action::List, "read the counters of peers", errno))?;
+    let mut peers: Vec<_> = entries.iter().map(Peer::from).collect();
+    peers.sort_by(|a, b| (&a.ni, &a.nid).cmp(&(&b.ni, &b.nid)));
+    Ok(Peers(peers))
 }
 
 impl Errors {
@@ -212,5 +323,32 @@ mod tests {
         assert_eq!(first["live"]["conns"], 3);
         assert_eq!(first["zero_copy"]["copied"], 5);
         assert_eq!(first["drops"], 0);
+    }
+
+    #[test]
+    fn peers_as_text_and_json() {
+        let of = |nid: &str| uapi::socklnd_peer_stats_entry {
+            nid: nid_to_uapi(nid.parse().unwrap()),
+            rx_msgs: 7,
+            err_protocol: 1,
+            err_disconnect: 2,
+            queued_msgs_peak: 12,
+            ..Default::default()
+        };
+        let entries = vec![of("10.0.0.3@tcp"), of("10.0.0.2@tcp")];
+        let report = peers(&Fake::lists(vec![entries]), Pattern::Any).unwrap();
+        let text = report.text();
+        let row = text.lines().nth(1).unwrap();
+        assert!(
+            row.starts_with("10.0.0.2@tcp ") && row.ends_with(" 12"),
+            "{text}"
+        );
+        assert!(row.contains(" 3 "), "{text}");
+
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json[1]["nid"], "10.0.0.3@tcp");
+        assert_eq!(json[1]["rx"]["msgs"], 7);
+        assert_eq!(json[1]["errors"]["disconnect"], 2);
+        assert_eq!(json[1]["queued_msgs_peak"], 12);
     }
 }

@@ -25,7 +25,7 @@ const AT_ONCE: Duration = Duration::from_secs(4);
 const SOON: Duration = Duration::from_secs(20);
 /// What the module gives a stranger for its whole handshake, and some more for a slow machine.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-const SLACK: Duration = Duration::from_millis(2500);
+const SLACK: Duration = Duration::from_secs(12);
 /// Handshakes of strangers that an interface has under way at most.
 const MAX_PENDING: u64 = 64;
 

@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 
 use super::connect::disconnect;
@@ -135,7 +135,13 @@ pub fn in_transfer(lab: &mut Lab) -> Result<()> {
     for (from, to) in [(one, two), (two, one)] {
         wait::until(RECOVERED, "ping with memory", || from.ping(to).map(drop))?;
         for kind in &kinds {
-            from.bench(to, kind).map_err(|why| anyhow!("{why:#}"))?;
+            // What TCP has lost it repeats in its own time.
+            wait::until(RECOVERED, "transfer with memory", || {
+                let started = Instant::now();
+                from.bench(to, kind)?;
+                note(&format!("size {}: {:?}", kind.size, started.elapsed()));
+                Ok(())
+            })?;
         }
     }
     Ok(())

@@ -79,8 +79,8 @@ fn transfers(lab: &Lab) -> Result<(Vec<Job>, Vec<Job>)> {
             ..ENDLESS
         },
     )?;
-    await_traffic(two, 50)?;
-    await_traffic(one, 50)?;
+    await_traffic(two, 5)?;
+    await_traffic(one, 5)?;
     Ok((services, vec![put, get]))
 }
 
@@ -90,7 +90,7 @@ fn interface_first(lab: &Lab) -> Result<Duration> {
     let (services, benches) = transfers(lab)?;
     let attempt = module::try_remove(module::REMOVAL_LIMIT)?;
     ensure!(attempt == Err(Errno::AGAIN), "a module in use: {attempt:?}");
-    await_traffic(lab.node(1), 10)?;
+    await_traffic(lab.node(1), 5)?;
     let started = Instant::now();
     lab.node(0).ni_del()?;
     ensure!(
@@ -294,7 +294,7 @@ pub fn namespace_deleted(lab: &mut Lab) -> Result<()> {
             ..ENDLESS
         },
     )?);
-    await_traffic(&goes, 50)?;
+    await_traffic(&goes, 10)?;
     ensure!(
         outward.running()?,
         "the transfer ended early: {}",

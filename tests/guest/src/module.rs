@@ -22,7 +22,7 @@ static PLACES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 const FLAG_NONBLOCK: i32 = 0o4000;
 
 /// The longest that a removal may take once nobody uses the module.
-pub const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
+pub const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The kernel is stuck in the module: nothing more can be tried in this guest.
 #[derive(Debug)]

@@ -120,7 +120,7 @@ pub const ALL: &[Scenario] = &[
     scenario("stalled_sender", 2, 90, hooks::stalled_sender),
     scenario("statistics", 2, 120, hooks::statistics),
     scenario("tracepoints", 2, 120, trace::tracepoints),
-    scenario("unload_in_transfer", 4, 400, unload::in_transfer),
+    scenario("unload_in_transfer", 4, 900, unload::in_transfer),
     scenario("unload_200_times", 4, 3600, unload::two_hundred_times),
     scenario("unload_in_handshake", 3, 120, unload::in_handshake),
     scenario("namespace_deleted", 4, 180, unload::namespace_deleted),

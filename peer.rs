@@ -38,7 +38,9 @@ use crate::{
     tx::Tx,
     wire::{
         ConnType,
-        Nid, //
+        MsgClass,
+        Nid,
+        Proto, //
     }, //
 };
 use core::net::IpAddr;
@@ -466,7 +468,12 @@ impl PeerInner {
     /// The connection for a message of `nob` bytes on the wire.
     fn choose(&self, nob: usize) -> Option<&Arc<Conn>> {
         let conns = self.conns.iter().map(|c| (c, c.kind(), c.load()));
-        choice::choose(conns, nob >= tunables::bulk_nob())
+        let class = if nob >= tunables::bulk_nob() {
+            MsgClass::Bulk
+        } else {
+            MsgClass::Small
+        };
+        choice::choose(conns, Proto::V1, class)
     }
 
     /// Gives what waited for a connection to the connections.

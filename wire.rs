@@ -17,15 +17,20 @@ use core::{
 };
 
 mod acceptor;
+mod acks;
 mod handshake;
 mod hdr;
 mod hello;
+mod msg;
 mod nid;
+mod proto;
 
 pub(crate) use acceptor::{
     AcceptorRequest,
-    ACCEPTOR_REFUSAL, //
+    ACCEPTOR_REFUSAL,
+    REQUEST_MAX, //
 };
+pub(crate) use acks::Acks;
 pub(crate) use handshake::{
     HelloReader,
     Progress, //
@@ -35,6 +40,7 @@ pub(crate) use hdr::{
     Header,
     WireHandle,
     HEADER_LEN,
+    LONG_HEADER_LEN,
     MAX_PAYLOAD,
     PID_LUSTRE, //
 };
@@ -42,9 +48,21 @@ pub(crate) use hello::{
     ConnType,
     Hello,
     IpVec,
-    HELLO_V1_MAX, //
+    HELLO_MAX, //
+};
+pub(crate) use msg::{
+    Msg,
+    MsgKind,
+    COOKIE_PING,
+    MSG_LEN, //
 };
 pub(crate) use nid::Nid;
+pub(crate) use proto::{
+    Fit,
+    MsgClass,
+    Proto,
+    MAX_FRAME, //
+};
 
 /// Magic of a HELLO of version 1, as a number; always sent in little-endian order.
 const HELLO_MAGIC_V1: u32 = 0xeebc_0ded;
@@ -74,6 +92,9 @@ pub(crate) enum WireError {
     ConnType(i32),
     /// More IP addresses than a HELLO may hold.
     Count(u32),
+    /// Not a cookie of a message that was sent without copying, one that was named before, or one
+    /// too many to remember.
+    Cookie(u64),
 }
 
 impl fmt::Display for WireError {
@@ -88,74 +109,142 @@ impl fmt::Display for WireError {
             Self::Length(len) => write!(f, "bad payload length {len}"),
             Self::ConnType(kind) => write!(f, "unknown connection type {kind}"),
             Self::Count(count) => write!(f, "{count} IP addresses are too many"),
+            Self::Cookie(cookie) => write!(f, "bad zero-copy cookie {cookie:#x}"),
         }
     }
 }
 
-/// Takes little-endian values off the front of received bytes.
-struct Reader<'a>(&'a [u8]);
+/// In which order a sender writes the bytes of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ByteOrder {
+    /// The lowest first.
+    Little,
+    /// The highest first.
+    Big,
+}
 
-impl Reader<'_> {
+impl ByteOrder {
+    /// That of this machine, in which it writes what is in the sender's order.
+    pub(crate) const NATIVE: Self = if cfg!(target_endian = "big") {
+        Self::Big
+    } else {
+        Self::Little
+    };
+}
+
+/// Takes values off the front of received bytes.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    order: ByteOrder,
+}
+
+impl<'a> Reader<'a> {
+    #[inline]
+    fn new(bytes: &'a [u8], order: ByteOrder) -> Self {
+        Self { bytes, order }
+    }
+
     #[inline]
     fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (head, tail) = self.0.split_first_chunk().ok_or(WireError::Truncated)?;
-        self.0 = tail;
+        let (head, tail) = self.bytes.split_first_chunk().ok_or(WireError::Truncated)?;
+        self.bytes = tail;
         Ok(*head)
     }
 
     #[inline]
     fn u32(&mut self) -> Result<u32, WireError> {
-        self.take().map(u32::from_le_bytes)
+        let bytes = self.take()?;
+        Ok(match self.order {
+            ByteOrder::Little => u32::from_le_bytes(bytes),
+            ByteOrder::Big => u32::from_be_bytes(bytes),
+        })
     }
 
     #[inline]
     fn i32(&mut self) -> Result<i32, WireError> {
-        self.take().map(i32::from_le_bytes)
+        // CAST: The same bits.
+        self.u32().map(|value| value as i32)
     }
 
     #[inline]
     fn u64(&mut self) -> Result<u64, WireError> {
-        self.take().map(u64::from_le_bytes)
+        let bytes = self.take()?;
+        Ok(match self.order {
+            ByteOrder::Little => u64::from_le_bytes(bytes),
+            ByteOrder::Big => u64::from_be_bytes(bytes),
+        })
     }
 
+    /// A NID of 64 bits.
     #[inline]
     fn nid(&mut self) -> Result<Nid, WireError> {
         Nid::from_nid4(self.u64()?)
     }
+
+    /// A NID of 20 bytes, which are in network order everywhere.
+    #[inline]
+    fn long_nid(&mut self) -> Result<Nid, WireError> {
+        Nid::from_bytes20(&self.take()?)
+    }
 }
 
-/// Puts little-endian values into the front of a buffer.
-struct Writer<'a>(&'a mut [u8]);
+/// Puts values into the front of a buffer.
+struct Writer<'a> {
+    room: &'a mut [u8],
+    order: ByteOrder,
+}
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    #[inline]
+    fn new(room: &'a mut [u8], order: ByteOrder) -> Self {
+        Self { room, order }
+    }
+
     #[inline]
     fn put<const N: usize>(&mut self, value: [u8; N]) -> Result<(), WireError> {
-        let (head, tail) = mem::take(&mut self.0)
+        let (head, tail) = mem::take(&mut self.room)
             .split_first_chunk_mut()
             .ok_or(WireError::Truncated)?;
         *head = value;
-        self.0 = tail;
+        self.room = tail;
         Ok(())
     }
 
     #[inline]
     fn u32(&mut self, value: u32) -> Result<(), WireError> {
-        self.put(value.to_le_bytes())
+        self.put(match self.order {
+            ByteOrder::Little => value.to_le_bytes(),
+            ByteOrder::Big => value.to_be_bytes(),
+        })
     }
 
     #[inline]
     fn i32(&mut self, value: i32) -> Result<(), WireError> {
-        self.put(value.to_le_bytes())
+        // CAST: The same bits.
+        self.u32(value as u32)
     }
 
     #[inline]
     fn u64(&mut self, value: u64) -> Result<(), WireError> {
-        self.put(value.to_le_bytes())
+        self.put(match self.order {
+            ByteOrder::Little => value.to_le_bytes(),
+            ByteOrder::Big => value.to_be_bytes(),
+        })
     }
 
+    /// A NID of 64 bits.
     #[inline]
     fn nid(&mut self, nid: Nid) -> Result<(), WireError> {
         self.u64(nid.to_nid4().ok_or(WireError::Nid)?)
+    }
+
+    /// A NID of 20 bytes.
+    #[inline]
+    fn long_nid(&mut self, nid: Nid) -> Result<(), WireError> {
+        if nid.addr().is_unspecified() {
+            return Err(WireError::Nid);
+        }
+        self.put(nid.to_bytes20())
     }
 }
 

@@ -37,16 +37,19 @@ use crate::{
     tunables,
     wire::{
         AcceptorRequest,
+        ByteOrder,
         ConnType,
         Hello,
         HelloReader,
         IpVec,
         Nid,
         Progress,
+        Proto,
         WireError,
         ACCEPTOR_REFUSAL,
-        HELLO_V1_MAX,
-        PID_LUSTRE, //
+        HELLO_MAX,
+        PID_LUSTRE,
+        REQUEST_MAX, //
     }, //
 };
 use core::net::{
@@ -183,7 +186,13 @@ impl Handshake {
             kind,
         };
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        let this = Self::new(ni, role, route.addr(), deadline, HelloReader::active())?;
+        let this = Self::new(
+            ni,
+            role,
+            route.addr(),
+            deadline,
+            HelloReader::active(Proto::V1),
+        )?;
         ni.pending().add(&this)?;
         ni.lnd().autoconnect().post(this);
         Ok(())
@@ -193,7 +202,13 @@ impl Handshake {
     pub(crate) fn accepted(ni: &Arc<Ni>, socket: Socket, remote: SocketAddr) -> Result {
         setup(&socket)?;
         let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
-        let this = Self::new(ni, Role::Passive, remote, deadline, HelloReader::passive())?;
+        let this = Self::new(
+            ni,
+            Role::Passive,
+            remote,
+            deadline,
+            HelloReader::passive(Proto::V1),
+        )?;
         this.read_from(socket)
     }
 
@@ -212,7 +227,7 @@ impl Handshake {
         setup(&socket)?;
         let role = Role::Registered { nid, kind };
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        let this = Self::new(ni, role, remote, deadline, HelloReader::active())?;
+        let this = Self::new(ni, role, remote, deadline, HelloReader::active(Proto::V1))?;
         this.introduce(&socket, nid, kind)?;
         this.read_from(socket)
     }
@@ -405,7 +420,8 @@ impl Handshake {
 
     /// Says whom the connection is for, and who we are.
     fn introduce(&self, socket: &Socket, target: Nid, kind: ConnType) -> Result {
-        send_all(socket, &AcceptorRequest { target }.build()?)?;
+        let mut bytes = [0; REQUEST_MAX];
+        send_all(socket, AcceptorRequest { target }.build(&mut bytes)?)?;
         self.send_hello(socket, Some(kind), &self.published())
     }
 
@@ -435,16 +451,17 @@ impl Handshake {
     /// Sends our HELLO for a connection of type `kind`, naming `ips`; without a type, a refusal.
     fn send_hello(&self, socket: &Socket, kind: Option<ConnType>, ips: &IpVec) -> Result {
         let hello = Hello {
+            proto: Proto::V1,
+            order: ByteOrder::NATIVE,
             src: self.ni.nid(),
+            dest: None,
             src_pid: PID_LUSTRE,
             dest_pid: PID_LUSTRE,
             incarnation: self.ni.incarnation(),
             kind,
             ips: *ips,
         };
-        let mut bytes = [0; HELLO_V1_MAX];
-        let len = hello.build_v1(&mut bytes)?;
-        send_all(socket, bytes.get(..len).ok_or(EINVAL)?)
+        send_all(socket, hello.build(&mut [0; HELLO_MAX])?)
     }
 
     fn finish_active(

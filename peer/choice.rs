@@ -5,31 +5,27 @@
 //! A rule without state: nothing to protect and nothing to free. The very same file is built in
 //! user space, for property tests (`tests/wire`).
 
-use super::super::wire::ConnType;
+use super::super::wire::{
+    ConnType,
+    Fit,
+    MsgClass,
+    Proto, //
+};
 
-/// Of connections with their types and loads, the least loaded one of those that messages of this
-/// size go by; if there is none, the least loaded one of all.
+/// Of connections with their types and loads, the least loaded one of those that are for messages
+/// of this class; if there is none, the least loaded one of those that may carry them.
 pub(crate) fn choose<T>(
     conns: impl Iterator<Item = (T, ConnType, u64)> + Clone,
-    bulk: bool,
+    proto: Proto,
+    class: MsgClass,
 ) -> Option<T> {
-    let load = |conn: &(T, ConnType, u64)| conn.2;
-    conns
-        .clone()
-        .filter(|(_, kind, _)| carries(*kind, bulk))
-        .min_by_key(load)
-        .or_else(|| conns.min_by_key(load))
-        .map(|(conn, _, _)| conn)
-}
-
-/// Whether messages of this size go by connections of this type.
-fn carries(kind: ConnType, bulk: bool) -> bool {
-    match kind {
-        ConnType::Any => true,
-        ConnType::Control => !bulk,
-        ConnType::BulkOut => bulk,
-        ConnType::BulkIn => false,
-    }
+    let least_loaded = |wanted: Fit| {
+        let fitting = conns
+            .clone()
+            .filter(|(_, kind, _)| proto.fit(*kind, class) == wanted);
+        fitting.min_by_key(|conn| conn.2).map(|(conn, _, _)| conn)
+    };
+    least_loaded(Fit::Yes).or_else(|| least_loaded(Fit::May))
 }
 
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::macros::kunit_tests(socklnd_peer_choice))]
@@ -43,17 +39,38 @@ mod tests {
         (3, ConnType::BulkOut, 9000),
     ];
 
+    fn of_typed(proto: Proto, class: MsgClass, missing: u32) -> Option<u32> {
+        let rest = TYPED.into_iter().filter(|(name, _, _)| *name != missing);
+        choose(rest, proto, class)
+    }
+
     #[test]
     fn by_type() {
-        assert_eq!(choose(TYPED.into_iter(), false), Some(1));
-        assert_eq!(choose(TYPED.into_iter(), true), Some(3));
+        for proto in [Proto::V1, Proto::V2, Proto::V3, Proto::V4] {
+            assert_eq!(of_typed(proto, MsgClass::Small, 0), Some(1));
+            assert_eq!(of_typed(proto, MsgClass::Bulk, 0), Some(3));
+        }
+        assert_eq!(of_typed(Proto::V2, MsgClass::Ack, 0), Some(1));
+        assert_eq!(of_typed(Proto::V3, MsgClass::Ack, 0), Some(2));
     }
 
     #[test]
     fn any_rather_than_none() {
-        assert_eq!(choose(TYPED.into_iter().take(2), true), Some(2));
-        assert_eq!(choose(TYPED.into_iter().skip(1), false), Some(2));
-        assert_eq!(choose(TYPED.into_iter().take(0), false), None);
+        assert_eq!(of_typed(Proto::V1, MsgClass::Bulk, 3), Some(2));
+        assert_eq!(of_typed(Proto::V1, MsgClass::Small, 1), Some(2));
+        assert_eq!(
+            choose(TYPED.into_iter().take(0), Proto::V1, MsgClass::Small),
+            None
+        );
+    }
+
+    #[test]
+    fn but_never_in_the_way_of_acknowledgements() {
+        assert_eq!(of_typed(Proto::V3, MsgClass::Bulk, 3), Some(1));
+        assert_eq!(of_typed(Proto::V3, MsgClass::Small, 1), Some(3));
+        assert_eq!(of_typed(Proto::V3, MsgClass::Ack, 2), None);
+        let only = TYPED.into_iter().filter(|(name, _, _)| *name == 2);
+        assert_eq!(choose(only, Proto::V3, MsgClass::Small), None);
     }
 
     #[test]
@@ -63,7 +80,8 @@ mod tests {
             (2, ConnType::Any, 5),
             (3, ConnType::Any, 5),
         ];
-        assert_eq!(choose(conns.into_iter(), true), Some(2));
-        assert_eq!(choose(conns.into_iter().take(1), false), Some(1));
+        let bulk = |n| choose(conns.into_iter().take(n), Proto::V3, MsgClass::Bulk);
+        assert_eq!(bulk(3), Some(2));
+        assert_eq!(bulk(1), Some(1));
     }
 }

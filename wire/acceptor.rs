@@ -2,12 +2,14 @@
 
 //! The acceptor request: what the connecting side sends before its HELLO, to say whom it wants.
 //!
-//! Version 1: magic, version and the target's NID in 64-bit form, in the sender's byte order. The
+//! Magic, version and the target's NID, in the sender's byte order. Version 1 has the NID's 64-bit
+//! form; version 2, for those that have none, that of 20 bytes, which has an order of its own. The
 //! acceptor answers only to refuse a version.
 //!
 //! Requests are plain values: nothing protects them and nobody frees them.
 
 use super::{
+    ByteOrder,
     Nid,
     Reader,
     WireError,
@@ -16,13 +18,18 @@ use super::{
 };
 
 /// Bytes of an acceptor request of version 1, and of the refusal.
-pub(super) const ACCEPTOR_LEN: usize = 16;
+const REQUEST_LEN: usize = 16;
 
-/// The only version so far.
-pub(super) const ACCEPTOR_VERSION: u32 = 1;
+/// Bytes of the longest request, that of version 2.
+pub(crate) const REQUEST_MAX: usize = 28;
 
-/// Answer to a request of an unknown version: the magic, the version that we speak, and no NID.
-pub(crate) const ACCEPTOR_REFUSAL: [u8; ACCEPTOR_LEN] =
+/// With a NID of 64 bits.
+const VERSION_1: u32 = 1;
+/// With a NID of 20 bytes.
+const VERSION_2: u32 = 2;
+
+/// Answer to a request of an unknown version: the magic, the version that all speak, and no NID.
+pub(crate) const ACCEPTOR_REFUSAL: [u8; REQUEST_LEN] =
     *b"\x00\x71\xce\xac\x01\0\0\0\0\0\0\0\0\0\0\0";
 
 /// A request to be connected to `target`.
@@ -33,44 +40,54 @@ pub(crate) struct AcceptorRequest {
 }
 
 impl AcceptorRequest {
-    /// Reads a request, in either byte order.
-    ///
-    /// # Errors
-    ///
-    /// - [`WireError::Magic`] and [`WireError::Version`] if this is something else.
-    /// - [`WireError::Nid`] if the target is not a TCP host's NID.
-    pub(super) fn parse(bytes: &[u8; ACCEPTOR_LEN]) -> Result<Self, WireError> {
-        let mut from = Reader(bytes);
-        let magic = from.u32()?;
-        let version = from.u32()?;
-        let nid = from.u64()?;
-        let (version, nid) = if magic == ACCEPTOR_MAGIC {
-            (version, nid)
-        } else if magic.swap_bytes() == ACCEPTOR_MAGIC {
-            (version.swap_bytes(), nid.swap_bytes())
-        } else {
-            return Err(WireError::Magic(magic));
-        };
-        if version != ACCEPTOR_VERSION {
-            return Err(WireError::Version(version));
+    /// Bytes of a request of this version, or `None` if it is unknown.
+    pub(super) fn len(version: u32) -> Option<usize> {
+        match version {
+            VERSION_1 => Some(REQUEST_LEN),
+            VERSION_2 => Some(REQUEST_MAX),
+            _ => None,
         }
-        Ok(Self {
-            target: Nid::from_nid4(nid)?,
-        })
     }
 
-    /// Makes the bytes to send.
+    /// Reads a request, whose magic was looked at before.
     ///
     /// # Errors
     ///
-    /// [`WireError::Nid`] if the target has no 64-bit form.
-    pub(crate) fn build(&self) -> Result<[u8; ACCEPTOR_LEN], WireError> {
-        let mut bytes = [0; ACCEPTOR_LEN];
-        let mut to = Writer(&mut bytes);
+    /// - [`WireError::Version`] if it is of an unknown version.
+    /// - [`WireError::Nid`] if the target is not a TCP host's NID.
+    /// - [`WireError::Truncated`] if there are fewer bytes.
+    pub(super) fn parse(bytes: &[u8], order: ByteOrder) -> Result<Self, WireError> {
+        let mut from = Reader::new(bytes, order);
+        let _magic = from.u32()?;
+        let target = match from.u32()? {
+            VERSION_1 => from.nid()?,
+            VERSION_2 => from.long_nid()?,
+            version => return Err(WireError::Version(version)),
+        };
+        Ok(Self { target })
+    }
+
+    /// Makes the bytes to send in `bytes`, and returns them: of version 1 if that can name the
+    /// target, as acceptors of old know no other.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Nid`] if the target's address is 0.
+    pub(crate) fn build<'a>(
+        &self,
+        bytes: &'a mut [u8; REQUEST_MAX],
+    ) -> Result<&'a [u8], WireError> {
+        let mut to = Writer::new(bytes, ByteOrder::NATIVE);
         to.u32(ACCEPTOR_MAGIC)?;
-        to.u32(ACCEPTOR_VERSION)?;
-        to.nid(self.target)?;
-        Ok(bytes)
+        if self.target.addr().is_ipv4() {
+            to.u32(VERSION_1)?;
+            to.nid(self.target)?;
+        } else {
+            to.u32(VERSION_2)?;
+            to.long_nid(self.target)?;
+        }
+        let len = REQUEST_MAX.saturating_sub(to.room.len());
+        bytes.get(..len).ok_or(WireError::Truncated)
     }
 }
 
@@ -80,10 +97,21 @@ mod tests {
     use super::*;
 
     /// Captured from Lustre 2.17: a request for 192.168.77.2@tcp.
-    const CAPTURED: [u8; ACCEPTOR_LEN] = *b"\x00\x71\xce\xac\x01\0\0\0\x02\x4d\xa8\xc0\0\0\x02\0";
+    const CAPTURED: [u8; REQUEST_LEN] = *b"\x00\x71\xce\xac\x01\0\0\0\x02\x4d\xa8\xc0\0\0\x02\0";
 
     /// The same from a big-endian machine.
-    const BIG_ENDIAN: [u8; ACCEPTOR_LEN] = *b"\xac\xce\x71\x00\0\0\0\x01\0\x02\0\0\xc0\xa8\x4d\x02";
+    const BIG_ENDIAN: [u8; REQUEST_LEN] = *b"\xac\xce\x71\x00\0\0\0\x01\0\x02\0\0\xc0\xa8\x4d\x02";
+
+    /// A request of version 2 for fd00::1@tcp7, written down from the description.
+    const LONG: [u8; REQUEST_MAX] = *b"\x00\x71\xce\xac\x02\0\0\0\
+        \x0c\x02\0\x07\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01";
+
+    /// The same from a big-endian machine: the NID's order is the same everywhere.
+    const LONG_BIG_ENDIAN: [u8; REQUEST_MAX] = *b"\xac\xce\x71\x00\0\0\0\x02\
+        \x0c\x02\0\x07\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01";
+
+    const LITTLE: ByteOrder = ByteOrder::Little;
+    const BIG: ByteOrder = ByteOrder::Big;
 
     fn meaning() -> AcceptorRequest {
         AcceptorRequest {
@@ -91,11 +119,46 @@ mod tests {
         }
     }
 
+    fn long_meaning() -> AcceptorRequest {
+        AcceptorRequest {
+            target: Nid::tcp(7, [0xfd00u16, 0, 0, 0, 0, 0, 0, 1]),
+        }
+    }
+
     #[test]
     fn captured() {
-        assert_eq!(AcceptorRequest::parse(&CAPTURED), Ok(meaning()));
-        assert_eq!(AcceptorRequest::parse(&BIG_ENDIAN), Ok(meaning()));
-        assert_eq!(meaning().build(), Ok(CAPTURED));
+        assert_eq!(AcceptorRequest::parse(&CAPTURED, LITTLE), Ok(meaning()));
+        assert_eq!(AcceptorRequest::parse(&BIG_ENDIAN, BIG), Ok(meaning()));
+        let mut bytes = [0xff; REQUEST_MAX];
+        if ByteOrder::NATIVE == LITTLE {
+            assert_eq!(meaning().build(&mut bytes), Ok(&CAPTURED[..]));
+        } else {
+            assert_eq!(meaning().build(&mut bytes), Ok(&BIG_ENDIAN[..]));
+        }
+    }
+
+    #[test]
+    fn long_nids() {
+        assert_eq!(AcceptorRequest::parse(&LONG, LITTLE), Ok(long_meaning()));
+        assert_eq!(
+            AcceptorRequest::parse(&LONG_BIG_ENDIAN, BIG),
+            Ok(long_meaning())
+        );
+        let mut bytes = [0xff; REQUEST_MAX];
+        let long = match ByteOrder::NATIVE {
+            ByteOrder::Little => LONG,
+            ByteOrder::Big => LONG_BIG_ENDIAN,
+        };
+        assert_eq!(long_meaning().build(&mut bytes), Ok(&long[..]));
+        // Whoever sends a NID of 20 bytes may mean one that would have fitted into 8.
+        let mut short = LONG;
+        short[8..].copy_from_slice(&meaning().target.to_bytes20());
+        assert_eq!(AcceptorRequest::parse(&short, LITTLE), Ok(meaning()));
+        for (at, byte) in [(8, 0), (8, 11), (8, 255), (9, 0), (9, 255)] {
+            let mut bad = LONG;
+            bad[at] = byte;
+            assert_eq!(AcceptorRequest::parse(&bad, LITTLE), Err(WireError::Nid));
+        }
     }
 
     #[test]
@@ -103,22 +166,24 @@ mod tests {
         let with = |at: usize, byte| {
             let mut bytes = CAPTURED;
             bytes[at] = byte;
-            AcceptorRequest::parse(&bytes)
+            AcceptorRequest::parse(&bytes, LITTLE)
         };
-        assert_eq!(with(0, 1), Err(WireError::Magic(0xacce_7101)));
-        assert_eq!(with(4, 2), Err(WireError::Version(2)));
+        assert_eq!(with(4, 2), Err(WireError::Truncated));
+        assert_eq!(with(4, 3), Err(WireError::Version(3)));
         assert_eq!(with(7, 1), Err(WireError::Version(0x0100_0001)));
         assert_eq!(with(14, 5), Err(WireError::Nid));
         assert_eq!(
-            AcceptorRequest::parse(&ACCEPTOR_REFUSAL),
+            AcceptorRequest::parse(&ACCEPTOR_REFUSAL, LITTLE),
             Err(WireError::Nid)
         );
-        // Magic in one byte order, the rest in the other.
-        let mut mixed = BIG_ENDIAN;
-        mixed[..4].copy_from_slice(&CAPTURED[..4]);
         assert_eq!(
-            AcceptorRequest::parse(&mixed),
+            AcceptorRequest::parse(&CAPTURED, BIG),
             Err(WireError::Version(0x0100_0000))
         );
+        let mut bytes = [0; REQUEST_MAX];
+        for nobody in [Nid::tcp(0, [0u8; 4]), Nid::tcp(0, [0u16; 8])] {
+            let request = AcceptorRequest { target: nobody };
+            assert_eq!(request.build(&mut bytes), Err(WireError::Nid));
+        }
     }
 }

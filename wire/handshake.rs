@@ -10,21 +10,16 @@
 //! A reader belongs to the one thread that runs the handshake. It holds only its own buffer.
 
 use super::{
-    acceptor::{
-        ACCEPTOR_LEN,
-        ACCEPTOR_VERSION, //
-    },
-    hello::{
-        HELLO_V1_LEN,
-        HELLO_VERSION_1, //
-    },
+    hello::HELLO_VERSION_1,
     AcceptorRequest,
+    ByteOrder,
     Hello,
+    Proto,
     Reader,
     WireError,
     ACCEPTOR_MAGIC,
     HELLO_MAGIC_V1,
-    HELLO_V1_MAX,
+    HELLO_MAX,
     LNET_MAGIC, //
 };
 
@@ -61,11 +56,11 @@ enum Expect {
     /// Magic and version of an acceptor request or of a HELLO.
     Opening,
     /// A whole acceptor request.
-    Request,
+    Request(ByteOrder),
     /// Magic and version of a HELLO.
     HelloOpening,
-    /// A HELLO up to its addresses.
-    HelloHead,
+    /// A HELLO of this version up to its addresses.
+    HelloHead(Proto, ByteOrder),
     /// The addresses of this HELLO.
     HelloIps(Hello),
     /// Nothing any more.
@@ -79,32 +74,36 @@ enum Expect {
 ///
 /// # Invariants
 ///
-/// `have <= need <= HELLO_V1_MAX`; they are equal only when `expect` is `End`.
+/// `have <= need <= HELLO_MAX`; they are equal only when `expect` is `End`.
 pub(crate) struct HelloReader {
-    buf: [u8; HELLO_V1_MAX],
+    buf: [u8; HELLO_MAX],
     have: usize,
     need: usize,
     expect: Expect,
+    /// The newest version that is spoken.
+    newest: Proto,
 }
 
 impl HelloReader {
     /// For a connection that was accepted: an acceptor request, then a HELLO; or a HELLO at once.
-    pub(crate) const fn passive() -> Self {
-        Self::new(Expect::Opening)
+    /// Versions up to `newest` are spoken.
+    pub(crate) const fn passive(newest: Proto) -> Self {
+        Self::new(Expect::Opening, newest)
     }
 
     /// For a connection that we made: a HELLO.
-    pub(crate) const fn active() -> Self {
-        Self::new(Expect::HelloOpening)
+    pub(crate) const fn active(newest: Proto) -> Self {
+        Self::new(Expect::HelloOpening, newest)
     }
 
-    const fn new(expect: Expect) -> Self {
+    const fn new(expect: Expect, newest: Proto) -> Self {
         // INVARIANT: An opening is shorter than a HELLO.
         Self {
-            buf: [0; HELLO_V1_MAX],
+            buf: [0; HELLO_MAX],
             have: 0,
             need: OPENING_LEN,
             expect,
+            newest,
         }
     }
 
@@ -141,13 +140,13 @@ impl HelloReader {
         match self.expect {
             Expect::Opening => self.opening(true),
             Expect::HelloOpening => self.opening(false),
-            Expect::Request => {
-                let request = AcceptorRequest::parse(self.filled_part()?)?;
+            Expect::Request(order) => {
+                let request = AcceptorRequest::parse(self.filled_part(), order)?;
                 self.expect(Expect::HelloOpening, 0, OPENING_LEN);
                 Ok(Progress::Request(request))
             }
-            Expect::HelloHead => {
-                let (hello, ips_len) = Hello::parse_v1(self.filled_part()?)?;
+            Expect::HelloHead(proto, order) => {
+                let (hello, ips_len) = Hello::parse(self.filled_part(), proto, order)?;
                 if ips_len == 0 {
                     return Ok(Progress::Hello(hello));
                 }
@@ -155,7 +154,7 @@ impl HelloReader {
                 Ok(Progress::More)
             }
             Expect::HelloIps(mut hello) => {
-                hello.parse_ips(self.buf.get(..self.have).unwrap_or_default())?;
+                hello.parse_ips(self.filled_part())?;
                 Ok(Progress::Hello(hello))
             }
             Expect::End => Err(WireError::Truncated),
@@ -164,43 +163,61 @@ impl HelloReader {
 
     /// Decides from magic and version what follows; `first` if an acceptor request may.
     fn opening(&mut self, first: bool) -> Result<Progress, WireError> {
-        let mut from = Reader(&self.buf);
-        let (magic, version) = match (from.u32()?, from.u32()?) {
+        let mut from = Reader::new(&self.buf, ByteOrder::Little);
+        let (magic, version, order) = match (from.u32()?, from.u32()?) {
             // From a machine of the other byte order.
-            (ACCEPTOR_MAGIC_SWAPPED, version) => (ACCEPTOR_MAGIC, version.swap_bytes()),
-            (LNET_MAGIC_SWAPPED, version) => (LNET_MAGIC, version.swap_bytes()),
-            same => same,
+            (ACCEPTOR_MAGIC_SWAPPED, version) => {
+                (ACCEPTOR_MAGIC, version.swap_bytes(), ByteOrder::Big)
+            }
+            (LNET_MAGIC_SWAPPED, version) => (LNET_MAGIC, version.swap_bytes(), ByteOrder::Big),
+            (magic, version) => (magic, version, ByteOrder::Little),
         };
+        let foreign = Ok(Progress::ForeignVersion { magic, version });
         match (magic, version) {
             (HELLO_MAGIC_V1, HELLO_VERSION_1) => {
-                self.expect(Expect::HelloHead, OPENING_LEN, HELLO_V1_LEN);
+                self.expect_hello(Proto::V1, order);
                 Ok(Progress::More)
             }
-            (ACCEPTOR_MAGIC, ACCEPTOR_VERSION) if first => {
-                self.expect(Expect::Request, OPENING_LEN, ACCEPTOR_LEN);
-                Ok(Progress::More)
-            }
-            (ACCEPTOR_MAGIC, _) if first => Ok(Progress::AcceptorVersion),
-            // Today's HELLOs, without an acceptor request.
-            (LNET_MAGIC, 2..=4) => Ok(Progress::ForeignVersion { magic, version }),
+            (HELLO_MAGIC_V1, _) => foreign,
+            (ACCEPTOR_MAGIC, _) if first => match AcceptorRequest::len(version) {
+                Some(len) => {
+                    self.expect(Expect::Request(order), OPENING_LEN, len);
+                    Ok(Progress::More)
+                }
+                None => Ok(Progress::AcceptorVersion),
+            },
+            (LNET_MAGIC, 2..) => match Proto::from_number(version) {
+                Some(proto) if proto <= self.newest => {
+                    self.expect_hello(proto, order);
+                    Ok(Progress::More)
+                }
+                // A HELLO without an acceptor request, or a future acceptor's.
+                None if first => Ok(Progress::AcceptorVersion),
+                _ => foreign,
+            },
             (LNET_MAGIC, _) if first => Ok(Progress::AcceptorVersion),
-            (LNET_MAGIC | HELLO_MAGIC_V1, _) => Ok(Progress::ForeignVersion { magic, version }),
+            (LNET_MAGIC, _) => foreign,
             _ => Err(WireError::Magic(magic)),
         }
     }
 
+    fn expect_hello(&mut self, proto: Proto, order: ByteOrder) {
+        let expect = Expect::HelloHead(proto, order);
+        self.expect(expect, OPENING_LEN, Hello::head_len(proto));
+    }
+
     /// Waits for `expect`: `need` bytes, of which the first `have` are there.
     fn expect(&mut self, expect: Expect, have: usize, need: usize) {
-        // INVARIANT: All callers ask for parts of a HELLO v1.0, or for an acceptor request, which
-        // is shorter, and have less than that; except at the end, where both are 0.
+        // INVARIANT: All callers ask for parts of a HELLO, or for an acceptor request, which is
+        // shorter than the longest, and have less than that; except at the end, where both are 0.
         self.have = have;
         self.need = need;
         self.expect = expect;
     }
 
-    /// The first `N` bytes of the buffer.
-    fn filled_part<const N: usize>(&self) -> Result<&[u8; N], WireError> {
-        self.buf.first_chunk().ok_or(WireError::Truncated)
+    /// All that is there of what was expected.
+    fn filled_part(&self) -> &[u8] {
+        self.buf.get(..self.have).unwrap_or_default()
     }
 }
 
@@ -214,17 +231,26 @@ mod tests {
         super::{
             ConnType,
             IpVec,
-            Nid, //
+            Nid,
+            REQUEST_MAX, //
         },
         *,
     };
     use core::net::Ipv4Addr;
 
-    fn hello() -> Result<Hello, WireError> {
+    const REQUEST_LEN: usize = 16;
+    const ALL: [Proto; 4] = [Proto::V1, Proto::V2, Proto::V3, Proto::V4];
+
+    fn hello(proto: Proto) -> Result<Hello, WireError> {
         let mut ips = IpVec::new();
-        ips.push(Ipv4Addr::new(10, 0, 0, 1))?;
+        if proto != Proto::V4 {
+            ips.push(Ipv4Addr::new(10, 0, 0, 1))?;
+        }
         Ok(Hello {
+            proto,
+            order: ByteOrder::Little,
             src: Nid::tcp(0, [10, 0, 0, 1]),
+            dest: (proto != Proto::V1).then_some(Nid::tcp(0, [10, 0, 0, 2])),
             src_pid: 12345,
             dest_pid: 12345,
             incarnation: 1,
@@ -261,12 +287,12 @@ mod tests {
 
     /// What a new passive reader says to an opening.
     fn passive(magic: u32, version: u32) -> Result<Progress, WireError> {
-        opening(HelloReader::passive(), magic, version)
+        opening(HelloReader::passive(Proto::NEWEST), magic, version)
     }
 
     /// What a new active reader says to an opening.
     fn active(magic: u32, version: u32) -> Result<Progress, WireError> {
-        opening(HelloReader::active(), magic, version)
+        opening(HelloReader::active(Proto::NEWEST), magic, version)
     }
 
     fn opening(mut reader: HelloReader, magic: u32, version: u32) -> Result<Progress, WireError> {
@@ -284,59 +310,92 @@ mod tests {
 
     #[test]
     fn whole_handshake_in_any_pieces() -> Result<(), WireError> {
-        let mut bytes = [0xee; ACCEPTOR_LEN + HELLO_V1_MAX];
-        let mut hello_bytes = [0; HELLO_V1_MAX];
-        let len = hello()?.build_v1(&mut hello_bytes)?;
-        bytes[..ACCEPTOR_LEN].copy_from_slice(&request().build()?);
-        bytes[ACCEPTOR_LEN..][..len].copy_from_slice(&hello_bytes[..len]);
-        let behind = HELLO_V1_MAX - len;
+        let mut request_bytes = [0; REQUEST_MAX];
+        let request_bytes = request().build(&mut request_bytes)?;
+        for (proto, order) in ALL.into_iter().zip([
+            ByteOrder::Little,
+            ByteOrder::Big,
+            ByteOrder::Little,
+            ByteOrder::Big,
+        ]) {
+            let hello = Hello {
+                order,
+                ..hello(proto)?
+            };
+            let mut bytes = [0xee; REQUEST_LEN + HELLO_MAX];
+            let mut hello_bytes = [0; HELLO_MAX];
+            let hello_bytes = hello.build(&mut hello_bytes)?;
+            bytes[..REQUEST_LEN].copy_from_slice(request_bytes);
+            bytes[REQUEST_LEN..][..hello_bytes.len()].copy_from_slice(hello_bytes);
+            let behind = HELLO_MAX - hello_bytes.len();
+            let done = Ok(Progress::Hello(hello));
 
-        for chunk in 1..=bytes.len() {
-            let mut reader = HelloReader::passive();
-            let mut left = bytes.as_slice();
-            assert_eq!(
-                feed(&mut reader, &mut left, chunk),
-                Ok(Progress::Request(request()))
-            );
-            assert_eq!(
-                feed(&mut reader, &mut left, chunk),
-                Ok(Progress::Hello(hello()?))
-            );
-            assert_eq!(left.len(), behind);
-            assert!(reader.want().is_empty());
-
-            for mut reader in [HelloReader::passive(), HelloReader::active()] {
-                let mut left = &bytes[ACCEPTOR_LEN..];
-                assert_eq!(
-                    feed(&mut reader, &mut left, chunk),
-                    Ok(Progress::Hello(hello()?))
-                );
+            for chunk in 1..=bytes.len() {
+                let mut reader = HelloReader::passive(proto);
+                let mut left = bytes.as_slice();
+                let first = feed(&mut reader, &mut left, chunk);
+                assert_eq!(first, Ok(Progress::Request(request())));
+                assert_eq!(feed(&mut reader, &mut left, chunk), done);
                 assert_eq!(left.len(), behind);
+                assert!(reader.want().is_empty());
+
+                for mut reader in [
+                    HelloReader::passive(Proto::NEWEST),
+                    HelloReader::active(Proto::NEWEST),
+                ] {
+                    let mut left = &bytes[REQUEST_LEN..];
+                    assert_eq!(feed(&mut reader, &mut left, chunk), done);
+                    assert_eq!(left.len(), behind);
+                }
             }
         }
         Ok(())
     }
 
     #[test]
+    fn long_request() -> Result<(), WireError> {
+        let request = AcceptorRequest {
+            target: Nid::tcp(0, [0xfd00u16, 0, 0, 0, 0, 0, 0, 1]),
+        };
+        let mut bytes = [0; REQUEST_MAX];
+        request.build(&mut bytes)?;
+        for chunk in 1..=bytes.len() {
+            let mut reader = HelloReader::passive(Proto::NEWEST);
+            let mut left = bytes.as_slice();
+            let read = feed(&mut reader, &mut left, chunk);
+            assert_eq!(read, Ok(Progress::Request(request)));
+            assert_eq!(reader.want().len(), OPENING_LEN);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn hello_without_addresses() -> Result<(), WireError> {
-        let mut hello = hello()?;
-        hello.ips = IpVec::new();
-        hello.kind = None;
-        let mut bytes = [0; HELLO_V1_MAX];
-        hello.build_v1(&mut bytes)?;
-        let mut left = bytes.as_slice();
-        assert_eq!(
-            feed(&mut HelloReader::active(), &mut left, 100),
-            Ok(Progress::Hello(hello))
-        );
-        assert_eq!(left.len(), HELLO_V1_MAX - HELLO_V1_LEN);
+        for proto in ALL {
+            let hello = Hello {
+                ips: IpVec::new(),
+                kind: None,
+                ..hello(proto)?
+            };
+            let mut bytes = [0; HELLO_MAX];
+            let len = hello.build(&mut bytes)?.len();
+            let mut left = bytes.as_slice();
+            assert_eq!(
+                feed(&mut HelloReader::active(proto), &mut left, 100),
+                Ok(Progress::Hello(hello))
+            );
+            assert_eq!(left.len(), HELLO_MAX - len);
+        }
         Ok(())
     }
 
     #[test]
     fn only_one_request() -> Result<(), WireError> {
-        let mut reader = HelloReader::passive();
-        let bytes = [request().build()?, request().build()?];
+        let mut reader = HelloReader::passive(Proto::NEWEST);
+        let mut bytes = [0; REQUEST_MAX];
+        request().build(&mut bytes)?;
+        let once: [u8; REQUEST_LEN] = *bytes.first_chunk().ok_or(WireError::Truncated)?;
+        let bytes = [once, once];
         let mut left = bytes.as_flattened();
         assert_eq!(
             feed(&mut reader, &mut left, 100),
@@ -355,25 +414,28 @@ mod tests {
 
     #[test]
     fn foreign_hellos() {
-        for version in [2, 3, 4] {
-            let foreign = Ok(Progress::ForeignVersion {
-                magic: LNET_MAGIC,
-                version,
-            });
-            assert_eq!(passive(LNET_MAGIC, version), foreign);
-            assert_eq!(
-                passive(LNET_MAGIC.swap_bytes(), version.swap_bytes()),
-                foreign
-            );
-            assert_eq!(active(LNET_MAGIC, version), foreign);
-        }
-        assert_eq!(
-            active(LNET_MAGIC, 5),
+        let foreign = |version| {
             Ok(Progress::ForeignVersion {
                 magic: LNET_MAGIC,
-                version: 5
+                version,
             })
-        );
+        };
+        // Versions that this node could speak, but does not.
+        for version in [2u32, 3, 4] {
+            for newest in ALL.into_iter().filter(|proto| proto.number() < version) {
+                for (magic, number) in [
+                    (LNET_MAGIC, version),
+                    (LNET_MAGIC.swap_bytes(), version.swap_bytes()),
+                ] {
+                    for reader in [HelloReader::passive(newest), HelloReader::active(newest)] {
+                        assert_eq!(opening(reader, magic, number), foreign(version));
+                    }
+                }
+            }
+        }
+        for version in [0, 1, 5, u32::MAX] {
+            assert_eq!(active(LNET_MAGIC, version), foreign(version));
+        }
         for version in [0, 2, 0x0001_0001, 0x0100_0000, u32::MAX] {
             let foreign = Ok(Progress::ForeignVersion {
                 magic: HELLO_MAGIC_V1,
@@ -386,12 +448,14 @@ mod tests {
 
     #[test]
     fn foreign_hello_after_the_request() -> Result<(), WireError> {
-        for version in [1u32, 2, 3, 4, 5] {
-            let mut bytes = [0; ACCEPTOR_LEN + 56];
-            bytes[..ACCEPTOR_LEN].copy_from_slice(&request().build()?);
-            bytes[ACCEPTOR_LEN..][..4].copy_from_slice(&LNET_MAGIC.to_be_bytes());
-            bytes[ACCEPTOR_LEN + 4..][..4].copy_from_slice(&version.to_be_bytes());
-            let mut reader = HelloReader::passive();
+        for version in [0u32, 1, 4, 5, u32::MAX] {
+            let mut bytes = [0; REQUEST_MAX + 56];
+            let mut request_bytes = [0; REQUEST_MAX];
+            let len = request().build(&mut request_bytes)?.len();
+            bytes[..len].copy_from_slice(&request_bytes[..len]);
+            bytes[len..][..4].copy_from_slice(&LNET_MAGIC.to_be_bytes());
+            bytes[len + 4..][..4].copy_from_slice(&version.to_be_bytes());
+            let mut reader = HelloReader::passive(Proto::V3);
             let mut left = bytes.as_slice();
             feed(&mut reader, &mut left, 100)?;
             assert_eq!(
@@ -401,14 +465,14 @@ mod tests {
                     version
                 })
             );
-            assert_eq!(left.len(), 56 - OPENING_LEN);
+            assert_eq!(left.len(), bytes.len() - len - OPENING_LEN);
         }
         Ok(())
     }
 
     #[test]
     fn foreign_acceptors() {
-        for version in [0, 2, 0x0100_0000, u32::MAX] {
+        for version in [0, 3, 0x0100_0000, u32::MAX] {
             let refuse = Ok(Progress::AcceptorVersion);
             assert_eq!(passive(ACCEPTOR_MAGIC, version), refuse);
             assert_eq!(
@@ -438,7 +502,7 @@ mod tests {
     #[test]
     fn bytes_that_were_not_wanted() {
         for n in [OPENING_LEN + 1, usize::MAX] {
-            let mut reader = HelloReader::passive();
+            let mut reader = HelloReader::passive(Proto::NEWEST);
             assert_eq!(reader.filled(3), Ok(Progress::More));
             assert_eq!(reader.want().len(), OPENING_LEN - 3);
             assert_eq!(reader.filled(n), Err(WireError::Truncated));

@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The 72-byte header in front of every message's payload.
+//! The LNet header in front of every message's payload.
 //!
-//! Always little-endian. 32 bytes are common to all messages, the other 40 depend on the type; the
-//! bytes that a type does not use are sent as 0 and not looked at when received.
+//! Always little-endian, but for NIDs of 20 bytes. First comes what is common to all messages: 32
+//! bytes, or 56 with such NIDs. The other 40 depend on the type; the bytes that a type does not use
+//! are sent as 0 and not looked at when received.
 //!
 //! Headers are plain values: nothing protects them and nobody frees them.
 
 use super::{
+    ByteOrder,
     Nid,
     Reader,
     WireError,
     Writer, //
 };
 
-/// Bytes of a header.
+/// Bytes of a header with NIDs of 8 bytes.
 pub(crate) const HEADER_LEN: usize = 72;
+
+/// Bytes of a header with NIDs of 20 bytes.
+pub(crate) const LONG_HEADER_LEN: usize = 96;
 
 /// The most bytes of payload that one message may carry.
 pub(crate) const MAX_PAYLOAD: u32 = 1 << 20;
@@ -136,9 +141,20 @@ impl Header {
     ///
     /// After any of them it is unknown where the next message starts.
     pub(crate) fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Self, WireError> {
-        let mut from = Reader(bytes);
-        let dest = from.nid()?;
-        let src = from.nid()?;
+        let mut from = Reader::new(bytes, ByteOrder::Little);
+        let (dest, src) = (from.nid()?, from.nid()?);
+        Self::parse_rest(dest, src, from)
+    }
+
+    /// Reads a received header with NIDs of 20 bytes; as [`Header::parse`].
+    pub(crate) fn parse_long(bytes: &[u8; LONG_HEADER_LEN]) -> Result<Self, WireError> {
+        let mut from = Reader::new(bytes, ByteOrder::Little);
+        let (dest, src) = (from.long_nid()?, from.long_nid()?);
+        Self::parse_rest(dest, src, from)
+    }
+
+    #[inline]
+    fn parse_rest(dest: Nid, src: Nid, mut from: Reader<'_>) -> Result<Self, WireError> {
         let dest_pid = from.u32()?;
         let src_pid = from.u32()?;
         let kind = from.u32()?;
@@ -188,6 +204,31 @@ impl Header {
     /// - [`WireError::Nid`] if a NID has no 64-bit form.
     /// - [`WireError::Length`] if the payload is longer than this type may have.
     pub(crate) fn build(&self) -> Result<[u8; HEADER_LEN], WireError> {
+        let mut bytes = [0; HEADER_LEN];
+        let mut to = Writer::new(&mut bytes, ByteOrder::Little);
+        to.nid(self.dest)?;
+        to.nid(self.src)?;
+        self.build_rest(to)?;
+        Ok(bytes)
+    }
+
+    /// Makes the bytes to send with NIDs of 20 bytes.
+    ///
+    /// # Errors
+    ///
+    /// - [`WireError::Nid`] if an address is 0.
+    /// - [`WireError::Length`] if the payload is longer than this type may have.
+    pub(crate) fn build_long(&self) -> Result<[u8; LONG_HEADER_LEN], WireError> {
+        let mut bytes = [0; LONG_HEADER_LEN];
+        let mut to = Writer::new(&mut bytes, ByteOrder::Little);
+        to.long_nid(self.dest)?;
+        to.long_nid(self.src)?;
+        self.build_rest(to)?;
+        Ok(bytes)
+    }
+
+    #[inline]
+    fn build_rest(&self, mut to: Writer<'_>) -> Result<(), WireError> {
         self.body.check_payload(self.payload_len)?;
         let (kind, wmd) = match self.body {
             Body::Ack { dst_wmd, .. } => (TYPE_ACK, dst_wmd),
@@ -196,10 +237,6 @@ impl Header {
             Body::Reply { dst_wmd } => (TYPE_REPLY, dst_wmd),
         };
 
-        let mut bytes = [0; HEADER_LEN];
-        let mut to = Writer(&mut bytes);
-        to.nid(self.dest)?;
-        to.nid(self.src)?;
         to.u32(self.dest_pid)?;
         to.u32(self.src_pid)?;
         to.u32(kind)?;
@@ -241,7 +278,7 @@ impl Header {
             }
             Body::Reply { .. } => {}
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
@@ -381,6 +418,44 @@ mod tests {
             bytes[24..28].copy_from_slice(&kind.to_le_bytes());
             assert_eq!(Header::parse(&bytes).map(|header| header.body), Ok(body));
         }
+    }
+
+    #[test]
+    fn long_nids() -> Result<(), WireError> {
+        // All that is behind the NIDs is as in the other form.
+        for (bytes, header) in CAPTURED.iter().zip(meaning()) {
+            let long = header.build_long()?;
+            assert_eq!(long[..20], header.dest.to_bytes20());
+            assert_eq!(long[20..40], header.src.to_bytes20());
+            assert_eq!(long[40..], bytes[16..]);
+            assert_eq!(Header::parse_long(&long), Ok(header));
+            for (at, byte) in [
+                (0, 1),
+                (0, 11),
+                (0, 255),
+                (1, 0),
+                (8, 1),
+                (20, 12),
+                (21, 255),
+            ] {
+                let mut bad = long;
+                bad[at] = byte;
+                if (at, byte) == (20, 12) {
+                    bad[24..40].fill(0);
+                }
+                assert_eq!(Header::parse_long(&bad), Err(WireError::Nid));
+            }
+        }
+        let mut header = meaning()[PUT];
+        header.dest = Nid::tcp(3, [0xfd00u16, 0, 0, 0, 0, 0, 0, 1]);
+        let bytes = header.build_long()?;
+        assert_eq!(bytes[..8], *b"\x0c\x02\0\x03\xfd\0\0\0");
+        assert_eq!(bytes[48..52], [1, 0, 0, 0]);
+        assert_eq!(bytes[52..56], [48, 0, 0, 0]);
+        assert_eq!(Header::parse_long(&bytes), Ok(header));
+        header.src = Nid::tcp(0, [0u16; 8]);
+        assert_eq!(header.build_long(), Err(WireError::Nid));
+        Ok(())
     }
 
     #[test]

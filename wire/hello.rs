@@ -2,8 +2,9 @@
 
 //! HELLO: how the two ends of a new connection introduce themselves.
 //!
-//! Version 1.0, always little-endian: 72 bytes laid out like a message header, then the sender's
-//! IPv4 addresses as 32-bit numbers.
+//! Here is what all versions have in common, and version 1.0, always little-endian: 72 bytes laid
+//! out like a message header, then the sender's IPv4 addresses as 32-bit numbers. Later ones are in
+//! [`lnet`].
 //!
 //! ```text
 //!  0 magic       8 source NID          24 message type (4)    40 connection type
@@ -13,8 +14,12 @@
 //!
 //! HELLOs are plain values: nothing protects them and nobody frees them.
 
+mod lnet;
+
 use super::{
+    ByteOrder,
     Nid,
+    Proto,
     Reader,
     WireError,
     Writer,
@@ -31,8 +36,8 @@ const MAX_IPS: usize = 16;
 /// Bytes of a HELLO v1.0 before the addresses.
 pub(super) const HELLO_V1_LEN: usize = 72;
 
-/// Bytes of the longest HELLO v1.0.
-pub(crate) const HELLO_V1_MAX: usize = HELLO_V1_LEN + MAX_IPS * size_of::<u32>();
+/// Bytes of the longest HELLO: one of v1.0 with all addresses.
+pub(crate) const HELLO_MAX: usize = HELLO_V1_LEN + MAX_IPS * size_of::<u32>();
 
 /// Version 1.0, major and minor read as one number.
 pub(super) const HELLO_VERSION_1: u32 = 1;
@@ -61,6 +66,14 @@ impl ConnType {
             Self::BulkIn => Self::BulkOut,
             Self::BulkOut => Self::BulkIn,
             same => same,
+        }
+    }
+
+    /// The type of this number, "none" among them.
+    fn from_hello(number: i32) -> Result<Option<Self>, WireError> {
+        match number {
+            CONN_TYPE_NONE => Ok(None),
+            number => Self::from_wire(number).map(Some),
         }
     }
 
@@ -138,8 +151,16 @@ impl core::fmt::Debug for IpVec {
 /// A HELLO. All in it is what the sender claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
+    /// The version that it is of, and that its sender wants to speak.
+    pub(crate) proto: Proto,
+    /// The order of its bytes and of those of the message headers that follow; in v1.0 always
+    /// little-endian.
+    pub(crate) order: ByteOrder,
     /// The sender.
     pub(crate) src: Nid,
+    /// Whom it is meant for, which v1.0 does not say; in an answer to a version that the sender
+    /// does not know, the sender.
+    pub(crate) dest: Option<Nid>,
     /// The sender's process; old senders leave it unset.
     pub(crate) src_pid: u32,
     /// The process at the receiver.
@@ -153,27 +174,42 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    /// Reads the first 72 bytes of a HELLO v1.0, and says how many bytes of addresses follow: at
-    /// most `HELLO_V1_MAX - HELLO_V1_LEN`. They are for [`Hello::parse_ips`].
+    /// Bytes of a HELLO of this version without addresses.
+    pub(super) fn head_len(proto: Proto) -> usize {
+        match proto {
+            Proto::V1 => HELLO_V1_LEN,
+            Proto::V2 | Proto::V3 => lnet::HELLO_LEN,
+            Proto::V4 => lnet::LONG_HELLO_LEN,
+        }
+    }
+
+    /// Reads the first [`Hello::head_len`] bytes of a HELLO whose magic and version were looked at
+    /// before, and says how many bytes of addresses follow: together at most [`HELLO_MAX`]. They
+    /// are for [`Hello::parse_ips`].
     ///
     /// # Errors
     ///
-    /// - [`WireError::Magic`] and [`WireError::Version`] if this is something else than v1.0.
-    /// - [`WireError::Nid`] if the sender's NID is not a TCP host's.
-    /// - [`WireError::Type`] if the message type is not HELLO's.
+    /// - [`WireError::Nid`] if the NID of the sender, or of the receiver, is not a TCP host's.
+    /// - [`WireError::Type`] if the message type, which v1.0 has, is not HELLO's.
     /// - [`WireError::Length`] or [`WireError::Count`] if what follows can't be addresses, or are
     ///   too many.
     /// - [`WireError::ConnType`] if the connection's type is unknown.
-    pub(super) fn parse_v1(bytes: &[u8; HELLO_V1_LEN]) -> Result<(Self, usize), WireError> {
-        let mut from = Reader(bytes);
-        let magic = from.u32()?;
-        if magic != HELLO_MAGIC_V1 {
-            return Err(WireError::Magic(magic));
+    /// - [`WireError::Truncated`] if there are fewer bytes.
+    pub(super) fn parse(
+        bytes: &[u8],
+        proto: Proto,
+        order: ByteOrder,
+    ) -> Result<(Self, usize), WireError> {
+        match proto {
+            Proto::V1 => Self::parse_v1(bytes),
+            Proto::V2 | Proto::V3 | Proto::V4 => Self::parse_lnet(bytes, proto, order),
         }
-        let version = from.u32()?;
-        if version != HELLO_VERSION_1 {
-            return Err(WireError::Version(version));
-        }
+    }
+
+    fn parse_v1(bytes: &[u8]) -> Result<(Self, usize), WireError> {
+        let order = ByteOrder::Little;
+        let mut from = Reader::new(bytes, order);
+        let _magic_and_version = from.u64()?;
         let src = from.nid()?;
         let dest_pid = from.u32()?;
         let src_pid = from.u32()?;
@@ -183,12 +219,12 @@ impl Hello {
         }
         let ips_len = ips_len(from.u32()?)?;
         let incarnation = from.u64()?;
-        let kind = match from.i32()? {
-            CONN_TYPE_NONE => None,
-            number => Some(ConnType::from_wire(number)?),
-        };
+        let kind = ConnType::from_hello(from.i32()?)?;
         let hello = Self {
+            proto: Proto::V1,
+            order,
             src,
+            dest: None,
             src_pid,
             dest_pid,
             incarnation,
@@ -198,31 +234,42 @@ impl Hello {
         Ok((hello, ips_len))
     }
 
-    /// Reads the addresses that follow.
+    /// Reads the addresses behind the first bytes.
     ///
     /// # Errors
     ///
     /// - [`WireError::Ip`] if one of them is 0.
     /// - [`WireError::Count`] or [`WireError::Truncated`] if `bytes` is not as long as
-    ///   [`Hello::parse_v1`] said.
+    ///   [`Hello::parse`] said.
     pub(super) fn parse_ips(&mut self, bytes: &[u8]) -> Result<(), WireError> {
-        let mut from = Reader(bytes);
-        while !from.0.is_empty() {
+        let mut from = Reader::new(bytes, self.order);
+        while !from.bytes.is_empty() {
             self.ips.push(from.u32()?.into())?;
         }
         Ok(())
     }
 
-    /// Makes the bytes of a HELLO v1.0 in `bytes`, and says how many they are.
+    /// Makes the bytes to send in `bytes`, and returns them.
     ///
     /// # Errors
     ///
-    /// [`WireError::Nid`] if `src` has no 64-bit form.
-    pub(crate) fn build_v1(&self, bytes: &mut [u8; HELLO_V1_MAX]) -> Result<usize, WireError> {
-        // CAST: At most `HELLO_V1_MAX`.
+    /// [`WireError::Nid`] if the version has no form for a NID, or has to say whom the HELLO is for
+    /// and can't.
+    pub(crate) fn build<'a>(&self, bytes: &'a mut [u8; HELLO_MAX]) -> Result<&'a [u8], WireError> {
+        *bytes = [0; HELLO_MAX];
+        let mut to = Writer::new(bytes, self.order);
+        match self.proto {
+            Proto::V1 => self.build_v1(&mut to)?,
+            Proto::V2 | Proto::V3 | Proto::V4 => self.build_lnet(&mut to)?,
+        }
+        let len = HELLO_MAX.saturating_sub(to.room.len());
+        bytes.get(..len).ok_or(WireError::Truncated)
+    }
+
+    fn build_v1(&self, to: &mut Writer<'_>) -> Result<(), WireError> {
+        // CAST: At most `HELLO_MAX`.
         let ips_len = size_of_val::<[Ipv4Addr]>(&self.ips) as u32;
-        *bytes = [0; HELLO_V1_MAX];
-        let mut to = Writer(bytes);
+        to.order = ByteOrder::Little;
         to.u32(HELLO_MAGIC_V1)?;
         to.u32(HELLO_VERSION_1)?;
         to.nid(self.src)?;
@@ -231,25 +278,37 @@ impl Hello {
         to.u32(TYPE_HELLO)?;
         to.u32(ips_len)?;
         to.u64(self.incarnation)?;
-        to.i32(self.kind.map_or(CONN_TYPE_NONE, |kind| kind as i32))?;
+        to.i32(self.kind_number())?;
         to.put([0; 28])?;
+        self.put_ips(to)
+    }
+
+    fn kind_number(&self) -> i32 {
+        self.kind.map_or(CONN_TYPE_NONE, |kind| kind as i32)
+    }
+
+    fn put_ips(&self, to: &mut Writer<'_>) -> Result<(), WireError> {
         for ip in self.ips.iter() {
             to.u32(ip.to_bits())?;
         }
-        Ok(HELLO_V1_MAX.saturating_sub(to.0.len()))
+        Ok(())
     }
 }
 
 /// Checks the length of the addresses that a HELLO announces.
 fn ips_len(len: u32) -> Result<usize, WireError> {
-    let count = len / 4;
     if len % 4 != 0 {
-        Err(WireError::Length(len))
-    } else if count > MAX_IPS as u32 {
-        Err(WireError::Count(count))
-    } else {
+        return Err(WireError::Length(len));
+    }
+    count_len(len / 4)
+}
+
+/// Checks the number of the addresses that a HELLO announces, and says how many bytes they are.
+fn count_len(count: u32) -> Result<usize, WireError> {
+    match count.checked_mul(4) {
         // CAST: At most 64.
-        Ok(len as usize)
+        Some(len) if count <= MAX_IPS as u32 => Ok(len as usize),
+        _ => Err(WireError::Count(count)),
     }
 }
 
@@ -273,7 +332,10 @@ mod tests {
         ips.push(Ipv4Addr::new(192, 168, 77, 1))?;
         ips.push(Ipv4Addr::new(10, 0, 0, 1))?;
         Ok(Hello {
+            proto: Proto::V1,
+            order: ByteOrder::Little,
             src: Nid::tcp(0, [192, 168, 77, 1]),
+            dest: None,
             src_pid: 12346,
             dest_pid: 12345,
             incarnation: 0x0102_0304_0506_0708,
@@ -283,15 +345,16 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> Result<Hello, WireError> {
-        let (head, ips) = bytes.split_first_chunk().ok_or(WireError::Truncated)?;
-        let (mut hello, len) = Hello::parse_v1(head)?;
+        let head = Hello::head_len(Proto::V1);
+        let (head, ips) = bytes.split_at_checked(head).ok_or(WireError::Truncated)?;
+        let (mut hello, len) = Hello::parse(head, Proto::V1, ByteOrder::Little)?;
         hello.parse_ips(ips.get(..len).ok_or(WireError::Truncated)?)?;
         Ok(hello)
     }
 
     /// [`GOLDEN`] with the 32-bit field at byte `offset` replaced, and room for all addresses.
-    fn with(offset: usize, value: u32) -> [u8; HELLO_V1_MAX] {
-        let mut bytes = [1; HELLO_V1_MAX];
+    fn with(offset: usize, value: u32) -> [u8; HELLO_MAX] {
+        let mut bytes = [1; HELLO_MAX];
         bytes[..GOLDEN.len()].copy_from_slice(&GOLDEN);
         bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
         bytes
@@ -300,9 +363,12 @@ mod tests {
     #[test]
     fn golden() -> Result<(), WireError> {
         assert_eq!(parse(&GOLDEN), meaning());
-        let mut bytes = [0xff; HELLO_V1_MAX];
-        assert_eq!(meaning()?.build_v1(&mut bytes), Ok(GOLDEN.len()));
-        assert_eq!(bytes[..GOLDEN.len()], GOLDEN);
+        let mut bytes = [0xff; HELLO_MAX];
+        assert_eq!(meaning()?.build(&mut bytes), Ok(&GOLDEN[..]));
+        // There is but one byte order, whatever is asked for.
+        let mut hello = meaning()?;
+        hello.order = ByteOrder::Big;
+        assert_eq!(hello.build(&mut bytes), Ok(&GOLDEN[..]));
         Ok(())
     }
 
@@ -311,8 +377,8 @@ mod tests {
         let mut hello = meaning()?;
         hello.kind = None;
         hello.ips = IpVec::new();
-        let mut bytes = [0; HELLO_V1_MAX];
-        assert_eq!(hello.build_v1(&mut bytes), Ok(HELLO_V1_LEN));
+        let mut bytes = [0; HELLO_MAX];
+        assert_eq!(hello.build(&mut bytes).map(<[u8]>::len), Ok(HELLO_V1_LEN));
         assert_eq!(bytes[40..44], [0xff; 4]);
         assert_eq!(parse(&bytes), Ok(hello));
         Ok(())
@@ -343,11 +409,6 @@ mod tests {
     #[test]
     fn bad_fields_are_refused() {
         for (offset, value, error) in [
-            (0, 0xed0d_bcee, WireError::Magic(0xed0d_bcee)),
-            (0, super::super::LNET_MAGIC, WireError::Magic(0x4572_6963)),
-            (4, 2, WireError::Version(2)),
-            (4, 0x0001_0001, WireError::Version(0x0001_0001)),
-            (4, 0x0100_0000, WireError::Version(0x0100_0000)),
             (8, 0, WireError::Nid),
             (12, u32::MAX, WireError::Nid),
             (12, 0x0005_0000, WireError::Nid),

@@ -14,7 +14,8 @@ use core::{
     fmt,
     net::{
         IpAddr,
-        Ipv4Addr, //
+        Ipv4Addr,
+        Ipv6Addr, //
     }, //
 };
 
@@ -88,6 +89,35 @@ impl Nid {
         Ok(Self {
             net: u16::from_be_bytes([net1, net0]),
             addr: addr.into(),
+        })
+    }
+
+    /// Takes the 20-byte form apart.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Nid`] if the LND type is not TCP's (so for "any"), if the length is not that of
+    /// an IPv4 or an IPv6 address, if what pads an IPv4 address is not 0, or if the address is 0
+    /// or an IPv4 address in its IPv6 form.
+    #[inline]
+    pub(crate) fn from_bytes20(bytes: &[u8; 20]) -> Result<Self, WireError> {
+        let [longer, SOCKLND, net1, net0, addr @ ..] = *bytes else {
+            return Err(WireError::Nid);
+        };
+        let bits = u128::from_be_bytes(addr);
+        let addr: IpAddr = match longer {
+            // CAST: The other bits are 0.
+            0 if bits << 32 == 0 => Ipv4Addr::from_bits((bits >> 96) as u32).into(),
+            12 => Ipv6Addr::from_bits(bits).into(),
+            _ => return Err(WireError::Nid),
+        };
+        if addr.is_unspecified() || addr.to_canonical() != addr {
+            return Err(WireError::Nid);
+        }
+        // INVARIANT: Just checked.
+        Ok(Self {
+            net: u16::from_be_bytes([net1, net0]),
+            addr,
         })
     }
 
@@ -216,6 +246,44 @@ mod tests {
         assert!(v4 > Nid::tcp(0x101, [11, 0, 0, 0]));
         // One node, one name.
         assert_eq!(v4, Nid::tcp(0x102, [0u16, 0, 0, 0, 0, 0xffff, 0x0a00, 9]));
+        for nid in [v4, v6] {
+            assert_eq!(Nid::from_bytes20(&nid.to_bytes20()), Ok(nid));
+        }
+    }
+
+    #[test]
+    fn bytes20_of_others_are_refused() {
+        let v4 = Nid::tcp(0, [10, 0, 0, 9]).to_bytes20();
+        let v6 = Nid::tcp(0, [0xfe80u16, 0, 0, 0, 0, 0, 0, 3]).to_bytes20();
+        let with = |of: [u8; 20], at: usize, byte| {
+            let mut bytes = of;
+            bytes[at] = byte;
+            Nid::from_bytes20(&bytes)
+        };
+        for longer in [1, 4, 8, 11, 13, 16, 252, 255] {
+            assert_eq!(with(v4, 0, longer), Err(WireError::Nid));
+            assert_eq!(with(v6, 0, longer), Err(WireError::Nid));
+        }
+        for kind in [0, 1, 5, 9, 255] {
+            assert_eq!(with(v4, 1, kind), Err(WireError::Nid));
+            assert_eq!(with(v6, 1, kind), Err(WireError::Nid));
+        }
+        // An IPv6 address that claims to be a shorter one, and garbage behind an IPv4 address.
+        assert_eq!(with(v6, 0, 0), Err(WireError::Nid));
+        for at in 8..20 {
+            assert_eq!(with(v4, at, 1), Err(WireError::Nid));
+        }
+        // 0, "any", and a second name for an IPv4 address.
+        for addr in [0, 0xffff_0a00_0009] {
+            for longer in [0, 12] {
+                let mut bytes = [longer, SOCKLND, 0, 0]
+                    .into_iter()
+                    .chain(u128::to_be_bytes(addr));
+                let bytes = [(); 20].map(|()| bytes.next().unwrap_or(0));
+                assert_eq!(Nid::from_bytes20(&bytes), Err(WireError::Nid));
+            }
+        }
+        assert_eq!(Nid::from_bytes20(&[0xff; 20]), Err(WireError::Nid));
     }
 
     #[test]

@@ -17,9 +17,10 @@ mod module {
 mod values;
 
 use module::wire::{
-    AcceptorRequest, Header, Hello, HelloReader, Nid, Progress, WireError, HELLO_V1_MAX,
-    MAX_PAYLOAD,
+    AcceptorRequest, Acks, ByteOrder, Header, Hello, HelloReader, Msg, MsgKind, Nid, Progress,
+    Proto, WireError, COOKIE_PING, HELLO_MAX, MAX_PAYLOAD, MSG_LEN, REQUEST_MAX,
 };
+use std::collections::BTreeSet;
 
 pub use values::values;
 
@@ -36,6 +37,85 @@ pub fn header(data: &[u8]) {
     assert_eq!(Header::parse(&again), Ok(header));
     // All that the type has no use for follows its fields.
     assert_eq!(bytes[..32], again[..32]);
+}
+
+/// The same for headers with long NIDs.
+pub fn long_header(data: &[u8]) {
+    let Some(bytes) = data.first_chunk() else {
+        return;
+    };
+    let Ok(header) = Header::parse_long(bytes) else {
+        return;
+    };
+    assert!(header.payload_len <= MAX_PAYLOAD);
+    let again = header.build_long().expect("what was read can be sent");
+    assert_eq!(Header::parse_long(&again), Ok(header));
+    assert_eq!(bytes[..56], again[..56]);
+}
+
+/// A stream of message headers, LNet headers and payloads as a connection reads it: what was read
+/// can be built again, byte by byte; whatever is asked to be acknowledged is so, once; nothing
+/// panics.
+///
+/// The input: in the first byte, version (bits 0 and 1, from 1 on) and byte order (bit 2); the
+/// stream.
+pub fn messages(data: &[u8]) {
+    let Some((kind, mut stream)) = data.split_first() else {
+        return;
+    };
+    let proto = Proto::from_number(u32::from(kind & 3) + 1).expect("there are four");
+    let order = if kind & 4 == 0 {
+        ByteOrder::Little
+    } else {
+        ByteOrder::Big
+    };
+    let mut acks = Acks::new();
+    let mut due = BTreeSet::new();
+    loop {
+        if proto.has_msg_header() {
+            let Some((bytes, rest)) = stream.split_first_chunk::<MSG_LEN>() else {
+                break;
+            };
+            let Ok(msg) = Msg::parse(bytes, order) else {
+                break;
+            };
+            assert_eq!(msg.build(order), Ok(*bytes));
+            stream = rest;
+            if msg.kind == MsgKind::Noop {
+                continue;
+            }
+            let cookie = msg.cookies[0];
+            if cookie != 0 {
+                let fresh = cookie > COOKIE_PING && !due.contains(&cookie);
+                match acks.add(cookie) {
+                    Ok(()) => assert!(fresh && due.insert(cookie)),
+                    // Too many gaps are refused, too.
+                    Err(why) => {
+                        assert_eq!(why, WireError::Cookie(cookie));
+                        assert!(!fresh || due.len() >= 32);
+                    }
+                }
+            }
+        }
+        let Ok(header) = proto.parse_header(stream) else {
+            break;
+        };
+        stream = &stream[proto.header_len()..];
+        let payload = stream.len().min(header.payload_len as usize);
+        stream = &stream[payload..];
+    }
+    while let Some(noop) = acks.pop_noop(proto) {
+        match noop {
+            [0, cookie] => assert!(due.remove(&cookie)),
+            [one, other] if one > other => assert!(due.remove(&one) && due.remove(&other)),
+            [from, to] => (from..=to).for_each(|cookie| assert!(due.remove(&cookie))),
+        }
+        // One goes out with a message.
+        if let Some(cookie) = acks.pop() {
+            assert!(due.remove(&cookie));
+        }
+    }
+    assert!(due.is_empty() && acks.is_empty());
 }
 
 /// All that a reader says to a stream, and how many bytes of it it took.
@@ -80,8 +160,9 @@ fn feed(mut reader: HelloReader, stream: &[u8], pieces: &[u8]) -> Answers {
 /// A reader says the same whatever pieces a stream comes in, and what it lets through is built
 /// again with the same meaning.
 ///
-/// The input: in the first byte, which reader (bit 0) and the number of pieces (bits 1 to 3); their
-/// sizes; the stream.
+/// The input: in the first byte, which reader (bit 0), the number of pieces (bits 1 to 3) and by how
+/// many the newest version that is spoken is older than the newest one (bits 4 and 5); their sizes;
+/// the stream.
 pub fn handshake(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else {
         return;
@@ -89,10 +170,10 @@ pub fn handshake(data: &[u8]) {
     let Some((pieces, stream)) = rest.split_at_checked(usize::from(kind >> 1 & 7)) else {
         return;
     };
-    let new = if kind & 1 == 0 {
-        HelloReader::passive
-    } else {
-        HelloReader::active
+    let newest = Proto::from_number(4 - u32::from(kind >> 4 & 3)).expect("there are four");
+    let new = || match kind & 1 {
+        0 => HelloReader::passive(newest),
+        _ => HelloReader::active(newest),
     };
     let answers = feed(new(), stream, pieces);
     assert_eq!(answers, feed(new(), stream, &[]));
@@ -103,48 +184,66 @@ pub fn handshake(data: &[u8]) {
                 assert_eq!((index, kind & 1), (0, 0), "only the first may be a request");
                 same_request(request);
             }
-            Ok(Progress::Hello(hello)) => same_hello(hello),
+            Ok(Progress::Hello(hello)) => {
+                assert!(hello.proto <= newest);
+                same_hello(hello);
+            }
             _ => {}
         }
     }
 }
 
 fn same_request(request: &AcceptorRequest) {
-    let bytes = request.build().expect("what was read can be sent");
-    let again = feed(HelloReader::passive(), &bytes, &[]);
+    let mut bytes = [0xff; REQUEST_MAX];
+    let bytes = request
+        .build(&mut bytes)
+        .expect("what was read can be sent");
+    let again = feed(HelloReader::passive(Proto::NEWEST), bytes, &[]);
     assert_eq!(again.said, [Ok(Progress::Request(*request))]);
 }
 
 fn same_hello(hello: &Hello) {
     assert!(!hello.ips.iter().any(|ip| ip.is_unspecified()));
-    let mut bytes = [0xff; HELLO_V1_MAX];
-    let len = hello
-        .build_v1(&mut bytes)
-        .expect("what was read can be sent");
-    let again = feed(HelloReader::active(), &bytes, &[]);
+    let mut bytes = [0xff; HELLO_MAX];
+    let bytes = hello.build(&mut bytes).expect("what was read can be sent");
+    let again = feed(HelloReader::active(hello.proto), bytes, &[]);
     assert_eq!(again.said, [Ok(Progress::Hello(*hello))]);
-    assert_eq!(again.taken, len);
+    assert_eq!(again.taken, bytes.len());
 }
 
-/// 16 bytes are an acceptor request, or not, and then nothing of them was one.
+/// The first bytes are an acceptor request, or not, and then nothing of them was one.
 pub fn acceptor(data: &[u8]) {
-    let Some(bytes) = data.first_chunk::<16>() else {
-        return;
-    };
-    let answers = feed(HelloReader::passive(), bytes, &[]);
+    let answers = feed(HelloReader::passive(Proto::NEWEST), data, &[]);
     if let Some(Ok(Progress::Request(request))) = answers.said.first() {
-        assert_eq!(answers.said.len(), 1);
-        let again = request.build().expect("what was read can be sent");
-        let swapped = |at: usize, len: usize| again[at..at + len].iter().rev().copied();
-        let foreign: Vec<u8> = swapped(0, 4)
-            .chain(swapped(4, 4))
-            .chain(swapped(8, 8))
-            .collect();
-        assert!(
-            *bytes == again || *bytes == foreign[..],
-            "a byte was not looked at"
-        );
         same_request(request);
+        // Built by hand, in both versions and byte orders: it was one of them.
+        let mut forms = Vec::new();
+        let long = request.target.to_bytes20();
+        for (magic, version) in [
+            (0xacce_7100u32.to_le_bytes(), 2u32.to_le_bytes()),
+            (0xacce_7100u32.to_be_bytes(), 2u32.to_be_bytes()),
+        ] {
+            forms.push([&magic[..], &version, &long].concat());
+        }
+        if let Some(nid) = request.target.to_nid4() {
+            let version = 1u32;
+            forms.extend([
+                [
+                    &0xacce_7100u32.to_le_bytes()[..],
+                    &version.to_le_bytes(),
+                    &nid.to_le_bytes(),
+                ]
+                .concat(),
+                [
+                    &0xacce_7100u32.to_be_bytes()[..],
+                    &version.to_be_bytes(),
+                    &nid.to_be_bytes(),
+                ]
+                .concat(),
+            ]);
+        }
+        let looked_at = forms.iter().any(|form| data.starts_with(form));
+        assert!(looked_at, "a byte was not looked at");
     }
 }
 
@@ -153,6 +252,12 @@ pub fn nid(data: &[u8]) {
     if let Some(number) = data.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
         if let Ok(nid) = Nid::from_nid4(number) {
             assert_eq!(nid.to_nid4(), Some(number));
+            same_text(nid);
+        }
+    }
+    if let Some(bytes) = data.first_chunk() {
+        if let Ok(nid) = Nid::from_bytes20(bytes) {
+            assert_eq!(nid.to_bytes20(), *bytes);
             same_text(nid);
         }
     }

@@ -4,8 +4,8 @@
 
 use crate::{
     module::wire::{
-        AcceptorRequest, Body, ConnType, Header, Hello, IpVec, Nid, WireError, WireHandle,
-        MAX_PAYLOAD,
+        AcceptorRequest, Body, ByteOrder, ConnType, Header, Hello, IpVec, Nid, Proto, WireError,
+        WireHandle, HELLO_MAX, MAX_PAYLOAD, REQUEST_MAX,
     },
     same_hello, same_request, same_text,
 };
@@ -43,6 +43,17 @@ impl Source<'_> {
             Nid::tcp(net, Ipv4Addr::from(self.bytes::<4>()))
         } else {
             Nid::tcp(net, Ipv6Addr::from(self.bytes::<16>()))
+        }
+    }
+
+    fn proto(&mut self) -> Proto {
+        Proto::from_number(u32::from(self.u8() & 3) + 1).expect("there are four")
+    }
+
+    fn order(&mut self) -> ByteOrder {
+        match self.u8() & 1 {
+            0 => ByteOrder::Little,
+            _ => ByteOrder::Big,
         }
     }
 
@@ -115,7 +126,10 @@ pub fn values(data: &[u8]) {
             body: from.body(),
         }),
         1 => hello(&Hello {
+            proto: from.proto(),
+            order: from.order(),
             src: from.nid(),
+            dest: Some(from.nid()),
             src_pid: from.u32(),
             dest_pid: from.u32(),
             incarnation: from.u64(),
@@ -128,29 +142,52 @@ pub fn values(data: &[u8]) {
 }
 
 fn header(header: &Header) {
-    let sendable = header.dest.to_nid4().is_some() && header.src.to_nid4().is_some();
     let max = match header.body {
         Body::Ack { .. } | Body::Get { .. } => 0,
         Body::Put { .. } | Body::Reply { .. } => MAX_PAYLOAD,
     };
-    match header.build() {
-        Ok(bytes) => assert_eq!(Header::parse(&bytes), Ok(*header)),
-        Err(WireError::Length(len)) => assert!(len == header.payload_len && len > max),
-        Err(e) => assert_eq!((e, sendable), (WireError::Nid, false)),
+    let short = header.build().map(|bytes| Header::parse(&bytes));
+    let long = header.build_long().map(|bytes| Header::parse_long(&bytes));
+    let nids = [header.dest, header.src];
+    for (built, sendable) in [
+        (short, nids.iter().all(|nid| nid.to_nid4().is_some())),
+        (long, !nids.iter().any(|nid| nid.addr().is_unspecified())),
+    ] {
+        match built {
+            Ok(again) => assert_eq!(again, Ok(*header)),
+            Err(WireError::Length(len)) => assert!(len == header.payload_len && len > max),
+            Err(e) => assert_eq!((e, sendable), (WireError::Nid, false)),
+        }
     }
 }
 
+/// Leaves out what the version has no room for.
 fn hello(hello: &Hello) {
-    match hello.src.to_nid4() {
-        Some(_) => same_hello(hello),
-        None => assert_eq!(hello.build_v1(&mut [0; 136]), Err(WireError::Nid)),
+    let mut hello = *hello;
+    let nids = [Some(hello.src), hello.dest];
+    let sendable = match hello.proto {
+        Proto::V1 => {
+            (hello.order, hello.dest) = (ByteOrder::Little, None);
+            hello.src.to_nid4().is_some()
+        }
+        Proto::V2 | Proto::V3 => nids.iter().flatten().all(|nid| nid.to_nid4().is_some()),
+        Proto::V4 => {
+            hello.ips = IpVec::new();
+            !nids.iter().flatten().any(|nid| nid.addr().is_unspecified())
+        }
+    };
+    if sendable {
+        same_hello(&hello);
+    } else {
+        assert_eq!(hello.build(&mut [0; HELLO_MAX]), Err(WireError::Nid));
     }
 }
 
 fn request(request: &AcceptorRequest) {
-    match request.target.to_nid4() {
-        Some(_) => same_request(request),
-        None => assert_eq!(request.build(), Err(WireError::Nid)),
+    if request.target.addr().is_unspecified() {
+        assert_eq!(request.build(&mut [0; REQUEST_MAX]), Err(WireError::Nid));
+    } else {
+        same_request(request);
     }
 }
 
@@ -165,6 +202,10 @@ fn nids(a: Nid, b: Nid) {
         }
         if let Some(number) = nid.to_nid4() {
             assert_eq!(Nid::from_nid4(number), Ok(nid));
+        }
+        match Nid::from_bytes20(&nid.to_bytes20()) {
+            Ok(same) => assert_eq!(same, nid),
+            Err(e) => assert_eq!((e, nid.addr().is_unspecified()), (WireError::Nid, true)),
         }
     }
 }

@@ -25,6 +25,16 @@ fn header() {
 }
 
 #[test]
+fn long_header() {
+    replay("long_header", socklnd_fuzz::long_header);
+}
+
+#[test]
+fn messages() {
+    replay("messages", socklnd_fuzz::messages);
+}
+
+#[test]
 fn handshake() {
     replay("handshake", socklnd_fuzz::handshake);
 }

@@ -4,21 +4,29 @@
 
 use crate::module::wire::{
     AcceptorRequest,
+    Acks,
     Body,
+    ByteOrder,
     ConnType,
     Header,
     Hello,
     HelloReader,
     IpVec,
+    Msg,
+    MsgKind,
     Nid,
     Progress,
+    Proto,
     WireError,
     WireHandle,
     ACCEPTOR_REFUSAL,
     HEADER_LEN,
-    HELLO_V1_MAX,
+    HELLO_MAX,
+    LONG_HEADER_LEN,
     MAX_PAYLOAD,
-    PID_LUSTRE, //
+    MSG_LEN,
+    PID_LUSTRE,
+    REQUEST_MAX, //
 };
 use proptest::{
     array,
@@ -90,16 +98,53 @@ fn body() -> impl Strategy<Value = (Body, u32)> {
 }
 
 fn header() -> impl Strategy<Value = Header> {
-    (nid(), nid(), any::<u32>(), body()).prop_map(|(dest, src, src_pid, (body, payload_len))| {
-        Header {
-            dest,
-            src,
-            dest_pid: PID_LUSTRE,
-            src_pid,
-            payload_len,
-            body,
-        }
+    header_between(nid(), nid())
+}
+
+fn header_between(
+    dest: impl Strategy<Value = Nid>,
+    src: impl Strategy<Value = Nid>,
+) -> impl Strategy<Value = Header> {
+    (dest, src, any::<u32>(), body()).prop_map(|(dest, src, src_pid, (body, payload_len))| Header {
+        dest,
+        src,
+        dest_pid: PID_LUSTRE,
+        src_pid,
+        payload_len,
+        body,
     })
+}
+
+fn order() -> impl Strategy<Value = ByteOrder> {
+    prop_oneof![Just(ByteOrder::Little), Just(ByteOrder::Big)]
+}
+
+fn proto() -> impl Strategy<Value = Proto> {
+    prop_oneof![
+        Just(Proto::V1),
+        Just(Proto::V2),
+        Just(Proto::V3),
+        Just(Proto::V4)
+    ]
+}
+
+fn msg() -> impl Strategy<Value = Msg> {
+    let kind = prop_oneof![Just(MsgKind::Noop), Just(MsgKind::Lnet)];
+    (kind, any::<(u32, [u64; 2])>()).prop_map(|(kind, (csum, cookies))| Msg {
+        kind,
+        csum,
+        cookies,
+    })
+}
+
+/// All cookies that a NOOP acknowledges, by the rules of its version.
+fn acknowledged(noop: [u64; 2], proto: Proto) -> Vec<u64> {
+    match noop {
+        [0, one] => vec![one],
+        _ if proto < Proto::V3 => panic!("version 2 does not look at the first cookie"),
+        [one, other] if one > other => vec![one, other],
+        [first, last] => (first..=last).collect(),
+    }
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
@@ -107,14 +152,37 @@ fn hello() -> impl Strategy<Value = Hello> {
         Just(None),
         (0..4).prop_map(|number| ConnType::from_wire(number).ok()),
     ];
-    (nid(), any::<(u32, u32, u64)>(), kind, vec(ip(), 0..=16)).prop_map(
-        |(src, (src_pid, dest_pid, incarnation), kind, list)| {
+    let whole = (
+        proto(),
+        order(),
+        [any_nid().boxed(), any_nid().boxed()],
+        any::<(u32, u32, u64)>(),
+        kind,
+        vec(ip(), 0..=16),
+    );
+    let short = |nid: Nid| match nid.to_nid4() {
+        Some(_) => nid,
+        None => Nid::tcp(nid.net(), [10, 0, 0, 1]),
+    };
+    whole.prop_map(
+        move |(proto, order, [src, dest], (src_pid, dest_pid, incarnation), kind, list)| {
+            // What the version has no room for is left out.
+            let nids = match proto {
+                Proto::V4 => [src, dest],
+                _ => [short(src), short(dest)],
+            };
             let mut ips = IpVec::new();
-            for ip in list {
+            for ip in list.into_iter().filter(|_| proto != Proto::V4) {
                 ips.push(ip).unwrap();
             }
             Hello {
-                src,
+                proto,
+                order: match proto {
+                    Proto::V1 => ByteOrder::Little,
+                    _ => order,
+                },
+                src: nids[0],
+                dest: (proto != Proto::V1).then_some(nids[1]),
                 src_pid,
                 dest_pid,
                 incarnation,
@@ -127,9 +195,12 @@ fn hello() -> impl Strategy<Value = Hello> {
 
 /// Bytes of `hello`.
 fn bytes_of(hello: &Hello) -> Vec<u8> {
-    let mut bytes = [0xff; HELLO_V1_MAX];
-    let len = hello.build_v1(&mut bytes).unwrap();
-    bytes[..len].to_vec()
+    hello.build(&mut [0xff; HELLO_MAX]).unwrap().to_vec()
+}
+
+fn request_for(target: Nid) -> Vec<u8> {
+    let request = AcceptorRequest { target };
+    request.build(&mut [0xff; REQUEST_MAX]).unwrap().to_vec()
 }
 
 /// Bytes that often get far: a handshake, cut or followed by more, with a few bytes changed.
@@ -137,7 +208,7 @@ fn almost_handshake() -> impl Strategy<Value = Vec<u8>> {
     let request = prop_oneof![
         Just(Vec::new()),
         Just(ACCEPTOR_REFUSAL.to_vec()),
-        nid().prop_map(|target| AcceptorRequest { target }.build().unwrap().to_vec()),
+        any_nid().prop_map(request_for),
     ];
     let changes = vec(
         (
@@ -213,6 +284,22 @@ proptest! {
     }
 
     #[test]
+    fn long_nids_round_trip(nid in any_nid()) {
+        prop_assert_eq!(Nid::from_bytes20(&nid.to_bytes20()), Ok(nid));
+    }
+
+    #[test]
+    fn long_nids_are_read_exactly(bytes: [u8; 20], longer in 0..14u8, spare in 0..12usize) {
+        let mut bytes = bytes;
+        // So that it is not always the first bytes that are wrong.
+        (bytes[0], bytes[1]) = (longer, 2);
+        bytes[20 - spare..].fill(0);
+        if let Ok(nid) = Nid::from_bytes20(&bytes) {
+            prop_assert_eq!(nid.to_bytes20(), bytes);
+        }
+    }
+
+    #[test]
     fn nid_text_round_trips(nid in any_nid()) {
         prop_assert_eq!(nid.to_string().parse(), Ok(nid));
     }
@@ -241,6 +328,104 @@ proptest! {
     }
 
     #[test]
+    fn long_headers_round_trip(header in header_between(any_nid(), any_nid())) {
+        let bytes = header.build_long();
+        prop_assert!(bytes.is_ok());
+        prop_assert_eq!(bytes.and_then(|bytes| Header::parse_long(&bytes)), Ok(header));
+    }
+
+    #[test]
+    fn any_long_header_is_refused_or_in_range(
+        bytes in array::uniform::<_, LONG_HEADER_LEN>(any::<u8>()),
+        header in header_between(any_nid(), any_nid()),
+        kind in 0..6u8,
+    ) {
+        let mut bytes = bytes;
+        bytes[..48].copy_from_slice(&header.build_long().unwrap()[..48]);
+        bytes[48..52].copy_from_slice(&[kind, 0, 0, 0]);
+        bytes[54..56].fill(0);
+        if let Ok(header) = Header::parse_long(&bytes) {
+            prop_assert!(header.payload_len <= MAX_PAYLOAD);
+            prop_assert_eq!(Header::parse_long(&header.build_long().unwrap()), Ok(header));
+        }
+    }
+
+    #[test]
+    fn message_headers_round_trip(msg in msg(), order in order()) {
+        let bytes = msg.build(order).unwrap();
+        prop_assert_eq!(Msg::parse(&bytes, order), Ok(msg));
+        let mut swapped = bytes;
+        for (at, len) in [(0, 4), (4, 4), (8, 8), (16, 8)] {
+            swapped[at..][..len].reverse();
+        }
+        let other = match order {
+            ByteOrder::Little => ByteOrder::Big,
+            ByteOrder::Big => ByteOrder::Little,
+        };
+        prop_assert_eq!(Msg::parse(&swapped, other), Ok(msg));
+        prop_assert!(Msg::parse(&bytes, other).is_err());
+    }
+
+    #[test]
+    fn any_message_header_is_refused_or_read_exactly(
+        bytes in array::uniform::<_, MSG_LEN>(any::<u8>()),
+        kind in prop_oneof![Just(0xc0), Just(0xc1), any::<u32>()],
+    ) {
+        let mut bytes = bytes;
+        bytes[..4].copy_from_slice(&kind.to_le_bytes());
+        match Msg::parse(&bytes, ByteOrder::Little) {
+            Ok(msg) => prop_assert_eq!(msg.build(ByteOrder::Little), Ok(bytes)),
+            Err(why) => prop_assert_eq!(why, WireError::Type(kind)),
+        }
+    }
+
+    /// Cookies are acknowledged once each, in whatever order and whichever way they go out.
+    #[test]
+    fn acknowledgements_are_complete(
+        first in 2..u64::MAX - 60,
+        gaps in vec(prop_oneof![4 => Just(1u64), 1 => 2..4u64], 0..28),
+        proto in proto(),
+        order: prop::sample::Index,
+        ways in vec(any::<bool>(), 1..8),
+    ) {
+        let mut cookies: Vec<u64> = gaps
+            .iter()
+            .scan(first, |next, gap| {
+                let cookie = *next;
+                *next += gap;
+                Some(cookie)
+            })
+            .collect();
+        let due = cookies.clone();
+        if !cookies.is_empty() {
+            let middle = order.index(cookies.len());
+            cookies.rotate_left(middle);
+            let half = cookies.len() / 2;
+            cookies[half..].reverse();
+        }
+        let mut acks = Acks::new();
+        for cookie in &cookies {
+            prop_assert_eq!(acks.add(*cookie), Ok(()));
+            prop_assert_eq!(acks.add(*cookie), Err(WireError::Cookie(*cookie)));
+        }
+        let mut seen = Vec::new();
+        for one in ways.iter().cycle() {
+            prop_assert_eq!(acks.is_empty(), seen.len() == due.len());
+            let some = if *one {
+                acks.pop().map(|cookie| vec![cookie])
+            } else {
+                acks.pop_noop(proto).map(|noop| acknowledged(noop, proto))
+            };
+            match some {
+                Some(some) => seen.extend(some),
+                None => break,
+            }
+        }
+        seen.sort_unstable();
+        prop_assert_eq!(seen, due);
+    }
+
+    #[test]
     fn any_header_is_refused_or_in_range(
         bytes in array::uniform::<_, HEADER_LEN>(any::<u8>()),
         header in header(),
@@ -262,32 +447,54 @@ proptest! {
 
     #[test]
     fn handshakes_are_read_to_their_end_in_any_pieces(
-        target in nid(),
+        target in any_nid(),
         hello in hello(),
         behind in vec(any::<u8>(), 0..80),
         pieces in vec(1..100usize, 1..20),
     ) {
-        let request = AcceptorRequest { target };
         let mut bytes = bytes_of(&hello);
         let hello_len = bytes.len();
         bytes.extend(&behind);
         let bare = vec![Ok(Progress::Hello(hello))];
-        prop_assert_eq!(run(HelloReader::active(), &bytes, &pieces), (bare.clone(), hello_len));
-        prop_assert_eq!(run(HelloReader::passive(), &bytes, &pieces), (bare, hello_len));
+        for newest in [hello.proto, Proto::NEWEST] {
+            let active = run(HelloReader::active(newest), &bytes, &pieces);
+            prop_assert_eq!(active, (bare.clone(), hello_len));
+            let passive = run(HelloReader::passive(newest), &bytes, &pieces);
+            prop_assert_eq!(passive, (bare.clone(), hello_len));
+        }
 
-        let mut full = request.build().unwrap().to_vec();
+        let mut full = request_for(target);
+        let whole_len = full.len() + hello_len;
         full.extend(bytes);
-        let said = vec![Ok(Progress::Request(request)), Ok(Progress::Hello(hello))];
-        prop_assert_eq!(run(HelloReader::passive(), &full, &pieces), (said, 16 + hello_len));
+        let said = vec![
+            Ok(Progress::Request(AcceptorRequest { target })),
+            Ok(Progress::Hello(hello)),
+        ];
+        let passive = run(HelloReader::passive(hello.proto), &full, &pieces);
+        prop_assert_eq!(passive, (said, whole_len));
+    }
+
+    #[test]
+    fn newer_versions_than_spoken_are_told(hello in hello(), newest in proto()) {
+        let version = hello.proto.number();
+        let (said, taken) = run(HelloReader::active(newest), &bytes_of(&hello), &[usize::MAX]);
+        if hello.proto > newest {
+            let foreign = Progress::ForeignVersion { magic: 0x4572_6963, version };
+            prop_assert_eq!((said, taken), (vec![Ok(foreign)], 8));
+        } else {
+            prop_assert_eq!(said, vec![Ok(Progress::Hello(hello))]);
+        }
     }
 
     #[test]
     fn pieces_do_not_matter(
         bytes in prop_oneof![almost_handshake(), vec(any::<u8>(), 0..200)],
         pieces in vec(1..100usize, 1..20),
+        newest in proto(),
     ) {
         for new in [HelloReader::passive, HelloReader::active] {
-            prop_assert_eq!(run(new(), &bytes, &pieces), run(new(), &bytes, &[usize::MAX]));
+            let at_once = run(new(newest), &bytes, &[usize::MAX]);
+            prop_assert_eq!(run(new(newest), &bytes, &pieces), at_once);
         }
     }
 }

@@ -5,7 +5,12 @@
 use crate::module::{
     peer::choice::choose,
     route::backoff::Backoff,
-    wire::ConnType, //
+    wire::{
+        ConnType,
+        Fit,
+        MsgClass,
+        Proto, //
+    }, //
 };
 use proptest::{
     collection::vec,
@@ -92,27 +97,34 @@ proptest! {
     }
 
     #[test]
-    fn a_message_takes_the_least_loaded_of_its_type(conns in vec(conn(), 0..12), bulk: bool) {
+    fn a_message_takes_the_least_loaded_of_its_type(
+        conns in vec(conn(), 0..12),
+        proto in prop_oneof![Just(Proto::V1), Just(Proto::V2), Just(Proto::V3), Just(Proto::V4)],
+        class in prop_oneof![
+            Just(MsgClass::Small),
+            Just(MsgClass::Bulk),
+            Just(MsgClass::Ack),
+            Just(MsgClass::PatientAck),
+        ],
+    ) {
         let numbered = conns.iter().enumerate().map(|(at, (kind, load))| (at, *kind, *load));
-        let suits = |kind| match kind {
-            ConnType::Any => true,
-            ConnType::Control => !bulk,
-            ConnType::BulkOut => bulk,
-            ConnType::BulkIn => false,
-        };
-        let any_suits = conns.iter().any(|(kind, _)| suits(*kind));
-        match choose(numbered, bulk) {
-            None => prop_assert!(conns.is_empty()),
-            Some(at) => {
+        let fit = |kind| proto.fit(kind, class);
+        let best = [Fit::Yes, Fit::May]
+            .into_iter()
+            .find(|wanted| conns.iter().any(|(kind, _)| fit(*kind) == *wanted));
+        match (choose(numbered, proto, class), best) {
+            (None, None) => {}
+            (Some(at), Some(best)) => {
                 let (kind, load) = conns[at];
-                prop_assert_eq!(suits(kind), any_suits);
+                prop_assert_eq!(fit(kind), best);
                 for (other, (kind, other_load)) in conns.iter().enumerate() {
-                    if suits(*kind) || !any_suits {
+                    if fit(*kind) == best {
                         // Of equals the first, so that the choice is the same each time.
                         prop_assert!((load, at) <= (*other_load, other));
                     }
                 }
             }
+            (chosen, best) => prop_assert!(false, "{chosen:?} although the best are {best:?}"),
         }
     }
 }

@@ -139,7 +139,7 @@ pub fn foreign_versions(lab: &mut Lab) -> Result<()> {
                 .with_context(|| format!("{what}, no request"))?;
         }
     }
-    for version in [0, 2, 3, 0x100, u32::MAX] {
+    for version in [0, 3, 4, 0x100, u32::MAX] {
         expect_closed(
             node,
             script,

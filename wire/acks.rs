@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Acknowledgements that are due: the cookies of messages that have arrived.
+//!
+//! They go out one by one in a message's second cookie, or, from version 3 on, in a NOOP that says
+//! more with its two:
+//!
+//! - first 0: the second has arrived;
+//! - first greater: both have;
+//! - first less: all from the first to the second have.
+//!
+//! A sender gives its cookies in order, so those that are due are few ranges. A fixed number of them
+//! is all that is remembered: nothing is allocated, and nobody can have us remember without limit.
+//!
+//! A plain value: whoever holds it owns it.
+
+use super::{
+    Proto,
+    WireError,
+    COOKIE_PING, //
+};
+
+/// The most ranges that are remembered. Messages overtake each other only on different connections,
+/// so those of a peer that keeps to the rules are far fewer.
+const MAX_RANGES: usize = 32;
+
+/// Cookies from the first to the last; both are counted in.
+type Range = (u64, u64);
+
+/// Cookies of messages that have arrived.
+///
+/// # Invariants
+///
+/// The first `len` ranges hold the cookies, each of them once, and none begins where another ends;
+/// `len` is at most `MAX_RANGES`.
+pub(crate) struct Acks {
+    ranges: [Range; MAX_RANGES],
+    len: usize,
+}
+
+impl Acks {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: There are no ranges.
+        Self {
+            ranges: [(0, 0); MAX_RANGES],
+            len: 0,
+        }
+    }
+
+    /// Whether none are due.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn ranges(&self) -> &[Range] {
+        self.ranges.get(..self.len).unwrap_or_default()
+    }
+
+    fn take(&mut self, at: usize) -> Option<Range> {
+        let last = self.len.checked_sub(1)?;
+        let taken = *self.ranges.get(at)?;
+        // INVARIANT: The last takes the place of the one that goes.
+        *self.ranges.get_mut(at)? = *self.ranges.get(last)?;
+        self.len = last;
+        Some(taken)
+    }
+
+    fn position(&self, condition: impl Fn(Range) -> bool) -> Option<usize> {
+        self.ranges().iter().position(|range| condition(*range))
+    }
+
+    /// A message with this cookie has arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Cookie`] if no message can have it, if it is due already, or if there are too
+    /// many gaps.
+    pub(crate) fn add(&mut self, cookie: u64) -> Result<(), WireError> {
+        let wrong = Err(WireError::Cookie(cookie));
+        if cookie <= COOKIE_PING
+            || self
+                .position(|(first, last)| (first..=last).contains(&cookie))
+                .is_some()
+        {
+            return wrong;
+        }
+        let mut new = (cookie, cookie);
+        if let Some(at) = self.position(|(_, last)| last.checked_add(1) == Some(cookie)) {
+            new.0 = self.take(at).map_or(cookie, |(first, _)| first);
+        }
+        if let Some(at) = self.position(|(first, _)| cookie.checked_add(1) == Some(first)) {
+            new.1 = self.take(at).map_or(cookie, |(_, last)| last);
+        }
+        // INVARIANT: What ended before the new range, or began behind it, has become part of it.
+        let Some(free) = self.ranges.get_mut(self.len) else {
+            return wrong;
+        };
+        *free = new;
+        self.len = self.len.saturating_add(1);
+        Ok(())
+    }
+
+    /// Takes one cookie, for a message that goes out anyway.
+    pub(crate) fn pop(&mut self) -> Option<u64> {
+        let free = self.len.checked_sub(1)?;
+        let last = self.ranges.get_mut(free)?;
+        let cookie = last.0;
+        if last.0 == last.1 {
+            // INVARIANT: Nothing is left of the last range.
+            self.len = free;
+        } else {
+            // INVARIANT: It is not empty.
+            last.0 = cookie.saturating_add(1);
+        }
+        Some(cookie)
+    }
+
+    /// Takes as many cookies as a NOOP can say: its two cookies.
+    pub(crate) fn pop_noop(&mut self, proto: Proto) -> Option<[u64; 2]> {
+        if !proto.has_wide_acks() {
+            return self.pop().map(|cookie| [0, cookie]);
+        }
+        let (first, last) = self.take(self.len.checked_sub(1)?)?;
+        if first != last {
+            return Some([first, last]);
+        }
+        let Some(at) = self.position(|(first, last)| first == last) else {
+            return Some([0, first]);
+        };
+        let other = self.take(at).map_or(0, |(other, _)| other);
+        Some([first.max(other), first.min(other)])
+    }
+
+    /// Takes over all of `other` that there is room for.
+    pub(crate) fn absorb(&mut self, other: &mut Self) -> Result<(), WireError> {
+        while let Some(cookie) = other.pop() {
+            self.add(cookie)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::macros::kunit_tests(socklnd_wire_acks))]
+#[cfg(any(test, CONFIG_KUNIT = "y"))]
+mod tests {
+    use super::*;
+
+    fn due(cookies: &[u64]) -> Result<Acks, WireError> {
+        let mut acks = Acks::new();
+        for cookie in cookies {
+            acks.add(*cookie)?;
+        }
+        Ok(acks)
+    }
+
+    #[test]
+    fn forms_of_a_noop() -> Result<(), WireError> {
+        for (cookies, noop) in [
+            (&[5][..], [0, 5]),
+            (&[5, 9], [9, 5]),
+            (&[9, 5], [9, 5]),
+            (&[5, 6], [5, 6]),
+            (&[6, 5], [5, 6]),
+            (&[7, 5, 6], [5, 7]),
+            (&[2, 3, 4, 5], [2, 5]),
+            (&[u64::MAX, u64::MAX - 1], [u64::MAX - 1, u64::MAX]),
+        ] {
+            for proto in [Proto::V3, Proto::V4] {
+                let mut acks = due(cookies)?;
+                assert_eq!(acks.pop_noop(proto), Some(noop));
+                assert_eq!(acks.pop_noop(proto), None);
+                assert!(acks.is_empty());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn version_2_knows_one_at_a_time() -> Result<(), WireError> {
+        let mut acks = due(&[5, 6, 9])?;
+        let mut seen = [0; 3];
+        for seen in &mut seen {
+            let noop = acks.pop_noop(Proto::V2);
+            *seen = noop.map_or(0, |[first, second]| if first == 0 { second } else { 0 });
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [5, 6, 9]);
+        assert_eq!(acks.pop_noop(Proto::V2), None);
+        Ok(())
+    }
+
+    #[test]
+    fn one_by_one() -> Result<(), WireError> {
+        let mut acks = due(&[3, 4])?;
+        assert_eq!(acks.pop(), Some(3));
+        assert_eq!(acks.pop_noop(Proto::V3), Some([0, 4]));
+        assert_eq!(acks.pop(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn bad_cookies_are_refused() -> Result<(), WireError> {
+        let mut acks = due(&[4, 5, 6, 9])?;
+        for cookie in [0, 1, 4, 5, 6, 9] {
+            assert_eq!(acks.add(cookie), Err(WireError::Cookie(cookie)));
+        }
+        // Not for ever: once it is acknowledged it may come again.
+        assert_eq!(acks.pop_noop(Proto::V3), Some([0, 9]));
+        assert_eq!(acks.add(9), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn gaps_are_bounded() {
+        let mut acks = Acks::new();
+        for at in 0..MAX_RANGES as u64 {
+            assert_eq!(acks.add(10 + 2 * at), Ok(()));
+        }
+        assert_eq!(acks.add(5), Err(WireError::Cookie(5)));
+        // What closes a gap needs no room.
+        assert_eq!(acks.add(11), Ok(()));
+        assert_eq!(acks.add(5), Ok(()));
+    }
+
+    #[test]
+    fn moved_as_a_whole() -> Result<(), WireError> {
+        let (mut to, mut from) = (due(&[3, 8])?, due(&[4, 5])?);
+        assert_eq!(to.absorb(&mut from), Ok(()));
+        assert!(from.is_empty());
+        assert_eq!(to.pop_noop(Proto::V3), Some([3, 5]));
+        assert_eq!(to.pop_noop(Proto::V3), Some([0, 8]));
+        Ok(())
+    }
+}

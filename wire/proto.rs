@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Versions of the protocol, and all that differs between them.
+//!
+//! A connection has one, fixed by its handshake: that of the HELLO that was accepted. Whatever
+//! depends on the version is asked of [`Proto`]; nobody else compares versions.
+//!
+//! | version | HELLO | in front of a payload | acknowledgements |
+//! |---|---|---|---|
+//! | 1.0 | magic of 2005, little-endian | 72 bytes | none |
+//! | 2 | LNet's magic, sender's byte order | 24 + 72 | one by one, on any connection |
+//! | 3 | the same | 24 + 72 | several at once, on the bulk-in connection |
+//! | 4 | the same, NIDs of 20 bytes | 24 + 96 | as 3 |
+//!
+//! A plain value: nothing protects it and nobody frees it.
+
+use super::{
+    ConnType,
+    Header,
+    WireError,
+    HEADER_LEN,
+    LONG_HEADER_LEN,
+    MSG_LEN, //
+};
+
+/// The most bytes that stand in front of a payload.
+pub(crate) const MAX_FRAME: usize = MSG_LEN + LONG_HEADER_LEN;
+
+/// A version of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Proto {
+    /// 1.0, of 2005.
+    V1 = 1,
+    /// Message headers, checksums, acknowledgements.
+    V2,
+    /// Acknowledgements on a connection of their own, and pings.
+    V3,
+    /// NIDs of 20 bytes.
+    V4,
+}
+
+/// What is to be sent, as far as the choice of a connection depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MsgClass {
+    /// A message of fewer bytes than a bulk one.
+    Small,
+    /// A message of many bytes.
+    Bulk,
+    /// An acknowledgement, which must not wait behind messages.
+    Ack,
+    /// An acknowledgement that may.
+    PatientAck,
+}
+
+/// How well a connection serves for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// That is what it is for.
+    Yes,
+    /// If there is no better one.
+    May,
+    /// Not at all.
+    No,
+}
+
+impl Proto {
+    /// The newest.
+    pub(crate) const NEWEST: Self = Self::V4;
+
+    /// The version of this number, if there is one.
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::V1,
+            2 => Self::V2,
+            3 => Self::V3,
+            4 => Self::V4,
+            _ => return None,
+        })
+    }
+
+    /// Its number: in a HELLO, or in 1.0 the major one.
+    pub(crate) fn number(self) -> u32 {
+        // CAST: The numbers above.
+        self as u32
+    }
+
+    /// What to begin with if nothing is known about a peer, whose addresses are of IPv6 or not:
+    /// what every node of today speaks.
+    pub(crate) fn first_try(is_ipv6: bool) -> Self {
+        if is_ipv6 {
+            Self::V4
+        } else {
+            Self::V3
+        }
+    }
+
+    /// Whether there is a message header in front of everything.
+    pub(crate) fn has_msg_header(self) -> bool {
+        self >= Self::V2
+    }
+
+    /// Whether NIDs have 20 bytes, and not 8.
+    pub(crate) fn has_long_nids(self) -> bool {
+        self >= Self::V4
+    }
+
+    /// Whether HELLOs name the addresses of their sender's interfaces. Later ones have room for
+    /// them, which nobody uses any more.
+    pub(crate) fn names_addresses(self) -> bool {
+        self == Self::V1
+    }
+
+    /// Whether messages can have a checksum.
+    pub(crate) fn has_checksums(self) -> bool {
+        self == Self::V2
+    }
+
+    /// Whether a NOOP can be a sign of life.
+    pub(crate) fn has_pings(self) -> bool {
+        self >= Self::V3
+    }
+
+    /// Whether a NOOP can acknowledge several messages.
+    pub(crate) fn has_wide_acks(self) -> bool {
+        self >= Self::V3
+    }
+
+    /// Bytes of the LNet header.
+    pub(crate) fn header_len(self) -> usize {
+        if self.has_long_nids() {
+            LONG_HEADER_LEN
+        } else {
+            HEADER_LEN
+        }
+    }
+
+    /// Bytes in front of a payload.
+    pub(crate) fn frame_len(self) -> usize {
+        if self.has_msg_header() {
+            MSG_LEN.wrapping_add(self.header_len())
+        } else {
+            self.header_len()
+        }
+    }
+
+    /// Reads a received LNet header off the front of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Truncated`], and those of [`Header::parse`].
+    pub(crate) fn parse_header(self, bytes: &[u8]) -> Result<Header, WireError> {
+        if self.has_long_nids() {
+            Header::parse_long(bytes.first_chunk().ok_or(WireError::Truncated)?)
+        } else {
+            Header::parse(bytes.first_chunk().ok_or(WireError::Truncated)?)
+        }
+    }
+
+    /// Whether something of this class may go by a connection of type `kind`, as its sender calls
+    /// it.
+    pub(crate) fn fit(self, kind: ConnType, class: MsgClass) -> Fit {
+        let has_ack_conn = self.has_wide_acks();
+        match (kind, class) {
+            (ConnType::Any, _) => Fit::Yes,
+            (ConnType::BulkIn, MsgClass::Ack) if has_ack_conn => Fit::Yes,
+            (_, MsgClass::Ack) if has_ack_conn => Fit::No,
+            // It stays free for acknowledgements.
+            (ConnType::BulkIn, MsgClass::Small | MsgClass::Bulk) if has_ack_conn => Fit::No,
+            (ConnType::Control, MsgClass::Bulk) => Fit::May,
+            (ConnType::Control, _) | (ConnType::BulkOut, MsgClass::Bulk) => Fit::Yes,
+            (ConnType::BulkIn | ConnType::BulkOut, _) => Fit::May,
+        }
+    }
+}
+
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::macros::kunit_tests(socklnd_wire_proto))]
+#[cfg(any(test, CONFIG_KUNIT = "y"))]
+mod tests {
+    use super::*;
+
+    const ALL: [Proto; 4] = [Proto::V1, Proto::V2, Proto::V3, Proto::V4];
+
+    #[test]
+    fn numbers() {
+        for (number, proto) in (1..).zip(ALL) {
+            assert_eq!(Proto::from_number(number), Some(proto));
+            assert_eq!(proto.number(), number);
+        }
+        for number in [0, 5, 0x0300_0000, u32::MAX] {
+            assert_eq!(Proto::from_number(number), None);
+        }
+        assert_eq!(Proto::NEWEST, Proto::V4);
+        assert_eq!(Proto::first_try(false), Proto::V3);
+        assert_eq!(Proto::first_try(true), Proto::V4);
+    }
+
+    #[test]
+    fn where_the_payload_begins() {
+        assert_eq!(ALL.map(Proto::frame_len), [72, 96, 96, 120]);
+        assert_eq!(ALL.map(Proto::frame_len).into_iter().max(), Some(MAX_FRAME));
+    }
+
+    #[test]
+    fn what_goes_where() {
+        use Fit::{
+            May,
+            No,
+            Yes, //
+        };
+        let kinds = [
+            ConnType::Any,
+            ConnType::Control,
+            ConnType::BulkIn,
+            ConnType::BulkOut,
+        ];
+        for (protos, class, fits) in [
+            (
+                [Proto::V1, Proto::V2],
+                MsgClass::Small,
+                [Yes, Yes, May, May],
+            ),
+            ([Proto::V1, Proto::V2], MsgClass::Bulk, [Yes, May, May, Yes]),
+            ([Proto::V2, Proto::V2], MsgClass::Ack, [Yes, Yes, May, May]),
+            ([Proto::V3, Proto::V4], MsgClass::Small, [Yes, Yes, No, May]),
+            ([Proto::V3, Proto::V4], MsgClass::Bulk, [Yes, May, No, Yes]),
+            ([Proto::V3, Proto::V4], MsgClass::Ack, [Yes, No, Yes, No]),
+            (
+                [Proto::V3, Proto::V4],
+                MsgClass::PatientAck,
+                [Yes, Yes, May, May],
+            ),
+        ] {
+            for proto in protos {
+                assert_eq!(kinds.map(|kind| proto.fit(kind, class)), fits);
+            }
+        }
+    }
+}

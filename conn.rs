@@ -11,7 +11,8 @@
 //!
 //! Protection: what only the thread that does I/O touches is in [`Io`], behind a mutex that nobody
 //! but the scheduler and the reaper takes; it is the outermost lock of the hot path. The queue of
-//! transmits has a spinlock of its own, taken inside the peer's. The rest is atomic or constant.
+//! transmits, and of acknowledgements, has a spinlock of its own, taken inside the peer's. The rest
+//! is atomic or constant.
 //! Callbacks of the socket touch [`Readiness`] and the scheduler's mailbox only.
 
 mod handshake;
@@ -56,7 +57,13 @@ use crate::{
     },
     tunables,
     tx::Tx,
-    wire::ConnType, //
+    wire::{
+        Acks,
+        ConnType,
+        Hello,
+        Proto,
+        WireError, //
+    }, //
 };
 use core::net::SocketAddr;
 use kernel::{
@@ -99,6 +106,7 @@ pub(crate) struct Conn {
     peer: Arc<Peer>,
     sched: Assignment,
     kind: ConnType,
+    proto: Proto,
     /// This node has made it.
     active: bool,
     local: SocketAddr,
@@ -151,9 +159,13 @@ impl_list_item! {
     impl ListItem<3> for Conn { using ListLinks { self.enomem_links }; }
 }
 
-/// Transmits on their way to the scheduler.
+/// Transmits on their way to the scheduler, and what it is to make transmits of.
 struct TxQueue {
     fifo: Fifo<Tx>,
+    /// What has arrived of what the peer wants to be told of.
+    acks: Acks,
+    /// A sign of life is due.
+    ping: bool,
     /// The most bytes that were queued at the same time, here and with the scheduler.
     peak: u64,
     /// Why there will be no more.
@@ -196,20 +208,21 @@ enum Turn {
 }
 
 impl Conn {
-    /// A connection to `peer`, not yet admitted, held back, and without its socket. May sleep.
+    /// A connection to `peer`, which has said `hello`; not yet admitted, held back, and without its
+    /// socket. May sleep.
     pub(crate) fn new(
         peer: &Arc<Peer>,
         sched: Arc<Sched>,
         socket: &Socket,
         kind: ConnType,
         active: bool,
-        incarnation: u64,
+        hello: &Hello,
     ) -> Result<Arc<Self>> {
         let now = time::monotonic_ms();
         let timeout = tunables::timeout_ms();
         let io = Io {
             socket: None,
-            rx: rx::Rx::new()?,
+            rx: rx::Rx::new(hello.proto, hello.order)?,
             out: Fifo::new(),
             loan: None,
             frags: BvecBuf::with_capacity(TX_FRAGS)?,
@@ -227,16 +240,19 @@ impl Conn {
                 peer: peer.clone(),
                 sched: Assignment::new(sched),
                 kind,
+                proto: hello.proto,
                 active,
                 local,
                 remote,
-                incarnation,
+                incarnation: hello.incarnation,
                 born_ms: now,
                 ready: Readiness::new_held(),
                 io <- new_mutex!(io, "socklnd_conn_io"),
                 txq <- new_spinlock!(
                     TxQueue {
                         fifo: Fifo::new(),
+                        acks: Acks::new(),
+                        ping: false,
                         peak: 0,
                         closed: None,
                     },
@@ -282,6 +298,11 @@ impl Conn {
     /// The type, as this side sees it.
     pub(crate) fn kind(&self) -> ConnType {
         self.kind
+    }
+
+    /// The version of the protocol that it speaks.
+    pub(crate) fn proto(&self) -> Proto {
+        self.proto
     }
 
     /// Whether this node has made it, and not the peer.
@@ -370,20 +391,57 @@ impl Conn {
     /// Queues `tx` for sending; gives it back if the connection is being closed.
     ///
     /// Thread context; the peer's lock may be held.
-    pub(crate) fn queue_tx(self: &Arc<Self>, tx: KBox<Tx>) -> core::result::Result<(), KBox<Tx>> {
+    pub(crate) fn queue_tx(
+        self: &Arc<Self>,
+        mut tx: KBox<Tx>,
+    ) -> core::result::Result<(), KBox<Tx>> {
         let mut txq = self.txq.lock();
         if txq.closed.is_some() {
             return Err(tx);
         }
+        tx.assign(self.proto);
         let len = tx.len() as u64;
         let queued = self.queued.fetch_add(len, Relaxed).saturating_add(len);
         txq.peak = txq.peak.max(queued);
         txq.fifo.push_back(tx);
         drop(txq);
+        self.tx_queued();
+        Ok(())
+    }
+
+    /// Queues acknowledgements: those that `queue` adds.
+    ///
+    /// Thread context; the peer's lock may be held.
+    ///
+    /// # Errors
+    ///
+    /// What `queue` returns.
+    pub(crate) fn queue_acks(
+        self: &Arc<Self>,
+        queue: impl FnOnce(&mut Acks) -> core::result::Result<(), WireError>,
+    ) -> core::result::Result<(), WireError> {
+        queue(&mut self.txq.lock().acks)?;
+        self.tx_queued();
+        Ok(())
+    }
+
+    /// Queues a sign of life, unless something is on its way anyway.
+    ///
+    /// Thread context; the peer's lock may be held.
+    pub(crate) fn queue_ping(self: &Arc<Self>) {
+        let mut txq = self.txq.lock();
+        if self.load() > 0 || !txq.acks.is_empty() {
+            return;
+        }
+        txq.ping = true;
+        drop(txq);
+        self.tx_queued();
+    }
+
+    fn tx_queued(self: &Arc<Self>) {
         if self.ready.tx_queued() {
             self.sched.enqueue(self.clone());
         }
-        Ok(())
     }
 
     /// First step of closing; the caller has taken it out of the peer's list, under its lock.
@@ -568,7 +626,7 @@ fn apply_tunables(socket: &Socket) -> Result {
     socket.set_nodelay(!tunables::use_nagle());
     let (tx, rx) = tunables::buffer_sizes();
     socket.set_buffers(tx, rx);
-    let (idle, interval, count) = tunables::keepalive();
+    let (idle, interval, count) = tunables::tcp_keepalive();
     socket.set_keepalive(idle, interval, count)
 }
 

@@ -209,6 +209,7 @@ fn show_conn(out: &SeqFile, conn: &Conn) {
         out,
         "    ",
         &[
+            ("protocol", conn.proto().number().into()),
             ("cpu", conn.cpu().into()),
             ("tx_msgs", traffic.tx_msgs.get()),
             ("tx_bytes", traffic.tx_bytes.get()),

@@ -5,6 +5,7 @@
  * lock is held, is what the wrapped operation needs.
  */
 #include <linux/cpumask.h>
+#include <linux/crc32.h>
 #include <linux/debugfs.h>
 #include <linux/highmem.h>
 #include <linux/inetdevice.h>
@@ -513,6 +514,15 @@ void socklnd_helper_xxh64_update_page(struct xxh64_state *state, struct page *pa
 
 	xxh64_update(state, address + offset, len);
 	kunmap_local(address);
+}
+
+u32 socklnd_helper_crc32_page(u32 crc, struct page *page, size_t offset, size_t len)
+{
+	char *address = kmap_local_page(page);
+
+	crc = crc32_le(crc, address + offset, len);
+	kunmap_local(address);
+	return crc;
 }
 
 /* ---- Files in debugfs ---- */

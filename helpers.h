@@ -114,6 +114,7 @@ void socklnd_helper_memcpy_from_page(void *to, struct page *page, size_t offset,
 void socklnd_helper_memcpy_to_page(struct page *page, size_t offset, const void *from, size_t len);
 void socklnd_helper_xxh64_update_page(struct xxh64_state *state, struct page *page, size_t offset,
 				      size_t len);
+u32 socklnd_helper_crc32_page(u32 crc, struct page *page, size_t offset, size_t len);
 
 /* Files in debugfs. */
 struct dentry *socklnd_helper_debugfs_create_dir(const char *name);

@@ -42,6 +42,7 @@ use crate::{
     wire::{
         Header,
         Nid,
+        Proto,
         MAX_PAYLOAD, //
     },
     Lnd, //
@@ -68,8 +69,10 @@ pub(crate) struct Ni {
     lnd: Arc<Lnd>,
     nid: Nid,
     net: Net,
-    /// Tells this life of the node from earlier ones: microseconds of wall clock at its start.
+    /// Tells this life of the node from earlier ones: nanoseconds of wall clock at its start.
     incarnation: u64,
+    /// The newest version of the protocol that it speaks, and the one that it begins with on IPv4.
+    protos: (Proto, Proto),
     peers: PeerTable,
     portals: Arc<Portals>,
     #[pin]
@@ -138,7 +141,8 @@ impl Ni {
                 lnd: lnd.clone(),
                 nid,
                 net,
-                incarnation: time::realtime_us(),
+                incarnation: time::realtime_ns(),
+                protos: tunables::protocols(),
                 peers,
                 portals,
                 pending <- Pending::new(),
@@ -197,6 +201,17 @@ impl Ni {
     /// Tells this life of the node from earlier ones; it grows with each.
     pub(crate) fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// The newest version of the protocol that it speaks.
+    pub(crate) fn newest_proto(&self) -> Proto {
+        self.protos.0
+    }
+
+    /// The version to begin with if nothing is known about the peer, which is at `addr`.
+    pub(crate) fn first_proto(&self, addr: IpAddr) -> Proto {
+        let (newest, first) = self.protos;
+        first.max(Proto::first_try(addr.is_ipv6())).min(newest)
     }
 
     /// The addresses that it publishes and listens on.
@@ -328,12 +343,8 @@ impl Ni {
         if let Err(e) = self.check(to, header, payload.as_ref()) {
             return Err((e, done));
         }
-        let bytes = match header.build() {
-            Ok(bytes) => bytes,
-            Err(e) => return Err((e.into(), done)),
-        };
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        let mut tx = Tx::new(&bytes, payload, deadline, done, &self.live.txs)?;
+        let mut tx = Tx::new(header, payload, deadline, done, &self.live.txs)?;
         loop {
             let sent = match self.peer_for(to) {
                 Ok(peer) => peer.send(tx),

@@ -37,6 +37,7 @@ use crate::{
     tunables,
     tx::Tx,
     wire::{
+        Acks,
         ConnType,
         MsgClass,
         Nid,
@@ -78,6 +79,9 @@ pub(crate) use self::{
 /// Which list of a peer is the reaper's: peers with transmits that wait for a connection.
 pub(crate) const PENDING_LIST: u64 = 4;
 
+/// Between two signs of life that a silent peer is sent at least.
+const PING_PAUSE_MS: u64 = 10_000;
+
 /// A node that this one talks to.
 #[pin_data]
 pub(crate) struct Peer {
@@ -118,6 +122,13 @@ pub(crate) struct PeerInner {
     queue_peak: usize,
     /// Of the peer, while it has connections.
     incarnation: u64,
+    /// The version of the protocol that its connections speak; while it has none, the one that it
+    /// named when it refused another.
+    proto: Option<Proto>,
+    /// Of its messages that have arrived, those that no connection could tell it of yet.
+    acks: Acks,
+    /// When it was sent a sign of life, in monotonic milliseconds.
+    pinged_ms: u64,
     /// Addresses of ours that it was told when it connected; it is told the same ones again.
     told: KVec<PeerUse>,
 }
@@ -133,6 +144,8 @@ pub(crate) enum Refusal {
     Duplicate,
     /// The peer was restarted after this handshake had begun.
     Stale,
+    /// Its connections speak another version: both begin anew.
+    Version,
     /// No memory.
     NoMemory,
 }
@@ -151,6 +164,9 @@ impl Peer {
                         queue: Fifo::new(),
                         queue_peak: 0,
                         incarnation: 0,
+                        proto: None,
+                        acks: Acks::new(),
+                        pinged_ms: 0,
                         told: KVec::new(),
                     },
                     "socklnd_peer"
@@ -248,7 +264,7 @@ impl Peer {
             return Err((ESTALE, tx));
         }
         let launch = self.claim_route(&mut inner, now);
-        let result = match inner.choose(tx.len()) {
+        let result = match inner.choose(&tx) {
             Some(conn) => conn.queue_tx(tx).map_err(|tx| (ESTALE, tx)),
             None if inner.is_hopeful() => {
                 inner.queue.push_back(tx);
@@ -296,7 +312,12 @@ impl Peer {
         if inner.incarnation < conn.incarnation() {
             // The peer was restarted: its old connections lead nowhere.
             inner.bury(ESTALE, |_| true);
-            inner.incarnation = conn.incarnation();
+        } else if !inner.conns.is_empty() && inner.proto != Some(conn.proto()) {
+            // Each of us has begun with another version.
+            inner.bury(ESTALE, |_| true);
+            drop(inner);
+            self.is_down();
+            return Err(Refusal::Version);
         } else if let Some(old) = inner.conns.iter().position(|old| old.is_twin_of(conn)) {
             // The peer would not connect again if it knew of that connection. If it can't have
             // sent this HELLO before the connection stood, it has lost its side of it.
@@ -314,6 +335,8 @@ impl Peer {
         if inner.conns.push_within_capacity(conn.clone()).is_err() {
             return Err(Refusal::NoMemory);
         }
+        inner.incarnation = conn.incarnation();
+        inner.proto = Some(conn.proto());
         if let Some(route) = route {
             let state = route.state_mut(&mut inner);
             state.connecting = false;
@@ -324,6 +347,50 @@ impl Peer {
         self.alive(now);
         inner.feed();
         Ok(())
+    }
+
+    /// The last connection is gone, for a reason. Thread context, no spinlock held.
+    fn is_down(self: &Arc<Self>) {
+        let last_alive_ms = self.last_alive_ms.load(Relaxed);
+        self.ni.upper().peer_down(&self.ni, self.nid, last_alive_ms);
+    }
+
+    /// Tells the peer that its message with this cookie has arrived. Thread context, no spinlock
+    /// held; a connection's I/O mutex may be.
+    ///
+    /// # Errors
+    ///
+    /// `EPROTO` if no message can have that cookie, or had it shortly before, or if there are too
+    /// many gaps between those that wait to be told.
+    pub(crate) fn acknowledge(self: &Arc<Self>, cookie: u64) -> Result {
+        let mut inner = self.inner.lock();
+        match inner.ack_conn().cloned() {
+            Some(conn) => conn.queue_acks(|acks| acks.add(cookie))?,
+            None => {
+                // The connection for that is missing: it will come, or all will go.
+                inner.acks.add(cookie)?;
+                drop(inner);
+                self.ni.lnd().reaper().watch(self.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a sign of life if the peer has been silent for long, and its version knows such.
+    fn ping_if_silent(&self, now: u64) {
+        let Some(after) = tunables::ping_after_ms() else {
+            return;
+        };
+        let silent = now.saturating_sub(self.last_alive_ms.load(Relaxed));
+        let mut inner = self.inner.lock();
+        let pause = now.saturating_sub(inner.pinged_ms);
+        if silent < after || pause < PING_PAUSE_MS || !inner.proto.is_some_and(Proto::has_pings) {
+            return;
+        }
+        if let Some(conn) = inner.ack_conn().cloned() {
+            inner.pinged_ms = now;
+            conn.queue_ping();
+        }
     }
 
     /// Closes `conn` because of `why`, unless it is being closed already; with `siblings`, also
@@ -346,9 +413,6 @@ impl Peer {
         let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
         let lasted = now.saturating_sub(conn.born_ms()) >= min || why == ESHUTDOWN;
         let heard = lost && self.heard.xchg(false, Relaxed);
-        if lost {
-            inner.incarnation = 0;
-        }
         if let Some(route) = inner.route_to(addr) {
             let state = route.state_mut(&mut inner);
             match (lasted || heard, lost) {
@@ -364,9 +428,7 @@ impl Peer {
             self.ni.lnd().reaper().watch(self.clone());
         }
         if lost && why != ESHUTDOWN {
-            self.ni
-                .upper()
-                .peer_down(&self.ni, self.nid, self.last_alive_ms.load(Relaxed));
+            self.is_down();
         }
         self.unlink_if_unused();
     }
@@ -409,6 +471,7 @@ impl Peer {
                 next += 1;
             }
         }
+        self.ping_if_silent(now);
         self.forget_if_idle(now);
     }
 
@@ -465,21 +528,39 @@ impl PeerInner {
             .any(|r| r.state(self).racing_since.is_some_and(fresh))
     }
 
-    /// The connection for a message of `nob` bytes on the wire.
-    fn choose(&self, nob: usize) -> Option<&Arc<Conn>> {
+    fn choose_for(&self, proto: Proto, class: MsgClass) -> Option<&Arc<Conn>> {
         let conns = self.conns.iter().map(|c| (c, c.kind(), c.load()));
+        choice::choose(conns, proto, class)
+    }
+
+    /// The connection for a message.
+    fn choose(&self, tx: &Tx) -> Option<&Arc<Conn>> {
+        // Without a version there is no connection.
+        let proto = self.proto?;
+        let nob = proto.frame_len().saturating_add(tx.payload_len());
         let class = if nob >= tunables::bulk_nob() {
             MsgClass::Bulk
         } else {
             MsgClass::Small
         };
-        choice::choose(conns, Proto::V1, class)
+        self.choose_for(proto, class)
+    }
+
+    /// The connection for acknowledgements.
+    fn ack_conn(&self) -> Option<&Arc<Conn>> {
+        self.choose_for(self.proto?, tunables::ack_class())
     }
 
     /// Gives what waited for a connection to the connections.
     fn feed(&mut self) {
+        if !self.acks.is_empty() {
+            if let Some(conn) = self.ack_conn().cloned() {
+                // It has none yet, so there is room.
+                let _ = conn.queue_acks(|acks| acks.absorb(&mut self.acks));
+            }
+        }
         while let Some(tx) = self.queue.pop_front() {
-            let refused = match self.choose(tx.len()) {
+            let refused = match self.choose(&tx) {
                 Some(conn) => conn.queue_tx(tx).err(),
                 None => Some(tx),
             };
@@ -491,6 +572,7 @@ impl PeerInner {
     }
 
     /// Takes out the connections that match and hands them to the reaper. Returns whether any did.
+    /// With the last one goes what is known about the peer's life and version.
     ///
     /// The list's own reference goes along: none is dropped here, under the lock.
     fn bury(&mut self, why: Error, matching: impl Fn(&Arc<Conn>) -> bool) -> bool {
@@ -500,6 +582,11 @@ impl PeerInner {
                 conn.bury(why);
                 any = true;
             }
+        }
+        if any && self.conns.is_empty() {
+            self.incarnation = 0;
+            self.proto = None;
+            self.acks = Acks::new();
         }
         any
     }

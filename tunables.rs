@@ -15,6 +15,10 @@ use crate::{
         },
         sysctl, //
     },
+    wire::{
+        MsgClass,
+        Proto, //
+    },
     LND, //
 };
 use kernel::prelude::*;
@@ -86,6 +90,18 @@ knobs! {
     /// Handshakes of strangers that an interface has under way at most.
     max_pending: 64 in 1..=4_096, 0o644,
         "handshakes of strangers that an interface has under way at most";
+    /// The version of the protocol to begin with.
+    protocol: 3 in 1..=4, 0o644,
+        "protocol version that new NIDs begin with on IPv4 (1 and 2: and know no newer one)";
+    /// Checksums of messages.
+    enable_csum: 0 in 0..=1, 0o644,
+        "send checksums where the protocol has them, which is in version 2";
+    /// Whether acknowledgements go out on a connection of their own.
+    nonblk_zcack: 1 in 0..=1, 0o644,
+        "acknowledge zero-copy messages on the bulk-in connection only (protocol 3 and 4)";
+    /// Seconds of silence before a peer is sent a sign of life; 0 is never.
+    keepalive: 30 in 0..=86_400, 0o644,
+        "seconds of silence before a peer is sent a keepalive message (0: never)";
     /// Whether to connect to addresses that peers name.
     learn_routes: 0 in 0..=1, 0o644,
         "connect also to the addresses that a peer names itself (0: only to those of its routes)";
@@ -211,7 +227,7 @@ pub(crate) fn use_nagle() -> bool {
 }
 
 /// Idle seconds, seconds between probes and number of probes of keepalive. In force at once.
-pub(crate) fn keepalive() -> (i32, i32, i32) {
+pub(crate) fn tcp_keepalive() -> (i32, i32, i32) {
     (
         keepalive_idle.get(),
         keepalive_intvl.get(),
@@ -242,6 +258,39 @@ pub(crate) fn pending_limit() -> usize {
 /// Whether a NID is only believed from addresses that are known to be its own. In force at once.
 pub(crate) fn nid_checked() -> bool {
     check_nid.get() != 0
+}
+
+/// The newest version of the protocol for new interface instances, and the one to begin with on
+/// IPv4; on IPv6 it is at least version 4, if that is spoken.
+pub(crate) fn protocols() -> (Proto, Proto) {
+    match protocol.get() {
+        1 => (Proto::V1, Proto::V1),
+        2 => (Proto::V2, Proto::V2),
+        4 => (Proto::NEWEST, Proto::V4),
+        _ => (Proto::NEWEST, Proto::V3),
+    }
+}
+
+/// Whether messages are sent with checksums where the version has them. In force at once.
+pub(crate) fn checksums() -> bool {
+    enable_csum.get() != 0
+}
+
+/// What acknowledgements of zero-copy messages count as. In force at once.
+pub(crate) fn ack_class() -> MsgClass {
+    if nonblk_zcack.get() != 0 {
+        MsgClass::Ack
+    } else {
+        MsgClass::PatientAck
+    }
+}
+
+/// After how many milliseconds of silence a peer is sent a sign of life. In force at once.
+pub(crate) fn ping_after_ms() -> Option<u64> {
+    match get(keepalive.get()) {
+        0 => None,
+        seconds => Some(seconds.saturating_mul(1000)),
+    }
 }
 
 /// Whether to connect to addresses that peers name in their HELLOs. In force at once.

@@ -8,12 +8,18 @@
 //! consumes the box, so it can't be completed twice; and dropping the box completes it with
 //! `ESHUTDOWN`, so it can't be forgotten. No lock protects a `Tx`: the lock of the queue that it is
 //! in does.
+//!
+//! What stands in front of the payload depends on the connection's version of the protocol, so it
+//! is written only when the connection's turn to send comes; the room for it is there from the
+//! start.
 
 use crate::{
     lib_linux::{
         iov::Bvecs,
         page::{
+            crc32,
             FrozenFrag,
+            PageFrag,
             PageRange, //
         },
         queue::{
@@ -24,6 +30,14 @@ use crate::{
     stats::{
         Gauge,
         LiveGuard, //
+    },
+    wire::{
+        Header,
+        Msg,
+        MsgKind,
+        Proto,
+        MAX_FRAME,
+        MSG_LEN, //
     },
 };
 use kernel::{
@@ -46,13 +60,31 @@ pub(crate) trait Completion: Send {
     }
 }
 
+/// What a transmit says, apart from a payload.
+enum Content {
+    Lnet(Header),
+    Noop,
+}
+
+/// What stands in front of a payload; in a page fragment, so that TCP can take it by reference.
+enum Frame {
+    /// Nothing is written yet.
+    Room(PageFrag),
+    /// In wire format.
+    Written(FrozenFrag),
+    /// It could not be written.
+    Spoilt,
+}
+
 /// A message on its way out.
 pub(crate) struct Tx {
     link: Link<Tx>,
-    /// The header in wire format; in a page fragment, so that TCP can take it by reference.
-    header: FrozenFrag,
+    content: Content,
+    frame: Frame,
+    /// Bytes that the frame has, or will have; 0 before the connection is chosen.
+    frame_len: usize,
     payload: Option<PageRange>,
-    /// Bytes of header and payload that TCP has accepted.
+    /// Bytes of frame and payload that TCP has accepted.
     sent: usize,
     /// Whether these were lent to TCP.
     lent: bool,
@@ -67,38 +99,107 @@ impl_linked!(Tx, link);
 impl Tx {
     /// A transmit of `header` and `payload`. On error `done` is given back with it. May sleep.
     pub(crate) fn new(
-        header: &[u8],
+        header: &Header,
         payload: Option<PageRange>,
         deadline_ms: u64,
         done: KBox<dyn Completion>,
         live: &Arc<Gauge>,
     ) -> core::result::Result<KBox<Self>, (Error, KBox<dyn Completion>)> {
-        let header = match FrozenFrag::new(header) {
-            Ok(header) => header,
+        let mut tx = match Self::alloc(Content::Lnet(*header), MAX_FRAME, live) {
+            Ok(tx) => tx,
             Err(e) => return Err((e, done)),
         };
-        let uninit = match KBox::<Self>::new_uninit(GFP_KERNEL) {
-            Ok(uninit) => uninit,
-            Err(_) => return Err((ENOMEM, done)),
-        };
-        Ok(KBox::write(
-            uninit,
-            Self {
-                link: Link::new(),
-                header,
-                payload,
-                sent: 0,
-                lent: false,
-                deadline_ms,
-                done: Some(done),
-                _live: Gauge::enter(live),
-            },
-        ))
+        tx.payload = payload;
+        tx.deadline_ms = deadline_ms;
+        tx.done = Some(done);
+        Ok(tx)
     }
 
-    /// Bytes of the whole message on the wire.
+    /// A NOOP. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn noop(live: &Arc<Gauge>) -> Result<KBox<Self>> {
+        let mut tx = Self::alloc(Content::Noop, MSG_LEN, live)?;
+        tx.frame_len = MSG_LEN;
+        Ok(tx)
+    }
+
+    fn alloc(content: Content, room: usize, live: &Arc<Gauge>) -> Result<KBox<Self>> {
+        let tx = Self {
+            link: Link::new(),
+            content,
+            frame: Frame::Room(PageFrag::alloc(room)?),
+            frame_len: 0,
+            payload: None,
+            sent: 0,
+            lent: false,
+            deadline_ms: 0,
+            done: None,
+            _live: Gauge::enter(live),
+        };
+        Ok(KBox::new(tx, GFP_KERNEL)?)
+    }
+
+    /// Bytes of the payload.
+    pub(crate) fn payload_len(&self) -> usize {
+        self.payload.as_ref().map_or(0, PageRange::len)
+    }
+
+    /// It is a message of the layer above, and not one of the protocol's own.
+    pub(crate) fn is_lnet(&self) -> bool {
+        matches!(self.content, Content::Lnet(_))
+    }
+
+    /// It will go by a connection of this version: then its length is known.
+    pub(crate) fn assign(&mut self, proto: Proto) {
+        if self.is_lnet() {
+            self.frame_len = proto.frame_len();
+        }
+    }
+
+    /// Writes what stands in front of the payload, as `proto`, to which it was assigned, wants it:
+    /// with these cookies and a checksum of all, if the version has such. Once written it stays.
+    /// Any context.
+    ///
+    /// # Errors
+    ///
+    /// `EPROTO` if this version can't say it; what can be done with the transmit then is to end it.
+    pub(crate) fn write_frame(
+        &mut self,
+        proto: Proto,
+        cookies: [u64; 2],
+        checksum: bool,
+    ) -> Result {
+        let room = match core::mem::replace(&mut self.frame, Frame::Spoilt) {
+            Frame::Room(room) => room,
+            written => {
+                self.frame = written;
+                return Ok(());
+            }
+        };
+        let (mut msg, header) = match &self.content {
+            Content::Lnet(header) => (Msg::new(MsgKind::Lnet), Some(header)),
+            Content::Noop => (Msg::new(MsgKind::Noop), None),
+        };
+        msg.cookies = cookies;
+        let mut bytes = [0; MAX_FRAME];
+        let mut frame = proto.frame(&msg, header, &mut bytes)?;
+        if checksum && proto.has_checksums() {
+            msg.csum = crc32(!0, frame);
+            if let Some(payload) = &self.payload {
+                msg.csum = payload.crc32(msg.csum)?;
+            }
+            frame = proto.frame(&msg, header, &mut bytes)?;
+        }
+        self.frame = Frame::Written(room.filled(frame)?);
+        Ok(())
+    }
+
+    /// Bytes of the whole message on the wire. To be asked once it is assigned to a version.
     pub(crate) fn len(&self) -> usize {
-        self.header.len() + self.payload.as_ref().map_or(0, PageRange::len)
+        self.frame_len.saturating_add(self.payload_len())
     }
 
     /// Bytes that TCP has not accepted yet.
@@ -136,12 +237,14 @@ impl Tx {
 
     /// Adds what remains to `io`. Returns whether there was room for all of it.
     pub(crate) fn add_to<'a>(&'a self, io: &mut Bvecs<'a>) -> bool {
-        let header = self.header.len();
-        if self.sent < header && !io.push_frag(&self.header, self.sent) {
+        let Frame::Written(frame) = &self.frame else {
+            return false;
+        };
+        if self.sent < frame.len() && !io.push_frag(frame, self.sent) {
             return false;
         }
         match &self.payload {
-            Some(range) => io.push_range(range, self.sent.saturating_sub(header)),
+            Some(range) => io.push_range(range, self.sent.saturating_sub(frame.len())),
             None => true,
         }
     }

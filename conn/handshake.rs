@@ -124,6 +124,8 @@ enum Role {
 struct Io {
     stage: Stage,
     reader: HelloReader,
+    /// The version of our HELLO, if we have sent one first.
+    tried: Proto,
 }
 
 enum Stage {
@@ -139,12 +141,25 @@ enum Stage {
     Over,
 }
 
+/// Why a handshake with a complete HELLO brought no connection.
+enum Unfinished {
+    Failed(Error),
+    /// The peer speaks this version, and not the one that was tried.
+    Version(Proto),
+}
+
+impl From<Error> for Unfinished {
+    fn from(why: Error) -> Self {
+        Self::Failed(why)
+    }
+}
+
 /// How a step ended that did not fail.
 enum Step {
     /// Nothing to do until the next event.
     Wait,
-    /// The other side's HELLO is here.
-    Done(Socket, Hello),
+    /// The other side's HELLO is here; ours, if it was the first, was of this version.
+    Done(Socket, Hello, Proto),
 }
 
 impl Handshake {
@@ -165,6 +180,7 @@ impl Handshake {
                     Io {
                         stage: Stage::Begin,
                         reader,
+                        tried: ni.newest_proto(),
                     },
                     "socklnd_handshake"
                 ),
@@ -191,7 +207,7 @@ impl Handshake {
             role,
             route.addr(),
             deadline,
-            HelloReader::active(Proto::V1),
+            HelloReader::active(ni.newest_proto()),
         )?;
         ni.pending().add(&this)?;
         ni.lnd().autoconnect().post(this);
@@ -207,7 +223,7 @@ impl Handshake {
             Role::Passive,
             remote,
             deadline,
-            HelloReader::passive(Proto::V1),
+            HelloReader::passive(ni.newest_proto()),
         )?;
         this.read_from(socket)
     }
@@ -227,8 +243,20 @@ impl Handshake {
         setup(&socket)?;
         let role = Role::Registered { nid, kind };
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        let this = Self::new(ni, role, remote, deadline, HelloReader::active(Proto::V1))?;
-        this.introduce(&socket, nid, kind)?;
+        let this = Self::new(
+            ni,
+            role,
+            remote,
+            deadline,
+            HelloReader::active(ni.newest_proto()),
+        )?;
+        let known = ni.peers().find(nid);
+        let proto = match known {
+            Some(peer) => peer.proto_to_try(remote.ip()),
+            None => ni.first_proto(remote.ip()),
+        };
+        this.introduce(&socket, nid, kind, proto)?;
+        this.io.lock().tried = proto;
         this.read_from(socket)
     }
 
@@ -277,21 +305,17 @@ impl Handshake {
         };
         match step {
             Ok(Step::Wait) => {}
-            Ok(Step::Done(socket, hello)) => {
+            Ok(Step::Done(socket, hello, tried)) => {
                 self.ni.pending().remove(self);
                 match &self.role {
                     Role::Active { peer, route, kind } => {
-                        let result = self.finish_active(peer, Some(route), *kind, socket, hello);
-                        if let Err(e) = result {
-                            self.trace_failure(e);
-                            peer.count(1, |events| &events.connect_failures);
-                            peer.connect_failed(route, e);
-                        } else {
-                            peer.connect_more();
-                        }
+                        let by = Some(&**route);
+                        let done = self.finish_active(peer, by, *kind, socket, hello, tried);
+                        self.end_active(peer, route, done);
                     }
                     Role::Registered { nid, kind } => {
-                        if let Err(e) = self.finish_registered(*nid, *kind, socket, hello) {
+                        let done = self.finish_registered(*nid, *kind, socket, hello, tried);
+                        if let Err(e) = done {
                             self.ni.events().connect_failures.add(1);
                             self.trace_failure(e);
                         }
@@ -306,6 +330,28 @@ impl Handshake {
             }
             Err(e) => self.fail(e),
         }
+    }
+
+    /// Tells the peer what became of an attempt of its own.
+    fn end_active(
+        &self,
+        peer: &Arc<Peer>,
+        route: &Arc<Route>,
+        done: core::result::Result<(), Unfinished>,
+    ) {
+        let why = match done {
+            Ok(()) => return peer.connect_more(),
+            Err(Unfinished::Failed(why)) => why,
+            Err(Unfinished::Version(named)) if peer.prefers(named) => {
+                self.trace_failure(EPROTO);
+                return peer.try_again(route);
+            }
+            // One that can't make up its mind must wait.
+            Err(Unfinished::Version(_)) => EPROTO,
+        };
+        self.trace_failure(why);
+        peer.count(1, |events| &events.connect_failures);
+        peer.connect_failed(route, why);
     }
 
     /// Ends it for `why` if it has not ended yet. Thread context, may sleep.
@@ -349,7 +395,8 @@ impl Handshake {
             if !peer.wants(route, *kind) {
                 return Err(EALREADY);
             }
-            self.introduce(socket, peer.nid(), *kind)?;
+            io.tried = peer.proto_to_try(self.remote.ip());
+            self.introduce(socket, peer.nid(), *kind, io.tried)?;
             if let Stage::Connecting(socket) = core::mem::replace(&mut io.stage, Stage::Over) {
                 io.stage = Stage::Reading(socket);
             }
@@ -375,14 +422,16 @@ impl Handshake {
                 }
                 Progress::ForeignVersion { .. } => {
                     if matches!(self.role, Role::Passive) {
-                        self.send_hello(socket, None, &IpVec::new())?;
+                        // Who it is can't be read: by custom, the answer is then to ourselves.
+                        let proto = self.ni.first_proto(self.remote.ip());
+                        self.send_hello(socket, proto, self.ni.nid(), None, &IpVec::new())?;
                     }
                     return self.part(io);
                 }
             }
         };
         match core::mem::replace(&mut io.stage, Stage::Over) {
-            Stage::Reading(socket) => Ok(Step::Done(socket.unhook(), hello)),
+            Stage::Reading(socket) => Ok(Step::Done(socket.unhook(), hello, io.tried)),
             _ => Ok(Step::Wait),
         }
     }
@@ -419,10 +468,15 @@ impl Handshake {
     }
 
     /// Says whom the connection is for, and who we are.
-    fn introduce(&self, socket: &Socket, target: Nid, kind: ConnType) -> Result {
+    fn introduce(&self, socket: &Socket, target: Nid, kind: ConnType, proto: Proto) -> Result {
         let mut bytes = [0; REQUEST_MAX];
         send_all(socket, AcceptorRequest { target }.build(&mut bytes)?)?;
-        self.send_hello(socket, Some(kind), &self.published())
+        let ips = if proto.names_addresses() {
+            self.published()
+        } else {
+            IpVec::new()
+        };
+        self.send_hello(socket, proto, target, Some(kind), &ips)
     }
 
     /// The address to connect from.
@@ -449,14 +503,22 @@ impl Handshake {
     }
 
     /// Sends our HELLO for a connection of type `kind`, naming `ips`; without a type, a refusal.
-    fn send_hello(&self, socket: &Socket, kind: Option<ConnType>, ips: &IpVec) -> Result {
+    fn send_hello(
+        &self,
+        socket: &Socket,
+        proto: Proto,
+        dest: Nid,
+        kind: Option<ConnType>,
+        ips: &IpVec,
+    ) -> Result {
         let hello = Hello {
-            proto: Proto::V1,
+            proto,
             order: ByteOrder::NATIVE,
             src: self.ni.nid(),
-            dest: None,
+            dest: Some(dest),
             src_pid: PID_LUSTRE,
-            dest_pid: PID_LUSTRE,
+            // Not known, and nobody looks at it.
+            dest_pid: 0,
             incarnation: self.ni.incarnation(),
             kind,
             ips: *ips,
@@ -471,19 +533,27 @@ impl Handshake {
         kind: ConnType,
         socket: Socket,
         hello: Hello,
-    ) -> Result {
-        let Some(theirs) = hello.kind else {
-            // Refused: their attempt was first, or they know better which connections there are.
-            return Err(EALREADY);
-        };
-        if hello.src != peer.nid() || theirs.inverse() != kind {
-            return Err(EPROTO);
+        tried: Proto,
+    ) -> core::result::Result<(), Unfinished> {
+        if hello.src != peer.nid() {
+            return Err(EPROTO.into());
         }
-        let conn = self.new_conn(peer, &socket, kind, hello.incarnation)?;
+        let Some(theirs) = hello.kind else {
+            return Err(if hello.proto != tried {
+                Unfinished::Version(hello.proto)
+            } else {
+                // Their attempt was first, or they know better which connections there are.
+                EALREADY.into()
+            });
+        };
+        if hello.proto != tried || theirs.inverse() != kind || !self.is_for_us(&hello) {
+            return Err(EPROTO.into());
+        }
+        let conn = self.new_conn(peer, &socket, kind, &hello)?;
         peer.admit(&conn, route).map_err(|refusal| match refusal {
             Refusal::Closing => ESHUTDOWN,
             Refusal::NoMemory => ENOMEM,
-            Refusal::Race | Refusal::Duplicate | Refusal::Stale => EALREADY,
+            Refusal::Race | Refusal::Duplicate | Refusal::Stale | Refusal::Version => EALREADY,
         })?;
         peer.count(1, |events| &events.connects);
         conn.start(socket);
@@ -494,25 +564,46 @@ impl Handshake {
         Ok(())
     }
 
-    fn finish_registered(&self, nid: Nid, kind: ConnType, socket: Socket, hello: Hello) -> Result {
+    fn finish_registered(
+        &self,
+        nid: Nid,
+        kind: ConnType,
+        socket: Socket,
+        hello: Hello,
+        tried: Proto,
+    ) -> Result {
         let peer = self.ni.peers().find_or_create(&self.ni, nid)?;
-        let result = self.finish_active(&peer, None, kind, socket, hello);
-        if result.is_err() {
-            // A peer that this handshake made must not stay.
-            peer.unlink_if_unused();
-        }
-        result
+        let why = match self.finish_active(&peer, None, kind, socket, hello, tried) {
+            Ok(()) => return Ok(()),
+            Err(Unfinished::Failed(why)) => why,
+            Err(Unfinished::Version(named)) => {
+                // For the next socket that the program makes, if the peer stays.
+                peer.prefers(named);
+                EPROTO
+            }
+        };
+        // A peer that this handshake made must not stay.
+        peer.unlink_if_unused();
+        Err(why)
+    }
+
+    /// Whether we are the one whom `hello` is meant for, if it says that.
+    fn is_for_us(&self, hello: &Hello) -> bool {
+        hello.dest.is_none_or(|dest| dest == self.ni.nid())
     }
 
     fn finish_passive(&self, socket: Socket, hello: Hello) -> Result {
         let theirs = hello.kind.ok_or(EPROTO)?;
+        if !self.is_for_us(&hello) {
+            return Err(EPROTO);
+        }
         if !self.ni.may_claim(hello.src, self.remote.ip()) {
             return Err(EACCES);
         }
         let peer = self.ni.peers().find_or_create(&self.ni, hello.src)?;
         let kind = theirs.inverse();
         let admitted = self
-            .new_conn(&peer, &socket, kind, hello.incarnation)
+            .new_conn(&peer, &socket, kind, &hello)
             .and_then(|conn| match peer.admit(&conn, None) {
                 Ok(()) => Ok(conn),
                 Err(Refusal::NoMemory) => Err(ENOMEM),
@@ -528,13 +619,18 @@ impl Handshake {
                 }
                 self.trace_failure(e);
                 peer.count(1, |events| &events.refusals);
-                self.send_hello(&socket, None, &IpVec::new())?;
+                self.send_hello(&socket, hello.proto, hello.src, None, &IpVec::new())?;
                 socket.close_gracefully();
                 return Ok(());
             }
         };
-        let ips = peer.select_interfaces(&hello.ips);
-        if let Err(e) = self.send_hello(&socket, Some(kind), &ips) {
+        let ips = if hello.proto.names_addresses() {
+            peer.select_interfaces(&hello.ips)
+        } else {
+            IpVec::new()
+        };
+        let sent = self.send_hello(&socket, hello.proto, hello.src, Some(kind), &ips);
+        if let Err(e) = sent {
             peer.close_conn(&conn, e, false);
             return Err(e);
         }
@@ -548,11 +644,11 @@ impl Handshake {
         peer: &Arc<Peer>,
         socket: &Socket,
         kind: ConnType,
-        incarnation: u64,
+        hello: &Hello,
     ) -> Result<Arc<Conn>> {
         let sched = self.ni.lnd().choose_sched(socket.incoming_cpu())?;
         let active = !matches!(self.role, Role::Passive);
-        Conn::new(peer, sched, socket, kind, active, incarnation)
+        Conn::new(peer, sched, socket, kind, active, hello)
     }
 
     fn trace_failure(&self, why: Error) {

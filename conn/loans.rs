@@ -158,6 +158,14 @@ mod tests {
         },
         stats::Gauge,
         tx::Completion,
+        wire::{
+            Body,
+            Header,
+            Nid,
+            Proto,
+            WireHandle,
+            PID_LUSTRE, //
+        },
     };
     use kernel::sync::atomic::Atomic;
 
@@ -175,6 +183,17 @@ mod tests {
     const HEADER: usize = 72;
 
     fn txs(payloads: &[usize]) -> Result<Fifo<Tx>> {
+        let nid = Nid::tcp(0, [10, 0, 0, 1]);
+        let header = Header {
+            dest: nid,
+            src: nid,
+            dest_pid: PID_LUSTRE,
+            src_pid: PID_LUSTRE,
+            payload_len: 0,
+            body: Body::Reply {
+                dst_wmd: WireHandle::NONE,
+            },
+        };
         let live = Gauge::new()?;
         let done = Arc::new(Atomic::new(0), GFP_KERNEL)?;
         let mut txs = Fifo::new();
@@ -186,7 +205,9 @@ mod tests {
                 None
             };
             let done = KBox::new(Done(done.clone()), GFP_KERNEL)?;
-            let tx = Tx::new(&[0; HEADER], payload, 0, done, &live).map_err(|(e, _)| e)?;
+            let mut tx = Tx::new(&header, payload, 0, done, &live).map_err(|(e, _)| e)?;
+            tx.assign(Proto::V1);
+            tx.write_frame(Proto::V1, [0; 2], false)?;
             txs.push_back(tx);
         }
         Ok(txs)

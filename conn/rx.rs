@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The receive side of a connection: header, body, slop.
+//! The receive side of a connection: frame, body, slop.
 //!
 //! [`Rx`] is part of the connection's I/O state and protected by its mutex. Between messages it
-//! waits for a header. The message layer says where the payload goes, and the payload is received
+//! waits for what the connection's version has in front of a payload: its frame. As many bytes are
+//! read as the longest one has; if it is a NOOP, which is shorter, the rest begins the next. The message layer says where the payload goes, and the payload is received
 //! straight into those pages; what it doesn't want is skipped, so that the stream stays in step.
 //! The buffer of a message that is being received is kept alive by the [`Sink`] here.
 
@@ -16,7 +17,10 @@ use super::{
 use crate::{
     lib_linux::{
         iov::BvecBuf,
-        page::PageFrag,
+        page::{
+            crc32,
+            PageFrag, //
+        },
         socket::Socket,
         time,
         trace, //
@@ -28,25 +32,32 @@ use crate::{
     tunables,
     tx::Completion,
     wire::{
+        ByteOrder,
         Header,
-        HEADER_LEN, //
+        Msg,
+        MsgKind,
+        Proto,
+        COOKIE_PING,
+        MSG_LEN, //
     }, //
 };
 use kernel::prelude::*;
 
 /// Fragments of one receive call: the payload of the largest message, at any offset, and the
-/// header of the next.
+/// frame of the next.
 const RX_FRAGS: usize = 260;
 
 /// What is being received.
 enum State {
-    /// A header, of which `have` bytes are there.
-    Header { have: usize },
-    /// A payload; `have` bytes of it are in the sink, and `slop` bytes follow.
+    /// A frame, of which `have` bytes are there; or more than it has, if it is a NOOP.
+    Frame { have: usize },
+    /// A payload; `have` bytes of it are in the sink, and `slop` bytes follow. Of the next frame,
+    /// `ahead` bytes are there.
     Body {
         sink: Sink,
         have: usize,
         slop: usize,
+        ahead: usize,
     },
     /// Bytes that nobody wants. The completion, if there is one, is due after them.
     Slop {
@@ -55,33 +66,54 @@ enum State {
     },
 }
 
+/// What is complete.
+enum Event {
+    /// A NOOP with these cookies.
+    Noop([u64; 2]),
+    /// A message's frame; [`Rx::expect`] is to be told what becomes of the payload.
+    Message(Header),
+    /// A message whose sender wants to be told of that by its cookie.
+    Arrived(u64),
+}
+
 /// The receive side.
 pub(super) struct Rx {
+    proto: Proto,
+    order: ByteOrder,
     state: State,
-    /// Where headers are read into.
-    header: PageFrag,
+    /// Where frames are read into.
+    frame: PageFrag,
+    /// Header of the message that is being received, if the version has such.
+    msg: Msg,
+    /// Checksum of what was received of a message that has one, as long as nothing of it is thrown
+    /// away.
+    csum: Option<u32>,
     frags: BvecBuf,
 }
 
 impl Rx {
     /// At the start of a stream. May sleep.
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(proto: Proto, order: ByteOrder) -> Result<Self> {
         Ok(Self {
-            state: State::Header { have: 0 },
-            header: PageFrag::alloc(HEADER_LEN)?,
+            proto,
+            order,
+            state: State::Frame { have: 0 },
+            frame: PageFrag::alloc(proto.frame_len())?,
+            msg: Msg::new(MsgKind::Lnet),
+            csum: None,
             frags: BvecBuf::with_capacity(RX_FRAGS)?,
         })
     }
 
     /// Whether a message has begun and not ended.
     pub(super) fn is_started(&self) -> bool {
-        !matches!(self.state, State::Header { have: 0 })
+        !matches!(self.state, State::Frame { have: 0 })
     }
 
     /// Gives up what is being received; the caller completes what comes back.
     pub(super) fn abandon(&mut self) -> Option<KBox<dyn Completion>> {
-        match core::mem::replace(&mut self.state, State::Header { have: 0 }) {
-            State::Header { .. } => None,
+        match core::mem::replace(&mut self.state, State::Frame { have: 0 }) {
+            State::Frame { .. } => None,
             State::Body { sink, .. } => Some(sink.done),
             State::Slop { done, .. } => done,
         }
@@ -89,35 +121,33 @@ impl Rx {
 
     /// Receives once. Returns how many bytes came; zero is the end of the stream.
     fn receive(&mut self, socket: &Socket) -> Result<usize> {
+        let frame_len = self.proto.frame_len();
         match &mut self.state {
-            State::Header { have } => {
-                let left = HEADER_LEN.saturating_sub(*have);
+            State::Frame { have } => {
+                let left = frame_len.saturating_sub(*have);
                 let mut frags = self.frags.start_recv();
-                frags.push_frag_mut(&mut self.header, *have, left);
+                frags.push_frag_mut(&mut self.frame, *have, left);
                 let nob = socket.recv(&frags)?;
                 *have = have.saturating_add(nob);
                 Ok(nob)
             }
-            State::Body { sink, have, slop } => {
+            State::Body {
+                sink,
+                have,
+                slop,
+                ahead,
+            } => {
                 let left = sink.range.len().saturating_sub(*have);
                 let mut frags = self.frags.start_recv();
-                // With nothing to skip, the next header is right behind: one call for both.
+                // With nothing to skip, the next frame is right behind: one call for both.
                 let whole = frags.push_range(&sink.range, *have);
                 if whole && *slop == 0 {
-                    frags.push_frag_mut(&mut self.header, 0, HEADER_LEN);
+                    frags.push_frag_mut(&mut self.frame, 0, frame_len);
                 }
                 let nob = socket.recv(&frags)?;
                 let body = nob.min(left);
                 *have = have.saturating_add(body);
-                if nob > body {
-                    // The header's bytes came after the whole body.
-                    let State::Body { sink, .. } =
-                        core::mem::replace(&mut self.state, State::Header { have: nob - body })
-                    else {
-                        return Ok(nob);
-                    };
-                    sink.done.complete(Ok(()));
-                }
+                *ahead = nob.saturating_sub(body);
                 Ok(nob)
             }
             State::Slop { left, .. } => {
@@ -128,37 +158,129 @@ impl Rx {
         }
     }
 
-    /// Goes on to the next state if the current one has all it needs. Returns a complete header.
-    fn advance(&mut self) -> Result<Option<Header>> {
-        match &self.state {
-            State::Header { have } if *have < HEADER_LEN => return Ok(None),
-            State::Body { sink, have, .. } if *have < sink.range.len() => return Ok(None),
-            State::Slop { left, .. } if *left > 0 => return Ok(None),
-            _ => {}
+    /// The message header at the front of the frame.
+    fn msg(&self) -> Result<Msg> {
+        let bytes = self.frame.as_slice().first_chunk().ok_or(EPROTO)?;
+        Ok(Msg::parse(bytes, self.order)?)
+    }
+
+    /// How long a frame is of which `have` bytes are there.
+    fn needed(&self, have: usize) -> usize {
+        if !self.proto.has_msg_header() || have < MSG_LEN {
+            return self.proto.frame_len();
         }
-        match core::mem::replace(&mut self.state, State::Header { have: 0 }) {
-            State::Header { .. } => {
-                let bytes = self.header.as_slice().first_chunk().ok_or(EPROTO)?;
-                return Ok(Some(Header::parse(bytes).map_err(|_| EPROTO)?));
-            }
+        match self.msg() {
+            Ok(msg) if msg.kind == MsgKind::Lnet => self.proto.frame_len(),
+            // What it is not is known by now, too.
+            _ => MSG_LEN,
+        }
+    }
+
+    /// Whether the current state is over without another byte from the socket.
+    fn is_complete(&self) -> bool {
+        match &self.state {
+            State::Frame { have } => *have >= self.needed(*have),
+            State::Body { sink, have, .. } => *have >= sink.range.len(),
+            State::Slop { left, .. } => *left == 0,
+        }
+    }
+
+    /// Goes on to the next state. To be called when the current one is over.
+    fn advance(&mut self) -> Result<Option<Event>> {
+        match core::mem::replace(&mut self.state, State::Frame { have: 0 }) {
+            State::Frame { have } => return self.take_frame(have).map(Some),
             State::Body { sink, slop, .. } if slop > 0 => {
                 self.state = State::Slop {
                     left: slop,
                     done: Some(sink.done),
                 };
+                return Ok(None);
             }
-            State::Body { sink, .. } => sink.done.complete(Ok(())),
+            State::Body { sink, ahead, .. } => {
+                self.state = State::Frame { have: ahead };
+                if let Some(csum) = self.csum {
+                    self.csum = Some(sink.range.crc32(csum)?);
+                }
+                let intact = self.check_sum();
+                sink.done.complete(intact);
+                intact?;
+            }
             State::Slop { done, .. } => {
                 if let Some(done) = done {
                     done.complete(Ok(()));
                 }
             }
         }
-        Ok(None)
+        Ok(match self.msg.cookies {
+            [0, _] => None,
+            [cookie, _] => Some(Event::Arrived(cookie)),
+        })
     }
 
-    /// After a header: `payload` bytes follow, for which the message layer has decided `delivery`.
+    /// Reads the frame, of which, or of more, `have` bytes are there.
+    fn take_frame(&mut self, have: usize) -> Result<Event> {
+        let mut start = 0;
+        if self.proto.has_msg_header() {
+            self.msg = self.msg()?;
+            self.begin_sum()?;
+            start = MSG_LEN;
+        }
+        if self.msg.kind == MsgKind::Noop {
+            self.check_sum()?;
+            let rest = have.saturating_sub(MSG_LEN);
+            // What came behind it begins the next frame.
+            self.frame.shift(MSG_LEN, rest);
+            self.state = State::Frame { have: rest };
+            return Ok(Event::Noop(self.msg.cookies));
+        }
+        let bytes = self.frame.as_slice().get(start..).ok_or(EPROTO)?;
+        let header = self.proto.parse_header(bytes)?;
+        if let Some(csum) = self.csum {
+            self.csum = Some(crc32(csum, bytes));
+        }
+        if header.payload_len == 0 {
+            // Before anybody acts on it.
+            self.check_sum()?;
+        }
+        Ok(Event::Message(header))
+    }
+
+    /// Begins a message's checksum, if it has one, with its message header.
+    fn begin_sum(&mut self) -> Result {
+        self.csum = None;
+        if self.msg.csum == 0 {
+            return Ok(());
+        }
+        if !self.proto.has_checksums() {
+            // Nobody sends such, and nobody says what it would be of.
+            return Err(EPROTO);
+        }
+        let unsummed = Msg {
+            csum: 0,
+            ..self.msg
+        };
+        self.csum = Some(crc32(!0, &unsummed.build(self.order)?));
+        Ok(())
+    }
+
+    /// Compares a message's checksum, if it has one, with that of what was received.
+    fn check_sum(&mut self) -> Result {
+        match self.csum.take() {
+            Some(csum) if csum != self.msg.csum => Err(EPROTO),
+            _ => Ok(()),
+        }
+    }
+
+    /// After a frame: `payload` bytes follow, for which the message layer has decided `delivery`.
     fn expect(&mut self, payload: usize, delivery: Delivery) -> Result {
+        let wanted = match &delivery {
+            Delivery::Discard => 0,
+            Delivery::Accept(sink) => sink.range.len(),
+        };
+        if wanted < payload {
+            // What is thrown away can't be checked.
+            self.csum = None;
+        }
         self.state = match delivery {
             Delivery::Discard => State::Slop {
                 left: payload,
@@ -174,19 +296,11 @@ impl Rx {
                     sink,
                     have: 0,
                     slop,
+                    ahead: 0,
                 }
             }
         };
         Ok(())
-    }
-
-    /// Whether the current state is over without another byte from the socket.
-    fn is_complete(&self) -> bool {
-        match &self.state {
-            State::Header { have } => *have >= HEADER_LEN,
-            State::Body { sink, have, .. } => *have >= sink.range.len(),
-            State::Slop { left, .. } => *left == 0,
-        }
     }
 }
 
@@ -212,13 +326,23 @@ impl Conn {
             // Small messages cost more than their bytes.
             quantum = quantum.saturating_sub(nob.max(QUANTUM / 64));
             while io.rx.is_complete() {
-                if let Some(header) = io.rx.advance()? {
-                    self.traffic.rx_msgs.add(1);
-                    let bytes = u64::from(header.payload_len).saturating_add(HEADER_LEN as u64);
-                    trace::receive(|| self.subject(), bytes, None);
-                    self.peer.heard();
-                    let delivery = self.deliver(&header)?;
-                    io.rx.expect(header.payload_len as usize, delivery)?;
+                match io.rx.advance()? {
+                    Some(Event::Message(header)) => {
+                        self.traffic.rx_msgs.add(1);
+                        let frame = self.proto.frame_len() as u64;
+                        let bytes = u64::from(header.payload_len).saturating_add(frame);
+                        trace::receive(|| self.subject(), bytes, None);
+                        self.peer.heard();
+                        if io.rx.msg.cookies.last() != Some(&0) {
+                            // Nothing of ours waits for an acknowledgement.
+                            return Err(EPROTO);
+                        }
+                        let delivery = self.deliver(&header)?;
+                        io.rx.expect(header.payload_len as usize, delivery)?;
+                    }
+                    Some(Event::Noop(cookies)) => self.noop(cookies)?,
+                    Some(Event::Arrived(cookie)) => self.peer.acknowledge(cookie)?,
+                    None => {}
                 }
             }
             // All that came so far are whole messages.
@@ -227,6 +351,16 @@ impl Conn {
             }
         }
         Ok(Turn::More)
+    }
+
+    /// A NOOP has come.
+    fn noop(&self, cookies: [u64; 2]) -> Result {
+        match cookies {
+            [_, 0] => Ok(()),
+            [0, COOKIE_PING] if self.proto.has_pings() => Ok(()),
+            // Nothing of ours waits for an acknowledgement.
+            _ => Err(EPROTO),
+        }
     }
 
     /// Asks the message layer what to do with the message that `header` begins.

@@ -2,7 +2,9 @@
 
 //! The send side of a connection: as many messages as fit in each call.
 //!
-//! What waits to be sent is part of the connection's I/O state and protected by its mutex. Large
+//! What waits to be sent is part of the connection's I/O state and protected by its mutex. What the
+//! connection's version wants in front of a payload is written when a message is taken over from the
+//! queue; acknowledgements go out with messages, and those that are left over in NOOPs. Large
 //! payloads are lent to TCP, see [`super::loans`]; the rest is copied, and done when TCP has it.
 
 use super::{
@@ -23,7 +25,11 @@ use crate::{
         trace, //
     },
     tunables,
-    tx::Tx, //
+    tx::Tx,
+    wire::{
+        Acks,
+        COOKIE_PING, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -51,9 +57,9 @@ impl Conn {
         let min_lent = socket.can_lend().then(tunables::zero_copy_nob);
         let mut quantum = QUANTUM;
         loop {
-            io.out.append(&mut self.txq.lock().fifo);
+            let complete = self.take_queued(&mut io.out)?;
             let Some(first) = io.out.front() else {
-                return Ok(Turn::Idle);
+                return Ok(if complete { Turn::Idle } else { Turn::NoMemory });
             };
             if quantum == 0 {
                 return Ok(Turn::More);
@@ -95,6 +101,59 @@ impl Conn {
         }
     }
 
+    /// Takes over what was queued: messages, acknowledgements, a sign of life. Returns false if there
+    /// was no memory for some of it, which stays queued.
+    fn take_queued(&self, out: &mut Fifo<Tx>) -> Result<bool> {
+        let mut queued = Fifo::new();
+        let mut acks = None;
+        let ping = {
+            let mut txq = self.txq.lock();
+            queued.append(&mut txq.fifo);
+            if !txq.acks.is_empty() {
+                acks = Some(core::mem::replace(&mut txq.acks, Acks::new()));
+            }
+            core::mem::replace(&mut txq.ping, false)
+        };
+        let checksum = tunables::checksums();
+        while let Some(mut tx) = queued.pop_front() {
+            let ack = acks.as_mut().and_then(Acks::pop).unwrap_or(0);
+            match tx.write_frame(self.proto, [0, ack], checksum) {
+                Ok(()) => out.push_back(tx),
+                // There is no peer whose NID its version can't say.
+                Err(e) => {
+                    self.queued.fetch_sub(tx.len() as u64, Relaxed);
+                    let mut failed = Fifo::new();
+                    failed.push_back(tx);
+                    self.peer.fail_txs(failed, e);
+                }
+            }
+        }
+        if let Some(mut acks) = acks {
+            while !acks.is_empty() {
+                let Ok(noop) = Tx::noop(self.peer.ni().live().txs()) else {
+                    self.txq.lock().acks.absorb(&mut acks)?;
+                    return Ok(false);
+                };
+                let cookies = acks.pop_noop(self.proto).unwrap_or_default();
+                self.push_noop(out, noop, cookies)?;
+            }
+        } else if ping && out.is_empty() {
+            // If there is no memory for it, the next one may have some.
+            if let Ok(noop) = Tx::noop(self.peer.ni().live().txs()) {
+                self.push_noop(out, noop, [0, COOKIE_PING])?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds a NOOP to what waits to be sent.
+    fn push_noop(&self, out: &mut Fifo<Tx>, mut noop: KBox<Tx>, cookies: [u64; 2]) -> Result {
+        noop.write_frame(self.proto, cookies, tunables::checksums())?;
+        self.queued.add(noop.len() as u64, Relaxed);
+        out.push_back(noop);
+        Ok(())
+    }
+
     /// TCP has accepted the next `nob` bytes, under `loan` if there is one: completes what is out as
     /// a whole, or leaves it to the loan.
     fn sent(&self, out: &mut Fifo<Tx>, mut loan: Option<&mut Loan<Batch>>, nob: usize) {
@@ -114,8 +173,10 @@ impl Conn {
                 return;
             }
             if let Some(tx) = out.pop_front() {
-                self.traffic.tx_msgs.add(1);
-                trace::send(|| self.subject(), tx.len() as u64, None);
+                if tx.is_lnet() {
+                    self.traffic.tx_msgs.add(1);
+                    trace::send(|| self.subject(), tx.len() as u64, None);
+                }
                 match &mut loan {
                     Some(loan) => {
                         self.traffic.zc_msgs.add(1);

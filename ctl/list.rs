@@ -140,7 +140,7 @@ impl Entry for uapi::socklnd_ni_entry {
         let peers = peers(ni)?;
         let entry = Self {
             nid: raw_nid(ni.nid()),
-            incarnation_us: ni.incarnation(),
+            incarnation_us: microseconds(ni.incarnation()),
             state: uapi::SOCKLND_NI_UP,
             pid: PID_LUSTRE,
             peers: count(peers.len()),
@@ -189,6 +189,16 @@ impl Entry for uapi::socklnd_peer_entry {
     }
 }
 
+/// An incarnation, which today's nodes give in nanoseconds. Those of 2005 gave microseconds: then it
+/// would be one of before 1975.
+fn microseconds(incarnation: u64) -> u64 {
+    const FIVE_YEARS_NS: u64 = 5 * 365 * 86_400 * 1_000_000_000;
+    match incarnation {
+        0..FIVE_YEARS_NS => incarnation,
+        ns => ns / 1000,
+    }
+}
+
 fn peer_entry(ni: &Ni, peer: &PeerInfo, now_ms: u64) -> uapi::socklnd_peer_entry {
     let state = if !peer.conns.is_empty() {
         uapi::SOCKLND_PEER_UP
@@ -206,7 +216,7 @@ fn peer_entry(ni: &Ni, peer: &PeerInfo, now_ms: u64) -> uapi::socklnd_peer_entry
         routes: count(peer.routes.len()),
         share_count: shares.fold(0, u32::saturating_add),
         txs: count(peer.queued),
-        incarnation_us: peer.incarnation,
+        incarnation_us: microseconds(peer.incarnation),
         idle_ms: now_ms.saturating_sub(peer.last_alive_ms),
         ..Default::default()
     }
@@ -262,7 +272,7 @@ fn conn_entry(ni: &Ni, peer: &PeerInfo, conn: &Conn, now_ms: u64) -> uapi::sockl
         type_: raw_conn_type(conn.kind()),
         flags,
         cpu: conn.cpu(),
-        protocol: 1,
+        protocol: conn.proto().number(),
         tx_buffer: count(tx_buffer),
         rx_buffer: count(rx_buffer),
         queued_bytes: conn.load(),

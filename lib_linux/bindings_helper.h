@@ -6,6 +6,7 @@
 #include <linux/hrtimer_types.h>
 
 #include <linux/bvec.h>
+#include <linux/crc32.h>
 #include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/in.h>

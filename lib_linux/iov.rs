@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn what_fits_is_in() -> Result {
         let range = range(0, 3 * PAGE_SIZE)?;
-        let frag = FrozenFrag::new(&[0; 72])?;
+        let frag = PageFrag::alloc(72)?.filled(&[0; 72])?;
         let mut buf = BvecBuf::with_capacity(3)?;
         // The allocator may have given more.
         let capacity = buf.0.capacity();

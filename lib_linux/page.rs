@@ -26,6 +26,12 @@ use kernel::{
     sync::Arc, //
 };
 
+/// Goes on with a CRC32, as the kernel's `crc32_le` has it, over `bytes`. Any context.
+pub(crate) fn crc32(crc: u32, bytes: &[u8]) -> u32 {
+    // SAFETY: The function reads `bytes`.
+    unsafe { sys::crc32_le(crc, bytes.as_ptr().cast(), bytes.len()) }
+}
+
 /// A buffer made of pages.
 ///
 /// # Invariants
@@ -161,6 +167,24 @@ impl Pages {
         Ok(unsafe { sys::xxh64_digest(&state) })
     }
 
+    /// Goes on with a CRC32, as the kernel's `crc32_le` has it, over `len` bytes from `offset`. Any
+    /// context.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are not as many.
+    pub(crate) fn crc32(&self, offset: usize, len: usize, crc: u32) -> Result<u32> {
+        self.check(offset, len)?;
+        let mut crc = crc;
+        self.for_each_piece(offset, len, |page, inside, len| {
+            // SAFETY: The page is ours, and `inside..inside + len` within it. Others may access its
+            // contents meanwhile, but only by C functions.
+            crc = unsafe { sys::socklnd_helper_crc32_page(crc, page.as_ptr(), inside, len) };
+            true
+        });
+        Ok(crc)
+    }
+
     /// Fills `len` bytes from `offset` with a pattern that depends on `seed` and on the distance
     /// from `offset` only. Any context.
     ///
@@ -226,6 +250,11 @@ impl PageRange {
     /// Where in the buffer it begins.
     pub(crate) fn offset(&self) -> usize {
         self.offset
+    }
+
+    /// Goes on with a CRC32 over all of it, see [`Pages::crc32`]. Any context.
+    pub(crate) fn crc32(&self, crc: u32) -> Result<u32> {
+        self.pages.crc32(self.offset, self.len, crc)
     }
 
     /// `len` bytes of this from `offset`.
@@ -301,6 +330,32 @@ impl PageFrag {
         unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
+    /// Moves `len` bytes from `from` to the front, or as many as there are.
+    pub(crate) fn shift(&mut self, from: usize, len: usize) {
+        let contents = self.as_mut_slice();
+        for to in 0..len {
+            let Some(byte) = contents.get(from.saturating_add(to)).copied() else {
+                return;
+            };
+            if let Some(place) = contents.get_mut(to) {
+                *place = byte;
+            }
+        }
+    }
+
+    /// Fills it with `contents`, never to be changed again; what room is left is not part of it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is not enough room.
+    pub(crate) fn filled(mut self, contents: &[u8]) -> Result<FrozenFrag> {
+        let room = self.as_mut_slice().get_mut(..contents.len());
+        room.ok_or(EINVAL)?.copy_from_slice(contents);
+        // INVARIANT: These are some of the bytes that are valid.
+        self.len = contents.len();
+        Ok(FrozenFrag(self))
+    }
+
     /// The page that the byte at `offset` is in, and where in the page it is. The bytes behind it
     /// are in this page, or in physically adjacent ones.
     pub(super) fn locate(&self, offset: usize) -> (*mut bindings::page, usize) {
@@ -322,13 +377,6 @@ impl Drop for PageFrag {
 pub(crate) struct FrozenFrag(PageFrag);
 
 impl FrozenFrag {
-    /// A copy of `contents`, as [`PageFrag::alloc`].
-    pub(crate) fn new(contents: &[u8]) -> Result<Self> {
-        let mut frag = PageFrag::alloc(contents.len())?;
-        frag.as_mut_slice().copy_from_slice(contents);
-        Ok(Self(frag))
-    }
-
     /// Bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -401,6 +449,48 @@ mod tests {
         // Across a page boundary; the value is that of xxhsum for "abc".
         pages.copy_in(PAGE_SIZE - 1, b"abc")?;
         assert_eq!(pages.xxh64(PAGE_SIZE - 1, 3, 0)?, 0x44bc_2cf5_ad77_0999);
+        Ok(())
+    }
+
+    #[test]
+    fn crc32_is_the_known_function() -> Result {
+        let pages = Arc::new(Pages::alloc(2 * PAGE_SIZE)?, GFP_KERNEL)?;
+        // Across a page boundary; the value is the usual check of CRC-32.
+        pages.copy_in(PAGE_SIZE - 4, b"123456789")?;
+        assert_eq!(pages.crc32(PAGE_SIZE - 4, 9, !0)?, !0xcbf4_3926);
+        assert_eq!(crc32(!0, b"123456789"), !0xcbf4_3926);
+        // In two steps, and over a part.
+        let range = PageRange::new(pages.clone(), PAGE_SIZE, 5)?;
+        assert_eq!(range.crc32(crc32(!0, b"1234"))?, !0xcbf4_3926);
+        assert!(pages.crc32(1, 2 * PAGE_SIZE, 0).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn contents_are_shifted_as_far_as_they_go() -> Result {
+        let mut frag = PageFrag::alloc(4)?;
+        for (from, len, after) in [
+            (1, 2, [2, 3, 3, 4]),
+            (0, 4, [1, 2, 3, 4]),
+            (3, 9, [4, 2, 3, 4]),
+            (4, 1, [1, 2, 3, 4]),
+            (usize::MAX, usize::MAX, [1, 2, 3, 4]),
+        ] {
+            frag.as_mut_slice().copy_from_slice(&[1, 2, 3, 4]);
+            frag.shift(from, len);
+            assert!(frag.as_slice() == after);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn fragments_may_have_room_to_spare() -> Result {
+        let frag = PageFrag::alloc(72)?;
+        let place = frag.locate(0);
+        let filled = frag.filled(&[7; 24])?;
+        assert_eq!(filled.len(), 24);
+        assert!(filled.locate(0) == place);
+        assert!(PageFrag::alloc(8)?.filled(&[0; 9]).is_err());
         Ok(())
     }
 

@@ -8,7 +8,6 @@
 
 use kernel::bindings;
 
-const NSEC_PER_USEC: u64 = 1_000;
 const NSEC_PER_MSEC: u64 = 1_000_000;
 
 /// Milliseconds of a clock that never goes back and does not run while the machine sleeps.
@@ -18,9 +17,9 @@ pub(crate) fn monotonic_ms() -> u64 {
     u64::try_from(ns).unwrap_or(0) / NSEC_PER_MSEC
 }
 
-/// Microseconds since 1970, or zero if the clock was set to a time before. May jump when it is set.
-pub(crate) fn realtime_us() -> u64 {
+/// Nanoseconds since 1970, or zero if the clock was set to a time before. May jump when it is set.
+pub(crate) fn realtime_ns() -> u64 {
     // SAFETY: Reading the clock has no preconditions.
     let ns = unsafe { bindings::ktime_get_real() };
-    u64::try_from(ns).unwrap_or(0) / NSEC_PER_USEC
+    u64::try_from(ns).unwrap_or(0)
 }

@@ -16,7 +16,10 @@ use crate::{
     },
     route::Route,
     tunables,
-    wire::ConnType, //
+    wire::{
+        ConnType,
+        Proto, //
+    }, //
 };
 use core::net::IpAddr;
 use kernel::{
@@ -100,6 +103,43 @@ impl Peer {
         drop(inner);
         self.count(1, |events| &events.attempts);
         true
+    }
+
+    /// The version of the protocol for a handshake that begins now, with the peer at `addr`. Thread
+    /// context.
+    pub(crate) fn proto_to_try(&self, addr: IpAddr) -> Proto {
+        let known = self.inner.lock().proto;
+        known.unwrap_or_else(|| self.ni().first_proto(addr))
+    }
+
+    /// The peer has refused a version, and named another: that is the one to try next. Returns
+    /// whether that is news, so that it can be tried at once. Thread context, no spinlock held.
+    pub(crate) fn prefers(self: &Arc<Self>, named: Proto) -> bool {
+        let mut inner = self.inner.lock();
+        // With connections of another version, it must have been started anew since.
+        let stale = inner.proto != Some(named) && inner.bury(ESTALE, |_| true);
+        let news = inner.proto.is_none();
+        if inner.conns.is_empty() {
+            inner.proto = Some(named);
+        }
+        drop(inner);
+        if stale {
+            self.is_down();
+        }
+        news
+    }
+
+    /// Ends a claimed attempt that the peer has refused because of its version, and named another,
+    /// which was not known before. Thread context.
+    pub(crate) fn try_again(self: &Arc<Self>, route: &Route) {
+        let mut inner = self.inner.lock();
+        let state = route.state_mut(&mut inner);
+        state.connecting = false;
+        state.racing_since = None;
+        // The next one begins at once.
+        state.promising = true;
+        drop(inner);
+        self.connect_more();
     }
 
     /// Whether a connection of type `kind` by `route` is still missing. Thread context.

@@ -132,7 +132,11 @@ impl Acks {
         Some([first.max(other), first.min(other)])
     }
 
-    /// Takes over all of `other` that there is room for.
+    /// Puts all of `other` back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Acks::add`]; some are lost then.
     pub(crate) fn absorb(&mut self, other: &mut Self) -> Result<(), WireError> {
         while let Some(cookie) = other.pop() {
             self.add(cookie)?;

@@ -15,9 +15,12 @@
 //! A plain value: nothing protects it and nobody frees it.
 
 use super::{
+    ByteOrder,
     ConnType,
     Header,
+    Msg,
     WireError,
+    Writer,
     HEADER_LEN,
     LONG_HEADER_LEN,
     MSG_LEN, //
@@ -143,6 +146,34 @@ impl Proto {
         }
     }
 
+    /// Makes what stands in front of a payload in `bytes`, and returns it: `msg`, if the version has
+    /// message headers, and `header`, which a NOOP has not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Header::build`].
+    pub(crate) fn frame<'a>(
+        self,
+        msg: &Msg,
+        header: Option<&Header>,
+        bytes: &'a mut [u8; MAX_FRAME],
+    ) -> Result<&'a [u8], WireError> {
+        // In the order that our HELLO has.
+        let mut to = Writer::new(bytes, ByteOrder::NATIVE);
+        if self.has_msg_header() {
+            to.put(msg.build(to.order)?)?;
+        }
+        if let Some(header) = header {
+            if self.has_long_nids() {
+                to.put(header.build_long()?)?;
+            } else {
+                to.put(header.build()?)?;
+            }
+        }
+        let len = MAX_FRAME.saturating_sub(to.room.len());
+        bytes.get(..len).ok_or(WireError::Truncated)
+    }
+
     /// Reads a received LNet header off the front of `bytes`.
     ///
     /// # Errors
@@ -176,7 +207,10 @@ impl Proto {
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::macros::kunit_tests(socklnd_wire_proto))]
 #[cfg(any(test, CONFIG_KUNIT = "y"))]
 mod tests {
-    use super::*;
+    use super::{
+        super::MsgKind,
+        *, //
+    };
 
     const ALL: [Proto; 4] = [Proto::V1, Proto::V2, Proto::V3, Proto::V4];
 
@@ -198,6 +232,55 @@ mod tests {
     fn where_the_payload_begins() {
         assert_eq!(ALL.map(Proto::frame_len), [72, 96, 96, 120]);
         assert_eq!(ALL.map(Proto::frame_len).into_iter().max(), Some(MAX_FRAME));
+    }
+
+    #[test]
+    fn what_versions_have() {
+        assert_eq!(ALL.map(Proto::names_addresses), [true, false, false, false]);
+        assert_eq!(ALL.map(Proto::has_msg_header), [false, true, true, true]);
+        assert_eq!(ALL.map(Proto::has_checksums), [false, true, false, false]);
+        assert_eq!(ALL.map(Proto::has_pings), [false, false, true, true]);
+        assert_eq!(ALL.map(Proto::has_wide_acks), [false, false, true, true]);
+        assert_eq!(ALL.map(Proto::has_long_nids), [false, false, false, true]);
+    }
+
+    /// Captured from Lustre 2.17: in front of a payload of 1 MiB.
+    const CAPTURED: [u8; 96] = *b"\xc1\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
+           \x01\x4d\xa8\xc0\0\0\x02\0\x02\x4d\xa8\xc0\0\0\x02\0\x39\x30\0\0\x39\x30\0\0\
+           \x01\0\0\0\0\0\x10\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\
+           \x1f\0\0\0\0\0\xc4\xea\0\0\0\0\0\0\0\0\x34\0\0\0\0\0\0\0";
+
+    #[test]
+    fn whole_frames() -> Result<(), WireError> {
+        let (msg, header) = CAPTURED.split_at(MSG_LEN);
+        let msg = Msg::parse(
+            msg.first_chunk().ok_or(WireError::Truncated)?,
+            ByteOrder::Little,
+        )?;
+        let header = Proto::V3.parse_header(header)?;
+        assert_eq!((msg.cookies, header.payload_len), ([2, 0], 1 << 20));
+        let mut bytes = [0xff; MAX_FRAME];
+        if ByteOrder::NATIVE == ByteOrder::Little {
+            for proto in [Proto::V2, Proto::V3] {
+                assert_eq!(
+                    proto.frame(&msg, Some(&header), &mut bytes),
+                    Ok(&CAPTURED[..])
+                );
+            }
+        }
+        for proto in ALL {
+            let frame = proto.frame(&msg, Some(&header), &mut bytes)?;
+            assert_eq!(frame.len(), proto.frame_len());
+            let behind = if proto.has_msg_header() { MSG_LEN } else { 0 };
+            assert_eq!(proto.parse_header(&frame[behind..]), Ok(header));
+            assert_eq!(proto.parse_header(&frame[behind + 1..]).ok(), None);
+        }
+        let noop = Msg::new(MsgKind::Noop);
+        assert_eq!(
+            Proto::V3.frame(&noop, None, &mut bytes).map(<[u8]>::len),
+            Ok(MSG_LEN)
+        );
+        Ok(())
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
         },
         page::{
             FrozenFrag,
+            PageFrag,
             PageRange, //
         }, //
     },
@@ -62,7 +63,7 @@ fn list<'a>(
 
 /// Sends all messages and receives all answers; returns how many nanoseconds that took. May sleep.
 pub(crate) fn run(conn: &mut Connection, spec: &Spec) -> Result<u64> {
-    let header = FrozenFrag::new(&[0; HEADER_LEN])?;
+    let header = PageFrag::alloc(HEADER_LEN)?.filled(&[0; HEADER_LEN])?;
     let bodies = bodies(spec)?;
     let mut frags = BvecBuf::with_capacity(FRAGS)?;
     let mut acks = KVec::from_elem(0u8, ACKS * HEADER_LEN, GFP_KERNEL)?;

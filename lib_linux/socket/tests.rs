@@ -7,7 +7,6 @@ use super::{
         iov::BvecBuf,
         misc,
         page::{
-            FrozenFrag,
             PageFrag,
             PageRange,
             Pages, //
@@ -202,7 +201,7 @@ mod suite {
         let pages = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
         pages.fill_pattern(0, len, 1)?;
         let payload = PageRange::new(pages.clone(), 0, len)?;
-        let header = FrozenFrag::new(&[0xaa; 72])?;
+        let header = PageFrag::alloc(72)?.filled(&[0xaa; 72])?;
         let sink = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
         let into = PageRange::new(sink.clone(), 0, len)?;
         let mut got = PageFrag::alloc(72)?;

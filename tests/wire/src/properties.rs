@@ -23,6 +23,7 @@ use crate::module::wire::{
     HEADER_LEN,
     HELLO_MAX,
     LONG_HEADER_LEN,
+    MAX_FRAME,
     MAX_PAYLOAD,
     MSG_LEN,
     PID_LUSTRE,
@@ -364,6 +365,18 @@ proptest! {
         };
         prop_assert_eq!(Msg::parse(&swapped, other), Ok(msg));
         prop_assert!(Msg::parse(&bytes, other).is_err());
+    }
+
+    #[test]
+    fn frames_round_trip(msg in msg(), header in header(), proto in proto()) {
+        let mut bytes = [0xff; MAX_FRAME];
+        let frame = proto.frame(&msg, Some(&header), &mut bytes).unwrap();
+        prop_assert_eq!(frame.len(), proto.frame_len());
+        let (front, rest) = frame.split_at(proto.frame_len() - proto.header_len());
+        if let Some(front) = front.first_chunk() {
+            prop_assert_eq!(Msg::parse(front, ByteOrder::NATIVE), Ok(msg));
+        }
+        prop_assert_eq!(proto.parse_header(rest), Ok(header));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod debugfs;
 mod faults;
 mod ioctl;
 mod lab;
+mod modern;
 mod module;
 mod node;
 mod peer;

@@ -225,6 +225,25 @@ impl Message {
         message
     }
 
+    /// Reads a header of 72 bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Message> {
+        let mut message = Message {
+            dest: u64_at(bytes, 0)?,
+            src: u64_at(bytes, 8)?,
+            dest_pid: u32_at(bytes, 16)?,
+            src_pid: u32_at(bytes, 20)?,
+            kind: u32_at(bytes, 24)?,
+            length: u32_at(bytes, 28)?,
+            body: [0; 40],
+            payload: Vec::new(),
+        };
+        message
+            .body
+            .copy_from_slice(bytes.get(32..72).context("too short")?);
+        ensure!(message.length <= 1 << 20, "too long: {message:?}");
+        Ok(message)
+    }
+
     /// As it goes over the wire.
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(72 + self.payload.len());
@@ -361,7 +380,13 @@ impl Conn {
 
     /// Receives a greeting, which must be a correct one of version 1.0.
     pub fn receive_hello(&mut self) -> Result<Hello> {
-        let bytes: [u8; 72] = self.receive(72)?.try_into().unwrap_or([0; 72]);
+        let opening = self.receive(8)?;
+        self.receive_hello_after(&opening)
+    }
+
+    fn receive_hello_after(&mut self, opening: &[u8]) -> Result<Hello> {
+        let bytes = [opening, &self.receive(64)?].concat();
+        let bytes: [u8; 72] = bytes.try_into().unwrap_or([0; 72]);
         let mut hello = Hello::parse(&bytes)?;
         ensure!(hello.magic == HELLO_MAGIC, "wrong magic in {hello:x?}");
         ensure!(
@@ -397,19 +422,7 @@ impl Conn {
 
     /// Receives a message.
     pub fn receive_message(&mut self) -> Result<Message> {
-        let bytes = self.receive(72)?;
-        let mut message = Message {
-            dest: u64_at(&bytes, 0)?,
-            src: u64_at(&bytes, 8)?,
-            dest_pid: u32_at(&bytes, 16)?,
-            src_pid: u32_at(&bytes, 20)?,
-            kind: u32_at(&bytes, 24)?,
-            length: u32_at(&bytes, 28)?,
-            body: [0; 40],
-            payload: Vec::new(),
-        };
-        message.body.copy_from_slice(&bytes[32..72]);
-        ensure!(message.length <= 1 << 20, "too long: {:?}", message);
+        let mut message = Message::parse(&self.receive(72)?)?;
         message.payload = self.receive(message.length as usize)?;
         Ok(message)
     }
@@ -498,17 +511,34 @@ impl Listener {
         })
     }
 
-    /// The next connection, with what an active peer must say first; gives the greeting.
+    /// The next connection, with what an active peer must say first; gives the greeting. One of a
+    /// later version is refused as a node that knows only version 1.0 does it: then it must come
+    /// again in that version.
     pub fn accept_greeting(&self, limit: Duration) -> Result<(Conn, Hello)> {
+        let mut conn = self.accept_request(limit)?;
+        let mut opening = conn.receive(8)?;
+        if u32_at(&opening, 0)? == LNET_MAGIC {
+            // All of it, or closing would be a reset.
+            conn.receive(48)?;
+            conn.send(&Hello::new(self.addr, NONE).bytes())?;
+            drop(conn);
+            conn = self.accept_request(limit)?;
+            opening = conn.receive(8)?;
+        }
+        let hello = conn.receive_hello_after(&opening)?;
+        ensure!(hello.src == nid(conn.to), "wrong NID in {hello:x?}");
+        Ok((conn, hello))
+    }
+
+    /// The next connection, with the request that comes before the greeting.
+    pub fn accept_request(&self, limit: Duration) -> Result<Conn> {
         let mut conn = self.accept(limit)?;
         let wanted = request(ACCEPTOR_MAGIC, 1, nid(self.addr));
         ensure!(
             conn.receive(16)? == wanted,
             "wrong request before the greeting"
         );
-        let hello = conn.receive_hello()?;
-        ensure!(hello.src == nid(conn.to), "wrong NID in {hello:x?}");
-        Ok((conn, hello))
+        Ok(conn)
     }
 }
 

@@ -16,6 +16,8 @@ mod trace;
 mod traffic;
 mod tunables;
 mod unload;
+mod versions;
+mod wrong_versions;
 mod zero_copy;
 
 use std::time::Duration;
@@ -102,6 +104,16 @@ pub const ALL: &[Scenario] = &[
     scenario("zero_copy_cut", 2, 240, zero_copy::cut),
     scenario("zero_copy_unload", 2, 240, zero_copy::unload),
     scenario("ten_nodes", 10, 180, traffic::ten_nodes),
+    scenario("current_active", 2, 240, versions::active),
+    scenario("current_passive", 2, 120, versions::passive),
+    scenario("older_peers", 2, 120, versions::older_peers),
+    scenario("undecided_peer", 2, 60, versions::undecided_peer),
+    scenario("acknowledgements", 2, 120, versions::acknowledgements),
+    scenario("checksums", 2, 60, versions::checksums),
+    scenario("keepalive_messages", 2, 120, versions::keepalive_messages),
+    scenario("mixed_versions", 2, 300, versions::mixed),
+    scenario("wrong_current_hellos", 3, 180, wrong_versions::hellos),
+    scenario("wrong_current_messages", 3, 180, wrong_versions::messages),
     scenario("byte_by_byte", 2, 60, hostile::byte_by_byte),
     scenario("foreign_versions", 2, 60, hostile::foreign_versions),
     scenario("wrong_requests", 3, 180, hostile::wrong_requests),

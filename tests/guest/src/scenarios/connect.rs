@@ -60,7 +60,7 @@ pub fn disconnect(one: &Node, two: &Node) -> Result<()> {
     })
 }
 
-fn both_ping(one: &Node, two: &Node) -> Result<()> {
+pub fn both_ping(one: &Node, two: &Node) -> Result<()> {
     let barrier = Barrier::new(2);
     let ping = |from: &Node, to: &Node| -> Result<()> {
         barrier.wait();

@@ -98,6 +98,8 @@ pub fn administration(lab: &mut Lab) -> Result<()> {
 /// until either side takes its second interface away, or the kernel does.
 pub fn learned_routes(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
+    // Nodes of today name no addresses.
+    fs::write("/sys/module/ksocklnd/parameters/protocol", "1")?;
     for node in [one, two] {
         node.space
             .ip(&format!("addr add {}/24 dev eth0\n", second(node)))?;

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::ioctl::{self, register};
 use crate::lab::Lab;
+use crate::modern;
 use crate::module;
 use crate::node::Node;
 use crate::peer::{
@@ -141,25 +142,31 @@ pub fn made(lab: &mut Lab) -> Result<()> {
     let socket = connect()?;
     acceptor.hand_over(socket.as_raw_fd(), BULK_IN, Some(other))??;
     drop(socket);
-    let (mut conn, hello) = listener.accept_greeting(LIMIT)?;
-    ensure!(hello.conn_type == BULK_IN, "wrong type in {hello:x?}");
-    conn.send(&Hello::new(other.addr, inverse(BULK_IN)).bytes())?;
-    conn.ping(7)?;
+    let mut conn = listener.accept_request(LIMIT)?;
+    let hello = modern::Hello::receive(&mut conn)?;
+    ensure!(
+        hello.conn_type == BULK_IN && hello.dialect.version == 3,
+        "wrong greeting {hello:x?}"
+    );
+    let mut link = modern::Link::accept(conn, &hello, modern::Order::Little)?;
+    link.send([0, 0], &link.new_put(100))?;
     let listed = only_conn(node, other)?;
     ensure!(
         listed["type"] == "bulk_in" && listed["active"] == true,
         "wrong entry: {listed}"
     );
     node.close_conns()?;
-    conn.await_closed(LIMIT)?;
+    link.conn.await_closed(LIMIT)?;
 
     // Somebody else answers than who was expected.
     let failures = node.counter("/errors/connect")?;
     let socket = connect()?;
     acceptor.hand_over(socket.as_raw_fd(), ANY, Some(other))??;
     drop(socket);
-    let (mut conn, _) = listener.accept_greeting(LIMIT)?;
-    conn.send(&Hello::new(std::net::Ipv4Addr::new(10, 0, 0, 9), ANY).bytes())?;
+    let mut conn = listener.accept_request(LIMIT)?;
+    let hello = modern::Hello::receive(&mut conn)?;
+    let stranger = std::net::Ipv4Addr::new(10, 0, 0, 9);
+    conn.send(&modern::Hello::new(hello.dialect, stranger, node.addr, ANY).bytes())?;
     conn.await_closed(LIMIT)?;
     ensure!(
         node.counter("/errors/connect")? == failures + 1,

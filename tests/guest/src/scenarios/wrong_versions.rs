@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Peers of today's versions that break the rules. They are turned away, and others don't notice.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::bystander::Bystander;
+use crate::lab::Lab;
+use crate::modern::{self, Dialect, Hello, LNET, Link, NOOP, Order, PING};
+use crate::node::Node;
+use crate::peer::{ACK, BULK_OUT, CONTROL, Conn, Message, NONE, nid};
+use crate::wait;
+
+/// Who sends something wrong loses the connection in this time, which is less than what a stranger
+/// has for its handshake.
+const AT_ONCE: Duration = Duration::from_secs(4);
+/// In this time the module has let go of a connection that has ended, on the slowest machine.
+const SOON: Duration = Duration::from_secs(20);
+
+fn dialects() -> impl Iterator<Item = Dialect> {
+    [2, 3, 4].into_iter().flat_map(|version| {
+        [Order::Little, Order::Big]
+            .into_iter()
+            .map(move |order| Dialect { version, order })
+    })
+}
+
+fn no_conns(node: &Node, script: &Node) -> Result<()> {
+    let conns = node.conns_to(script)?;
+    ensure!(conns.is_empty(), "{} connections are left", conns.len());
+    Ok(())
+}
+
+/// Greetings with one wrong field each.
+pub fn hellos(lab: &mut Lab) -> Result<()> {
+    let bystander = Bystander::start(lab)?;
+    let (node, script) = (lab.node(0), lab.node(2));
+    let (me, other) = (nid(node.addr), nid(lab.node(1).addr));
+    for dialect in dialects() {
+        let good = Hello::new(dialect, script.addr, node.addr, CONTROL);
+        let with = |change: &dyn Fn(&mut Hello)| {
+            let mut hello = good.clone();
+            change(&mut hello);
+            hello.bytes()
+        };
+        let mut cases = vec![
+            ("for another node", with(&|hello| hello.dest = other)),
+            ("for its sender", with(&|hello| hello.dest = good.src)),
+            ("for nobody", with(&|hello| hello.dest = 0)),
+            ("from nobody", with(&|hello| hello.src = 0)),
+            ("from any", with(&|hello| hello.src = u64::MAX)),
+            ("from the node itself", with(&|hello| hello.src = me)),
+            ("from another node", with(&|hello| hello.src = other)),
+            (
+                "from another network",
+                with(&|hello| hello.src = good.src | 1 << 32),
+            ),
+            (
+                "of another kind of network",
+                with(&|hello| hello.src = good.src | 7 << 48),
+            ),
+            (
+                "from another node, restarted",
+                with(&|hello| (hello.src, hello.incarnation) = (other, u64::MAX)),
+            ),
+            ("of type 4", with(&|hello| hello.conn_type = 4)),
+            ("of type -2", with(&|hello| hello.conn_type = NONE - 1)),
+            ("a refusal", with(&|hello| hello.conn_type = NONE)),
+        ];
+        if dialect.version < 4 {
+            for count in [17, 0xffff, 1 << 30, 0x8000_0000, u32::MAX] {
+                let mut bytes = with(&|hello| hello.count = count);
+                bytes.extend([1; 128]);
+                cases.push(("with too many addresses", bytes));
+            }
+            let mut zero = with(&|hello| hello.count = 3);
+            zero.extend([1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1]);
+            cases.push(("with an address of zero", zero));
+        } else {
+            for at in [8, 28] {
+                for (offset, byte) in [
+                    (0, 1),
+                    (0, 11),
+                    (0, 12),
+                    (0, 13),
+                    (0, 255),
+                    (1, 0),
+                    (1, 255),
+                    (8, 1),
+                    (19, 1),
+                ] {
+                    let mut bytes = good.bytes();
+                    bytes[at + offset] = byte;
+                    cases.push(("with a bad long NID", bytes));
+                }
+            }
+        }
+        for (what, hello) in &cases {
+            let what = || format!("{dialect:?}: {what}: {hello:02x?}");
+            let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
+            conn.send(&[dialect.request(1, me), hello.clone()].concat())?;
+            let (got, _) = conn.await_closed(AT_ONCE).with_context(what)?;
+            ensure!(got.is_empty(), "{}: it answered {got:02x?}", what());
+        }
+        // As many addresses as may be, which nobody sends any more.
+        if dialect.version < 4 {
+            let mut hello = good.clone();
+            hello.ips = (1..=16).collect();
+            hello.count = 16;
+            let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
+            conn.send(&[dialect.request(1, me), hello.bytes()].concat())?;
+            Hello::receive(&mut conn)?;
+            conn.reset()?;
+            wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
+        }
+        // Ends where none should be.
+        let opening = [dialect.request(1, me), good.bytes()].concat();
+        for cut in (1..opening.len()).step_by(7) {
+            let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
+            conn.send(&opening[..cut])?;
+            conn.finish()?;
+            let (got, _) = conn.await_closed(AT_ONCE)?;
+            ensure!(got.is_empty(), "after {cut} bytes it answered {got:02x?}");
+        }
+    }
+    bystander.unharmed(lab)
+}
+
+/// What can't be anything but wrong closes the connection, and nothing is answered.
+pub fn messages(lab: &mut Lab) -> Result<()> {
+    let bystander = Bystander::start(lab)?;
+    let (node, script) = (lab.node(0), lab.node(2));
+    let ping = Message::ping(script.addr, node.addr, 9);
+    let put = Message::put(script.addr, node.addr, 1, 1, vec![0x5a; 64]);
+    for dialect in dialects() {
+        let mut cases: Vec<(String, Vec<u8>)> = Vec::new();
+        for kind in [0, 1, 0xbf, 0xc2, 0xc100, 0xc0_0000, 0xc100_0000, u32::MAX] {
+            // Just that: it is known to be wrong before the rest comes.
+            let bytes = dialect.header(kind, 0, [0, 0]);
+            cases.push((format!("type {kind:#x}"), bytes));
+        }
+        // Nothing was sent that could be acknowledged.
+        for cookies in [
+            [0, 2],
+            [3, 2],
+            [2, 3],
+            [1, 1],
+            [2, 1],
+            [0, u64::MAX],
+            [1, u64::MAX],
+        ] {
+            let bytes = dialect.noop(cookies);
+            cases.push((format!("acknowledgement {cookies:x?}"), bytes));
+            let bytes = dialect.message(cookies, &ping);
+            cases.push((format!("message with cookies {cookies:x?}"), bytes));
+        }
+        if dialect.version == 2 {
+            let bytes = dialect.noop([0, PING]);
+            cases.push(("a ping before there were such".to_owned(), bytes));
+        } else {
+            for kind in [NOOP, LNET] {
+                let mut bytes = dialect.header(kind, 1, [0, 0]);
+                bytes.extend(&dialect.message([0, 0], &ping)[24..]);
+                cases.push(("a checksum where there are none".to_owned(), bytes));
+            }
+        }
+        // A message that can't ask to be told of.
+        let bytes = dialect.message([PING, 0], &put);
+        cases.push(("a cookie that stands for a ping".to_owned(), bytes));
+        // The header of the message is in order, what it says is not.
+        for (what, kind, length) in [
+            ("an unknown message", 4, 0),
+            ("a greeting", 4, 4),
+            ("an acknowledgement with a payload", ACK, 1),
+            ("too long a message", 1, (1 << 20) + 1),
+            ("an endless message", 1, u32::MAX),
+        ] {
+            let mut message = put.clone();
+            (message.kind, message.length) = (kind, length);
+            message.payload.clear();
+            cases.push((what.to_owned(), dialect.message([0, 0], &message)));
+        }
+        if dialect.version == 4 {
+            for at in [24, 44] {
+                for (offset, byte) in [(0, 1), (0, 13), (0, 255), (1, 255), (12, 9)] {
+                    let mut bytes = dialect.message([0, 0], &ping);
+                    bytes[at + offset] = byte;
+                    cases.push((format!("a bad long NID at {at} + {offset}"), bytes));
+                }
+            }
+        }
+        for (what, bytes) in &cases {
+            let what = || format!("{dialect:?}: {what}");
+            let mut link = Link::dial(&script.space, script.addr, node, dialect, CONTROL)
+                .with_context(|| format!("before {}", what()))?;
+            link.conn.send(bytes).with_context(what)?;
+            let (got, _) = link.conn.await_closed(AT_ONCE).with_context(what)?;
+            ensure!(got.is_empty(), "{}: it answered {got:02x?}", what());
+            wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
+        }
+        unacknowledgeable(node, script, dialect).with_context(|| format!("{dialect:?}"))?;
+    }
+    // What no header of version 1.0 may be is the same in the versions that have another before it.
+    bystander.unharmed(lab)
+}
+
+/// The same cookie twice, and more gaps than can be remembered, while no connection is there to tell
+/// of them.
+fn unacknowledgeable(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
+    if dialect.version < 3 {
+        return Ok(());
+    }
+    let twice = vec![7, 8, 7];
+    let gaps = (1..=40).map(|n| 2 * n).collect();
+    for cookies in [twice, gaps] {
+        let mut link = Link::dial(&script.space, script.addr, node, dialect, CONTROL)?;
+        let mut stream = Vec::new();
+        for cookie in &cookies {
+            stream.extend(dialect.message([*cookie, 0], &link.new_put(10)));
+        }
+        link.conn.send(&stream)?;
+        let (got, _) = link
+            .conn
+            .await_closed(AT_ONCE)
+            .with_context(|| format!("cookies {cookies:?}"))?;
+        ensure!(got.is_empty(), "it answered {got:02x?}");
+        wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
+    }
+    // Another version on the next connection: both ends begin anew, and come to an end with that.
+    let mut first = Link::dial(&script.space, script.addr, node, dialect, CONTROL)?;
+    let other = Dialect {
+        version: 2,
+        ..dialect
+    };
+    let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
+    conn.send(&other.request(1, nid(node.addr)))?;
+    conn.send(&Hello::new(other, script.addr, node.addr, BULK_OUT).bytes())?;
+    let refusal = modern::Hello::receive(&mut conn)?;
+    ensure!(
+        refusal.conn_type == NONE && refusal.dialect.version == 2,
+        "no refusal: {refusal:x?}"
+    );
+    first.conn.await_closed(AT_ONCE)?;
+    wait::until(SOON, "connections forgotten", || no_conns(node, script))?;
+    let mut link = Link::dial(&script.space, script.addr, node, other, CONTROL)?;
+    link.ping(1)?;
+    link.conn.reset()?;
+    wait::until(SOON, "connection forgotten", || no_conns(node, script))
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of a handshake: both HELLOs are there, or all but our answer, and it is decided whether
+//! there is to be a connection.
+//!
+//! Whoever is here has taken the socket out of the handshake, so it owns all that it works with. No
+//! lock is held.
+
+use super::{
+    Handshake,
+    Role, //
+};
+use crate::{
+    conn::Conn,
+    lib_linux::socket::Socket,
+    peer::{
+        Peer,
+        Refusal, //
+    },
+    route::Route,
+    tunables,
+    wire::{
+        ConnType,
+        Hello,
+        IpVec,
+        Nid,
+        Proto, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Why a handshake with a complete HELLO brought no connection.
+pub(super) enum Unfinished {
+    Failed(Error),
+    /// The peer speaks this version, and not the one that was tried.
+    Version(Proto),
+}
+
+impl From<Error> for Unfinished {
+    fn from(why: Error) -> Self {
+        Self::Failed(why)
+    }
+}
+
+impl Handshake {
+    /// Tells the peer what became of an attempt of its own.
+    pub(super) fn end_active(
+        &self,
+        peer: &Arc<Peer>,
+        route: &Arc<Route>,
+        done: core::result::Result<(), Unfinished>,
+    ) {
+        let why = match done {
+            Ok(()) => return peer.connect_more(),
+            Err(Unfinished::Failed(why)) => why,
+            Err(Unfinished::Version(named)) if peer.prefers(named) => {
+                self.trace_failure(EPROTO);
+                return peer.try_again(route);
+            }
+            // One that can't make up its mind must wait.
+            Err(Unfinished::Version(_)) => EPROTO,
+        };
+        self.trace_failure(why);
+        peer.count(1, |events| &events.connect_failures);
+        peer.connect_failed(route, why);
+    }
+
+    pub(super) fn finish_active(
+        &self,
+        peer: &Arc<Peer>,
+        route: Option<&Route>,
+        kind: ConnType,
+        socket: Socket,
+        hello: Hello,
+        tried: Proto,
+    ) -> core::result::Result<(), Unfinished> {
+        if hello.src != peer.nid() {
+            return Err(EPROTO.into());
+        }
+        let Some(theirs) = hello.kind else {
+            return Err(if hello.proto != tried {
+                Unfinished::Version(hello.proto)
+            } else {
+                // Their attempt was first, or they know better which connections there are.
+                EALREADY.into()
+            });
+        };
+        if hello.proto != tried || theirs.inverse() != kind || !self.is_for_us(&hello) {
+            return Err(EPROTO.into());
+        }
+        let conn = self.new_conn(peer, &socket, kind, &hello)?;
+        peer.admit(&conn, route).map_err(|refusal| match refusal {
+            Refusal::Closing => ESHUTDOWN,
+            Refusal::NoMemory => ENOMEM,
+            Refusal::Race | Refusal::Duplicate | Refusal::Stale | Refusal::Version => EALREADY,
+        })?;
+        peer.count(1, |events| &events.connects);
+        conn.start(socket);
+        if tunables::routes_are_learned() {
+            // Without memory for them there are fewer routes; this connection is there anyway.
+            let _ = peer.learn_routes(&hello.ips, self.remote.port());
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish_registered(
+        &self,
+        nid: Nid,
+        kind: ConnType,
+        socket: Socket,
+        hello: Hello,
+        tried: Proto,
+    ) -> Result {
+        let peer = self.ni.peers().find_or_create(&self.ni, nid)?;
+        let why = match self.finish_active(&peer, None, kind, socket, hello, tried) {
+            Ok(()) => return Ok(()),
+            Err(Unfinished::Failed(why)) => why,
+            Err(Unfinished::Version(named)) => {
+                // For the next socket that the program makes, if the peer stays.
+                peer.prefers(named);
+                EPROTO
+            }
+        };
+        // A peer that this handshake made must not stay.
+        peer.unlink_if_unused();
+        Err(why)
+    }
+
+    /// Whether we are the one whom `hello` is meant for, if it says that.
+    fn is_for_us(&self, hello: &Hello) -> bool {
+        hello.dest.is_none_or(|dest| dest == self.ni.nid())
+    }
+
+    pub(super) fn finish_passive(&self, socket: Socket, hello: Hello) -> Result {
+        let theirs = hello.kind.ok_or(EPROTO)?;
+        if !self.is_for_us(&hello) {
+            return Err(EPROTO);
+        }
+        if !self.ni.may_claim(hello.src, self.remote.ip()) {
+            return Err(EACCES);
+        }
+        let peer = self.ni.peers().find_or_create(&self.ni, hello.src)?;
+        let kind = theirs.inverse();
+        let admitted = self
+            .new_conn(&peer, &socket, kind, &hello)
+            .and_then(|conn| match peer.admit(&conn, None) {
+                Ok(()) => Ok(conn),
+                Err(Refusal::NoMemory) => Err(ENOMEM),
+                Err(_) => Err(EALREADY),
+            });
+        let conn = match admitted {
+            Ok(conn) => conn,
+            Err(e) => {
+                // Nothing was promised yet. A peer that this handshake made must not stay.
+                peer.unlink_if_unused();
+                if e != EALREADY {
+                    return Err(e);
+                }
+                self.trace_failure(e);
+                peer.count(1, |events| &events.refusals);
+                self.send_hello(&socket, hello.proto, hello.src, None, &IpVec::new())?;
+                socket.close_gracefully();
+                return Ok(());
+            }
+        };
+        let ips = if hello.proto.names_addresses() {
+            peer.select_interfaces(&hello.ips)
+        } else {
+            IpVec::new()
+        };
+        let sent = self.send_hello(&socket, hello.proto, hello.src, Some(kind), &ips);
+        if let Err(e) = sent {
+            peer.close_conn(&conn, e, false);
+            return Err(e);
+        }
+        peer.count(1, |events| &events.accepts);
+        conn.start(socket);
+        Ok(())
+    }
+
+    fn new_conn(
+        &self,
+        peer: &Arc<Peer>,
+        socket: &Socket,
+        kind: ConnType,
+        hello: &Hello,
+    ) -> Result<Arc<Conn>> {
+        let sched = self.ni.lnd().choose_sched(socket.incoming_cpu())?;
+        let active = !matches!(self.role, Role::Passive);
+        Conn::new(peer, sched, socket, kind, active, hello)
+    }
+}

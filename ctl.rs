@@ -12,6 +12,7 @@
 
 mod convert;
 mod list;
+mod routing;
 mod transfer;
 
 use self::{
@@ -28,6 +29,11 @@ use self::{
         Pattern, //
     },
     list::list,
+    routing::{
+        route_add,
+        route_del,
+        route_notify, //
+    },
     transfer::{
         bench,
         ping, //
@@ -42,7 +48,10 @@ use crate::{
     },
     ni::Ni,
     peer::Peer,
-    portals::bulk::Service,
+    portals::{
+        bulk::Service,
+        router::NetRoute, //
+    },
     tunables,
     wire::Nid,
     Lnd,
@@ -135,6 +144,13 @@ impl MiscDevice for Handle {
             }
             uapi::SOCKLND_IOC_PEER_LIST => arg.list::<uapi::socklnd_peer_entry>(),
             uapi::SOCKLND_IOC_PEER_STATS => arg.list::<uapi::socklnd_peer_stats_entry>(),
+            uapi::SOCKLND_IOC_ROUTE_ADD => route_add(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_ROUTE_DEL => {
+                let caller = Caller::admin()?;
+                arg.change(|request| route_del(&caller, request))
+            }
+            uapi::SOCKLND_IOC_ROUTE_LIST => arg.list::<uapi::socklnd_route_entry>(),
+            uapi::SOCKLND_IOC_ROUTE_NOTIFY => route_notify(&Caller::admin()?, &arg.read()?),
             uapi::SOCKLND_IOC_CONN_CLOSE => {
                 let caller = Caller::admin()?;
                 arg.change(|request| conn_close(&caller, request))
@@ -243,6 +259,25 @@ impl Caller {
         }
         let mut nis = nis.iter();
         nis.find(|ni| ni.nid().net() == peer.net())
+            .cloned()
+            .ok_or(ENETUNREACH)
+    }
+
+    /// The first interface that matches and from which messages get to `target`: in its network, or
+    /// with a route there. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As [`Caller::interface_for`].
+    fn interface_towards(&self, pattern: Pattern, target: Nid) -> Result<Arc<Ni>> {
+        let direct = self.interface_for(pattern, target);
+        if !direct.as_ref().is_err_and(|e| *e == ENETUNREACH) {
+            return direct;
+        }
+        let nis = self.interfaces(pattern)?;
+        let leads_there = |route: &NetRoute| route.target == target.net();
+        let mut nis = nis.iter();
+        nis.find(|ni| ni.portals().router().any(leads_there))
             .cloned()
             .ok_or(ENETUNREACH)
     }

@@ -283,7 +283,7 @@ impl Ni {
                 || self.peers.find(nid).is_some_and(|p| p.has_route_to(addr)))
     }
 
-    /// Sends a message to `to`.
+    /// Sends a message to `to`, which is its target or a gateway on the way to it.
     ///
     /// `done` is completed once, with the error if there was one, possibly before this returns:
     /// `EMSGSIZE` (more than the protocol carries), `EHOSTUNREACH` (no way to that NID),
@@ -393,6 +393,50 @@ impl Ni {
             return Err(e);
         }
         Ok(peer)
+    }
+
+    /// Looks for gateways that were lost. Thread context, may sleep.
+    pub(crate) fn probe_gateways(self: &Arc<Self>, now: u64) {
+        let mut at = 0;
+        while let Some(gateway) = self.upper().lost_gateway(&mut at) {
+            // Without memory for it, the next look may have more luck.
+            let Ok(peer) = self.peer_for(gateway) else {
+                continue;
+            };
+            if peer.probe(now) {
+                self.upper().peer_found(self, gateway, true);
+            }
+        }
+    }
+
+    /// Adds a route to network `target` through `gateway`. Thread context.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that makes no sense, and those of [`Router::add`].
+    ///
+    /// [`Router::add`]: crate::portals::router::Router::add
+    pub(crate) fn add_net_route(&self, target: u16, gateway: Nid, priority: u32) -> Result {
+        if gateway.net() != self.nid.net() || gateway == self.nid || target == self.nid.net() {
+            return Err(EINVAL);
+        }
+        self.portals.router().add(target, gateway, priority)
+    }
+
+    /// An administrator says that `gateway` is to be used, or not: then its connections are closed,
+    /// and what was sent over them and not answered ends with an error. Thread context, may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if it is no gateway.
+    pub(crate) fn notify_gateway(self: &Arc<Self>, gateway: Nid, alive: bool) -> Result {
+        self.portals.router().notify(gateway, alive)?;
+        if let Some(peer) = self.peers.find(gateway).filter(|_| !alive) {
+            if peer.close_where(ECONNRESET, |_| true) > 0 {
+                peer.unlink_if_unused();
+            }
+        }
+        Ok(())
     }
 
     /// Adds a share of the route to `nid` by `addr`. May sleep.

@@ -346,6 +346,8 @@ impl Peer {
         self.bind_route(&mut inner, conn);
         self.alive(now);
         inner.feed();
+        drop(inner);
+        self.ni.upper().peer_found(&self.ni, self.nid, true);
         Ok(())
     }
 

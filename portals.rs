@@ -3,10 +3,11 @@
 //! The message layer: the boundary to it, and the one that is built in.
 //!
 //! The driver below hands every header that it has read to a [`MessageLayer`], which says where the
-//! payload goes. The built-in one, [`Portals`], does what Portals and LNet do for a node that is no
-//! router: others write into and read from memory that is found by match entries in a table of
-//! portals; PUTs are acknowledged and GETs are replied to; and this node does the same to others.
-//! On top of that it answers LNet's ping, and can offer a service for moving bulk data to and fro.
+//! payload goes. The built-in one, [`Portals`], does what Portals and LNet do: others write into and
+//! read from memory that is found by match entries in a table of portals; PUTs are acknowledged and
+//! GETs are replied to; and this node does the same to others. Those in other networks are reached
+//! through gateways, see [`router`]. On top of that it answers LNet's ping, and can offer a service
+//! for moving bulk data to and fro.
 //!
 //! # Lifetime and locks
 //!
@@ -16,8 +17,8 @@
 //! and the last one to end frees it. [`MessageLayer::shutdown`] ends all operations and empties the
 //! table; memory that a message is being received into lives until that has ended too.
 //!
-//! The table of match entries and the table of operations each have a spinlock, taken in thread
-//! context only. They are never taken together, and nothing is sent, completed or freed under them.
+//! The table of match entries, the table of operations and the router's table each have a spinlock,
+//! taken in thread context only. They are never taken together, and nothing is sent, completed or freed under them.
 //! Inside the locks of the driver they are the innermost ones.
 
 pub(crate) mod bulk;
@@ -27,6 +28,7 @@ mod md;
 mod op;
 mod outgoing;
 pub(crate) mod ping;
+pub(crate) mod router;
 mod table;
 
 use self::{
@@ -40,6 +42,10 @@ use self::{
     md::Md,
     op::OpTable,
     ping::PingReport,
+    router::{
+        NetRoute,
+        Router, //
+    },
     table::{
         Criteria,
         MatchTable,
@@ -51,7 +57,8 @@ use self::{
 use crate::{
     lib_linux::{
         misc,
-        page::PageRange, //
+        page::PageRange,
+        ratelimit::pr_info_ratelimited, //
     },
     ni::Ni,
     stats::Counter,
@@ -76,7 +83,8 @@ use kernel::{
 ///
 /// All are called in thread context.
 pub(crate) trait MessageLayer: Send + Sync {
-    /// A header from peer `from` was read: says where its payload goes.
+    /// A header was read, of a message for this interface from node `from`, which a gateway may have
+    /// passed on: says where its payload goes.
     ///
     /// The connection's I/O mutex is held: may sleep for memory and may send, must not wait for the
     /// network. An error closes the connection.
@@ -85,6 +93,16 @@ pub(crate) trait MessageLayer: Send + Sync {
     /// The last connection of `peer` is gone, for a reason. It was alive at `last_alive_ms`, in
     /// monotonic milliseconds. Called once for each time that this happens.
     fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, last_alive_ms: u64);
+
+    /// There is a connection to `peer`, or there is none, and none could be made. May be told again
+    /// and again.
+    fn peer_found(&self, ni: &Arc<Ni>, peer: Nid, alive: bool);
+
+    /// Whether `peer` may pass on messages from network `source`.
+    fn is_gateway(&self, peer: Nid, source: u16) -> bool;
+
+    /// The next gateway that was lost, counted from `at` on, which moves behind it.
+    fn lost_gateway(&self, at: &mut usize) -> Option<Nid>;
 
     /// The interface goes away: all that waits on it ends with `ESHUTDOWN`, and nothing new begins.
     fn shutdown(&self, ni: &Arc<Ni>);
@@ -181,6 +199,8 @@ pub(crate) struct Core {
     table: SpinLock<MatchTable>,
     #[pin]
     ops: SpinLock<OpTable>,
+    #[pin]
+    router: Router,
     owed: Owed,
     counters: Counters,
     /// The bulk service while one is offered. Outside the service's own lock.
@@ -197,6 +217,7 @@ impl Core {
             pin_init!(Self {
                 table <- new_spinlock!(MatchTable::new(), "socklnd_portals_table"),
                 ops <- new_spinlock!(OpTable::new(interface), "socklnd_portals_ops"),
+                router <- Router::new(),
                 owed,
                 counters: Counters {
                     puts: Counter::new(),
@@ -289,6 +310,11 @@ impl Portals {
         &self.core.counters
     }
 
+    /// The routes to other networks.
+    pub(crate) fn router(&self) -> &Router {
+        &self.core.router
+    }
+
     /// Asks `to` who it is. Sleeps, but not longer than `timeout_ms`.
     ///
     /// # Errors
@@ -331,8 +357,26 @@ impl MessageLayer for Portals {
         Ok(self.core.parse(ni, from, hdr))
     }
 
-    fn peer_down(&self, _ni: &Arc<Ni>, peer: Nid, _last_alive_ms: u64) {
+    fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, _last_alive_ms: u64) {
+        // First of all: who is told now of a loss and tries again does so by another gateway.
+        self.peer_found(ni, peer, false);
         self.core.peer_down(peer);
+    }
+
+    fn peer_found(&self, ni: &Arc<Ni>, peer: Nid, alive: bool) {
+        if self.core.router.found(peer, alive) {
+            let state = if alive { "up" } else { "down" };
+            pr_info_ratelimited!("{}: gateway {} is {}\n", ni.nid(), peer, state);
+        }
+    }
+
+    fn is_gateway(&self, peer: Nid, source: u16) -> bool {
+        let matching = |route: &NetRoute| route.gateway == peer && route.target == source;
+        self.core.router.any(matching)
+    }
+
+    fn lost_gateway(&self, at: &mut usize) -> Option<Nid> {
+        self.core.router.next_down(at)
     }
 
     fn shutdown(&self, _ni: &Arc<Ni>) {

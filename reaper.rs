@@ -189,6 +189,7 @@ impl Reaper {
         let chunk = chunk.min(PEER_BUCKETS as u64) as usize;
         lnd.for_each_ni(|ni| {
             ni.pending().expire(now);
+            ni.probe_gateways(now);
             for offset in 0..chunk {
                 let bucket = first.wrapping_add(offset) % PEER_BUCKETS;
                 ni.peers()

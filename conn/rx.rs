@@ -366,11 +366,13 @@ impl Conn {
     /// Asks the message layer what to do with the message that `header` begins.
     fn deliver(&self, header: &Header) -> Result<Delivery> {
         let ni = self.peer.ni();
-        if header.dest != ni.nid() || header.src != self.peer.nid() {
+        let from = self.peer.nid();
+        let passed_on = || ni.upper().is_gateway(from, header.src.net());
+        if header.dest != ni.nid() || (header.src != from && !passed_on()) {
             // There is no forwarding: such a message is for nobody here, or not from whom it says.
             self.peer.count(1, |events| &events.misrouted);
             return Ok(Delivery::Discard);
         }
-        ni.upper().parse(ni, self.peer.nid(), header)
+        ni.upper().parse(ni, header.src, header)
     }
 }

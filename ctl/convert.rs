@@ -123,6 +123,24 @@ pub(super) fn nid(raw: &uapi::socklnd_nid) -> Result<Nid> {
     }
 }
 
+/// Reads which networks a request is about; `None` is all of them. A NID names no network.
+pub(super) fn network(raw: &uapi::socklnd_nid) -> Result<Option<u16>> {
+    match pattern(raw)? {
+        Pattern::Any => Ok(None),
+        Pattern::Net(net) => Ok(Some(net)),
+        Pattern::One(_) => Err(EINVAL),
+    }
+}
+
+/// A network for user space.
+pub(super) fn raw_network(net: u16) -> uapi::socklnd_nid {
+    uapi::socklnd_nid {
+        lnd: LND_TCP,
+        net,
+        ..Default::default()
+    }
+}
+
 /// An address for user space.
 pub(super) fn raw_addr(addr: IpAddr) -> uapi::socklnd_addr {
     let mut raw = uapi::socklnd_addr::default();

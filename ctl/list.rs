@@ -12,6 +12,7 @@ use super::{
         pattern,
         raw_addr,
         raw_conn_type,
+        raw_network,
         raw_nid,
         raw_socket, //
     },
@@ -29,6 +30,7 @@ use crate::{
         PeerInfo,
         RouteInfo, //
     },
+    portals::router::Health,
     stats::Gauge,
     wire::PID_LUSTRE, //
 };
@@ -232,6 +234,29 @@ fn add_route(entry: &mut uapi::socklnd_peer_entry, route: &RouteInfo) {
     entry.route_conns = count(route.nconns);
     entry.route_opened = route.opened;
     entry.route_local = route.local.map(raw_addr).unwrap_or_default();
+}
+
+impl Entry for uapi::socklnd_route_entry {
+    const OLDEST_SIZE: usize = uapi::SOCKLND_ROUTE_ENTRY_SIZE_VER0 as usize;
+
+    fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
+        for route in ni.portals().router().snapshot()?.iter() {
+            let entry = Self {
+                ni: raw_nid(ni.nid()),
+                gateway: raw_nid(route.gateway),
+                target: raw_network(route.target),
+                priority: route.priority,
+                state: match route.health {
+                    Health::Up => uapi::SOCKLND_GATEWAY_UP,
+                    Health::Down => uapi::SOCKLND_GATEWAY_DOWN,
+                    Health::SetDown => uapi::SOCKLND_GATEWAY_SET_DOWN,
+                },
+                chosen: route.chosen,
+            };
+            into.push(entry, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
 }
 
 impl Entry for uapi::socklnd_conn_entry {

@@ -34,7 +34,7 @@ pub(super) fn ping(caller: &Caller, request: &mut uapi::socklnd_ping) -> Result 
     check_zero([request.flags, request.pad])?;
     check_timeout(request.timeout_ms)?;
     let nid = nid(&request.nid)?;
-    let ni = caller.interface_for(pattern(&request.ni)?, nid)?;
+    let ni = caller.interface_towards(pattern(&request.ni)?, nid)?;
     let PingReport {
         rtt_ns,
         pid,
@@ -68,7 +68,7 @@ pub(super) fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Resul
         return Err(EMSGSIZE);
     }
     let peer = nid(&request.nid)?;
-    let ni = caller.interface_for(pattern(&request.ni)?, peer)?;
+    let ni = caller.interface_towards(pattern(&request.ni)?, peer)?;
     let spec = BulkSpec {
         peer,
         op,

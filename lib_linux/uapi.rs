@@ -53,6 +53,9 @@ plain! {
     socklnd_ni { nid, flags, pad }
     socklnd_peer_add { ni, nid, addr, port, pad, flags, pad2 }
     socklnd_peer_del { ni, nid, addr, flags, count, pad }
+    socklnd_route { ni, gateway, target, priority, flags, count, pad }
+    socklnd_gateway { ni, gateway, state, flags }
+    socklnd_route_entry { ni, gateway, target, priority, state, chosen }
     socklnd_conn_close { ni, nid, addr, flags, count, pad }
     socklnd_register { ni, nid, fd, type_, flags, pad }
     socklnd_if { ni, addr, prefix_len, flags, pad }

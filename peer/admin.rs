@@ -63,7 +63,7 @@ impl Peer {
 
     /// Closes the connections that match because of `why`. Returns how many. Thread context, no
     /// spinlock held.
-    pub(super) fn close_where(
+    pub(crate) fn close_where(
         self: &Arc<Self>,
         why: Error,
         matching: impl Fn(&Conn) -> bool,

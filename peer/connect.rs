@@ -179,7 +179,8 @@ impl Peer {
                 tunables::max_reconnect_ms(),
             );
         }
-        if inner.conns.is_empty() && !inner.is_hopeful() {
+        let out_of_reach = inner.conns.is_empty() && !inner.is_hopeful();
+        if out_of_reach {
             failed.append(&mut inner.queue);
         }
         let incomplete = inner.is_incomplete();
@@ -187,8 +188,31 @@ impl Peer {
         if incomplete {
             self.ni.lnd().reaper().watch(self.clone());
         }
+        if out_of_reach && why != ESHUTDOWN {
+            // First of all: who is told now that nothing was sent and tries again does so by
+            // another gateway, if this is one.
+            self.ni.upper().peer_found(&self.ni, self.nid, false);
+        }
         self.fail_txs(failed, why);
         self.unlink_if_unused();
+    }
+
+    /// Looks whether the peer is there: connects if there is no connection and it is time to.
+    /// Returns whether there is one. Thread context, may sleep.
+    pub(crate) fn probe(self: &Arc<Self>, now: u64) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.closing {
+            return false;
+        }
+        if !inner.conns.is_empty() {
+            return true;
+        }
+        let launch = self.claim_route(&mut inner, now);
+        drop(inner);
+        if let Some((route, kind)) = launch {
+            self.connect(route, kind);
+        }
+        false
     }
 
     /// After a successful attempt: goes on with the next type that is missing. Thread context.

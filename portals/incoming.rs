@@ -15,10 +15,7 @@ use super::{
         Reuse, //
     },
     op::Unwanted,
-    outgoing::{
-        send,
-        Got, //
-    },
+    outgoing::Got,
     table::{
         Match,
         Request, //
@@ -255,7 +252,7 @@ impl Core {
             let body = Body::Reply {
                 dst_wmd: return_wmd,
             };
-            send(ni, request.from, body, payload, done);
+            self.answer(ni, request.from, body, payload, done);
         }
         Delivery::Discard
     }
@@ -375,6 +372,7 @@ impl Finish for Arrival {
             mlength,
             ..
         } = self.usage.event;
+        let core = self.usage.core.clone();
         // Before the ACK: who gets it may count on the event having been handled.
         self.usage.end(result);
         let (Ok(()), Some((debt, dst_wmd))) = (result, self.debt) else {
@@ -386,7 +384,7 @@ impl Finish for Arrival {
                 match_bits,
                 mlength,
             };
-            send(&self.ni, from, body, None, done);
+            core.answer(&self.ni, from, body, None, done);
         }
     }
 }

@@ -73,6 +73,8 @@ pub(super) enum Expect {
 pub(super) struct Op {
     /// To whom it was sent, the only one who may answer it.
     pub(super) peer: Nid,
+    /// Where the message went first: there, or to a gateway.
+    pub(super) via: Nid,
     pub(super) expect: Expect,
     /// Whether all of the message was given to TCP, and is not on loan to it any more. A loan that
     /// ends with the connection ends the operation itself.
@@ -230,9 +232,9 @@ impl OpTable {
     }
 
     /// Takes out the next operation that will hardly be answered now that `peer` is lost: the
-    /// question went to a connection that is gone. One that waits for a connection may go on.
+    /// question went to a connection that is gone, be it the target's or a gateway's. One that waits for a connection may go on.
     pub(super) fn next_lost(&mut self, at: &mut usize, peer: Nid) -> Option<Op> {
-        self.table.remove_next(at, |op| op.sent && op.peer == peer)
+        self.table.remove_next(at, |op| op.sent && op.via == peer)
     }
 
     /// Admits no more operations, and takes out the next one that is still there.
@@ -386,6 +388,7 @@ mod tests {
         inbox.reserve()?;
         let op = Op {
             peer: nid(1),
+            via: nid(3),
             expect,
             sent: false,
             inbox: inbox.clone(),
@@ -476,10 +479,11 @@ mod tests {
         let sent = OpHandle(add(&mut table, &inbox, put())?.object);
         let waits = OpHandle(add(&mut table, &inbox, put())?.object);
         assert!(table.sent(sent).is_none());
-        assert!(table.next_lost(&mut 0, nid(2)).is_none());
+        // What counts is where it went, not where it was to go in the end.
+        assert!(table.next_lost(&mut 0, nid(1)).is_none());
         let mut at = 0;
-        assert!(table.next_lost(&mut at, nid(1)).is_some());
-        assert!(table.next_lost(&mut at, nid(1)).is_none());
+        assert!(table.next_lost(&mut at, nid(3)).is_some());
+        assert!(table.next_lost(&mut at, nid(3)).is_none());
         assert!(table.remove(sent).is_none());
         assert!(table.remove(waits).is_some());
         Ok(())

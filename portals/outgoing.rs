@@ -90,7 +90,8 @@ impl Core {
         } else {
             Expect::Sent { length }
         };
-        let (op, handle) = self.start(put.to, expect, inbox, tag)?;
+        let via = self.hop(ni, put.to);
+        let (op, handle) = self.start(put.to, via, expect, inbox, tag)?;
         let body = Body::Put {
             ack_wmd: if put.ack { handle } else { WireHandle::NONE },
             match_bits: put.match_bits,
@@ -98,7 +99,7 @@ impl Core {
             portal: put.portal,
             offset: put.offset,
         };
-        self.send(ni, put.to, body, put.payload, op);
+        self.send(ni, via, put.to, body, put.payload, op);
         Ok(op)
     }
 
@@ -114,7 +115,8 @@ impl Core {
         let expect = Expect::Reply {
             sink: Some(get.sink),
         };
-        let (op, return_wmd) = self.start(get.to, expect, inbox, tag)?;
+        let via = self.hop(ni, get.to);
+        let (op, return_wmd) = self.start(get.to, via, expect, inbox, tag)?;
         let body = Body::Get {
             return_wmd,
             match_bits: get.match_bits,
@@ -122,7 +124,7 @@ impl Core {
             src_offset: get.offset,
             sink_len,
         };
-        self.send(ni, get.to, body, None, op);
+        self.send(ni, via, get.to, body, None, op);
         Ok(op)
     }
 
@@ -166,9 +168,31 @@ impl Core {
         true
     }
 
+    /// Where a message to `to` goes first. To a network without a gateway that lives it goes
+    /// directly, which is refused with `EHOSTUNREACH` when it is sent.
+    fn hop(&self, ni: &Ni, to: Nid) -> Nid {
+        if to.net() == ni.nid().net() {
+            return to;
+        }
+        self.router.choose(to.net()).unwrap_or(to)
+    }
+
+    /// Sends an answer to `to`. `done` is completed exactly once, possibly before this returns.
+    pub(super) fn answer(
+        &self,
+        ni: &Arc<Ni>,
+        to: Nid,
+        body: Body,
+        payload: Option<PageRange>,
+        done: KBox<dyn Completion>,
+    ) {
+        send(ni, self.hop(ni, to), to, body, payload, done);
+    }
+
     fn start(
         &self,
         peer: Nid,
+        via: Nid,
         expect: Expect,
         inbox: &Arc<Inbox>,
         tag: u32,
@@ -176,6 +200,7 @@ impl Core {
         inbox.reserve()?;
         let op = Op {
             peer,
+            via,
             expect,
             sent: false,
             inbox: inbox.clone(),
@@ -211,6 +236,7 @@ impl Core {
     fn send(
         self: &Arc<Self>,
         ni: &Arc<Ni>,
+        via: Nid,
         to: Nid,
         body: Body,
         payload: Option<PageRange>,
@@ -222,7 +248,7 @@ impl Core {
         };
         // Without memory for it, the operation has its outcome already.
         if let Ok(done) = completion(sent) {
-            send(ni, to, body, payload, done);
+            send(ni, via, to, body, payload, done);
         }
     }
 
@@ -245,9 +271,11 @@ fn payload_len(payload: Option<&PageRange>) -> Result<u32> {
         .ok_or(EMSGSIZE)
 }
 
-/// Sends a message. `done` is completed exactly once, possibly before this returns.
-pub(super) fn send(
+/// Sends a message to `to` by way of `via`. `done` is completed exactly once, possibly before this
+/// returns.
+fn send(
     ni: &Arc<Ni>,
+    via: Nid,
     to: Nid,
     body: Body,
     payload: Option<PageRange>,
@@ -266,7 +294,7 @@ pub(super) fn send(
         payload_len,
         body,
     };
-    ni.send(to, &header, payload, done);
+    ni.send(via, &header, payload, done);
 }
 
 /// When the message of an operation of ours was sent.

@@ -195,6 +195,61 @@ struct socklnd_peer_del {
 };
 
 /**
+ * struct socklnd_route - SOCKLND_IOC_ROUTE_ADD: says which node passes messages on towards another
+ *	network; and SOCKLND_IOC_ROUTE_DEL: takes that back
+ * @ni: pattern for the interface that reaches the gateway, for ROUTE_ADD the first that serves its
+ *	network; for ROUTE_DEL, for those that it is about
+ * @gateway: the gateway; for ROUTE_DEL a pattern
+ * @target: the network, as a pattern for all of its NIDs; for ROUTE_DEL, all zeros means any
+ * @priority: of several gateways that live, those with the lowest number are used, in turn; zero
+ *	for ROUTE_DEL
+ * @flags: none yet
+ * @count: [out] for ROUTE_DEL, how many routes there were
+ * @pad: zero
+ *
+ * Not to be confused with the routes of a peer, which are its addresses. EINVAL: @target is the
+ * network of the gateway, or the gateway is this interface itself. ENETUNREACH: no interface serves
+ * the gateway's network. EEXIST: this gateway leads there already. ENOSPC: the interface has
+ * SOCKLND_ROUTE_MAX. ENOENT: no interface matches @ni; ROUTE_DEL: @gateway names one node, and no
+ * route matched.
+ */
+struct socklnd_route {
+	struct socklnd_nid ni;
+	struct socklnd_nid gateway;
+	struct socklnd_nid target;
+	__u32 priority;
+	__u32 flags;
+	__u32 count;
+	__u32 pad;
+};
+
+/* How many routes to other networks an interface has at most. */
+#define SOCKLND_ROUTE_MAX 1024
+
+/* socklnd_gateway.state, socklnd_route_entry.state */
+#define SOCKLND_GATEWAY_UP 1		/* it is used */
+#define SOCKLND_GATEWAY_DOWN 2		/* it was lost; used again when it is back */
+#define SOCKLND_GATEWAY_SET_DOWN 3	/* an administrator has said so; until UP is said */
+
+/**
+ * struct socklnd_gateway - SOCKLND_IOC_ROUTE_NOTIFY: says that a gateway is to be used, or not
+ * @ni: pattern for the interface that reaches the gateway; the first that serves its network is used
+ * @gateway: the gateway
+ * @state: SOCKLND_GATEWAY_UP or SOCKLND_GATEWAY_SET_DOWN
+ * @flags: none yet
+ *
+ * A gateway that is set down loses its connections, and what was sent over them and not answered
+ * fails. ENOENT: no interface matches @ni, or it has no route through that node. ENETUNREACH: no
+ * interface serves the gateway's network.
+ */
+struct socklnd_gateway {
+	struct socklnd_nid ni;
+	struct socklnd_nid gateway;
+	__u32 state;
+	__u32 flags;
+};
+
+/**
  * struct socklnd_conn_close - SOCKLND_IOC_CONN_CLOSE: closes connections, keeps peers; and
  *	SOCKLND_IOC_CONN_PUSH: has TCP send at once what it holds back for a fuller segment
  * @ni: pattern for the interfaces that it is about
@@ -285,6 +340,7 @@ struct socklnd_list {
 #define SOCKLND_IF_ENTRY_SIZE_VER0 56
 #define SOCKLND_PEER_ENTRY_SIZE_VER0 128
 #define SOCKLND_CONN_ENTRY_SIZE_VER0 168
+#define SOCKLND_ROUTE_ENTRY_SIZE_VER0 88
 #define SOCKLND_STATS_ENTRY_SIZE_VER0 192
 #define SOCKLND_PEER_STATS_ENTRY_SIZE_VER0 200
 
@@ -379,6 +435,24 @@ struct socklnd_peer_entry {
 	__aligned_u64 route_opened;
 	struct socklnd_addr route_local;
 	__u32 pad2;
+};
+
+/**
+ * struct socklnd_route_entry - a route to another network, in the list SOCKLND_IOC_ROUTE_LIST
+ * @ni: the local interface
+ * @gateway: the node that messages go to
+ * @target: the network, as a pattern for all of its NIDs
+ * @priority: lower numbers are preferred
+ * @state: SOCKLND_GATEWAY_*: the same for all routes through one gateway
+ * @chosen: how many messages were given this way so far
+ */
+struct socklnd_route_entry {
+	struct socklnd_nid ni;
+	struct socklnd_nid gateway;
+	struct socklnd_nid target;
+	__u32 priority;
+	__u32 state;
+	__aligned_u64 chosen;
 };
 
 /* socklnd_conn_entry.type: as this node sees it */
@@ -582,7 +656,8 @@ struct socklnd_ping_ni {
 
 /**
  * struct socklnd_ping - SOCKLND_IOC_PING: asks a node who it is
- * @ni: pattern for the interface to use; the first that serves the peer's network
+ * @ni: pattern for the interface to use; the first that serves the node's network, or else that has a
+ *	route there
  * @nid: the node to ask
  * @timeout_ms: how long to wait, 1 to SOCKLND_MAX_TIMEOUT_MS
  * @flags: none yet
@@ -593,7 +668,8 @@ struct socklnd_ping_ni {
  * @pad: zero
  * @nis: [out] its NIDs
  *
- * ETIMEDOUT: no answer in time. EHOSTUNREACH, ECONNREFUSED and so on: no connection. EPROTO: the
+ * ETIMEDOUT: no answer in time. EHOSTUNREACH, ECONNREFUSED and so on: no connection, or no gateway
+ * that lives. EPROTO: the
  * answer makes no sense. EINTR: a signal came. ENOENT, ENETUNREACH: as for PEER_ADD.
  */
 struct socklnd_ping {
@@ -636,7 +712,7 @@ struct socklnd_service {
 
 /**
  * struct socklnd_bench - SOCKLND_IOC_BENCH: moves data to or from a node that offers the service
- * @ni: pattern for the interface to use; the first that serves the peer's network
+ * @ni: pattern for the interface to use, as for PING
  * @nid: the node
  * @op: SOCKLND_BENCH_PUT or SOCKLND_BENCH_GET
  * @flags: SOCKLND_BENCH_*
@@ -702,6 +778,11 @@ enum {
 	SOCKLND_IOC_PEER_DEL = _IOWR(SOCKLND_IOC_TYPE, 0x21, struct socklnd_peer_del),
 	SOCKLND_IOC_PEER_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x22, struct socklnd_list),
 	SOCKLND_IOC_PEER_STATS = _IOWR(SOCKLND_IOC_TYPE, 0x23, struct socklnd_list),
+
+	SOCKLND_IOC_ROUTE_ADD = _IOW(SOCKLND_IOC_TYPE, 0x28, struct socklnd_route),
+	SOCKLND_IOC_ROUTE_DEL = _IOWR(SOCKLND_IOC_TYPE, 0x29, struct socklnd_route),
+	SOCKLND_IOC_ROUTE_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x2a, struct socklnd_list),
+	SOCKLND_IOC_ROUTE_NOTIFY = _IOW(SOCKLND_IOC_TYPE, 0x2b, struct socklnd_gateway),
 
 	SOCKLND_IOC_CONN_CLOSE = _IOWR(SOCKLND_IOC_TYPE, 0x30, struct socklnd_conn_close),
 	SOCKLND_IOC_CONN_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x31, struct socklnd_list),

@@ -30,6 +30,10 @@ pub fn retire(lab: &Lab) -> Result<()> {
         }
     }
     for node in &with_interface {
+        // A gateway that is gone would be looked for, and be a peer again.
+        node.socklctl(&["route", "del", "any"])?;
+    }
+    for node in &with_interface {
         node.socklctl(&["peer", "del", "any"])?;
     }
     for node in &with_interface {

@@ -92,6 +92,10 @@ pub const IF_LIST: u32 = number(READ | WRITE, TYPE, 0x1a, 56);
 pub const PEER_ADD: u32 = number(WRITE, TYPE, 0x20, 80);
 pub const PEER_DEL: u32 = number(READ | WRITE, TYPE, 0x21, 80);
 pub const PEER_LIST: u32 = number(READ | WRITE, TYPE, 0x22, 56);
+pub const ROUTE_ADD: u32 = number(WRITE, TYPE, 0x28, 88);
+pub const ROUTE_DEL: u32 = number(READ | WRITE, TYPE, 0x29, 88);
+pub const ROUTE_LIST: u32 = number(READ | WRITE, TYPE, 0x2a, 56);
+pub const ROUTE_NOTIFY: u32 = number(WRITE, TYPE, 0x2b, 56);
 pub const CONN_CLOSE: u32 = number(READ | WRITE, TYPE, 0x30, 80);
 pub const CONN_LIST: u32 = number(READ | WRITE, TYPE, 0x31, 56);
 pub const CONN_PUSH: u32 = number(READ | WRITE, TYPE, 0x32, 80);
@@ -101,9 +105,9 @@ pub const SERVICE: u32 = number(READ | WRITE, TYPE, 0x41, 32);
 pub const BENCH: u32 = number(READ | WRITE, TYPE, 0x42, 144);
 
 /// Requests that only read.
-pub const LISTS: [u32; 5] = [STATS, NI_LIST, IF_LIST, PEER_LIST, CONN_LIST];
+pub const LISTS: [u32; 6] = [STATS, NI_LIST, IF_LIST, PEER_LIST, ROUTE_LIST, CONN_LIST];
 /// Requests that change or send something.
-pub const CHANGES: [u32; 13] = [
+pub const CHANGES: [u32; 16] = [
     NI_ADD,
     NI_DEL,
     NI_SET,
@@ -111,6 +115,9 @@ pub const CHANGES: [u32; 13] = [
     IF_DEL,
     PEER_ADD,
     PEER_DEL,
+    ROUTE_ADD,
+    ROUTE_DEL,
+    ROUTE_NOTIFY,
     CONN_CLOSE,
     CONN_PUSH,
     CONN_REGISTER,

@@ -7,6 +7,7 @@ mod basic;
 mod bystander;
 mod configuration;
 mod connect;
+mod gateway;
 mod hooks;
 mod hostile;
 mod interfaces;
@@ -76,6 +77,7 @@ pub const ALL: &[Scenario] = &[
     scenario("failed_import", 1, 60, configuration::failed_import),
     scenario("steady_lists", 1, 120, configuration::steady_lists),
     scenario("watch_counters", 2, 60, configuration::watch_counters),
+    scenario("routes", 3, 60, gateway::routes_come_and_go),
     scenario("register_accepted", 2, 60, register::accepted),
     scenario("register_made", 2, 60, register::made),
     scenario("register_silent", 2, 60, register::silent),

@@ -68,6 +68,29 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// Reads the name of a network, `tcp7`, for clap.
+pub(crate) fn parse_network(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(Pattern::Net(net)) => Ok(net),
+        _ => Err("not the name of a network, like tcp or tcp7".to_string()),
+    }
+}
+
+/// One network, or `any`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Networks(pub(crate) Option<u16>);
+
+impl FromStr for Networks {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "any" {
+            return Ok(Self(None));
+        }
+        parse_network(text).map(|net| Self(Some(net)))
+    }
+}
+
 /// Reads a NID, for clap.
 pub(crate) fn parse_nid(text: &str) -> Result<Nid, String> {
     text.parse().map_err(|_: WireError| {

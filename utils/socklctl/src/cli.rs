@@ -9,7 +9,7 @@ mod tests;
 pub(crate) use lctl::Lctl;
 
 use crate::{
-    address::{Pattern, Prefix, parse_mask, parse_nid},
+    address::{Networks, Pattern, Prefix, parse_mask, parse_network, parse_nid},
     repo::wire::Nid,
     uapi,
     units::{parse_size, parse_time},
@@ -44,6 +44,8 @@ First steps:
   socklctl ping 10.0.0.2@tcp          connects on demand, to the address in the NID
   socklctl peer add 10.0.0.3@tcp 192.168.5.3
                                       or to the address that you say
+  socklctl route add tcp1 10.0.0.9@tcp
+                                      and a whole network behind a gateway
   socklctl conn list                  what is connected, and how
   socklctl stats --watch              what goes over it
   socklctl export /etc/socklnd.yaml   keep all that, to be brought back
@@ -78,6 +80,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Peer(PeerCommand),
 
+    /// Routes to other networks, through gateways
+    #[command(subcommand)]
+    Route(RouteCommand),
+
     /// Connections
     #[command(subcommand)]
     Conn(ConnCommand),
@@ -100,8 +106,8 @@ pub(crate) enum Command {
 
     /// Write this node's configuration to a file
     ///
-    /// What was configured, and only that: interfaces (with the addresses they use) and peers (with
-    /// the routes that were added, and how often). What the driver found by itself is left out. The
+    /// What was configured, and only that: interfaces (with the addresses they use), peers (with the
+    /// routes that were added, and how often) and gateways to other networks. What the driver found by itself is left out. The
     /// same configuration always makes the same file.
     Export(ExportArgs),
 
@@ -137,7 +143,11 @@ The file:
           routes:                     # optional: one, to the address in the NID
             - address: 10.0.0.2       # optional: the one in the NID
               port: 988               # optional: the acceptor's usual one
-              shares: 1               # optional: how often it was added";
+              shares: 1               # optional: how often it was added
+      gateways:                       # optional; those that 'route add' adds
+        - nid: 10.0.0.9@tcp
+          network: tcp1
+          priority: 0                 # optional";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NiCommand {
@@ -208,6 +218,68 @@ pub(crate) enum PeerCommand {
     },
     /// List peers and routes
     List(ListArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// Say which node passes messages on towards another network
+    ///
+    /// Of several gateways to the same network, those that live and have the lowest priority number
+    /// are used, in turn. A gateway is in a network of this node. These routes have nothing to do with
+    /// the addresses of a peer, which 'peer add' adds.
+    ///
+    /// Example:
+    ///   socklctl route add tcp1 10.0.0.9@tcp
+    #[command(verbatim_doc_comment)]
+    Add {
+        /// The other network, like tcp1
+        #[arg(value_parser = parse_network)]
+        network: u16,
+        /// The node that passes messages on
+        #[arg(value_parser = parse_nid)]
+        gateway: Nid,
+        /// Routes with lower numbers are preferred
+        #[arg(short, long, default_value_t = 0)]
+        priority: u32,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Take routes back
+    Del {
+        /// The other network, or 'any'
+        network: Networks,
+        /// Only through gateways that match
+        #[arg(value_name = "PATTERN", default_value_t, hide_default_value = true)]
+        gateway: Pattern,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// List routes, and how their gateways are
+    ///
+    /// A gateway is 'up', or 'down' from when it was lost until it is back, or 'set down' by 'route
+    /// notify'.
+    List(ListArgs),
+    /// Say that a gateway is to be used, or not
+    ///
+    /// A gateway that is said to be down loses its connections, and is not used until it is said to
+    /// be up.
+    Notify {
+        /// The node that passes messages on
+        #[arg(value_parser = parse_nid)]
+        gateway: Nid,
+        #[arg(value_enum, help = "Whether it is to be used")]
+        state: UpDown,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UpDown {
+    /// It is to be used
+    Up,
+    /// It is not
+    Down,
 }
 
 #[derive(Debug, Subcommand)]

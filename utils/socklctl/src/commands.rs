@@ -10,12 +10,16 @@ mod interface;
 mod ni;
 mod peer;
 mod ping;
+mod route;
 mod serve;
 mod stats;
 
 use crate::{
-    address::{Pattern, Prefix},
-    cli::{Command, ConnCommand, InterfaceCommand, Lctl, ListArgs, NiCommand, PeerCommand},
+    address::{Networks, Pattern, Prefix},
+    cli::{
+        Command, ConnCommand, InterfaceCommand, Lctl, ListArgs, NiCommand, PeerCommand,
+        RouteCommand, UpDown,
+    },
     device::{Driver, Version},
     error::Error,
     report::{Output, Report},
@@ -28,6 +32,7 @@ pub(crate) fn run(command: &Command, driver: &impl Driver, output: &Output) -> R
     match command {
         Command::Ni(command) => run_ni(command, driver, output),
         Command::Peer(command) => run_peer(command, driver, output),
+        Command::Route(command) => run_route(command, driver, output),
         Command::Conn(command) => run_conn(command, driver, output),
         Command::Interface(command) => run_interface(command, driver, output),
         Command::Lctl(verb) => run_lctl(verb, driver, output),
@@ -68,6 +73,28 @@ fn run_peer(command: &PeerCommand, driver: &impl Driver, output: &Output) -> Res
             list: ListArgs { ni },
         } => output.report(&peer::del(driver, ni, nid, address, single)?),
         PeerCommand::List(ListArgs { ni }) => output.report(&peer::list(driver, ni)?),
+    }
+}
+
+fn run_route(command: &RouteCommand, driver: &impl Driver, output: &Output) -> Result<(), Error> {
+    match *command {
+        RouteCommand::Add {
+            network,
+            gateway,
+            priority,
+            list: ListArgs { ni },
+        } => output.report(&route::add(driver, ni, network, gateway, priority)?),
+        RouteCommand::Del {
+            network: Networks(network),
+            gateway,
+            list: ListArgs { ni },
+        } => output.report(&route::del(driver, ni, network, gateway)?),
+        RouteCommand::List(ListArgs { ni }) => output.report(&route::list(driver, ni)?),
+        RouteCommand::Notify {
+            gateway,
+            state,
+            list: ListArgs { ni },
+        } => output.report(&route::notify(driver, ni, gateway, state == UpDown::Up)?),
     }
 }
 

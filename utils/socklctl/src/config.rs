@@ -5,7 +5,7 @@
 //! A file becomes a [`Config`] as a whole or not at all: whoever has one need not check it again.
 
 use crate::{
-    address::{Prefix, parse_nid},
+    address::{Pattern, Prefix, parse_network, parse_nid},
     error::Error,
     repo::wire::Nid,
     uapi,
@@ -41,6 +41,17 @@ pub(crate) struct NiConfig {
     /// Addresses that it uses beside that in its NID.
     pub(crate) addresses: Vec<Prefix>,
     pub(crate) peers: Vec<PeerConfig>,
+    /// Through whom it reaches other networks.
+    pub(crate) gateways: Vec<GatewayConfig>,
+}
+
+/// A route to another network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GatewayConfig {
+    pub(crate) nid: Nid,
+    /// The other network's number.
+    pub(crate) network: u16,
+    pub(crate) priority: u32,
 }
 
 impl NiConfig {
@@ -84,6 +95,17 @@ struct RawNi {
     addresses: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     peers: Vec<RawPeer>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gateways: Vec<RawGateway>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RawGateway {
+    nid: String,
+    network: String,
+    #[serde(default)]
+    priority: u64,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -153,10 +175,16 @@ impl Config {
             nid: peer.nid.to_string(),
             routes: Some(peer.routes.iter().map(route).collect()),
         };
+        let gateway = |gateway: &GatewayConfig| RawGateway {
+            nid: gateway.nid.to_string(),
+            network: Pattern::Net(gateway.network).to_string(),
+            priority: gateway.priority.into(),
+        };
         let ni = |ni: &NiConfig| RawNi {
             nid: ni.nid.to_string(),
             addresses: ni.addresses.iter().map(Prefix::to_string).collect(),
             peers: ni.peers.iter().map(peer).collect(),
+            gateways: ni.gateways.iter().map(gateway).collect(),
         };
         RawConfig {
             version: VERSION,
@@ -280,10 +308,63 @@ impl Checker {
             }
             peers.push(peer);
         }
+        let mut seen = BTreeSet::new();
+        let mut gateways = Vec::new();
+        for (index, raw) in raw.gateways.iter().enumerate() {
+            let place = format!("{place}.gateways[{index}]");
+            let Some(gateway) = self.gateway(&place, nid, raw) else {
+                continue;
+            };
+            if !seen.insert((gateway.nid, gateway.network)) {
+                let (nid, network) = (gateway.nid, Pattern::Net(gateway.network));
+                self.problem(&place, format!("{nid} to {network} was there before"));
+            }
+            gateways.push(gateway);
+        }
+        let most = uapi::SOCKLND_ROUTE_MAX as usize;
+        if raw.gateways.len() > most {
+            self.problem(&format!("{place}.gateways"), format!("more than {most}"));
+        }
         Some(NiConfig {
             nid: nid?,
             addresses,
             peers,
+            gateways,
+        })
+    }
+
+    fn gateway(&mut self, place: &str, ni: Option<Nid>, raw: &RawGateway) -> Option<GatewayConfig> {
+        let nid = self.nid(&format!("{place}.nid"), &raw.nid);
+        let network = match parse_network(&raw.network) {
+            Ok(network) => Some(network),
+            Err(problem) => {
+                let text = &raw.network;
+                self.problem(
+                    &format!("{place}.network"),
+                    format!("'{text}' is {problem}"),
+                );
+                None
+            }
+        };
+        let priority = u32::try_from(raw.priority).ok();
+        if priority.is_none() {
+            let problem = format!("{} is more than {}", raw.priority, u32::MAX);
+            self.problem(&format!("{place}.priority"), problem);
+        }
+        if let (Some(ni), Some(nid)) = (ni, nid) {
+            if nid.net() != ni.net() || nid == ni {
+                let problem = format!("{nid} is no other node in the network of {ni}");
+                self.problem(&format!("{place}.nid"), problem);
+            }
+        }
+        if network.is_some() && network == ni.map(|ni| ni.net()) {
+            let problem = format!("{} needs no gateway", raw.network);
+            self.problem(&format!("{place}.network"), problem);
+        }
+        Some(GatewayConfig {
+            nid: nid?,
+            network: network?,
+            priority: priority?,
         })
     }
 
@@ -363,6 +444,10 @@ ni:
     - address: 192.168.1.2
       port: 7988
       shares: 2
+  gateways:
+  - nid: 10.0.0.9@tcp
+    network: tcp1
+    priority: 3
 - nid: 10.0.1.1@tcp7
 ";
 
@@ -415,6 +500,33 @@ ni:
         problems("version: 1\nni: [", &["line 3"]);
         problems("version: 1\nversion: 1\nni: []", &["duplicate"]);
         problems("version: one\nni: []", &["invalid type"]);
+    }
+
+    #[test]
+    fn gateways_that_make_no_sense() {
+        problems(
+            "\
+version: 1
+ni:
+- nid: 10.0.0.1@tcp
+  gateways:
+  - {nid: 10.0.0.1@tcp, network: tcp1}
+  - {nid: 10.0.0.9@tcp1, network: tcp2}
+  - {nid: 10.0.0.9@tcp, network: tcp}
+  - {nid: 10.0.0.9@tcp, network: any}
+  - {nid: 10.0.0.9@tcp, network: tcp1, priority: 4294967296}
+  - {nid: 10.0.0.9@tcp, network: tcp3}
+  - {nid: 10.0.0.9@tcp, network: tcp3, priority: 1}
+",
+            &[
+                "gateways[0].nid: 10.0.0.1@tcp is no other node",
+                "gateways[1].nid: 10.0.0.9@tcp1 is no other node",
+                "gateways[2].network: tcp needs no gateway",
+                "gateways[3].network: 'any' is not the name",
+                "gateways[4].priority: 4294967296 is more",
+                "gateways[6]: 10.0.0.9@tcp to tcp3 was there before",
+            ],
+        );
     }
 
     #[test]

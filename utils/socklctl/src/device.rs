@@ -35,6 +35,7 @@ plain! {
     socklnd_list, socklnd_ni_entry, socklnd_peer_entry, socklnd_conn_entry, socklnd_stats_entry,
     socklnd_peer_stats_entry,
     socklnd_ping, socklnd_service, socklnd_bench, socklnd_register, socklnd_if, socklnd_if_entry,
+    socklnd_route, socklnd_gateway, socklnd_route_entry,
 }
 
 /// The number of an ioctl, and the type `T` that goes with it.
@@ -82,6 +83,9 @@ pub(crate) const CONN_CLOSE: Op<uapi::socklnd_conn_close> = Op::new(uapi::SOCKLN
 pub(crate) const CONN_PUSH: Op<uapi::socklnd_conn_close> = Op::new(uapi::SOCKLND_IOC_CONN_PUSH);
 pub(crate) const CONN_REGISTER: Op<uapi::socklnd_register> =
     Op::new(uapi::SOCKLND_IOC_CONN_REGISTER);
+pub(crate) const ROUTE_ADD: Op<uapi::socklnd_route> = Op::new(uapi::SOCKLND_IOC_ROUTE_ADD);
+pub(crate) const ROUTE_DEL: Op<uapi::socklnd_route> = Op::new(uapi::SOCKLND_IOC_ROUTE_DEL);
+pub(crate) const ROUTE_NOTIFY: Op<uapi::socklnd_gateway> = Op::new(uapi::SOCKLND_IOC_ROUTE_NOTIFY);
 pub(crate) const PING: Op<uapi::socklnd_ping> = Op::new(uapi::SOCKLND_IOC_PING);
 pub(crate) const SERVICE: Op<uapi::socklnd_service> = Op::new(uapi::SOCKLND_IOC_SERVICE);
 pub(crate) const BENCH: Op<uapi::socklnd_bench> = Op::new(uapi::SOCKLND_IOC_BENCH);
@@ -93,6 +97,8 @@ pub(crate) const PEER_LIST: ListOp<uapi::socklnd_peer_entry> =
     ListOp::new(uapi::SOCKLND_IOC_PEER_LIST);
 pub(crate) const PEER_STATS: ListOp<uapi::socklnd_peer_stats_entry> =
     ListOp::new(uapi::SOCKLND_IOC_PEER_STATS);
+pub(crate) const ROUTE_LIST: ListOp<uapi::socklnd_route_entry> =
+    ListOp::new(uapi::SOCKLND_IOC_ROUTE_LIST);
 pub(crate) const CONN_LIST: ListOp<uapi::socklnd_conn_entry> =
     ListOp::new(uapi::SOCKLND_IOC_CONN_LIST);
 

@@ -20,6 +20,9 @@ pub(crate) enum Action {
     NiSet,
     IfAdd,
     IfDel,
+    RouteAdd,
+    RouteDel,
+    RouteNotify,
     /// Lists and counters.
     List,
     Ping,
@@ -188,6 +191,14 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
             "no interface here uses that address (see: socklctl interface list)"
         }
         (IfDel, Errno::BUSY) => "it is the address in the interface's NID: delete the interface",
+        (RouteAdd, Errno::EXIST) => "that gateway leads there already",
+        (RouteAdd, Errno::NOSPC) => "an interface has 1024 routes to other networks at most",
+        (RouteAdd, Errno::INVAL) => {
+            "the gateway is in that network itself, or is this node: there is nothing to pass on"
+        }
+        (RouteDel | RouteNotify, Errno::NOENT) => {
+            "there is no route through that node (see: socklctl route list)"
+        }
         (ConnRegister, Errno::BADF) => "socklctl was started without such a file descriptor",
         (ConnRegister, Errno::NOTSOCK) => "that file descriptor is no socket",
         (ConnRegister, Errno::PROTONOSUPPORT) => "that socket is not TCP",
@@ -205,11 +216,13 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (Bench, Errno::BUSY) => "the node has no room for another benchmark now",
         (_, Errno::NOENT) => "there is no such interface here (see: socklctl ni list)",
         (_, Errno::NETUNREACH) => {
-            "no interface here is in that network: add one, or look at the number behind @tcp"
+            "no interface here is in that network, nor has one a route there: add either, or look at \
+             the number behind @tcp"
         }
 
         (_, Errno::HOSTUNREACH) if sends => {
-            "no connection could be made: the node is down, not routed to, or gave no answer"
+            "no connection could be made: the node is down, not routed to, or gave no answer; or all \
+             gateways are that lead there (see: socklctl route list)"
         }
         (_, Errno::CONNREFUSED) if sends => "no driver listens there on the acceptor's port",
         (_, Errno::CONNRESET) if sends => {

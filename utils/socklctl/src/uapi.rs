@@ -11,11 +11,16 @@ pub const SOCKLND_LND_TCP: u32 = 2;
 pub const SOCKLND_IF_HAS_PREFIX: u32 = 1;
 pub const SOCKLND_IF_MAX: u32 = 16;
 pub const SOCKLND_PEER_DEL_SINGLE: u32 = 1;
+pub const SOCKLND_ROUTE_MAX: u32 = 1024;
+pub const SOCKLND_GATEWAY_UP: u32 = 1;
+pub const SOCKLND_GATEWAY_DOWN: u32 = 2;
+pub const SOCKLND_GATEWAY_SET_DOWN: u32 = 3;
 pub const SOCKLND_MAX_ENTRY_SIZE: u32 = 4096;
 pub const SOCKLND_NI_ENTRY_SIZE_VER0: u32 = 48;
 pub const SOCKLND_IF_ENTRY_SIZE_VER0: u32 = 56;
 pub const SOCKLND_PEER_ENTRY_SIZE_VER0: u32 = 128;
 pub const SOCKLND_CONN_ENTRY_SIZE_VER0: u32 = 168;
+pub const SOCKLND_ROUTE_ENTRY_SIZE_VER0: u32 = 88;
 pub const SOCKLND_STATS_ENTRY_SIZE_VER0: u32 = 192;
 pub const SOCKLND_PEER_STATS_ENTRY_SIZE_VER0: u32 = 200;
 pub const SOCKLND_NI_UP: u32 = 1;
@@ -186,6 +191,54 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_peer_del, count) - 72usize];
     ["Offset of field: socklnd_peer_del::pad"]
         [::std::mem::offset_of!(socklnd_peer_del, pad) - 76usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct socklnd_route {
+    pub ni: socklnd_nid,
+    pub gateway: socklnd_nid,
+    pub target: socklnd_nid,
+    pub priority: __u32,
+    pub flags: __u32,
+    pub count: __u32,
+    pub pad: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of socklnd_route"][::std::mem::size_of::<socklnd_route>() - 88usize];
+    ["Alignment of socklnd_route"][::std::mem::align_of::<socklnd_route>() - 4usize];
+    ["Offset of field: socklnd_route::ni"][::std::mem::offset_of!(socklnd_route, ni) - 0usize];
+    ["Offset of field: socklnd_route::gateway"]
+        [::std::mem::offset_of!(socklnd_route, gateway) - 24usize];
+    ["Offset of field: socklnd_route::target"]
+        [::std::mem::offset_of!(socklnd_route, target) - 48usize];
+    ["Offset of field: socklnd_route::priority"]
+        [::std::mem::offset_of!(socklnd_route, priority) - 72usize];
+    ["Offset of field: socklnd_route::flags"]
+        [::std::mem::offset_of!(socklnd_route, flags) - 76usize];
+    ["Offset of field: socklnd_route::count"]
+        [::std::mem::offset_of!(socklnd_route, count) - 80usize];
+    ["Offset of field: socklnd_route::pad"][::std::mem::offset_of!(socklnd_route, pad) - 84usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct socklnd_gateway {
+    pub ni: socklnd_nid,
+    pub gateway: socklnd_nid,
+    pub state: __u32,
+    pub flags: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of socklnd_gateway"][::std::mem::size_of::<socklnd_gateway>() - 56usize];
+    ["Alignment of socklnd_gateway"][::std::mem::align_of::<socklnd_gateway>() - 4usize];
+    ["Offset of field: socklnd_gateway::ni"][::std::mem::offset_of!(socklnd_gateway, ni) - 0usize];
+    ["Offset of field: socklnd_gateway::gateway"]
+        [::std::mem::offset_of!(socklnd_gateway, gateway) - 24usize];
+    ["Offset of field: socklnd_gateway::state"]
+        [::std::mem::offset_of!(socklnd_gateway, state) - 48usize];
+    ["Offset of field: socklnd_gateway::flags"]
+        [::std::mem::offset_of!(socklnd_gateway, flags) - 52usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -382,6 +435,33 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_peer_entry, route_local) - 128usize];
     ["Offset of field: socklnd_peer_entry::pad2"]
         [::std::mem::offset_of!(socklnd_peer_entry, pad2) - 148usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct socklnd_route_entry {
+    pub ni: socklnd_nid,
+    pub gateway: socklnd_nid,
+    pub target: socklnd_nid,
+    pub priority: __u32,
+    pub state: __u32,
+    pub chosen: __u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of socklnd_route_entry"][::std::mem::size_of::<socklnd_route_entry>() - 88usize];
+    ["Alignment of socklnd_route_entry"][::std::mem::align_of::<socklnd_route_entry>() - 8usize];
+    ["Offset of field: socklnd_route_entry::ni"]
+        [::std::mem::offset_of!(socklnd_route_entry, ni) - 0usize];
+    ["Offset of field: socklnd_route_entry::gateway"]
+        [::std::mem::offset_of!(socklnd_route_entry, gateway) - 24usize];
+    ["Offset of field: socklnd_route_entry::target"]
+        [::std::mem::offset_of!(socklnd_route_entry, target) - 48usize];
+    ["Offset of field: socklnd_route_entry::priority"]
+        [::std::mem::offset_of!(socklnd_route_entry, priority) - 72usize];
+    ["Offset of field: socklnd_route_entry::state"]
+        [::std::mem::offset_of!(socklnd_route_entry, state) - 76usize];
+    ["Offset of field: socklnd_route_entry::chosen"]
+        [::std::mem::offset_of!(socklnd_route_entry, chosen) - 80usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -762,6 +842,10 @@ pub const SOCKLND_IOC_PEER_ADD: _bindgen_ty_1 = 1079032608;
 pub const SOCKLND_IOC_PEER_DEL: _bindgen_ty_1 = 3226516257;
 pub const SOCKLND_IOC_PEER_LIST: _bindgen_ty_1 = 3224943394;
 pub const SOCKLND_IOC_PEER_STATS: _bindgen_ty_1 = 3224943395;
+pub const SOCKLND_IOC_ROUTE_ADD: _bindgen_ty_1 = 1079556904;
+pub const SOCKLND_IOC_ROUTE_DEL: _bindgen_ty_1 = 3227040553;
+pub const SOCKLND_IOC_ROUTE_LIST: _bindgen_ty_1 = 3224943402;
+pub const SOCKLND_IOC_ROUTE_NOTIFY: _bindgen_ty_1 = 1077459755;
 pub const SOCKLND_IOC_CONN_CLOSE: _bindgen_ty_1 = 3226516272;
 pub const SOCKLND_IOC_CONN_LIST: _bindgen_ty_1 = 3224943409;
 pub const SOCKLND_IOC_CONN_PUSH: _bindgen_ty_1 = 3226516274;

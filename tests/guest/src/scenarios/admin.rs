@@ -98,6 +98,8 @@ pub fn ioctl_abuse(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let node = lab.node(0);
     node.ping(lab.node(1))?;
+    // So that there is something in each list.
+    node.socklctl(&["route", "add", "tcp1", &lab.node(1).nid()])?;
     let before = state(node)?;
 
     node.space.within(unknown_numbers)?;

@@ -340,6 +340,8 @@ pub fn export_import(lab: &mut Lab) -> Result<()> {
         node.socklctl(&["peer", "add", nid, addr, "--port", port])?;
     }
     node.socklctl(&["interface", "add", "192.168.7.1/16", "--ni", "10.0.0.1@tcp"])?;
+    let route = ["route", "add", "tcp1", "10.0.0.9@tcp", "--priority", "2"];
+    node.socklctl(&route)?;
     // What the driver finds by itself is not configuration.
     other.ping(node)?;
     let export = || node.socklctl(&["export"]);
@@ -351,7 +353,7 @@ pub fn export_import(lab: &mut Lab) -> Result<()> {
                 {"address": "192.168.7.2", "port": 7988, "shares": 1},
             ]},
             {"nid": "10.0.0.9@tcp", "routes": [{"address": "10.0.0.9", "port": 988, "shares": 1}]},
-        ]},
+        ], "gateways": [{"nid": "10.0.0.9@tcp", "network": "tcp1", "priority": 2}]},
         {"nid": "10.0.0.101@tcp7", "peers": [
             {"nid": "10.0.0.9@tcp7", "routes": [{"address": "10.0.0.9", "port": 989, "shares": 1}]},
         ]},
@@ -375,7 +377,7 @@ pub fn export_import(lab: &mut Lab) -> Result<()> {
     wipe()?;
     let check = node.socklctl(&["import", "--check", FILE])?;
     let steps = check["steps"].as_array().map_or(0, Vec::len);
-    ensure!(check["applied"] == false && steps == 8, "{check}");
+    ensure!(check["applied"] == false && steps == 9, "{check}");
     ensure!(export()?["ni"] == json!([]), "changed by a check");
     node.socklctl(&["import", FILE])?;
     ensure!(export()? == before, "{} after the import", export()?);
@@ -384,9 +386,10 @@ pub fn export_import(lab: &mut Lab) -> Result<()> {
     // A part of it is lost.
     node.socklctl(&["peer", "del", "10.0.0.2@tcp", "10.0.0.2", "--single"])?;
     node.socklctl(&["interface", "del", "192.168.7.1", "--ni", "10.0.0.1@tcp"])?;
+    node.socklctl(&["route", "del", "tcp1", "10.0.0.9@tcp"])?;
     let repaired = node.socklctl(&["import", FILE])?;
     let steps = repaired["steps"].as_array().map_or(0, Vec::len);
-    ensure!(steps == 2, "{repaired}");
+    ensure!(steps == 3, "{repaired}");
     ensure!(export()? == before, "{} after the repair", export()?);
     node.socklctl(&["ni", "del", "10.0.0.101@tcp7"])?;
     fs::remove_file(FILE)?;

@@ -5,7 +5,7 @@
 use crate::{
     address::{Pattern, Prefix, address_from_uapi},
     cli::ExportArgs,
-    config::{Config, NiConfig, PeerConfig, RawConfig, RouteConfig},
+    config::{Config, GatewayConfig, NiConfig, PeerConfig, RawConfig, RouteConfig},
     device::{self, Driver},
     error::{Action, Error},
     repo::wire::Nid,
@@ -28,6 +28,7 @@ pub(crate) fn current(driver: &impl Driver) -> Result<Config, Error> {
                 nid: crate::address::Shown::from(&entry.nid).nid()?,
                 addresses: Vec::new(),
                 peers: Vec::new(),
+                gateways: Vec::new(),
             })
         })
         .collect();
@@ -43,6 +44,8 @@ pub(crate) fn current(driver: &impl Driver) -> Result<Config, Error> {
             .list(&device::PEER_LIST, pattern)
             .map_err(failed("peers"))?;
         ni.peers = peers(&entries);
+        let routes = super::route::entries(driver, Pattern::One(ni.nid))?;
+        ni.gateways = routes.iter().filter_map(gateway).collect();
     }
     Ok(Config { nis })
 }
@@ -51,6 +54,14 @@ fn prefix(entry: &uapi::socklnd_if_entry) -> Option<Prefix> {
     Some(Prefix {
         addr: address_from_uapi(&entry.addr)?,
         len: u8::try_from(entry.prefix_len).ok(),
+    })
+}
+
+fn gateway(entry: &uapi::socklnd_route_entry) -> Option<GatewayConfig> {
+    Some(GatewayConfig {
+        nid: crate::address::Shown::from(&entry.gateway).nid()?,
+        network: entry.target.net,
+        priority: entry.priority,
     })
 }
 
@@ -159,10 +170,24 @@ pub(crate) enum Step {
         address: IpAddr,
         port: Option<u16>,
     },
+    #[serde(rename = "route_add")]
+    Gateway {
+        #[serde(serialize_with = "shown")]
+        ni: Nid,
+        #[serde(serialize_with = "shown")]
+        nid: Nid,
+        #[serde(serialize_with = "network_name")]
+        network: u16,
+        priority: u32,
+    },
 }
 
 fn shown<S: serde::Serializer>(nid: &Nid, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(nid)
+}
+
+fn network_name<S: serde::Serializer>(network: &u16, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&Pattern::Net(*network))
 }
 
 impl fmt::Display for Step {
@@ -178,6 +203,18 @@ impl fmt::Display for Step {
             } => {
                 write!(f, "peer add {nid} {address} --ni {ni}")?;
                 port.map_or(Ok(()), |port| write!(f, " --port {port}"))
+            }
+            Self::Gateway {
+                ni,
+                nid,
+                network,
+                priority,
+            } => {
+                let network = Pattern::Net(*network);
+                write!(
+                    f,
+                    "route add {network} {nid} --priority {priority} --ni {ni}"
+                )
             }
         }
     }
@@ -196,6 +233,12 @@ impl Step {
                 address,
                 port,
             } => super::peer::add(driver, Pattern::One(ni), nid, Some(address), port).map(drop),
+            Self::Gateway {
+                ni,
+                nid,
+                network,
+                priority,
+            } => super::route::add(driver, Pattern::One(ni), network, nid, priority).map(drop),
         }
     }
 
@@ -210,6 +253,12 @@ impl Step {
             } => {
                 let (ni, nid) = (Pattern::One(ni), Pattern::One(nid));
                 super::peer::del(driver, ni, nid, Some(address), true).map(drop)
+            }
+            Self::Gateway {
+                ni, nid, network, ..
+            } => {
+                let (ni, nid) = (Pattern::One(ni), Pattern::One(nid));
+                super::route::del(driver, ni, Some(network), nid).map(drop)
             }
         }
     }
@@ -239,6 +288,7 @@ fn plan(wanted: &Config, now: &Config) -> Result<Vec<Step>, Vec<String>> {
             let old = old.and_then(|old| old.peers.iter().find(|old| old.nid == peer.nid));
             plan_routes(ni.nid, peer, old, &mut steps, &mut problems);
         }
+        plan_gateways(ni, old, &mut steps, &mut problems);
     }
     if problems.is_empty() {
         Ok(steps)
@@ -276,6 +326,33 @@ fn plan_addresses(
             "{}: it would have more than {most} addresses",
             ni.nid
         ));
+    }
+}
+
+fn plan_gateways(
+    ni: &NiConfig,
+    old: Option<&NiConfig>,
+    steps: &mut Vec<Step>,
+    problems: &mut Vec<String>,
+) {
+    let there = old.map_or(&[][..], |old| &old.gateways);
+    for gateway in &ni.gateways {
+        let same = |old: &&GatewayConfig| (old.nid, old.network) == (gateway.nid, gateway.network);
+        match there.iter().find(same) {
+            Some(old) if old.priority != gateway.priority => problems.push(format!(
+                "{}: it leads to {} with priority {} already",
+                gateway.nid,
+                Pattern::Net(gateway.network),
+                old.priority
+            )),
+            Some(_) => {}
+            None => steps.push(Step::Gateway {
+                ni: ni.nid,
+                nid: gateway.nid,
+                network: gateway.network,
+                priority: gateway.priority,
+            }),
+        }
     }
 }
 
@@ -404,6 +481,27 @@ ni:
   - nid: 10.0.0.2@tcp
     routes: [{port: 988, shares: 2}, {address: 192.168.1.2}]
 ";
+    const GATEWAY: &str = "\
+version: 1
+ni:
+- nid: 10.0.0.1@tcp
+  gateways: [{nid: 10.0.0.9@tcp, network: tcp1, priority: 2}]
+";
+
+    #[test]
+    fn gateways_are_added_once() {
+        assert_eq!(
+            steps(GATEWAY, FULL),
+            ["route add tcp1 10.0.0.9@tcp --priority 2 --ni 10.0.0.1@tcp"]
+        );
+        assert_eq!(steps(GATEWAY, GATEWAY), [""; 0]);
+        let other = GATEWAY.replace("priority: 2", "priority: 3");
+        let problems = plan(&config(GATEWAY), &config(&other)).unwrap_err();
+        assert_eq!(
+            problems,
+            ["10.0.0.9@tcp: it leads to tcp1 with priority 3 already"]
+        );
+    }
 
     #[test]
     fn an_empty_node_gets_everything() {
@@ -526,6 +624,7 @@ ni:
                 nid,
                 addresses: Vec::new(),
                 peers,
+                gateways: Vec::new(),
             }],
         });
         let peers = &config.nis[0].peers;

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests about gateways: the routes through them.
+//!
+//! Nothing is shared here: what changes is the interfaces' own.
+
+use super::{
+    convert::{
+        check_zero,
+        count,
+        network,
+        nid,
+        pattern, //
+    },
+    Caller, //
+};
+use crate::lib_linux::uapi;
+use kernel::prelude::*;
+
+pub(super) fn route_add(caller: &Caller, request: &uapi::socklnd_route) -> Result {
+    check_zero([request.flags, request.pad])?;
+    let ni = pattern(&request.ni)?;
+    let gateway = nid(&request.gateway)?;
+    let target = network(&request.target)?.ok_or(EINVAL)?;
+    let ni = caller.interface_for(ni, gateway)?;
+    ni.add_net_route(target, gateway, request.priority)
+}
+
+pub(super) fn route_del(caller: &Caller, request: &mut uapi::socklnd_route) -> Result {
+    check_zero([request.priority, request.flags, request.pad])?;
+    let gateway = pattern(&request.gateway)?;
+    let target = network(&request.target)?;
+    let mut deleted = 0usize;
+    for ni in caller.interfaces(pattern(&request.ni)?)?.iter() {
+        let gone = ni.portals().router().remove(|route| {
+            gateway.matches(route.gateway) && target.is_none_or(|net| net == route.target)
+        });
+        deleted = deleted.saturating_add(gone);
+    }
+    request.count = count(deleted);
+    if deleted == 0 {
+        gateway.nothing_found()?;
+    }
+    Ok(())
+}
+
+pub(super) fn route_notify(caller: &Caller, request: &uapi::socklnd_gateway) -> Result {
+    check_zero([request.flags])?;
+    let ni = pattern(&request.ni)?;
+    let gateway = nid(&request.gateway)?;
+    let alive = match request.state {
+        uapi::SOCKLND_GATEWAY_UP => true,
+        uapi::SOCKLND_GATEWAY_SET_DOWN => false,
+        _ => return Err(EINVAL),
+    };
+    caller
+        .interface_for(ni, gateway)?
+        .notify_gateway(gateway, alive)
+}
+
+#[kunit_tests(socklnd_ctl_routing)]
+mod tests {
+    use super::*;
+    use crate::{
+        ctl::convert::{
+            raw_network,
+            raw_nid, //
+        },
+        wire::Nid, //
+    };
+
+    #[test]
+    fn malformed_requests_are_refused() -> Result {
+        let caller = Caller::anyone()?;
+        let gateway = raw_nid(Nid::tcp(7, [10, 0, 0, 1]));
+        let good = uapi::socklnd_route {
+            gateway,
+            target: raw_network(8),
+            ..Default::default()
+        };
+        for mut bad in [
+            uapi::socklnd_route { flags: 1, ..good },
+            uapi::socklnd_route { pad: 1, ..good },
+            uapi::socklnd_route {
+                target: gateway,
+                ..good
+            },
+        ] {
+            assert_eq!(route_add(&caller, &bad), Err(EINVAL));
+            assert_eq!(route_del(&caller, &mut bad), Err(EINVAL));
+        }
+        let mut bad = uapi::socklnd_route {
+            priority: 1,
+            ..good
+        };
+        assert_eq!(route_del(&caller, &mut bad), Err(EINVAL));
+        for bad in [
+            uapi::socklnd_route {
+                target: Default::default(),
+                ..good
+            },
+            uapi::socklnd_route {
+                gateway: Default::default(),
+                ..good
+            },
+        ] {
+            assert_eq!(route_add(&caller, &bad), Err(EINVAL));
+        }
+        let good = uapi::socklnd_gateway {
+            gateway,
+            state: uapi::SOCKLND_GATEWAY_UP,
+            ..Default::default()
+        };
+        for bad in [
+            uapi::socklnd_gateway { flags: 1, ..good },
+            uapi::socklnd_gateway { state: 0, ..good },
+            // That is the driver's own finding.
+            uapi::socklnd_gateway {
+                state: uapi::SOCKLND_GATEWAY_DOWN,
+                ..good
+            },
+            uapi::socklnd_gateway { state: 4, ..good },
+            uapi::socklnd_gateway {
+                gateway: raw_network(7),
+                ..good
+            },
+        ] {
+            assert_eq!(route_notify(&caller, &bad), Err(EINVAL));
+        }
+        Ok(())
+    }
+}

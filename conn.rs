@@ -22,6 +22,7 @@ mod rx;
 mod tx;
 
 use crate::{
+    fwd::Waiter,
     hooks::Stall,
     lib_linux::{
         iov::BvecBuf,
@@ -453,7 +454,7 @@ impl Conn {
     }
 
     /// Second step of closing. The reaper's thread, may sleep.
-    pub(crate) fn terminate(&self) {
+    pub(crate) fn terminate(self: &Arc<Self>) {
         let mut doomed = Fifo::new();
         let why = {
             let mut txq = self.txq.lock();
@@ -476,7 +477,7 @@ impl Conn {
         let mut unsent = Fifo::new();
         unsent.append(&mut io.out);
         unsent.append(&mut doomed);
-        let incoming = io.rx.abandon();
+        let incoming = io.rx.abandon(self);
         drop(io);
 
         // The socket goes first: when the message layer hears that a buffer is free, nobody may
@@ -593,7 +594,9 @@ impl Conn {
             self.peer.alive(now);
         }
         let tx_late = waiting && now >= io.deadlines.tx_ms;
-        let mut rx_late = io.rx.is_started() && now >= io.deadlines.rx_ms;
+        // What this side waits for is not counted against the peer.
+        let owes = io.rx.is_started() && !io.rx.is_waiting();
+        let mut rx_late = owes && now >= io.deadlines.rx_ms;
         if rx_late && socket.has_input() {
             // The peer has done its part: it is this side that has not come to it.
             rx_late = false;
@@ -646,6 +649,12 @@ impl Deadlines {
     /// Bytes have come in.
     fn rx_progress(&mut self, now: u64) {
         self.rx_ms = now.saturating_add(tunables::timeout_ms());
+    }
+}
+
+impl Waiter for Conn {
+    fn wake(self: Arc<Self>) {
+        self.retry();
     }
 }
 

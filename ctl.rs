@@ -32,7 +32,9 @@ use self::{
     routing::{
         route_add,
         route_del,
-        route_notify, //
+        route_notify,
+        routing_get,
+        routing_set, //
     },
     transfer::{
         bench,
@@ -151,6 +153,10 @@ impl MiscDevice for Handle {
             }
             uapi::SOCKLND_IOC_ROUTE_LIST => arg.list::<uapi::socklnd_route_entry>(),
             uapi::SOCKLND_IOC_ROUTE_NOTIFY => route_notify(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_ROUTING_SET => routing_set(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_ROUTING_GET => {
+                arg.update(|request| routing_get(&Caller::anyone()?, request))
+            }
             uapi::SOCKLND_IOC_CONN_CLOSE => {
                 let caller = Caller::admin()?;
                 arg.change(|request| conn_close(&caller, request))

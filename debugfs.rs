@@ -9,6 +9,7 @@
 
 use crate::{
     conn::Conn,
+    fwd::Forwarder,
     hooks,
     lib_linux::debugfs::{
         Dir,
@@ -89,10 +90,35 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
             ],
         );
     }
-    for ni in nis.iter() {
+    for (index, ni) in nis.iter().enumerate() {
+        // Once for each node: with its first interface.
+        if !nis.iter().take(index).any(|other| other.net() == ni.net()) {
+            show_forwarder(out, ni.forwarder());
+        }
         show_ni(out, ni)?;
     }
     Ok(())
+}
+
+/// The forwarding of one node.
+fn show_forwarder(out: &SeqFile, forwarder: &Forwarder) {
+    let info = forwarder.info();
+    seq_print!(out, "forwarding namespace {}\n", forwarder.net().inode());
+    lines(out, "  ", &[("on", info.on.into())]);
+    for (name, pool) in [("small", &info.small), ("large", &info.large)] {
+        seq_print!(out, "  pool {name}\n");
+        lines(
+            out,
+            "    ",
+            &[
+                ("bytes", count(pool.bytes)),
+                ("buffers", count(pool.buffers)),
+                ("busy", count(pool.busy)),
+                ("waiting", count(pool.waiting)),
+                ("waits", pool.waits),
+            ],
+        );
+    }
 }
 
 fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
@@ -104,6 +130,21 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
     );
     show_traffic(out, &ni.total_traffic());
     show_events(out, ni.events());
+    let events = ni.events();
+    lines(
+        out,
+        "  ",
+        &[
+            ("fwd_msgs", events.fwd_msgs.get()),
+            ("fwd_bytes", events.fwd_bytes.get()),
+            ("fwd_failed", events.fwd_failed.get()),
+            ("fwd_forged", events.fwd_forged.get()),
+            ("fwd_direct", events.fwd_direct.get()),
+            ("fwd_off", events.fwd_off.get()),
+            ("fwd_no_route", events.fwd_no_route.get()),
+            ("fwd_back", events.fwd_back.get()),
+        ],
+    );
     let live = ni.live();
     lines(
         out,

@@ -9,6 +9,11 @@
 
 use crate::{
     conn::Pending,
+    fwd::{
+        Forwarder,
+        Share,
+        MAX_PEERS, //
+    },
     interface::{
         InterfaceInfo,
         Interfaces, //
@@ -75,6 +80,7 @@ pub(crate) struct Ni {
     protos: (Proto, Proto),
     peers: PeerTable,
     portals: Arc<Portals>,
+    forwarder: Arc<Forwarder>,
     #[pin]
     pending: Pending,
     #[pin]
@@ -135,6 +141,7 @@ impl Ni {
     pub(crate) fn start(lnd: &Arc<Lnd>, net: Net, nid: Nid) -> Result<Arc<Self>> {
         let peers = PeerTable::new()?;
         let portals = Portals::new(nid)?;
+        let forwarder = lnd.forwarder(&net)?;
         let live = Live::new()?;
         let ni = Arc::pin_init(
             pin_init!(Self {
@@ -145,6 +152,7 @@ impl Ni {
                 protos: tunables::protocols(),
                 peers,
                 portals,
+                forwarder,
                 pending <- Pending::new(),
                 interfaces <- Interfaces::new(),
                 down: Atomic::new(false),
@@ -237,6 +245,11 @@ impl Ni {
     /// The embedded message layer, for its own commands.
     pub(crate) fn portals(&self) -> &Arc<Portals> {
         &self.portals
+    }
+
+    /// The forwarding of its node.
+    pub(crate) fn forwarder(&self) -> &Arc<Forwarder> {
+        &self.forwarder
     }
 
     /// How many of its objects are alive.
@@ -437,6 +450,19 @@ impl Ni {
             }
         }
         Ok(())
+    }
+
+    /// What counts the forwarding buffers with messages on their way to `hop`, a node in this network.
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if it is not known and there are too many others; `ESHUTDOWN`, `ENOMEM`.
+    pub(crate) fn share_of(self: &Arc<Self>, hop: Nid) -> Result<Arc<Share>> {
+        if self.peers.find(hop).is_none() && self.live.peers().get() >= MAX_PEERS {
+            return Err(ENOBUFS);
+        }
+        Ok(self.peer_for(hop)?.share().clone())
     }
 
     /// Adds a share of the route to `nid` by `addr`. May sleep.

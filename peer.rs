@@ -17,6 +17,7 @@ mod table;
 
 use crate::{
     conn::Conn,
+    fwd::Share,
     interface::PeerUse,
     lib_linux::{
         queue::Fifo,
@@ -91,6 +92,8 @@ pub(crate) struct Peer {
     inner: SpinLock<PeerInner>,
     last_alive_ms: Atomic<u64>,
     events: Events,
+    /// Forwarding buffers with messages on their way to it.
+    share: Arc<Share>,
     /// Of connections that have ended.
     traffic: Traffic,
     /// A message has come since the peer last had no connection.
@@ -152,6 +155,7 @@ pub(crate) enum Refusal {
 
 impl Peer {
     fn new(ni: &Arc<Ni>, nid: Nid) -> Result<Arc<Self>> {
+        let share = Share::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 ni: ni.clone(),
@@ -173,6 +177,7 @@ impl Peer {
                 ),
                 last_alive_ms: Atomic::new(time::monotonic_ms()),
                 events: Events::new(),
+                share,
                 traffic: Traffic::new(),
                 heard: Atomic::new(false),
                 pending_links <- ListLinks::new(),
@@ -196,6 +201,11 @@ impl Peer {
     /// What happened to it.
     pub(crate) fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Counts forwarding buffers with messages on their way to it.
+    pub(crate) fn share(&self) -> &Arc<Share> {
+        &self.share
     }
 
     /// What went over connections that have ended.

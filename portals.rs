@@ -55,6 +55,7 @@ use self::{
     },
 };
 use crate::{
+    fwd::Order,
     lib_linux::{
         misc,
         page::PageRange,
@@ -83,12 +84,12 @@ use kernel::{
 ///
 /// All are called in thread context.
 pub(crate) trait MessageLayer: Send + Sync {
-    /// A header was read, of a message for this interface from node `from`, which a gateway may have
+    /// A header was read, of a message for this interface that peer `via` has sent or, as a gateway,
     /// passed on: says where its payload goes.
     ///
     /// The connection's I/O mutex is held: may sleep for memory and may send, must not wait for the
     /// network. An error closes the connection.
-    fn parse(&self, ni: &Arc<Ni>, from: Nid, hdr: &Header) -> Result<Delivery>;
+    fn parse(&self, ni: &Arc<Ni>, via: Nid, hdr: &Header) -> Result<Delivery>;
 
     /// The last connection of `peer` is gone, for a reason. It was alive at `last_alive_ms`, in
     /// monotonic milliseconds. Called once for each time that this happens.
@@ -97,6 +98,10 @@ pub(crate) trait MessageLayer: Send + Sync {
     /// There is a connection to `peer`, or there is none, and none could be made. May be told again
     /// and again.
     fn peer_found(&self, ni: &Arc<Ni>, peer: Nid, alive: bool);
+
+    /// Through which node of the interface's own network the next message to network `target` goes,
+    /// if there is one that lives.
+    fn gateway(&self, target: u16) -> Option<Nid>;
 
     /// Whether `peer` may pass on messages from network `source`.
     fn is_gateway(&self, peer: Nid, source: u16) -> bool;
@@ -114,6 +119,8 @@ pub(crate) enum Delivery {
     Discard,
     /// It goes into memory, or as much of it as there is room; the rest is thrown away.
     Accept(Sink),
+    /// It is passed on to another node, once there is a buffer for it.
+    Forward(Order),
 }
 
 /// Memory for a payload. May be empty.
@@ -353,8 +360,8 @@ impl Portals {
 }
 
 impl MessageLayer for Portals {
-    fn parse(&self, ni: &Arc<Ni>, from: Nid, hdr: &Header) -> Result<Delivery> {
-        Ok(self.core.parse(ni, from, hdr))
+    fn parse(&self, ni: &Arc<Ni>, via: Nid, hdr: &Header) -> Result<Delivery> {
+        Ok(self.core.parse(ni, via, hdr))
     }
 
     fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, _last_alive_ms: u64) {
@@ -368,6 +375,10 @@ impl MessageLayer for Portals {
             let state = if alive { "up" } else { "down" };
             pr_info_ratelimited!("{}: gateway {} is {}\n", ni.nid(), peer, state);
         }
+    }
+
+    fn gateway(&self, target: u16) -> Option<Nid> {
+        self.core.router.choose(target)
     }
 
     fn is_gateway(&self, peer: Nid, source: u16) -> bool {

@@ -15,7 +15,8 @@
 //! 3. A bucket of an interface's peer table (spinlock).
 //! 4. A peer (spinlock): its routes, connections and queue.
 //! 5. A connection's queue of transmits, or an interface instance's list of interfaces (spinlocks).
-//! 6. A mailbox, or a scheduler's list of returned loans (spinlocks, interrupts off, never both):
+//! 6. A pool of forwarding buffers (spinlock), alone but for the first two.
+//! 7. A mailbox, or a scheduler's list of returned loans (spinlocks, interrupts off, never both):
 //!    the only locks that callbacks of sockets and of loans take.
 
 #![deny(unsafe_code)]
@@ -25,6 +26,7 @@ mod autoconnect;
 mod conn;
 mod ctl;
 mod debugfs;
+mod fwd;
 mod hooks;
 mod interface;
 #[allow(unsafe_code)]
@@ -44,6 +46,7 @@ mod wire;
 use crate::{
     acceptor::Acceptor,
     autoconnect::Autoconnect,
+    fwd::Forwarder,
     lib_linux::{
         debugfs::Dir,
         global::{
@@ -108,6 +111,9 @@ pub(crate) struct Lnd {
     config: Mutex<bool>,
     #[pin]
     nis: SpinLock<KVec<Arc<Ni>>>,
+    /// One for each namespace in which there has been an interface.
+    #[pin]
+    forwarders: SpinLock<KVec<Arc<Forwarder>>>,
 }
 
 impl Lnd {
@@ -130,6 +136,7 @@ impl Lnd {
                 live_nis,
                 config <- new_mutex!(false, "socklnd_config"),
                 nis <- new_spinlock!(KVec::new(), "socklnd_nis"),
+                forwarders <- new_spinlock!(KVec::new(), "socklnd_forwarders"),
             }),
             GFP_KERNEL,
         )
@@ -288,6 +295,51 @@ impl Lnd {
             .cloned()
     }
 
+    /// The interface of `net` in network number `network`. Thread context.
+    pub(crate) fn ni_in_network(&self, net: &Net, network: u16) -> Option<Arc<Ni>> {
+        let nis = self.nis.lock();
+        let mut nis = nis.iter();
+        nis.find(|ni| ni.net() == net && ni.nid().net() == network)
+            .cloned()
+    }
+
+    /// The forwarder of `net`, if there is one. Thread context.
+    pub(crate) fn find_forwarder(&self, net: &Net) -> Option<Arc<Forwarder>> {
+        let forwarders = self.forwarders.lock();
+        forwarders.iter().find(|f| f.net() == net).cloned()
+    }
+
+    /// The forwarder of `net`, made if there is none: on or off, as the module was told. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, also for its buffers.
+    pub(crate) fn forwarder(&self, net: &Net) -> Result<Arc<Forwarder>> {
+        if let Some(forwarder) = self.find_forwarder(net) {
+            return Ok(forwarder);
+        }
+        let new = Forwarder::new(net.clone())?;
+        new.set(tunables::forwarding_at_first())?;
+        let mut forwarders = self.forwarders.lock();
+        // Somebody else may have been faster.
+        if let Some(forwarder) = forwarders.iter().find(|f| f.net() == net) {
+            return Ok(forwarder.clone());
+        }
+        forwarders.push(new.clone(), GFP_ATOMIC)?;
+        Ok(new)
+    }
+
+    /// Takes the forwarder of `net` away, which has no interfaces any more. May sleep.
+    fn drop_forwarder(&self, net: &Net) {
+        let gone = {
+            let mut forwarders = self.forwarders.lock();
+            let at = forwarders.iter().position(|f| f.net() == net);
+            at.and_then(|at| forwarders.remove(at).ok())
+        };
+        // With no lock held: it may have much to free.
+        drop(gone);
+    }
+
     /// The interfaces of `net`, oldest first. May sleep.
     pub(crate) fn nis_in(&self, net: &Net) -> Result<KVec<Arc<Ni>>> {
         self.nis_where(|ni| ni.net() == net)
@@ -334,6 +386,7 @@ impl PernetHandler for NamespaceExit {
         if let Some(lnd) = LND.get() {
             // No interface there is the normal case.
             let _ = lnd.del_ni(net, None);
+            lnd.drop_forwarder(net);
         }
     }
 }

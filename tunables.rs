@@ -78,6 +78,15 @@ knobs! {
     /// Who may connect.
     accept: 0 of ["secure", "all"], 0o644,
         "who may connect: secure (privileged ports only) or all";
+    /// Whether nodes forward from the start.
+    forwarding: 0 of ["disabled", "enabled"], 0o444,
+        "whether nodes pass on messages for others before they are told to: disabled or enabled";
+    /// Forwarding buffers of one page.
+    small_router_buffers: 128 in 1..=65_536, 0o644,
+        "forwarding buffers for messages of up to a page, for each node that forwards";
+    /// Forwarding buffers of the largest message.
+    large_router_buffers: 64 in 1..=4_096, 0o644,
+        "forwarding buffers of 1 MiB for larger messages, for each node that forwards";
     /// The port to listen on and to connect to.
     accept_port: 988 in 1..=65_535, 0o444,
         "port to listen on, and to connect to unless a route says otherwise";
@@ -238,6 +247,19 @@ pub(crate) fn tcp_keepalive() -> (i32, i32, i32) {
 /// Whether only privileged ports may connect. In force at once.
 pub(crate) fn accept_secure() -> bool {
     accept.get() == 0
+}
+
+/// Whether a node forwards before an administrator says anything about it.
+pub(crate) fn forwarding_at_first() -> bool {
+    forwarding.get() != 0
+}
+
+/// Small and large buffers of a node whose forwarding is switched on from now on.
+pub(crate) fn forwarding_buffers() -> (usize, usize) {
+    (
+        get(small_router_buffers.get()) as usize,
+        get(large_router_buffers.get()) as usize,
+    )
 }
 
 /// The port of interfaces, and of routes that name none.

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The receive side of a connection: frame, body, slop.
+//! The receive side of a connection: frame, buffer, body, slop.
 //!
 //! [`Rx`] is part of the connection's I/O state and protected by its mutex. Between messages it
 //! waits for what the connection's version has in front of a payload: its frame. As many bytes are
 //! read as the longest one has; if it is a NOOP, which is shorter, the rest begins the next. The message layer says where the payload goes, and the payload is received
 //! straight into those pages; what it doesn't want is skipped, so that the stream stays in step.
 //! The buffer of a message that is being received is kept alive by the [`Sink`] here.
+//!
+//! A message that is to be passed on needs a forwarding buffer. While there is none nothing is read,
+//! so that TCP slows the sender down, and that time is not counted against him. The buffer is
+//! received into like any other memory, see [`crate::fwd`].
 
 use super::{
     Conn,
@@ -15,6 +19,12 @@ use super::{
     QUANTUM, //
 };
 use crate::{
+    fwd::{
+        self,
+        Misrouted,
+        Order,
+        Take, //
+    },
     lib_linux::{
         iov::BvecBuf,
         page::{
@@ -41,7 +51,10 @@ use crate::{
         MSG_LEN, //
     }, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 /// Fragments of one receive call: the payload of the largest message, at any offset, and the
 /// frame of the next.
@@ -51,6 +64,8 @@ const RX_FRAGS: usize = 260;
 enum State {
     /// A frame, of which `have` bytes are there; or more than it has, if it is a NOOP.
     Frame { have: usize },
+    /// A payload that waits for a forwarding buffer.
+    Fmb(Order),
     /// A payload; `have` bytes of it are in the sink, and `slop` bytes follow. Of the next frame,
     /// `ahead` bytes are there.
     Body {
@@ -110,10 +125,19 @@ impl Rx {
         !matches!(self.state, State::Frame { have: 0 })
     }
 
-    /// Gives up what is being received; the caller completes what comes back.
-    pub(super) fn abandon(&mut self) -> Option<KBox<dyn Completion>> {
+    /// Whether nothing is read for want of a forwarding buffer.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Fmb(_))
+    }
+
+    /// Gives up what `conn` is receiving; the caller completes what comes back.
+    pub(super) fn abandon(&mut self, conn: &Arc<Conn>) -> Option<KBox<dyn Completion>> {
         match core::mem::replace(&mut self.state, State::Frame { have: 0 }) {
             State::Frame { .. } => None,
+            State::Fmb(order) => {
+                order.cancel(conn);
+                None
+            }
             State::Body { sink, .. } => Some(sink.done),
             State::Slop { done, .. } => done,
         }
@@ -150,6 +174,7 @@ impl Rx {
                 *ahead = nob.saturating_sub(body);
                 Ok(nob)
             }
+            State::Fmb(_) => Err(EAGAIN),
             State::Slop { left, .. } => {
                 let nob = socket.discard(*left)?;
                 *left = left.saturating_sub(nob);
@@ -181,6 +206,7 @@ impl Rx {
         match &self.state {
             State::Frame { have } => *have >= self.needed(*have),
             State::Body { sink, have, .. } => *have >= sink.range.len(),
+            State::Fmb(_) => false,
             State::Slop { left, .. } => *left == 0,
         }
     }
@@ -189,6 +215,8 @@ impl Rx {
     fn advance(&mut self) -> Result<Option<Event>> {
         match core::mem::replace(&mut self.state, State::Frame { have: 0 }) {
             State::Frame { have } => return self.take_frame(have).map(Some),
+            // It is never over by itself.
+            State::Fmb(_) => return Err(EIO),
             State::Body { sink, slop, .. } if slop > 0 => {
                 self.state = State::Slop {
                     left: slop,
@@ -276,6 +304,7 @@ impl Rx {
         let wanted = match &delivery {
             Delivery::Discard => 0,
             Delivery::Accept(sink) => sink.range.len(),
+            Delivery::Forward(_) => payload,
         };
         if wanted < payload {
             // What is thrown away can't be checked.
@@ -286,6 +315,7 @@ impl Rx {
                 left: payload,
                 done: None,
             },
+            Delivery::Forward(order) => State::Fmb(order),
             Delivery::Accept(sink) => {
                 let Some(slop) = payload.checked_sub(sink.range.len()) else {
                     // A mistake of ours, not of the peer; but the stream would be out of step.
@@ -306,12 +336,26 @@ impl Rx {
 
 impl Conn {
     /// Receives until nothing is there or the quantum is used up. The scheduler's thread.
-    pub(super) fn receive(&self, io: &mut Io) -> Result<Turn> {
+    pub(super) fn receive(self: &Arc<Self>, io: &mut Io) -> Result<Turn> {
         let Some(socket) = io.socket.as_ref() else {
             return Ok(Turn::Idle);
         };
         let mut quantum = QUANTUM;
         while quantum > 0 {
+            if io.rx.is_waiting() {
+                // Without reading, this is how the end of the connection shows.
+                if let Some(e) = socket.failure() {
+                    return Err(e);
+                }
+                if !self.buffered(&mut io.rx)? {
+                    return Ok(Turn::Idle);
+                }
+                io.deadlines.rx_progress(time::monotonic_ms());
+                self.progress(&mut io.rx)?;
+                // Of messages without a payload many could be passed on in one turn.
+                quantum = quantum.saturating_sub(QUANTUM / 64);
+                continue;
+            }
             let nob = match io.rx.receive(socket) {
                 Ok(0) if io.rx.is_started() => return Err(EPROTO),
                 Ok(0) => return Err(ECONNRESET),
@@ -325,32 +369,38 @@ impl Conn {
             self.traffic.rx_bytes.add(nob as u64);
             // Small messages cost more than their bytes.
             quantum = quantum.saturating_sub(nob.max(QUANTUM / 64));
-            while io.rx.is_complete() {
-                match io.rx.advance()? {
-                    Some(Event::Message(header)) => {
-                        self.traffic.rx_msgs.add(1);
-                        let frame = self.proto.frame_len() as u64;
-                        let bytes = u64::from(header.payload_len).saturating_add(frame);
-                        trace::receive(|| self.subject(), bytes, None);
-                        self.peer.heard();
-                        if io.rx.msg.cookies.last() != Some(&0) {
-                            // Nothing of ours waits for an acknowledgement.
-                            return Err(EPROTO);
-                        }
-                        let delivery = self.deliver(&header)?;
-                        io.rx.expect(header.payload_len as usize, delivery)?;
-                    }
-                    Some(Event::Noop(cookies)) => self.noop(cookies)?,
-                    Some(Event::Arrived(cookie)) => self.peer.acknowledge(cookie)?,
-                    None => {}
-                }
-            }
+            self.progress(&mut io.rx)?;
             // All that came so far are whole messages.
             if tunables::eager_acks() && !io.rx.is_started() {
                 socket.acknowledge_now();
             }
         }
         Ok(Turn::More)
+    }
+
+    /// Goes through the states that need no more bytes.
+    fn progress(&self, rx: &mut Rx) -> Result {
+        while rx.is_complete() {
+            match rx.advance()? {
+                Some(Event::Message(header)) => {
+                    self.traffic.rx_msgs.add(1);
+                    let frame = self.proto.frame_len() as u64;
+                    let bytes = u64::from(header.payload_len).saturating_add(frame);
+                    trace::receive(|| self.subject(), bytes, None);
+                    self.peer.heard();
+                    if rx.msg.cookies.last() != Some(&0) {
+                        // Nothing of ours waits for an acknowledgement.
+                        return Err(EPROTO);
+                    }
+                    let delivery = self.deliver(&header)?;
+                    rx.expect(header.payload_len as usize, delivery)?;
+                }
+                Some(Event::Noop(cookies)) => self.noop(cookies)?,
+                Some(Event::Arrived(cookie)) => self.peer.acknowledge(cookie)?,
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// A NOOP has come.
@@ -363,16 +413,61 @@ impl Conn {
         }
     }
 
-    /// Asks the message layer what to do with the message that `header` begins.
-    fn deliver(&self, header: &Header) -> Result<Delivery> {
-        let ni = self.peer.ni();
-        let from = self.peer.nid();
-        let passed_on = || ni.upper().is_gateway(from, header.src.net());
-        if header.dest != ni.nid() || (header.src != from && !passed_on()) {
-            // There is no forwarding: such a message is for nobody here, or not from whom it says.
-            self.peer.count(1, |events| &events.misrouted);
-            return Ok(Delivery::Discard);
+    /// Asks for the forwarding buffer that `rx` waits for. Returns whether it waits no longer.
+    fn buffered(self: &Arc<Self>, rx: &mut Rx) -> Result<bool> {
+        let State::Fmb(order) = &rx.state else {
+            return Ok(true);
+        };
+        let taken = order.take(self);
+        match taken {
+            Take::Wait => return Ok(false),
+            Take::NoMemory => {
+                self.peer.ni().lnd().reaper().retry(self.clone());
+                return Ok(false);
+            }
+            Take::Got(_) | Take::Closed => {}
         }
-        ni.upper().parse(ni, header.src, header)
+        let State::Fmb(order) = core::mem::replace(&mut rx.state, State::Frame { have: 0 }) else {
+            return Ok(true);
+        };
+        let payload = order.payload_len();
+        let delivery = match taken {
+            Take::Got(fmb) => order.receive(fmb).map_or_else(
+                |_| {
+                    self.peer.count(1, |events| &events.fwd_failed);
+                    Delivery::Discard
+                },
+                Delivery::Accept,
+            ),
+            // Forwarding was switched off meanwhile.
+            _ => {
+                self.drop_misrouted(Misrouted::Off);
+                Delivery::Discard
+            }
+        };
+        rx.expect(payload, delivery)?;
+        Ok(true)
+    }
+
+    fn drop_misrouted(&self, why: Misrouted) {
+        self.peer.count(1, |events| &events.misrouted);
+        self.peer.count(1, |events| why.counter(events));
+    }
+
+    /// Says what to do with the message that `header` begins; the message layer does, if it is for
+    /// this interface.
+    fn deliver(&self, header: &Header) -> Result<Delivery> {
+        match fwd::dispatch(&self.peer, header) {
+            Ok(None) => {
+                let ni = self.peer.ni();
+                ni.upper().parse(ni, self.peer.nid(), header)
+            }
+            Ok(Some(order)) => Ok(Delivery::Forward(order)),
+            Err(why) => {
+                self.drop_misrouted(why);
+                why.log(&self.peer, header);
+                Ok(Delivery::Discard)
+            }
+        }
     }
 }

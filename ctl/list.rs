@@ -390,6 +390,14 @@ impl Entry for uapi::socklnd_stats_entry {
             zc_msgs: traffic.zc_msgs.get(),
             zc_bytes: traffic.zc_bytes.get(),
             zc_copied: events.zc_copied.get(),
+            fwd_msgs: events.fwd_msgs.get(),
+            fwd_bytes: events.fwd_bytes.get(),
+            fwd_failed: events.fwd_failed.get(),
+            fwd_forged: events.fwd_forged.get(),
+            fwd_direct: events.fwd_direct.get(),
+            fwd_off: events.fwd_off.get(),
+            fwd_no_route: events.fwd_no_route.get(),
+            fwd_back: events.fwd_back.get(),
         };
         Ok(into.push(entry, GFP_KERNEL)?)
     }

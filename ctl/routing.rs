@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests about gateways: the routes through them.
+//! Requests about gateways: the routes through them, and whether this node is one.
 //!
 //! Nothing is shared here: what changes is the interfaces' own.
 
@@ -14,7 +14,10 @@ use super::{
     },
     Caller, //
 };
-use crate::lib_linux::uapi;
+use crate::{
+    fwd::PoolInfo,
+    lib_linux::uapi, //
+};
 use kernel::prelude::*;
 
 pub(super) fn route_add(caller: &Caller, request: &uapi::socklnd_route) -> Result {
@@ -56,6 +59,38 @@ pub(super) fn route_notify(caller: &Caller, request: &uapi::socklnd_gateway) -> 
     caller
         .interface_for(ni, gateway)?
         .notify_gateway(gateway, alive)
+}
+
+pub(super) fn routing_set(caller: &Caller, request: &uapi::socklnd_routing_set) -> Result {
+    check_zero([request.flags, request.pad, request.pad2])?;
+    let on = match request.on {
+        0 => false,
+        1 => true,
+        _ => return Err(EINVAL),
+    };
+    caller.lnd.forwarder(&caller.net)?.set(on)
+}
+
+pub(super) fn routing_get(caller: &Caller, request: &mut uapi::socklnd_routing) -> Result {
+    check_zero([request.flags])?;
+    *request = Default::default();
+    if let Some(forwarder) = caller.lnd.find_forwarder(&caller.net) {
+        let info = forwarder.info();
+        request.on = info.on.into();
+        request.small = raw_pool(&info.small);
+        request.large = raw_pool(&info.large);
+    }
+    Ok(())
+}
+
+fn raw_pool(pool: &PoolInfo) -> uapi::socklnd_fwd_pool {
+    uapi::socklnd_fwd_pool {
+        bytes: count(pool.bytes),
+        buffers: count(pool.buffers),
+        busy: count(pool.busy),
+        waiting: count(pool.waiting),
+        waits: pool.waits,
+    }
 }
 
 #[kunit_tests(socklnd_ctl_routing)]
@@ -127,6 +162,20 @@ mod tests {
         ] {
             assert_eq!(route_notify(&caller, &bad), Err(EINVAL));
         }
+        let good = uapi::socklnd_routing_set::default();
+        for bad in [
+            uapi::socklnd_routing_set { on: 2, ..good },
+            uapi::socklnd_routing_set { flags: 1, ..good },
+            uapi::socklnd_routing_set { pad: 1, ..good },
+            uapi::socklnd_routing_set { pad2: 1, ..good },
+        ] {
+            assert_eq!(routing_set(&caller, &bad), Err(EINVAL));
+        }
+        let mut bad = uapi::socklnd_routing {
+            flags: 1,
+            ..Default::default()
+        };
+        assert_eq!(routing_get(&caller, &mut bad), Err(EINVAL));
         Ok(())
     }
 }

@@ -54,6 +54,9 @@ plain! {
     socklnd_peer_add { ni, nid, addr, port, pad, flags, pad2 }
     socklnd_peer_del { ni, nid, addr, flags, count, pad }
     socklnd_route { ni, gateway, target, priority, flags, count, pad }
+    socklnd_routing_set { on, flags, pad, pad2 }
+    socklnd_fwd_pool { bytes, buffers, busy, waiting, waits }
+    socklnd_routing { flags, on, small, large }
     socklnd_gateway { ni, gateway, state, flags }
     socklnd_route_entry { ni, gateway, target, priority, state, chosen }
     socklnd_conn_close { ni, nid, addr, flags, count, pad }
@@ -81,6 +84,7 @@ plain! {
         nid, tx_msgs, tx_bytes, rx_msgs, rx_bytes, connects, accepts, refusals, drops, misrouted,
         err_connect, err_handshake, err_protocol, err_disconnect, err_timeout, err_tx, err_nomem,
         peers, routes, conns, handshakes, txs, zc_msgs, zc_bytes, zc_copied,
+        fwd_msgs, fwd_bytes, fwd_failed, fwd_forged, fwd_direct, fwd_off, fwd_no_route, fwd_back,
     }
     socklnd_ping_ni { nid, status, pad }
     socklnd_ping { ni, nid, timeout_ms, flags, rtt_ns, pid, features, count, pad, nis }

@@ -130,7 +130,8 @@ impl Drop for Debt {
 
 impl Core {
     /// See [`super::MessageLayer::parse`].
-    pub(super) fn parse(self: &Arc<Self>, ni: &Arc<Ni>, from: Nid, hdr: &Header) -> Delivery {
+    pub(super) fn parse(self: &Arc<Self>, ni: &Arc<Ni>, via: Nid, hdr: &Header) -> Delivery {
+        let from = hdr.src;
         match hdr.body {
             Body::Put {
                 ack_wmd,
@@ -147,7 +148,7 @@ impl Core {
                     offset,
                     length: hdr.payload_len,
                 };
-                self.parse_put(ni, &request, ack_wmd, hdr_data)
+                self.parse_put(ni, via, &request, ack_wmd, hdr_data)
             }
             Body::Get {
                 return_wmd,
@@ -164,7 +165,7 @@ impl Core {
                     offset: src_offset,
                     length: sink_len,
                 };
-                self.parse_get(ni, &request, return_wmd)
+                self.parse_get(ni, via, &request, return_wmd)
             }
             Body::Ack {
                 dst_wmd,
@@ -201,6 +202,7 @@ impl Core {
     fn parse_put(
         self: &Arc<Self>,
         ni: &Arc<Ni>,
+        via: Nid,
         request: &Request,
         ack_wmd: WireHandle,
         hdr_data: u64,
@@ -220,6 +222,7 @@ impl Core {
         self.counters.puts.add(1);
         let arrival = Arrival {
             ni: ni.clone(),
+            via,
             usage: Usage::new(self, request, found, hdr_data),
             debt,
         };
@@ -233,6 +236,7 @@ impl Core {
     fn parse_get(
         self: &Arc<Self>,
         ni: &Arc<Ni>,
+        via: Nid,
         request: &Request,
         return_wmd: WireHandle,
     ) -> Delivery {
@@ -252,7 +256,7 @@ impl Core {
             let body = Body::Reply {
                 dst_wmd: return_wmd,
             };
-            self.answer(ni, request.from, body, payload, done);
+            self.answer(ni, via, request.from, body, payload, done);
         }
         Delivery::Discard
     }
@@ -359,6 +363,8 @@ impl Usage {
 /// When a PUT was received.
 struct Arrival {
     ni: Arc<Ni>,
+    /// From which peer.
+    via: Nid,
     usage: Usage,
     /// The ACK that is due, and what it has to name.
     debt: Option<(Debt, WireHandle)>,
@@ -384,7 +390,7 @@ impl Finish for Arrival {
                 match_bits,
                 mlength,
             };
-            core.answer(&self.ni, from, body, None, done);
+            core.answer(&self.ni, self.via, from, body, None, done);
         }
     }
 }

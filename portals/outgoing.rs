@@ -177,16 +177,23 @@ impl Core {
         self.router.choose(to.net()).unwrap_or(to)
     }
 
-    /// Sends an answer to `to`. `done` is completed exactly once, possibly before this returns.
+    /// Sends an answer to `to`, whose message `via` has sent or passed on: by the same way if it can be,
+    /// so that the two nodes don't depend on a third more than they have to. `done` is completed exactly once, possibly before this returns.
     pub(super) fn answer(
         &self,
         ni: &Arc<Ni>,
+        via: Nid,
         to: Nid,
         body: Body,
         payload: Option<PageRange>,
         done: KBox<dyn Completion>,
     ) {
-        send(ni, self.hop(ni, to), to, body, payload, done);
+        let hop = if via == to || self.router.is_usable(via, to.net()) {
+            via
+        } else {
+            self.hop(ni, to)
+        };
+        send(ni, hop, to, body, payload, done);
     }
 
     fn start(

@@ -172,6 +172,13 @@ impl Router {
         routes.any(matching)
     }
 
+    /// Whether `gateway` is alive and leads to network `target`. Thread context.
+    pub(super) fn is_usable(&self, gateway: Nid, target: u16) -> bool {
+        self.any(|route| {
+            route.gateway == gateway && route.target == target && route.health == Health::Up
+        })
+    }
+
     /// Notes that a node was found to be there or not, should it be a gateway. Returns whether that
     /// is news. Thread context.
     pub(crate) fn found(&self, gateway: Nid, alive: bool) -> bool {
@@ -287,7 +294,9 @@ mod tests {
         router.add(1, gateway(1), 0)?;
         router.add(2, gateway(1), 0)?;
         assert_eq!(router.add(1, gateway(1), 7), Err(EEXIST));
+        assert!(router.is_usable(gateway(1), 2) && !router.is_usable(gateway(1), 3));
         assert!(router.found(gateway(1), false));
+        assert!(!router.is_usable(gateway(1), 2));
         assert!(!router.found(gateway(1), false));
         assert_eq!((router.choose(1), router.choose(2)), (None, None));
         // So is one that it gets meanwhile.

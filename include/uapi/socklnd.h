@@ -10,8 +10,8 @@
  * - It acts on the network namespace that the calling process is in at the time of the call.
  *   Interfaces of other namespaces can be neither seen nor touched.
  * - What changes something or sends something needs CAP_NET_ADMIN in the user namespace that owns
- *   that network namespace (EPERM). VERSION, MYNID, STATS and the lists are free for whoever may
- *   open the device.
+ *   that network namespace (EPERM). VERSION, MYNID, STATS, ROUTING_GET and the lists are free for
+ *   whoever may open the device.
  * - Structures have the same layout for 32-bit and 64-bit programs and no implicit padding. Members
  *   called "pad" must be zero, and so must flags without a name here: EINVAL otherwise, so that
  *   they can get a meaning one day. Members marked [out] are ignored on the way in.
@@ -247,6 +247,57 @@ struct socklnd_gateway {
 	struct socklnd_nid gateway;
 	__u32 state;
 	__u32 flags;
+};
+
+/**
+ * struct socklnd_routing_set - SOCKLND_IOC_ROUTING_SET: says whether this node passes on messages that
+ *	are for others, from one of its networks to another
+ * @on: 1 or 0
+ * @flags: none yet
+ * @pad: zero
+ * @pad2: zero
+ *
+ * The node is the network namespace. Switched on, it takes the memory for its forwarding buffers;
+ * switched off, it gives back at once what nothing is in, and the rest message by message. What is
+ * so already stays so. ENOMEM: there is not enough memory; then it is off.
+ */
+struct socklnd_routing_set {
+	__u32 on;
+	__u32 flags;
+	__u32 pad;
+	__u32 pad2;
+};
+
+/**
+ * struct socklnd_fwd_pool - forwarding buffers of one size
+ * @bytes: of each
+ * @buffers: how many there are
+ * @busy: how many of them are in use
+ * @waiting: how many connections read nothing because they wait for one
+ * @waits: how often one has had to wait so far
+ */
+struct socklnd_fwd_pool {
+	__u32 bytes;
+	__u32 buffers;
+	__u32 busy;
+	__u32 waiting;
+	__aligned_u64 waits;
+};
+
+/**
+ * struct socklnd_routing - SOCKLND_IOC_ROUTING_GET: how the forwarding of this node is
+ * @flags: none yet
+ * @on: [out] 1 or 0
+ * @small: [out] buffers for messages of up to a page
+ * @large: [out] buffers for others
+ *
+ * All zeros if there never was an interface and nothing was said about it.
+ */
+struct socklnd_routing {
+	__u32 flags;
+	__u32 on;
+	struct socklnd_fwd_pool small;
+	struct socklnd_fwd_pool large;
 };
 
 /**
@@ -535,7 +586,8 @@ struct socklnd_conn_entry {
  * @accepts: connections made by peers
  * @refusals: attempts of peers that the rules refused: a lost race, a duplicate, an old incarnation
  * @drops: messages received that no memory was waiting for
- * @misrouted: messages received that are for another node, or name another sender than the peer
+ * @misrouted: messages received that are for another node, or name another sender than the peer, and
+ *	were not passed on
  * @err_connect: attempts of this node to connect that failed
  * @err_handshake: attempts of peers that ended in garbage, in silence, or in a full waiting room
  * @err_protocol: connections closed because the peer broke the protocol
@@ -552,6 +604,14 @@ struct socklnd_conn_entry {
  * @zc_bytes: bytes of these, headers included
  * @zc_copied: how many of them were copied further on after all, in whole or in part: by a receiver
  *	on the same machine, or for a device that needs it
+ * @fwd_msgs: messages that came in here and were passed on by another interface
+ * @fwd_bytes: their payload
+ * @fwd_failed: messages that were to be passed on and could not be, or were not received as a whole
+ * @fwd_forged: of @misrouted, those that named a sender for which the peer can't speak
+ * @fwd_direct: of @misrouted, those that should have been sent straight to their target
+ * @fwd_off: of @misrouted, those that were not passed on because forwarding is off
+ * @fwd_no_route: of @misrouted, those for a network to which nothing leads
+ * @fwd_back: of @misrouted, those that would have gone back to the network that they came from
  */
 struct socklnd_stats_entry {
 	struct socklnd_nid nid;
@@ -579,6 +639,14 @@ struct socklnd_stats_entry {
 	__aligned_u64 zc_msgs;
 	__aligned_u64 zc_bytes;
 	__aligned_u64 zc_copied;
+	__aligned_u64 fwd_msgs;
+	__aligned_u64 fwd_bytes;
+	__aligned_u64 fwd_failed;
+	__aligned_u64 fwd_forged;
+	__aligned_u64 fwd_direct;
+	__aligned_u64 fwd_off;
+	__aligned_u64 fwd_no_route;
+	__aligned_u64 fwd_back;
 };
 
 /**
@@ -783,6 +851,8 @@ enum {
 	SOCKLND_IOC_ROUTE_DEL = _IOWR(SOCKLND_IOC_TYPE, 0x29, struct socklnd_route),
 	SOCKLND_IOC_ROUTE_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x2a, struct socklnd_list),
 	SOCKLND_IOC_ROUTE_NOTIFY = _IOW(SOCKLND_IOC_TYPE, 0x2b, struct socklnd_gateway),
+	SOCKLND_IOC_ROUTING_SET = _IOW(SOCKLND_IOC_TYPE, 0x2c, struct socklnd_routing_set),
+	SOCKLND_IOC_ROUTING_GET = _IOWR(SOCKLND_IOC_TYPE, 0x2d, struct socklnd_routing),
 
 	SOCKLND_IOC_CONN_CLOSE = _IOWR(SOCKLND_IOC_TYPE, 0x30, struct socklnd_conn_close),
 	SOCKLND_IOC_CONN_LIST = _IOWR(SOCKLND_IOC_TYPE, 0x31, struct socklnd_list),

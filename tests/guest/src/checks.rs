@@ -21,7 +21,7 @@ const LEAK_AGE: Duration = Duration::from_millis(5500);
 /// Numbers of `socklctl stats` that count what exists now.
 const GAUGES: [&str; 5] = ["peers", "routes", "conns", "handshakes", "txs"];
 
-/// Takes down every node's interface as an administrator would; nothing of it may stay.
+/// Takes down every node's interfaces as an administrator would; nothing of them may stay.
 pub fn retire(lab: &Lab) -> Result<()> {
     let mut with_interface = Vec::new();
     for node in lab.nodes() {
@@ -42,7 +42,9 @@ pub fn retire(lab: &Lab) -> Result<()> {
             &format!("counters of {} at rest", node.nid()),
             || at_rest(node),
         )?;
-        node.ni_del()?;
+        for ni in node.list(&["ni", "list"])? {
+            node.socklctl(&["ni", "del", ni["nid"].as_str().unwrap_or_default()])?;
+        }
         ensure!(
             node.list(&["ni", "list"])?.is_empty(),
             "{} is still listed after its removal",
@@ -53,12 +55,23 @@ pub fn retire(lab: &Lab) -> Result<()> {
 }
 
 fn at_rest(node: &Node) -> Result<()> {
-    let stats = node.stats()?.unwrap_or_default();
-    let busy: Vec<_> = GAUGES
-        .iter()
-        .filter(|name| stats["live"][**name].as_u64() != Some(0))
-        .collect();
-    ensure!(busy.is_empty(), "{busy:?} not zero in {stats}");
+    for stats in node.list(&["stats"])? {
+        let busy: Vec<_> = GAUGES
+            .iter()
+            .filter(|name| stats["live"][**name].as_u64() != Some(0))
+            .collect();
+        ensure!(busy.is_empty(), "{busy:?} not zero in {stats}");
+    }
+    let routing = node.socklctl(&["show", "routing"])?;
+    for pool in ["small", "large"] {
+        let pool = &routing[pool];
+        let idle = pool["busy"] == 0 && pool["waiting"] == 0;
+        ensure!(idle, "forwarding buffers are in use: {routing}");
+        ensure!(
+            routing["routing"] == true || pool["buffers"] == 0,
+            "forwarding buffers are left: {routing}"
+        );
+    }
     let conns = node.list(&["conn", "list"])?;
     ensure!(
         conns.is_empty(),

@@ -11,7 +11,16 @@ use anyhow::{Context, Result};
 pub const FOLDER: &str = "/sys/kernel/debug/socklnd";
 
 /// What begins a section of the statistics.
-const HEADINGS: [&str; 6] = ["node", "scheduler", "interface", "peer", "route", "conn"];
+const HEADINGS: [&str; 8] = [
+    "node",
+    "scheduler",
+    "forwarding",
+    "pool",
+    "interface",
+    "peer",
+    "route",
+    "conn",
+];
 
 /// A heading of the statistics and the values under it.
 pub struct Section {

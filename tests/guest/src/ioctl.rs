@@ -96,6 +96,8 @@ pub const ROUTE_ADD: u32 = number(WRITE, TYPE, 0x28, 88);
 pub const ROUTE_DEL: u32 = number(READ | WRITE, TYPE, 0x29, 88);
 pub const ROUTE_LIST: u32 = number(READ | WRITE, TYPE, 0x2a, 56);
 pub const ROUTE_NOTIFY: u32 = number(WRITE, TYPE, 0x2b, 56);
+pub const ROUTING_SET: u32 = number(WRITE, TYPE, 0x2c, 16);
+pub const ROUTING_GET: u32 = number(READ | WRITE, TYPE, 0x2d, 56);
 pub const CONN_CLOSE: u32 = number(READ | WRITE, TYPE, 0x30, 80);
 pub const CONN_LIST: u32 = number(READ | WRITE, TYPE, 0x31, 56);
 pub const CONN_PUSH: u32 = number(READ | WRITE, TYPE, 0x32, 80);
@@ -107,7 +109,7 @@ pub const BENCH: u32 = number(READ | WRITE, TYPE, 0x42, 144);
 /// Requests that only read.
 pub const LISTS: [u32; 6] = [STATS, NI_LIST, IF_LIST, PEER_LIST, ROUTE_LIST, CONN_LIST];
 /// Requests that change or send something.
-pub const CHANGES: [u32; 16] = [
+pub const CHANGES: [u32; 17] = [
     NI_ADD,
     NI_DEL,
     NI_SET,
@@ -118,6 +120,7 @@ pub const CHANGES: [u32; 16] = [
     ROUTE_ADD,
     ROUTE_DEL,
     ROUTE_NOTIFY,
+    ROUTING_SET,
     CONN_CLOSE,
     CONN_PUSH,
     CONN_REGISTER,

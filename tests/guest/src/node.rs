@@ -53,17 +53,35 @@ pub struct Node {
     pub space: Namespace,
     /// The address of its network card.
     pub addr: Ipv4Addr,
+    /// The number of the network that it is in.
+    pub network: u16,
 }
 
 impl Node {
     /// A node in this namespace, which has this address.
     pub fn new(space: Namespace, addr: Ipv4Addr) -> Node {
-        Node { space, addr }
+        Node {
+            space,
+            addr,
+            network: 0,
+        }
+    }
+
+    /// The same machine as a node of another network, in which it has this address.
+    pub fn in_network(&self, network: u16, addr: Ipv4Addr) -> Node {
+        Node {
+            space: self.space.clone(),
+            addr,
+            network,
+        }
     }
 
     /// Its NID.
     pub fn nid(&self) -> String {
-        format!("{}@tcp", self.addr)
+        match self.network {
+            0 => format!("{}@tcp", self.addr),
+            number => format!("{}@tcp{number}", self.addr),
+        }
     }
 
     /// Starts socklctl here.

@@ -427,6 +427,22 @@ impl Conn {
         Ok(message)
     }
 
+    /// Receives a message that begins within `limit`; nothing, if none does or there will be none.
+    pub fn receive_message_within(&mut self, limit: Duration) -> Result<Option<Message>> {
+        self.stream.set_read_timeout(Some(limit))?;
+        let mut first = [0];
+        let begun = self.stream.peek(&mut first);
+        self.stream.set_read_timeout(Some(IO_LIMIT))?;
+        match begun {
+            Ok(0) => Ok(None),
+            Ok(_) => self.receive_message().map(Some),
+            Err(why) if matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Ok(None)
+            }
+            Err(why) => Err(why.into()),
+        }
+    }
+
     /// Pings over this connection and checks the answer.
     pub fn ping(&mut self, handle: u64) -> Result<()> {
         let ping = Message::ping(self.from, self.to, handle);
@@ -497,6 +513,11 @@ impl Listener {
         })?;
         listener.set_nonblocking(true)?;
         Ok(Listener { listener, addr })
+    }
+
+    /// Has connections made from now on take no more than about so much that is not read.
+    pub fn narrow(&self, bytes: usize) -> Result<()> {
+        Ok(sockopt::set_socket_recv_buffer_size(&self.listener, bytes)?)
     }
 
     /// The next connection.

@@ -84,6 +84,14 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Route(RouteCommand),
 
+    /// Say how this node behaves as a whole
+    #[command(subcommand)]
+    Set(SetCommand),
+
+    /// Show how this node behaves as a whole
+    #[command(subcommand)]
+    Show(ShowCommand),
+
     /// Connections
     #[command(subcommand)]
     Conn(ConnCommand),
@@ -107,8 +115,9 @@ pub(crate) enum Command {
     /// Write this node's configuration to a file
     ///
     /// What was configured, and only that: interfaces (with the addresses they use), peers (with the
-    /// routes that were added, and how often) and gateways to other networks. What the driver found by itself is left out. The
-    /// same configuration always makes the same file.
+    /// routes that were added, and how often), gateways to other networks, and whether this node is
+    /// one. What the driver found by itself is left out. The same configuration always makes the same
+    /// file.
     Export(ExportArgs),
 
     /// Configure this node from a file that 'export' has written, or somebody by hand
@@ -135,6 +144,7 @@ be done after all, what was done before is undone.
 The file:
 
   version: 1
+  routing: true                       # optional: forward, as 'set routing on' says
   ni:
     - nid: 10.0.0.1@tcp
       addresses: [192.168.1.1/24]     # optional; those that 'interface add' adds
@@ -280,6 +290,32 @@ pub(crate) enum UpDown {
     Up,
     /// It is not
     Down,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SetCommand {
+    /// Whether this node is a gateway: passes on messages for others from one network to another
+    ///
+    /// Switched on, the node takes the memory for its forwarding buffers; switched off, it gives it
+    /// back, and drops what is for others.
+    Routing {
+        #[arg(value_enum, help = "Whether it is one")]
+        state: OnOff,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShowCommand {
+    /// Whether this node passes on messages for others, and how its forwarding buffers are
+    Routing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    /// It does
+    On,
+    /// It does not
+    Off,
 }
 
 #[derive(Debug, Subcommand)]

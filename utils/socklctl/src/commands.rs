@@ -11,14 +11,15 @@ mod ni;
 mod peer;
 mod ping;
 mod route;
+mod routing;
 mod serve;
 mod stats;
 
 use crate::{
     address::{Networks, Pattern, Prefix},
     cli::{
-        Command, ConnCommand, InterfaceCommand, Lctl, ListArgs, NiCommand, PeerCommand,
-        RouteCommand, UpDown,
+        Command, ConnCommand, InterfaceCommand, Lctl, ListArgs, NiCommand, OnOff, PeerCommand,
+        RouteCommand, SetCommand, ShowCommand, UpDown,
     },
     device::{Driver, Version},
     error::Error,
@@ -32,6 +33,10 @@ pub(crate) fn run(command: &Command, driver: &impl Driver, output: &Output) -> R
     match command {
         Command::Ni(command) => run_ni(command, driver, output),
         Command::Peer(command) => run_peer(command, driver, output),
+        Command::Set(SetCommand::Routing { state }) => {
+            output.report(&routing::set(driver, *state == OnOff::On)?)
+        }
+        Command::Show(ShowCommand::Routing) => output.report(&routing::show(driver)?),
         Command::Route(command) => run_route(command, driver, output),
         Command::Conn(command) => run_conn(command, driver, output),
         Command::Interface(command) => run_interface(command, driver, output),

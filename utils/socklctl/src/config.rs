@@ -31,6 +31,8 @@ const MAX_FILE: u64 = 16 << 20;
 /// What was configured on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Config {
+    /// Whether it passes on messages for others. A file that says nothing about that wants nothing.
+    pub(crate) routing: bool,
     pub(crate) nis: Vec<NiConfig>,
 }
 
@@ -84,6 +86,8 @@ pub(crate) struct RouteConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawConfig {
     version: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    routing: bool,
     ni: Vec<RawNi>,
 }
 
@@ -188,6 +192,7 @@ impl Config {
         };
         RawConfig {
             version: VERSION,
+            routing: self.routing,
             ni: self.nis.iter().map(ni).collect(),
         }
     }
@@ -234,7 +239,10 @@ impl Checker {
                 nis.push(ni);
             }
         }
-        Config { nis }
+        Config {
+            routing: raw.routing,
+            nis,
+        }
     }
 
     fn nid(&mut self, place: &str, text: &str) -> Option<Nid> {
@@ -434,6 +442,7 @@ mod tests {
 
     const FULL: &str = "\
 version: 1
+routing: true
 ni:
 - nid: 10.0.0.1@tcp
   addresses:

@@ -35,7 +35,7 @@ plain! {
     socklnd_list, socklnd_ni_entry, socklnd_peer_entry, socklnd_conn_entry, socklnd_stats_entry,
     socklnd_peer_stats_entry,
     socklnd_ping, socklnd_service, socklnd_bench, socklnd_register, socklnd_if, socklnd_if_entry,
-    socklnd_route, socklnd_gateway, socklnd_route_entry,
+    socklnd_route, socklnd_gateway, socklnd_route_entry, socklnd_routing_set, socklnd_routing,
 }
 
 /// The number of an ioctl, and the type `T` that goes with it.
@@ -86,6 +86,9 @@ pub(crate) const CONN_REGISTER: Op<uapi::socklnd_register> =
 pub(crate) const ROUTE_ADD: Op<uapi::socklnd_route> = Op::new(uapi::SOCKLND_IOC_ROUTE_ADD);
 pub(crate) const ROUTE_DEL: Op<uapi::socklnd_route> = Op::new(uapi::SOCKLND_IOC_ROUTE_DEL);
 pub(crate) const ROUTE_NOTIFY: Op<uapi::socklnd_gateway> = Op::new(uapi::SOCKLND_IOC_ROUTE_NOTIFY);
+pub(crate) const ROUTING_SET: Op<uapi::socklnd_routing_set> =
+    Op::new(uapi::SOCKLND_IOC_ROUTING_SET);
+pub(crate) const ROUTING_GET: Op<uapi::socklnd_routing> = Op::new(uapi::SOCKLND_IOC_ROUTING_GET);
 pub(crate) const PING: Op<uapi::socklnd_ping> = Op::new(uapi::SOCKLND_IOC_PING);
 pub(crate) const SERVICE: Op<uapi::socklnd_service> = Op::new(uapi::SOCKLND_IOC_SERVICE);
 pub(crate) const BENCH: Op<uapi::socklnd_bench> = Op::new(uapi::SOCKLND_IOC_BENCH);

@@ -23,6 +23,7 @@ pub(crate) enum Action {
     RouteAdd,
     RouteDel,
     RouteNotify,
+    RoutingSet,
     /// Lists and counters.
     List,
     Ping,
@@ -166,6 +167,10 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (_, Errno::PERM) => "this needs CAP_NET_ADMIN in the network namespace (run as root)",
         (_, Errno::NODEV) => "the module is being loaded or removed",
         (_, Errno::AFNOSUPPORT) => "the module doesn't serve this kind of address",
+        (RoutingSet, Errno::NOMEM) => {
+            "there is not enough memory for the forwarding buffers (see the module's parameters \
+             small_router_buffers and large_router_buffers)"
+        }
         (_, Errno::NOMEM) => "the kernel is short of memory",
 
         (NiAdd | NiSet | IfAdd, Errno::ADDRNOTAVAIL) => {

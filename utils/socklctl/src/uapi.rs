@@ -242,6 +242,71 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct socklnd_routing_set {
+    pub on: __u32,
+    pub flags: __u32,
+    pub pad: __u32,
+    pub pad2: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of socklnd_routing_set"][::std::mem::size_of::<socklnd_routing_set>() - 16usize];
+    ["Alignment of socklnd_routing_set"][::std::mem::align_of::<socklnd_routing_set>() - 4usize];
+    ["Offset of field: socklnd_routing_set::on"]
+        [::std::mem::offset_of!(socklnd_routing_set, on) - 0usize];
+    ["Offset of field: socklnd_routing_set::flags"]
+        [::std::mem::offset_of!(socklnd_routing_set, flags) - 4usize];
+    ["Offset of field: socklnd_routing_set::pad"]
+        [::std::mem::offset_of!(socklnd_routing_set, pad) - 8usize];
+    ["Offset of field: socklnd_routing_set::pad2"]
+        [::std::mem::offset_of!(socklnd_routing_set, pad2) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct socklnd_fwd_pool {
+    pub bytes: __u32,
+    pub buffers: __u32,
+    pub busy: __u32,
+    pub waiting: __u32,
+    pub waits: __u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of socklnd_fwd_pool"][::std::mem::size_of::<socklnd_fwd_pool>() - 24usize];
+    ["Alignment of socklnd_fwd_pool"][::std::mem::align_of::<socklnd_fwd_pool>() - 8usize];
+    ["Offset of field: socklnd_fwd_pool::bytes"]
+        [::std::mem::offset_of!(socklnd_fwd_pool, bytes) - 0usize];
+    ["Offset of field: socklnd_fwd_pool::buffers"]
+        [::std::mem::offset_of!(socklnd_fwd_pool, buffers) - 4usize];
+    ["Offset of field: socklnd_fwd_pool::busy"]
+        [::std::mem::offset_of!(socklnd_fwd_pool, busy) - 8usize];
+    ["Offset of field: socklnd_fwd_pool::waiting"]
+        [::std::mem::offset_of!(socklnd_fwd_pool, waiting) - 12usize];
+    ["Offset of field: socklnd_fwd_pool::waits"]
+        [::std::mem::offset_of!(socklnd_fwd_pool, waits) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct socklnd_routing {
+    pub flags: __u32,
+    pub on: __u32,
+    pub small: socklnd_fwd_pool,
+    pub large: socklnd_fwd_pool,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of socklnd_routing"][::std::mem::size_of::<socklnd_routing>() - 56usize];
+    ["Alignment of socklnd_routing"][::std::mem::align_of::<socklnd_routing>() - 8usize];
+    ["Offset of field: socklnd_routing::flags"]
+        [::std::mem::offset_of!(socklnd_routing, flags) - 0usize];
+    ["Offset of field: socklnd_routing::on"][::std::mem::offset_of!(socklnd_routing, on) - 4usize];
+    ["Offset of field: socklnd_routing::small"]
+        [::std::mem::offset_of!(socklnd_routing, small) - 8usize];
+    ["Offset of field: socklnd_routing::large"]
+        [::std::mem::offset_of!(socklnd_routing, large) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct socklnd_conn_close {
     pub ni: socklnd_nid,
     pub nid: socklnd_nid,
@@ -575,10 +640,18 @@ pub struct socklnd_stats_entry {
     pub zc_msgs: __u64,
     pub zc_bytes: __u64,
     pub zc_copied: __u64,
+    pub fwd_msgs: __u64,
+    pub fwd_bytes: __u64,
+    pub fwd_failed: __u64,
+    pub fwd_forged: __u64,
+    pub fwd_direct: __u64,
+    pub fwd_off: __u64,
+    pub fwd_no_route: __u64,
+    pub fwd_back: __u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of socklnd_stats_entry"][::std::mem::size_of::<socklnd_stats_entry>() - 216usize];
+    ["Size of socklnd_stats_entry"][::std::mem::size_of::<socklnd_stats_entry>() - 280usize];
     ["Alignment of socklnd_stats_entry"][::std::mem::align_of::<socklnd_stats_entry>() - 8usize];
     ["Offset of field: socklnd_stats_entry::nid"]
         [::std::mem::offset_of!(socklnd_stats_entry, nid) - 0usize];
@@ -630,6 +703,22 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_stats_entry, zc_bytes) - 200usize];
     ["Offset of field: socklnd_stats_entry::zc_copied"]
         [::std::mem::offset_of!(socklnd_stats_entry, zc_copied) - 208usize];
+    ["Offset of field: socklnd_stats_entry::fwd_msgs"]
+        [::std::mem::offset_of!(socklnd_stats_entry, fwd_msgs) - 216usize];
+    ["Offset of field: socklnd_stats_entry::fwd_bytes"]
+        [::std::mem::offset_of!(socklnd_stats_entry, fwd_bytes) - 224usize];
+    ["Offset of field: socklnd_stats_entry::fwd_failed"]
+        [::std::mem::offset_of!(socklnd_stats_entry, fwd_failed) - 232usize];
+    ["Offset of field: socklnd_stats_entry::fwd_forged"]
+        [::std::mem::offset_of!(socklnd_stats_entry, fwd_forged) - 240usize];
+    ["Offset of field: socklnd_stats_entry::fwd_direct"]
+        [::std::mem::offset_of!(socklnd_stats_entry, fwd_direct) - 248usize];
+    ["Offset of field: socklnd_stats_entry::fwd_off"]
+        [::std::mem::offset_of!(socklnd_stats_entry, fwd_off) - 256usize];
+    ["Offset of field: socklnd_stats_entry::fwd_no_route"]
+        [::std::mem::offset_of!(socklnd_stats_entry, fwd_no_route) - 264usize];
+    ["Offset of field: socklnd_stats_entry::fwd_back"]
+        [::std::mem::offset_of!(socklnd_stats_entry, fwd_back) - 272usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -846,6 +935,8 @@ pub const SOCKLND_IOC_ROUTE_ADD: _bindgen_ty_1 = 1079556904;
 pub const SOCKLND_IOC_ROUTE_DEL: _bindgen_ty_1 = 3227040553;
 pub const SOCKLND_IOC_ROUTE_LIST: _bindgen_ty_1 = 3224943402;
 pub const SOCKLND_IOC_ROUTE_NOTIFY: _bindgen_ty_1 = 1077459755;
+pub const SOCKLND_IOC_ROUTING_SET: _bindgen_ty_1 = 1074838316;
+pub const SOCKLND_IOC_ROUTING_GET: _bindgen_ty_1 = 3224943405;
 pub const SOCKLND_IOC_CONN_CLOSE: _bindgen_ty_1 = 3226516272;
 pub const SOCKLND_IOC_CONN_LIST: _bindgen_ty_1 = 3224943409;
 pub const SOCKLND_IOC_CONN_PUSH: _bindgen_ty_1 = 3226516274;

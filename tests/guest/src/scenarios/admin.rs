@@ -129,7 +129,7 @@ pub fn ioctl_abuse(lab: &mut Lab) -> Result<()> {
 }
 
 fn known_numbers() -> impl Iterator<Item = u32> {
-    [ioctl::VERSION, ioctl::MYNID]
+    [ioctl::VERSION, ioctl::MYNID, ioctl::ROUTING_GET]
         .into_iter()
         .chain(ioctl::LISTS)
         .chain(ioctl::CHANGES)

@@ -47,7 +47,10 @@ pub(crate) fn current(driver: &impl Driver) -> Result<Config, Error> {
         let routes = super::route::entries(driver, Pattern::One(ni.nid))?;
         ni.gateways = routes.iter().filter_map(gateway).collect();
     }
-    Ok(Config { nis })
+    Ok(Config {
+        routing: super::routing::show(driver)?.routing,
+        nis,
+    })
 }
 
 fn prefix(entry: &uapi::socklnd_if_entry) -> Option<Prefix> {
@@ -170,6 +173,8 @@ pub(crate) enum Step {
         address: IpAddr,
         port: Option<u16>,
     },
+    #[serde(rename = "routing_on")]
+    Routing,
     #[serde(rename = "route_add")]
     Gateway {
         #[serde(serialize_with = "shown")]
@@ -204,6 +209,7 @@ impl fmt::Display for Step {
                 write!(f, "peer add {nid} {address} --ni {ni}")?;
                 port.map_or(Ok(()), |port| write!(f, " --port {port}"))
             }
+            Self::Routing => f.write_str("set routing on"),
             Self::Gateway {
                 ni,
                 nid,
@@ -233,6 +239,7 @@ impl Step {
                 address,
                 port,
             } => super::peer::add(driver, Pattern::One(ni), nid, Some(address), port).map(drop),
+            Self::Routing => super::routing::set(driver, true).map(drop),
             Self::Gateway {
                 ni,
                 nid,
@@ -254,6 +261,7 @@ impl Step {
                 let (ni, nid) = (Pattern::One(ni), Pattern::One(nid));
                 super::peer::del(driver, ni, nid, Some(address), true).map(drop)
             }
+            Self::Routing => super::routing::set(driver, false).map(drop),
             Self::Gateway {
                 ni, nid, network, ..
             } => {
@@ -289,6 +297,10 @@ fn plan(wanted: &Config, now: &Config) -> Result<Vec<Step>, Vec<String>> {
             plan_routes(ni.nid, peer, old, &mut steps, &mut problems);
         }
         plan_gateways(ni, old, &mut steps, &mut problems);
+    }
+    // Last: nobody uses the gateway before it is one as a whole.
+    if wanted.routing && !now.routing {
+        steps.push(Step::Routing);
     }
     if problems.is_empty() {
         Ok(steps)
@@ -518,6 +530,21 @@ ni:
     }
 
     #[test]
+    fn forwarding_is_switched_on_last() {
+        let on = GATEWAY.replace("version: 1", "version: 1\nrouting: true");
+        assert_eq!(
+            steps(&on, NONE),
+            [
+                "ni add 10.0.0.1@tcp",
+                "route add tcp1 10.0.0.9@tcp --priority 2 --ni 10.0.0.1@tcp",
+                "set routing on",
+            ]
+        );
+        // What a file doesn't mention stays.
+        assert_eq!(steps(GATEWAY, &on), [""; 0]);
+    }
+
+    #[test]
     fn what_is_there_stays() {
         assert_eq!(steps(FULL, FULL), [""; 0]);
         assert_eq!(steps(NONE, FULL), [""; 0]);
@@ -620,6 +647,7 @@ ni:
         ]);
         let nid = "10.0.0.1@tcp".parse().unwrap();
         let config = configured(Config {
+            routing: false,
             nis: vec![NiConfig {
                 nid,
                 addresses: Vec::new(),

@@ -32,6 +32,7 @@ struct Interface {
     drops: u64,
     misrouted: u64,
     zero_copy: ZeroCopy,
+    forwarding: Forwarding,
     errors: Errors,
     live: Live,
 }
@@ -42,6 +43,20 @@ struct ZeroCopy {
     msgs: u64,
     bytes: u64,
     copied: u64,
+}
+
+/// What was passed on for others, and what was not.
+#[derive(Debug, Serialize)]
+struct Forwarding {
+    msgs: u64,
+    bytes: u64,
+    failed: u64,
+    /// Causes of misrouted messages.
+    forged: u64,
+    direct: u64,
+    off: u64,
+    no_route: u64,
+    back: u64,
 }
 
 /// What went wrong, by cause.
@@ -215,6 +230,16 @@ impl From<&uapi::socklnd_stats_entry> for Interface {
                 bytes: entry.zc_bytes,
                 copied: entry.zc_copied,
             },
+            forwarding: Forwarding {
+                msgs: entry.fwd_msgs,
+                bytes: entry.fwd_bytes,
+                failed: entry.fwd_failed,
+                forged: entry.fwd_forged,
+                direct: entry.fwd_direct,
+                off: entry.fwd_off,
+                no_route: entry.fwd_no_route,
+                back: entry.fwd_back,
+            },
             errors: Errors {
                 connect: entry.err_connect,
                 handshake: entry.err_handshake,
@@ -249,6 +274,7 @@ impl Interface {
             tx,
             rx,
             zero_copy,
+            forwarding,
             errors,
             live,
             ..
@@ -266,6 +292,14 @@ impl Interface {
             ("connections refused", self.refusals),
             ("messages dropped", self.drops),
             ("messages misrouted", self.misrouted),
+            ("misrouted: wrong sender", forwarding.forged),
+            ("misrouted: should go directly", forwarding.direct),
+            ("misrouted: forwarding is off", forwarding.off),
+            ("misrouted: no route", forwarding.no_route),
+            ("misrouted: would go back", forwarding.back),
+            ("messages passed on", forwarding.msgs),
+            ("bytes passed on", forwarding.bytes),
+            ("not passed on after all", forwarding.failed),
             ("errors: connecting", errors.connect),
             ("errors: handshakes", errors.handshake),
             ("errors: protocol", errors.protocol),

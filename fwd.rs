@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Forwarding: messages that are for another node, read into a buffer and sent on.
+//!
+//! A network namespace, which is a node, has one [`Forwarder`] for all of its interfaces. It is made
+//! with the first of them, and goes with the namespace; its memory is there only while an
+//! administrator wants the node to forward. It is shared by [`Arc`]; what changes is in its pools,
+//! see [`pool`], which have locks of their own.
+//!
+//! A message that is to go on is an [`Order`] while its connection waits for a buffer, and belongs
+//! to that connection's receive state. With a buffer it becomes a [`Passage`], which is the
+//! completion first of the payload that is being received, then of the transmit that sends it on
+//! from the very same pages. However that ends, the passage is dropped then, and with it the buffer
+//! goes back to its pool. Nobody tells the sender when a message could not be passed on: it gets no
+//! answer. Nor does anything count how often a message was passed on: gateways whose routes lead
+//! round in a circle send it round for ever.
+
+mod pool;
+
+use crate::{
+    conn::Conn,
+    lib_linux::{
+        netns::Net,
+        page::PageRange,
+        ratelimit::pr_info_ratelimited, //
+    },
+    ni::Ni,
+    peer::Peer,
+    portals::Sink,
+    stats::{
+        Counter,
+        Events, //
+    },
+    tunables,
+    tx::Completion,
+    wire::{
+        Header,
+        Nid,
+        MAX_PAYLOAD, //
+    }, //
+};
+use kernel::{
+    new_mutex,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+pub(crate) use self::pool::{
+    PoolInfo,
+    Share,
+    Take,
+    Waiter, //
+};
+
+type Pool = pool::Pool<Conn>;
+type Fmb = pool::Fmb<Conn>;
+
+/// So many nodes may an interface know before it makes no more friends for strangers' sake: a
+/// message may name any address as its target, and each gets a peer.
+pub(crate) const MAX_PEERS: i64 = 8192;
+
+/// The forwarding of one node.
+#[pin_data]
+pub(crate) struct Forwarder {
+    net: Net,
+    small: Arc<Pool>,
+    large: Arc<Pool>,
+    /// Held while it is switched on or off. Says which.
+    #[pin]
+    switch: Mutex<bool>,
+}
+
+/// What an administrator is told.
+pub(crate) struct ForwarderInfo {
+    pub(crate) on: bool,
+    pub(crate) small: PoolInfo,
+    pub(crate) large: PoolInfo,
+}
+
+impl Forwarder {
+    /// The forwarder of the node `net`: switched off. May sleep.
+    pub(crate) fn new(net: Net) -> Result<Arc<Self>> {
+        let small = Pool::new(0, PAGE_SIZE)?;
+        let large = Pool::new(1, MAX_PAYLOAD as usize)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                net,
+                small,
+                large,
+                switch <- new_mutex!(false, "socklnd_fwd_switch"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The node.
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// Switches it on, which takes the memory, or off, which gives it back: at once what nothing is
+    /// in, and the rest message by message. Nothing happens if that is so already. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; then it is off.
+    pub(crate) fn set(&self, on: bool) -> Result {
+        let mut is_on = self.switch.lock();
+        if *is_on == on {
+            return Ok(());
+        }
+        *is_on = false;
+        if on {
+            let (small, large) = tunables::forwarding_buffers();
+            self.small.open(small)?;
+            self.large.open(large).inspect_err(|_| self.small.close())?;
+            *is_on = true;
+        } else {
+            self.small.close();
+            self.large.close();
+        }
+        Ok(())
+    }
+
+    /// Whether it is on. Thread context.
+    fn is_on(&self) -> bool {
+        self.small.is_open()
+    }
+
+    /// What there is to tell. May sleep.
+    pub(crate) fn info(&self) -> ForwarderInfo {
+        let is_on = self.switch.lock();
+        ForwarderInfo {
+            on: *is_on,
+            small: self.small.info(),
+            large: self.large.info(),
+        }
+    }
+
+    /// The pool for a payload of `len` bytes.
+    fn pool(&self, len: usize) -> &Arc<Pool> {
+        if len <= self.small.bytes() {
+            &self.small
+        } else {
+            &self.large
+        }
+    }
+}
+
+/// Why a message that is not for the interface goes nowhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misrouted {
+    /// It says that it is from a node that the peer can't speak for.
+    Forged,
+    /// The sender could have sent it to its target directly, or by this node's NID in the sender's
+    /// own network.
+    Direct,
+    /// This node does not forward.
+    Off,
+    /// Nothing leads there.
+    NoRoute,
+    /// It would go back to the network that it came from.
+    Back,
+}
+
+impl Misrouted {
+    /// Where it is counted.
+    pub(crate) fn counter(self, events: &Events) -> &Counter {
+        match self {
+            Self::Forged => &events.fwd_forged,
+            Self::Direct => &events.fwd_direct,
+            Self::Off => &events.fwd_off,
+            Self::NoRoute => &events.fwd_no_route,
+            Self::Back => &events.fwd_back,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Forged => "the peer can't speak for its sender",
+            Self::Direct => "its sender should have sent it straight there",
+            Self::Off => "forwarding is off",
+            Self::NoRoute => "no gateway leads there",
+            Self::Back => "it would go back where it came from",
+        }
+    }
+
+    /// Says so in the log, if there is not too much already.
+    #[inline(never)]
+    pub(crate) fn log(self, peer: &Peer, header: &Header) {
+        pr_info_ratelimited!(
+            "{}: dropped a message from {} for {}, sent by {}: {}\n",
+            peer.ni().nid(),
+            header.src,
+            header.dest,
+            peer.nid(),
+            self.text()
+        );
+    }
+}
+
+/// Where a message that `peer` has sent is to go: `None` is to the interface itself. Thread context,
+/// may sleep for memory.
+pub(crate) fn dispatch(
+    peer: &Peer,
+    header: &Header,
+) -> core::result::Result<Option<Order>, Misrouted> {
+    let ni = peer.ni();
+    if header.src != peer.nid() {
+        // A gateway speaks for the networks that it leads to; but nobody for one that this node is
+        // in itself.
+        let source = header.src.net();
+        if !ni.upper().is_gateway(peer.nid(), source) || is_local(ni, source) {
+            return Err(Misrouted::Forged);
+        }
+    }
+    if header.dest == ni.nid() {
+        return Ok(None);
+    }
+    let lnd = ni.lnd();
+    if header.dest.net() == ni.nid().net() || lnd.find_ni(ni.net(), Some(header.dest)).is_some() {
+        return Err(Misrouted::Direct);
+    }
+    if !ni.forwarder().is_on() {
+        return Err(Misrouted::Off);
+    }
+    let (out, hop) = next_hop(ni, header.dest)?;
+    let share = out.share_of(hop).map_err(|_| Misrouted::NoRoute)?;
+    let len = header.payload_len as usize;
+    Ok(Some(Order {
+        pool: ni.forwarder().pool(len).clone(),
+        share,
+        from: ni.clone(),
+        out,
+        hop,
+        header: *header,
+    }))
+}
+
+/// Whether this node is in a network. Thread context.
+fn is_local(ni: &Ni, network: u16) -> bool {
+    network == ni.nid().net() || ni.lnd().ni_in_network(ni.net(), network).is_some()
+}
+
+/// Through which other interface a message that came in by `ni` goes on, and to whom there.
+fn next_hop(ni: &Ni, dest: Nid) -> core::result::Result<(Arc<Ni>, Nid), Misrouted> {
+    let lnd = ni.lnd();
+    if let Some(out) = lnd.ni_in_network(ni.net(), dest.net()) {
+        return Ok((out, dest));
+    }
+    let mut index = 0;
+    let mut only_back = false;
+    while let Some(out) = lnd.ni_at(index) {
+        index += 1;
+        if out.net() != ni.net() {
+            continue;
+        }
+        if out.nid().net() == ni.nid().net() {
+            only_back |= out.upper().gateway(dest.net()).is_some();
+        } else if let Some(gateway) = out.upper().gateway(dest.net()) {
+            return Ok((out, gateway));
+        }
+    }
+    Err(if only_back {
+        Misrouted::Back
+    } else {
+        Misrouted::NoRoute
+    })
+}
+
+/// A message that is to be sent on, and has no buffer yet.
+pub(crate) struct Order {
+    pool: Arc<Pool>,
+    share: Arc<Share>,
+    /// By which interface it came.
+    from: Arc<Ni>,
+    /// By which it goes on, and to whom there.
+    out: Arc<Ni>,
+    hop: Nid,
+    header: Header,
+}
+
+impl Order {
+    /// Bytes of its payload.
+    pub(crate) fn payload_len(&self) -> usize {
+        self.header.payload_len as usize
+    }
+
+    /// A buffer for it, which `conn` waits for if there is none. As [`pool::Pool::take`].
+    pub(crate) fn take(&self, conn: &Arc<Conn>) -> Take<Conn> {
+        self.pool.take(conn, &self.share)
+    }
+
+    /// `conn` waits no longer. Thread context, no spinlock held.
+    pub(crate) fn cancel(&self, conn: &Arc<Conn>) {
+        self.pool.cancel(conn);
+    }
+
+    /// Where its payload goes, now that it has a buffer. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; the buffer is given back.
+    pub(crate) fn receive(self, fmb: Fmb) -> Result<Sink> {
+        let range = fmb.range(self.payload_len())?;
+        let passage = Passage {
+            _fmb: fmb,
+            range: range.clone(),
+            from: self.from,
+            out: self.out,
+            hop: self.hop,
+            header: self.header,
+            received: false,
+        };
+        let done = KBox::new(passage, GFP_KERNEL)?;
+        Ok(Sink { range, done })
+    }
+}
+
+/// A message that is being received or sent on.
+struct Passage {
+    /// Goes back to its pool with the passage.
+    _fmb: Fmb,
+    range: PageRange,
+    from: Arc<Ni>,
+    out: Arc<Ni>,
+    hop: Nid,
+    header: Header,
+    received: bool,
+}
+
+impl Completion for Passage {
+    fn complete(mut self: KBox<Self>, result: Result) {
+        let events = self.from.events();
+        if let Err(why) = result {
+            events.fwd_failed.add(1);
+            pr_info_ratelimited!(
+                "could not pass on a message from {} for {}: {:?}\n",
+                self.header.src,
+                self.header.dest,
+                why
+            );
+        } else if self.received {
+            events.fwd_msgs.add(1);
+            events.fwd_bytes.add(self.header.payload_len.into());
+        } else {
+            self.received = true;
+            let (out, hop, header) = (self.out.clone(), self.hop, self.header);
+            let payload = Some(self.range.clone()).filter(|range| range.len() > 0);
+            out.send(hop, &header, payload, self);
+        }
+    }
+}

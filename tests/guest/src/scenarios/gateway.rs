@@ -236,9 +236,8 @@ fn await_large(gateway: &Node, name: &str, expected: u64) -> Result<()> {
         let now = large(gateway, name)?;
         ensure!(
             now == expected,
-            "{now}: {}, {}",
-            gateway.socklctl(&["show", "routing"])?,
-            gateway.socklctl(&["conn", "list"])?
+            "{now}: {}",
+            gateway.socklctl(&["show", "routing"])?
         );
         Ok(())
     })
@@ -496,15 +495,9 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
     wait::quiet_time(Duration::from_millis(500));
     await_large(gateway, "waiting", 1)?;
     await_large(gateway, "busy", 4)?;
-    let timeout = "/sys/module/ksocklnd/parameters/sock_timeout";
-    // From now on who is silent in mid-message is soon given up; but he is not who is waited for.
-    fs::write(timeout, "1")?;
     let mut doomed = dial_across(&sender, second, gateway, BULK_OUT)?;
     doomed.send(&numbered(second, to, 9999))?;
     await_large(gateway, "waiting", 2)?;
-    wait::quiet_time(Duration::from_secs(3));
-    await_large(gateway, "waiting", 2)?;
-    fs::write(timeout, "50")?;
     let beside = rate("beside a stuck receiver")?;
     ensure!(
         beside > alone * 0.5,

@@ -38,7 +38,7 @@
  * written for the old one might go wrong, MINOR when something is added.
  */
 #define SOCKLND_ABI_MAJOR 1
-#define SOCKLND_ABI_MINOR 2
+#define SOCKLND_ABI_MINOR 3
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 

@@ -4,9 +4,10 @@
 //!
 //! [`Rx`] is part of the connection's I/O state and protected by its mutex. Between messages it
 //! waits for what the connection's version has in front of a payload: its frame. As many bytes are
-//! read as the longest one has; if it is a NOOP, which is shorter, the rest begins the next. The message layer says where the payload goes, and the payload is received
-//! straight into those pages; what it doesn't want is skipped, so that the stream stays in step.
-//! The buffer of a message that is being received is kept alive by the [`Sink`] here.
+//! read as the longest one has; if it is a NOOP, which is shorter, the rest begins the next. The
+//! message layer says where the payload goes, and the payload is received straight into those pages;
+//! what it doesn't want is skipped, so that the stream stays in step. The buffer of a message that is
+//! being received is kept alive by the [`Sink`] here.
 //!
 //! A message that is to be passed on needs a forwarding buffer. While there is none nothing is read,
 //! so that TCP slows the sender down, and that time is not counted against him. The buffer is
@@ -206,8 +207,8 @@ impl Rx {
         match &self.state {
             State::Frame { have } => *have >= self.needed(*have),
             State::Body { sink, have, .. } => *have >= sink.range.len(),
-            State::Fmb(_) => false,
             State::Slop { left, .. } => *left == 0,
+            State::Fmb(_) => false,
         }
     }
 
@@ -215,8 +216,6 @@ impl Rx {
     fn advance(&mut self) -> Result<Option<Event>> {
         match core::mem::replace(&mut self.state, State::Frame { have: 0 }) {
             State::Frame { have } => return self.take_frame(have).map(Some),
-            // It is never over by itself.
-            State::Fmb(_) => return Err(EIO),
             State::Body { sink, slop, .. } if slop > 0 => {
                 self.state = State::Slop {
                     left: slop,
@@ -226,13 +225,11 @@ impl Rx {
             }
             State::Body { sink, ahead, .. } => {
                 self.state = State::Frame { have: ahead };
-                if let Some(csum) = self.csum {
-                    self.csum = Some(sink.range.crc32(csum)?);
-                }
-                let intact = self.check_sum();
+                let intact = self.check_body(&sink);
                 sink.done.complete(intact);
                 intact?;
             }
+            State::Fmb(_) => {}
             State::Slop { done, .. } => {
                 if let Some(done) = done {
                     done.complete(Ok(()));
@@ -291,6 +288,14 @@ impl Rx {
         Ok(())
     }
 
+    /// Compares a message's checksum, if it has one, when all of its payload is there.
+    fn check_body(&mut self, sink: &Sink) -> Result {
+        if let Some(csum) = self.csum {
+            self.csum = Some(sink.range.crc32(csum)?);
+        }
+        self.check_sum()
+    }
+
     /// Compares a message's checksum, if it has one, with that of what was received.
     fn check_sum(&mut self) -> Result {
         match self.csum.take() {
@@ -303,8 +308,8 @@ impl Rx {
     fn expect(&mut self, payload: usize, delivery: Delivery) -> Result {
         let wanted = match &delivery {
             Delivery::Discard => 0,
-            Delivery::Accept(sink) => sink.range.len(),
             Delivery::Forward(_) => payload,
+            Delivery::Accept(sink) => sink.range.len(),
         };
         if wanted < payload {
             // What is thrown away can't be checked.

@@ -75,10 +75,9 @@ impl Conn {
                 min_lent,
             );
             io.deadlines.tx_seen(socket.wmem_queued());
-            if hooks::send_fails() {
-                return Ok(Turn::NoMemory);
-            }
             let sent = match loan {
+                // What TCP says when it has room but no memory.
+                _ if socket.has_send_space() && hooks::send_fails() => Err(EAGAIN),
                 Some(loan) => socket.send_lent(&frags, more, loan),
                 None => socket.send(&frags, more),
             };

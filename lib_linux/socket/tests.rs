@@ -155,6 +155,14 @@ pub(super) fn drain(socket: &Socket, len: usize) -> Result {
     Ok(())
 }
 
+/// Where the callbacks of an idle socket are.
+fn callbacks(socket: &Socket) -> [Option<usize>; 3] {
+    let mut now = sys::socklnd_sk_callbacks::default();
+    // SAFETY: The socket is valid, and nobody changes its callbacks meanwhile.
+    unsafe { sys::socklnd_helper_sk_get_callbacks(socket.sk(), &mut now) };
+    [now.data_ready, now.write_space, now.state_change].map(|callback| callback.map(|f| f as usize))
+}
+
 #[kunit_tests(socklnd_lib_linux_socket)]
 mod suite {
     use super::*;
@@ -298,6 +306,7 @@ mod suite {
         eventually(|| active.is_established().then_some(()))?;
         active.send_bytes(b"early")?;
         let passive = eventually(|| listener.accept().transpose())??;
+        assert!(callbacks(&passive) == callbacks(&active));
         let before = events.total();
         let own = Events::<1>::new()?;
         let passive = passive.hook(own.clone());
@@ -315,6 +324,7 @@ mod suite {
         assert!(Arc::into_unique_or_drop(events).is_some());
         active.send_bytes(b"x")?;
         let passive = eventually(|| listener.accept().transpose())??;
+        assert!(callbacks(&passive) == callbacks(&active));
         recv_exactly(&passive, &mut buf[..1])
     }
 

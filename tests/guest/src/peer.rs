@@ -452,6 +452,18 @@ impl Conn {
             .check_pong(&ping)
     }
 
+    /// Whether something comes within this time; it is left there.
+    pub fn has_input(&mut self, limit: Duration) -> Result<bool> {
+        self.stream.set_read_timeout(Some(limit))?;
+        let there = match self.stream.peek(&mut [0]) {
+            Ok(count) => count > 0,
+            Err(why) if why.kind() == ErrorKind::WouldBlock => false,
+            Err(why) => return Err(why.into()),
+        };
+        self.stream.set_read_timeout(Some(IO_LIMIT))?;
+        Ok(there)
+    }
+
     /// Waits until the other end closes. Returns what it sent before, and how long that took.
     pub fn await_closed(&mut self, limit: Duration) -> Result<(Vec<u8>, Duration)> {
         let started = Instant::now();

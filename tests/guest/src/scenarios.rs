@@ -3,10 +3,12 @@
 //! What is tried.
 
 mod admin;
+mod attempts;
 mod basic;
 mod bystander;
 mod configuration;
 mod connect;
+mod conns;
 mod gateway;
 mod hooks;
 mod hostile;
@@ -101,8 +103,25 @@ pub const ALL: &[Scenario] = &[
     scenario("half_open", 2, 120, connect::half_open),
     scenario("refusing_peer", 2, 60, connect::refusing_peer),
     scenario("silent_listener", 2, 60, connect::silent_listener),
+    scenario("incarnations", 2, 60, attempts::incarnations),
+    scenario("closing_peer", 2, 60, attempts::closing_peer),
+    scenario(
+        "deleted_while_waiting",
+        2,
+        60,
+        attempts::deleted_while_waiting,
+    ),
+    scenario("taken_ports", 2, 60, attempts::taken_ports),
+    scenario("unanswered_attempt", 2, 60, attempts::unanswered),
     scenario("dead_peers", 2, 180, connect::dead_peers),
     scenario("reconnects", 2, 3600, connect::reconnects),
+    scenario("limit_of_bulk", 2, 120, conns::limit_of_bulk),
+    scenario("signs_of_life", 2, 90, conns::signs_of_life),
+    scenario("keepalive", 2, 60, conns::keepalive),
+    scenario("held_back", 2, 60, conns::held_back),
+    scenario("busy_dead_end", 2, 60, conns::busy_dead_end),
+    scenario("unheard_end", 2, 60, conns::unheard_end),
+    scenario("fair_turns", 3, 60, conns::fair_turns),
     scenario("messages", 2, 900, traffic::messages),
     scenario("too_long_message", 2, 30, traffic::too_long),
     scenario("bad_network", 2, 180, traffic::bad_network),

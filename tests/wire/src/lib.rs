@@ -13,6 +13,9 @@
 mod module {
     pub(crate) mod wire;
 
+    pub(crate) mod interface {
+        pub(crate) mod select;
+    }
     pub(crate) mod peer {
         pub(crate) mod choice;
     }

@@ -432,8 +432,8 @@ pub fn idle(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-struct Thread {
-    name: String,
+pub struct Thread {
+    pub name: String,
     ticks: u64,
     switches: u64,
 }
@@ -452,7 +452,7 @@ fn scheduler_switches() -> Result<Vec<u64>> {
 }
 
 /// The module's threads by their number.
-fn threads() -> Result<BTreeMap<u32, Thread>> {
+pub fn threads() -> Result<BTreeMap<u32, Thread>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();

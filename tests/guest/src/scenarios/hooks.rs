@@ -12,10 +12,9 @@ use serde_json::Value;
 use crate::debugfs::{FOLDER, Section, hook, hook_value, sections};
 use crate::lab::Lab;
 use crate::module;
-use crate::node::{Bench, Node, Op};
+use crate::node::{Bench, Node, Op, errno};
 use crate::peer::{CONTROL, Conn, Message};
 use crate::port::note;
-use crate::scenarios::trace::Trace;
 use crate::scenarios::traffic::await_traffic;
 use crate::wait;
 
@@ -84,7 +83,6 @@ pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
     };
     let job = one.start_bench(two, &bench)?;
     await_traffic(two, 5)?;
-    let trace = Trace::start(Some("socklnd_close"))?;
     let stall = hook("stall_rx", 3600)?;
     let started = Instant::now();
     let peer = format!("peer {} of {}", two.nid(), one.nid());
@@ -101,9 +99,6 @@ pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
     );
     let output = job.wait(bench.limit + SLACK)?;
     ensure!(!output.status.success(), "the transfer claims success");
-    // ETIMEDOUT, as the connection's end says; what waited for an answer only hears of a lost peer.
-    let whose = format!("nid={} peer={} ", one.nid(), two.nid());
-    trace.expect("socklnd_close", &[&whose, "error=-110"])?;
     drop(stall);
     wait::until(Duration::from_secs(30), "ping succeeds again", || {
         one.ping(two).map(drop)
@@ -178,6 +173,22 @@ pub fn stalled_sender(lab: &mut Lab) -> Result<()> {
         "it still took {:.1} s",
         output.time.as_secs_f64()
     );
+
+    // What is held back when its connection is closed ends with that.
+    let _stall = hook("stall_tx", 3600)?;
+    let ping = one.start(&["ping", "-W", "60", &two.nid()])?;
+    wait::until(SLACK, "message held back", || {
+        ensure!(one.counter("/live/txs")? > 0);
+        Ok(())
+    })?;
+    one.close_conns()?;
+    wait::until(SLACK, "end of what was held back", || {
+        let left = one.counter("/live/txs")?;
+        ensure!(left == 0, "{left} messages");
+        Ok(())
+    })?;
+    let name = errno(&ping.wait(SLACK)?)?;
+    ensure!(name == "ESHUTDOWN", "the ping failed with {name}");
     Ok(())
 }
 

@@ -429,7 +429,8 @@ pub fn wrong_messages(lab: &mut Lab) -> Result<()> {
         wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
     }
 
-    // These are odd. Either the connection is closed, or it goes on to work.
+    // These are odd. If what they carry is only unwanted, the connection goes on to work. Else it may
+    // be closed as well.
     let elsewhere = nid(lab.node(1).addr);
     let odd: Vec<(String, Vec<u8>)> = vec![
         (
@@ -500,11 +501,19 @@ pub fn wrong_messages(lab: &mut Lab) -> Result<()> {
             "an empty message, unwanted".to_owned(),
             Message::put(from, to, 3, 3, Vec::new()).bytes(),
         ),
+        (
+            "an odd length, unwanted".to_owned(),
+            Message::put(from, to, 3, 3, vec![7; 4097]).bytes(),
+        ),
     ];
     for (what, bytes) in &odd {
         let mut conn = Conn::greeted(&script.space, from, node, CONTROL)
             .with_context(|| format!("before {what}"))?;
         let survived = works_on(&mut conn, bytes).with_context(|| what.clone())?;
+        ensure!(
+            survived || !what.ends_with("unwanted"),
+            "{what}: the connection was closed"
+        );
         note(&format!(
             "{what}: {}",
             if survived {
@@ -603,7 +612,19 @@ pub fn cut_off(lab: &mut Lab) -> Result<()> {
             }
         }
     }
+    // Whole, and gone before the answer: nothing stays that was made for it.
+    for _ in 0..100 {
+        let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
+        conn.send(&opening)?;
+        conn.reset()?;
+    }
     wait::until(AT_ONCE, "no handshakes left", || no_handshakes(node))?;
+    wait::until(SOON, "peer forgotten", || {
+        no_conns(node, script)?;
+        let peers = node.list(&["peer", "list"])?;
+        ensure!(peers.iter().all(|peer| peer["nid"] != script.nid()));
+        Ok(())
+    })?;
 
     // After the greeting: in the header, and in the payload.
     let message = Message::put(script.addr, node.addr, 1, 1, vec![3; 5000]).bytes();

@@ -134,6 +134,10 @@ pub fn learned_routes(lab: &mut Lab) -> Result<()> {
     for round in 0..3 {
         one.close_conns()?;
         two_paths(one, two).with_context(|| format!("round {round}"))?;
+        // Each route connects from an interface of its own, and each interface of the other side was
+        // told to this peer.
+        let used = (uses(one, "routes")?, uses(two, "peers")?);
+        ensure!(used == (vec![1, 1], vec![1, 1]), "uses: {used:?}");
         match round {
             0 => two
                 .socklctl(&["interface", "del", &second(two).to_string()])
@@ -178,7 +182,23 @@ pub fn learned_routes(lab: &mut Lab) -> Result<()> {
             ),
         }
     }
+    // With the peers go their uses.
+    for (node, what) in [(one, "routes"), (two, "peers")] {
+        node.socklctl(&["peer", "del", "any"])?;
+        wait::until(LIMIT, "interfaces without users", || {
+            let left = uses(node, what)?;
+            ensure!(left.iter().all(|count| *count == 0), "{what}: {left:?}");
+            Ok(())
+        })?;
+    }
     Ok(())
+}
+
+/// How many peers, or routes, use each of a node's interfaces.
+fn uses(node: &Node, what: &str) -> Result<Vec<u64>> {
+    let list = node.list(&["interface", "list"])?;
+    let count = |entry: &Value| entry[what].as_u64().with_context(|| format!("{entry}"));
+    list.iter().map(count).collect()
 }
 
 /// Waits until there are connections of all types on both paths, which takes messages to send.

@@ -18,20 +18,18 @@ const FOLDER: &str = "/sys/kernel/tracing";
 const SOON: Duration = Duration::from_secs(10);
 
 /// Tracing of the module's events, from now until this is dropped.
-pub struct Trace;
+struct Trace;
 
 impl Trace {
-    /// Switches all on, or this one.
-    pub fn start(event: Option<&str>) -> Result<Trace> {
+    /// Switches all on.
+    fn start() -> Result<Trace> {
         if !fs::exists(format!("{FOLDER}/trace"))? {
             let mut mount = Command::new("mount");
             mount.args(["-t", "tracefs", "none", FOLDER]);
             run(&mut mount, "", SOON)?.checked("mount tracefs")?;
         }
         fs::write(format!("{FOLDER}/trace"), "")?;
-        let event = event.map(|event| format!("{event}/")).unwrap_or_default();
-        let switch = format!("{FOLDER}/events/socklnd/{event}enable");
-        fs::write(switch, "1").context("no events")?;
+        fs::write(format!("{FOLDER}/events/socklnd/enable"), "1").context("no events")?;
         Ok(Trace)
     }
 
@@ -44,7 +42,7 @@ impl Trace {
     }
 
     /// Waits for a line of this event that has all these parts.
-    pub fn expect(&self, event: &str, parts: &[&str]) -> Result<()> {
+    fn expect(&self, event: &str, parts: &[&str]) -> Result<()> {
         wait::until(SOON, &format!("{event} {parts:?}"), || {
             let lines = self.lines(event)?;
             let has_all = |line: &String| parts.iter().all(|part| line.contains(part));
@@ -67,7 +65,7 @@ impl Drop for Trace {
 pub fn tracepoints(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
-    let trace = Trace::start(None)?;
+    let trace = Trace::start()?;
     one.ping(two)?;
     for (node, other) in [(one, two), (two, one)] {
         let ends = [
@@ -141,13 +139,10 @@ fn timed_out(trace: &Trace, lab: &Lab) -> Result<()> {
     fs::write(TIMEOUT, "3")?;
     lab.cable(1, false)?;
     let _ = one.try_ping(two, Duration::from_secs(1))?;
-    trace.expect(
-        "socklnd_timeout",
-        &[
-            &format!("nid={} peer={}", one.nid(), two.nid()),
-            "error=-110",
-        ],
-    )?;
+    let whose = format!("nid={} peer={} ", one.nid(), two.nid());
+    for event in ["socklnd_timeout", "socklnd_close"] {
+        trace.expect(event, &[&whose, "error=-110"])?;
+    }
     lab.cable(1, true)?;
     fs::write(TIMEOUT, "50")?;
     wait::until(Duration::from_secs(30), "ping succeeds again", || {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 
+use super::admin::threads;
 use crate::command::run;
 use crate::debugfs::sections;
 use crate::lab::Lab;
@@ -146,6 +147,15 @@ pub fn insertion(_lab: &mut Lab) -> Result<()> {
         ("keepalive_count", 5),
     ] {
         ensure!(get(&parameter(name))? == value, "{name} is not {value}");
+    }
+    let threads = threads()?;
+    for (kind, wanted) in [("socklnd_cd", 8), ("socklnd_sd", 1)] {
+        let names = threads.values().map(|thread| &thread.name);
+        let count = names.filter(|name| name.starts_with(kind)).count();
+        ensure!(
+            count == wanted,
+            "{count} threads {kind} instead of {wanted}"
+        );
     }
     Ok(())
 }

@@ -151,13 +151,14 @@ fn from_strangers(lab: &Lab) -> Result<Duration> {
 }
 
 /// A peer that sends the same message again and again and never reads an answer.
-struct Flood {
+pub struct Flood {
     sent: Arc<AtomicUsize>,
     thread: JoinHandle<bool>,
 }
 
 impl Flood {
-    fn start(script: &Node, node: &Node, conn_type: u32, message: Vec<u8>) -> Result<Flood> {
+    /// Connects, and begins at once.
+    pub fn start(script: &Node, node: &Node, conn_type: u32, message: Vec<u8>) -> Result<Flood> {
         let mut conn = Conn::greeted(&script.space, script.addr, node, conn_type)?;
         let sent = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&sent);
@@ -175,16 +176,22 @@ impl Flood {
         Ok(Flood { sent, thread })
     }
 
-    fn await_under_way(&self) -> Result<()> {
+    /// Waits until some of it was sent.
+    pub fn await_under_way(&self) -> Result<()> {
         wait::until(Duration::from_secs(60), "flood under way", || {
-            let sent = self.sent.load(Ordering::Relaxed);
+            let sent = self.sent();
             ensure!(sent > 20, "{sent} messages were sent");
             Ok(())
         })
     }
 
+    /// How many messages were sent.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// The connection must have been closed.
-    fn ended(self) -> Result<()> {
+    pub fn ended(self) -> Result<()> {
         wait::until(
             ENDED + Duration::from_secs(12),
             "flood's connection closed",

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What becomes of attempts to connect, of this node and of others.
+
+use std::fs;
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, bind, socket};
+
+use crate::lab::Lab;
+use crate::node::{Node, errno};
+use crate::peer::{
+    ACCEPTOR_MAGIC, BULK_IN, BULK_OUT, CONTROL, Conn, Hello, Listener, NONE, inverse, nid, request,
+};
+use crate::port::note;
+use crate::wait;
+
+const SOON: Duration = Duration::from_secs(10);
+/// What the slowest machine may take on top of what the clock says.
+const SLACK: Duration = Duration::from_secs(4);
+/// From where a node connects.
+const RESERVED: std::ops::RangeInclusive<u16> = 512..=1023;
+
+/// Introduces the script with this type and incarnation; returns what the node answers.
+fn introduce(
+    script: &Node,
+    node: &Node,
+    conn_type: u32,
+    incarnation: u64,
+) -> Result<(Conn, Hello)> {
+    let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
+    conn.send(&request(ACCEPTOR_MAGIC, 1, nid(node.addr)))?;
+    let hello = Hello {
+        incarnation,
+        ..Hello::new(script.addr, conn_type)
+    };
+    conn.send(&hello.bytes())?;
+    let answer = conn.receive_hello()?;
+    Ok((conn, answer))
+}
+
+/// A connection that is not wanted is refused before anything was promised, and does no harm to
+/// those there are: one of a type that is there, and one of an earlier life of the peer. With a
+/// later life the old connections go.
+pub fn incarnations(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    let accepted = |conn_type, incarnation| -> Result<Conn> {
+        let (conn, answer) = introduce(script, node, conn_type, incarnation)?;
+        ensure!(
+            answer.conn_type == inverse(conn_type),
+            "not accepted: {answer:x?}"
+        );
+        Ok(conn)
+    };
+    let refused = |conn_type, incarnation| -> Result<()> {
+        let (mut conn, answer) = introduce(script, node, conn_type, incarnation)?;
+        ensure!(answer.conn_type == NONE, "not refused: {answer:x?}");
+        let (got, _) = conn.await_closed(SOON)?;
+        ensure!(got.is_empty(), "after the refusal came {got:02x?}");
+        Ok(())
+    };
+    let mut control = accepted(CONTROL, 2000)?;
+    control.ping(1)?;
+    refused(CONTROL, 2000).context("of a type that is there")?;
+    control.ping(2)?;
+    for conn_type in [BULK_IN, CONTROL] {
+        refused(conn_type, 1999).context("of an earlier life")?;
+        control.ping(3)?;
+    }
+    let mut bulk = accepted(BULK_IN, 2000)?;
+    ensure!(node.conns_to(script)?.len() == 2, "not two connections");
+    let mut restarted = accepted(BULK_OUT, 2001)?;
+    for old in [&mut control, &mut bulk] {
+        old.await_closed(SOON)
+            .context("a connection of an earlier life")?;
+    }
+    restarted.ping(4)?;
+    let conns = node.conns_to(script)?.len();
+    ensure!(conns == 1, "{conns} connections are left");
+    Ok(())
+}
+
+/// A peer that accepts, greets and closes at once is no better than one that refuses: attempts
+/// become rare, however often somebody asks.
+pub fn closing_peer(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    let listener = Listener::new(&script.space, script.addr)?;
+    node.ni_add()?;
+    node.peer_add(script)?;
+    let started = Instant::now();
+    let (mut attempts, mut pings) = (0, 0);
+    let mut ping = node.start(&["ping", "-W", "5", &script.nid()])?;
+    while started.elapsed() < Duration::from_secs(8) {
+        // Whoever lost the connection hears of that at once, and asks again.
+        if !ping.running()? {
+            pings += 1;
+            ping = node.start(&["ping", "-W", "5", &script.nid()])?;
+        }
+        let Ok((mut conn, hello)) = listener.accept_greeting(Duration::from_millis(20)) else {
+            continue;
+        };
+        attempts += 1;
+        conn.send(&Hello::new(script.addr, inverse(hello.conn_type)).bytes())?;
+    }
+    ping.kill();
+    note(&format!("{attempts} attempts and {pings} pings"));
+    ensure!(attempts > 1, "{attempts} attempts");
+    // With waits that begin at one second and double, and three connections wanted at most each
+    // time, eight seconds have room for few.
+    ensure!(attempts <= 15, "{attempts} attempts in eight seconds");
+    Ok(())
+}
+
+/// A peer is deleted while messages wait for it, and no attempt to reach it is under way: they end
+/// at once.
+pub fn deleted_while_waiting(lab: &mut Lab) -> Result<()> {
+    // Long enough that no attempt comes by itself.
+    for name in ["max_reconnectms", "min_reconnectms"] {
+        fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), "60000")?;
+    }
+    let (node, script) = (lab.node(0), lab.node(1));
+    let listener = Listener::new(&script.space, script.addr)?;
+    node.ni_add()?;
+    node.peer_add(script)?;
+    let mut ping = node.start(&["ping", "-W", "60", &script.nid()])?;
+    let (mut conn, _) = listener.accept_greeting(SOON)?;
+    conn.send(&Hello::new(script.addr, NONE).bytes())?;
+    conn.await_closed(SOON)?;
+    wait::until(SOON, "end of the attempt", || {
+        ensure!(node.counter("/live/handshakes")? == 0);
+        Ok(())
+    })?;
+    ensure!(
+        node.counter("/live/txs")? == 1 && ping.running()?,
+        "it did not wait"
+    );
+    node.socklctl(&["peer", "del", &script.nid()])?;
+    let left = node.counter("/live/txs")?;
+    ensure!(left == 0, "{left} messages still wait");
+    let name = errno(&ping.wait(SLACK)?)?;
+    ensure!(name == "ESHUTDOWN", "the ping failed with {name}");
+    Ok(())
+}
+
+/// Takes all reserved ports of a node but these; the node's own are taken already.
+fn squat(node: &Node, free: &[u16]) -> Result<Vec<OwnedFd>> {
+    node.space.within(|| {
+        let mut taken = Vec::new();
+        for port in RESERVED.filter(|port| !free.contains(port)) {
+            let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            match bind(&socket, &SocketAddrV4::new(node.addr, port)) {
+                Ok(()) => taken.push(socket),
+                Err(Errno::ADDRINUSE) => {}
+                Err(why) => return Err(why).with_context(|| format!("port {port}")),
+            }
+        }
+        Ok(taken)
+    })
+}
+
+/// Ports that others have are passed over; without a free one, an attempt says so at once.
+pub fn taken_ports(lab: &mut Lab) -> Result<()> {
+    const FREE: [u16; 3] = [513, 700, 1000];
+    let (one, two) = (lab.node(0), lab.node(1));
+    one.ni_add()?;
+    // It has no route back, so all connections are made by the first.
+    two.ni_add()?;
+    one.peer_add(two)?;
+    let squatters = squat(one, &FREE)?;
+    ensure!(squatters.len() >= 500, "only {} taken", squatters.len());
+    one.ping(two)?;
+    wait::until(SOON, "a connection from each free port", || {
+        let mut ports = Vec::new();
+        for conn in one.conns_to(two)? {
+            let local = conn["local"].as_str().unwrap_or_default();
+            let (_, port) = local.rsplit_once(':').unwrap_or_default();
+            ports.push(port.parse::<u16>().unwrap_or_default());
+        }
+        ports.sort_unstable();
+        ensure!(ports == FREE, "ports {ports:?}");
+        Ok(())
+    })?;
+    two.close_conns()?;
+    wait::until(SOON, "all connections closed", || {
+        ensure!(one.conns_to(two)?.is_empty());
+        Ok(())
+    })?;
+
+    let rest = squat(one, &[])?;
+    ensure!(rest.len() == FREE.len(), "{} of three taken", rest.len());
+    one.socklctl(&["peer", "del", "any"])?;
+    let output = one.try_ping(two, SOON)?;
+    let name = errno(&output)?;
+    ensure!(name == "EADDRNOTAVAIL", "failed with {name}");
+    ensure!(
+        output.time < SLACK,
+        "failed after {:.1} s",
+        output.time.as_secs_f64()
+    );
+    drop((squatters, rest));
+    wait::until(SOON, "ping with ports", || one.ping(two).map(drop))
+}
+
+/// An attempt that nobody answers has a time of its own: that which a message may wait, and not as
+/// long as TCP goes on trying.
+pub fn unanswered(lab: &mut Lab) -> Result<()> {
+    const TIMEOUT: Duration = Duration::from_secs(4);
+    fs::write(
+        "/sys/module/ksocklnd/parameters/sock_timeout",
+        TIMEOUT.as_secs().to_string(),
+    )?;
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    // Frames to a card that is not there: nobody says that nobody is there.
+    let neighbour = format!("{} lladdr 02:00:00:00:00:01 dev eth0\n", two.addr);
+    one.space.ip(&format!("neigh replace {neighbour}"))?;
+    let started = Instant::now();
+    let mut ping = one.start(&["ping", "-W", "60", &two.nid()])?;
+    wait::until(SOON, "attempt under way", || {
+        ensure!(one.counter("/live/handshakes")? == 1);
+        Ok(())
+    })?;
+    wait::until(TIMEOUT + SLACK, "end of the attempt", || {
+        ensure!(one.counter("/live/handshakes")? == 0);
+        Ok(())
+    })?;
+    let time = started.elapsed();
+    note(&format!("given up after {:.1} s", time.as_secs_f64()));
+    ensure!(
+        time + Duration::from_millis(100) >= TIMEOUT,
+        "given up too soon"
+    );
+    ping.kill();
+    Ok(())
+}

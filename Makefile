@@ -49,7 +49,7 @@ host: ## build/host/*: the programs that run beside the kernel, linked staticall
 	@scripts/setup toolchain
 	@scripts/build-host
 
-.PHONY: demo test kunit soak fuzz bench shell
+.PHONY: demo test kunit soak fuzz bench defects shell
 demo: stock host ## show the module at work in a virtual machine
 test: stock debug host ## run every test (ARGS=... goes to tests/run)
 kunit: debug host ## run the module's own unit tests
@@ -61,6 +61,9 @@ soak: debug host ## run the scenarios that take long
 fuzz: ## look long for inputs that break the parsers (ARGS=... goes to fuzz/run)
 	@scripts/setup toolchain
 	@$(python) fuzz/run $(ARGS)
+defects: ## put old bugs back, one at a time, and see the tests find them (ARGS=... goes to tests/defects/run)
+	@scripts/setup um
+	@$(python) tests/defects/run $(ARGS)
 bench: ## measure against bare kernel TCP, on the fastest platform at hand (ARGS=... goes to bench/run)
 	@scripts/setup toolchain
 	@$(python) bench/run $(ARGS)

@@ -12,7 +12,8 @@ import string
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import paths
+from lib import defects, paths
+from lib.defects import Defect
 
 TABLE = paths.TESTS / "COVERAGE.md"
 
@@ -64,6 +65,9 @@ class Tests:
     pairs: set[str] = field(default_factory=set)
     cargo: dict[str, set[str]] = field(default_factory=dict)
     targets: set[str] = field(default_factory=set)
+    # Patches with defects; and variants of the models' files, which their crate makes and tries itself.
+    defects: dict[str, Defect] = field(default_factory=dict)
+    variants: set[str] = field(default_factory=set)
 
     def has(self, name: str) -> bool:
         """Whether this is one of them."""
@@ -78,6 +82,8 @@ class Tests:
         if kind == "cargo":
             crate, _, path = which.partition("::")
             return path.rpartition("::")[2] in self.cargo.get(crate, ())
+        if kind == "defect":
+            return which in self.defects or which in self.variants
         return kind == "fuzz" and which in self.targets
 
 
@@ -109,7 +115,9 @@ def tests(repo: Path = paths.REPO) -> Tests:
     model = repo / CRATES["model"]
     # Scenarios of the models become tests by a macro, and so do the files with a defect put in.
     found.cargo["model"].update(re.findall(r"^ +\w+::\w+ as (\w+),$", (model / "src/lib.rs").read_text(), re.MULTILINE))
-    found.cargo["model"].update(re.findall(r'^    \(\n +"(\w+)",$', (model / "build.rs").read_text(), re.MULTILINE))
+    found.variants.update(re.findall(r'^    \(\n +"(\w+)",$', (model / "build.rs").read_text(), re.MULTILINE))
+    found.cargo["model"].update(found.variants)
+    found.defects.update((defect.name, defect) for defect in defects.all_of_them(repo / "tests/defects"))
     found.targets.update(file.stem for file in (repo / "fuzz/fuzz_targets").glob("*.rs"))
     return found
 
@@ -202,12 +210,36 @@ def _check_items(table: list[Row]) -> list[str]:
 
 def counts(table: list[Row]) -> list[str]:
     """The lines of the table of counts."""
-    lines = [f"| table | {' | '.join(KINDS)} |", "|---" * (len(KINDS) + 1) + "|"]
+    lines = [f"| table | {' | '.join(KINDS)} | with a defect |", "|---" * (len(KINDS) + 2) + "|"]
     kinds = [(row.heading, kind_of(row)) for row in table]
     for heading in (*HEADER, HISTORY, OF_2005):
         numbers = [str(kinds.count((heading, kind))) for kind in KINDS]
+        numbers.append(str(sum(row.heading == heading and "`defect: " in row.shown for row in table)))
         lines.append(f"| {heading} | {' | '.join(numbers)} |")
     return lines
+
+
+def _check_defects(table: list[Row], known: Tests) -> list[str]:
+    """A row names the defects whose patches name it, each with the test that must find it."""
+    wrong = []
+    named = set()
+    for row in table:
+        names = [name for name in _QUOTED.findall(row.shown) if row.shown.startswith("`")]
+        put_in = [name.removeprefix("defect: ") for name in names if name.startswith("defect: ")]
+        if len(put_in) == len(names) and names:
+            wrong.append(f"{row} a defect is no test")
+        for defect in (known.defects[name] for name in put_in if name in known.defects):
+            named.add((defect.name, row.item))
+            if row.item not in defect.entries:
+                wrong.append(f"{row} {defect.path.name} does not say that it is about this")
+            if defect.test not in names:
+                wrong.append(f"{row} {defect.name} is found by '{defect.test}', which is not named")
+    for defect in known.defects.values():
+        wrong += [f"{defect.path.name}: no row '{entry}' names it" for entry in defect.entries
+                  if (defect.name, entry) not in named]
+        if not known.has(defect.test):
+            wrong.append(f"{defect.path.name}: there is no test '{defect.test}'")
+    return wrong
 
 
 def check(text: str, known: Tests, repo: Path = paths.REPO) -> list[str]:
@@ -225,6 +257,7 @@ def check(text: str, known: Tests, repo: Path = paths.REPO) -> list[str]:
         wrong += [f"{row} {why}" for why in _check_here(row, repo)]
         named = _QUOTED.findall(row.shown) if row.shown.startswith("`") else []
         wrong += [f"{row} there is no test '{name}'" for name in named if not known.has(name)]
+    wrong += _check_defects(table, known)
     if not wrong:
         said = [line for line in text.partition(f"\n## {COUNTS}\n")[2].splitlines() if line.startswith("|")]
         if said != counts(table):

@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from lib import coverage, paths
+from lib import coverage, defects, paths
 from lib.report import Report
 
 _COUNT = re.compile(r"^test result: \w+\. (\d+) passed; \d+ failed", re.MULTILINE)
@@ -23,6 +23,7 @@ def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
     """Runs them all."""
     _python(report)
     report.result("host: tests/COVERAGE.md", coverage.trouble())
+    report.result("host: tests/defects", defects.trouble())
     _cargo(report)
     _fuzz(report)
 

@@ -10,7 +10,7 @@ import unittest.mock
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from lib import coverage, cpio, klog, results
+from lib import coverage, cpio, defects, klog, results
 from lib.report import Report
 
 TROUBLE = (
@@ -179,7 +179,7 @@ def table(**rows: str) -> str:
 class Coverage(unittest.TestCase):
     """The table of what shows what."""
 
-    known = coverage.Tests({"one"}, {"suite": {"case"}}, {"pair"}, {"wire": {"test"}}, {"nid"})
+    known = coverage.Tests({"one"}, {"suite": {"case"}}, {"pair"}, {"wire": {"test"}}, {"nid"}, variants={"variant"})
 
     def check(self, text: str) -> list[str]:
         try:
@@ -219,6 +219,24 @@ class Coverage(unittest.TestCase):
                 self.assertEqual(len(wrong), 1, wrong)
                 self.assertIn(row.split(" | ")[0], wrong[0])
 
+    def test_defects_and_rows_name_each_other(self) -> None:
+        right = "| `e` | `tx.rs: Tx` | `netns: one`, `defect: bug` |"
+        self.assertEqual(self.check(table(header="| `e` | `tx.rs: Tx` | `netns: one`, `defect: variant` |")), [])
+        self.assertEqual(len(self.check(table(header=right))), 1, "no such defect")
+        for entries, test, row, wrong in (
+            (("`e`",), "netns: one", right, 0),
+            (("`e`", "`f`"), "netns: one", right, 1),
+            (("`f`",), "netns: one", right, 2),
+            (("`e`",), "fuzz: nid", right, 1),
+            (("`e`",), "netns: two", right, 2),
+            (("`e`",), "netns: one", "| `e` | `tx.rs: Tx` | `netns: one` |", 1),
+            (("`e`",), "netns: one", "| `e` | `tx.rs: Tx` | `defect: bug` |", 2),
+        ):
+            with self.subTest(entries=entries, test=test, row=row):
+                bug = defects.Defect("bug", Path("bug.patch"), entries, test, "A story.", ("tx.rs",))
+                with unittest.mock.patch.dict(self.known.defects, bug=bug):
+                    self.assertEqual(len(self.check(table(header=row))), wrong)
+
     def test_entries_are_complete(self) -> None:
         for row in ("| 3. x | nothing | cannot occur: x |", ""):
             self.assertEqual(len(self.check(table(entry=row))), 1)
@@ -243,3 +261,47 @@ class Coverage(unittest.TestCase):
             "fuzz: header",
         ):
             self.assertTrue(known.has(name), name)
+
+
+PATCH = """A story.
+
+Entry: 1. x
+Entry: 2. y
+Test: netns: one
+
+--- a/file
++++ b/file
+@@ -1,2 +1,2 @@
+ one
+-two
++three
+"""
+
+
+class Defects(unittest.TestCase):
+    """Patches with old bugs."""
+
+    def test_what_a_patch_says(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "bug.patch"
+            path.write_text(PATCH)
+            bug = defects.parse(path)
+            self.assertEqual((bug.name, bug.entries, bug.test), ("bug", ("1. x", "2. y"), "netns: one"))
+            self.assertEqual((bug.story, bug.files), ("A story.", ("file",)))
+            for part in ("A story.\n", "Test: netns: one\n", "Entry: 1. x\nEntry: 2. y\n", PATCH.partition("--- ")[2]):
+                path.write_text(PATCH.replace(part, ""))
+                with self.subTest(part):
+                    self.assertRaises(ValueError, defects.parse, path)
+
+    def test_patches_apply_or_say_so(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path, file = Path(folder) / "bug.patch", Path(folder) / "tree" / "file"
+            path.write_text(PATCH)
+            file.parent.mkdir()
+            file.write_text("one\ntwo\n")
+            bug = defects.parse(path)
+            self.assertIsNone(defects.apply(bug, file.parent, check=True))
+            self.assertEqual(file.read_text(), "one\ntwo\n")
+            self.assertIsNone(defects.apply(bug, file.parent))
+            self.assertEqual(file.read_text(), "one\nthree\n")
+            self.assertIsNotNone(defects.apply(bug, file.parent))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -212,7 +213,7 @@ def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
     """Runs the scenarios, one pair of machines at a time."""
     kernel = paths.kernel("stock")
     for name, kind in (("traffic", Traffic), ("peer-killed", Killed)):
-        if not pattern or pattern in name:
+        if not pattern or re.search(pattern, name):
             report.say(f"two-node: {name} on Linux {kernel.release}")
             with Pair(f"two-node-{name}", kernel, keep=keep) as pair:
                 _run_steps(report, kind(name, pair))

@@ -447,7 +447,7 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
     const MESSAGES: u64 = 300;
     for (name, value) in [
         ("buffer_size", "65536"),
-        ("large_router_buffers", "8"),
+        ("large_router_buffers", "32"),
         // A buffer is in use until the next node's TCP has acknowledged what was in it.
         ("eager_ack", "1"),
     ] {
@@ -485,7 +485,7 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
     });
     let conns = accept_all(&listener, stuck)?;
     await_large(gateway, "waiting", 1)?;
-    await_large(gateway, "busy", 4)?;
+    await_large(gateway, "busy", 16)?;
 
     // Somebody else sends there too, waits, and dies.
     let second = Ipv4Addr::new(10, 1, 0, 33);
@@ -494,7 +494,7 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
         .ip(&format!("addr add {second}/24 dev eth0\n"))?;
     wait::quiet_time(Duration::from_millis(500));
     await_large(gateway, "waiting", 1)?;
-    await_large(gateway, "busy", 4)?;
+    await_large(gateway, "busy", 16)?;
     let mut doomed = dial_across(&sender, second, gateway, BULK_OUT)?;
     doomed.send(&numbered(second, to, 9999))?;
     await_large(gateway, "waiting", 2)?;
@@ -505,9 +505,9 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
     );
     doomed.reset()?;
     await_large(gateway, "waiting", 1)?;
-    await_large(gateway, "busy", 4)?;
+    await_large(gateway, "busy", 16)?;
     ensure!(
-        large(gateway, "buffers")? == 8,
+        large(gateway, "buffers")? == 32,
         "the number of buffers changed"
     );
 
@@ -602,7 +602,13 @@ pub fn lost(lab: &mut Lab) -> Result<()> {
         } else {
             lab.cable(2, false)?;
         }
-        await_routes(one, &up("down"))?;
+        wait::until(LIMIT, "loss of the gateway noticed", || {
+            // Who has nothing to say to it learns nothing about it.
+            one.attempt(&["ping", "-W", "0.2", &two.nid()], LIMIT)?;
+            let now = routes(one)?;
+            ensure!(now == up("down"), "{now}");
+            Ok(())
+        })?;
         // No message is lost without a word, or comes twice.
         let output = job.wait(load.limit + LIMIT)?;
         let result = match answer(output) {

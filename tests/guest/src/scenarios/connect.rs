@@ -237,12 +237,7 @@ pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
         if asking.len() < 40 {
             asking.push(node.start(&["ping", "-W", "2", &script.nid()])?);
         }
-        let Ok((mut conn, _)) = listener.accept_greeting(Duration::from_millis(100)) else {
-            continue;
-        };
-        attempts += 1;
-        conn.send(&Hello::new(script.addr, peer::NONE).bytes())?;
-        let _ = conn.await_closed(Duration::from_secs(5))?;
+        attempts += usize::from(refuse(&listener, script)?);
     }
     let name = errno(&ping.wait(Duration::from_secs(1))?)?;
     note(&format!(
@@ -252,13 +247,29 @@ pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
     ensure!(attempts > 0, "it never tried");
     // With waits of one second, eight of them have room for few.
     ensure!(attempts <= 15, "{attempts} attempts in eight seconds");
-    // Nothing is tried without something to send.
+    // Nothing is tried without something to send. What the last to ask have queued waits a while yet.
+    wait::until(Duration::from_secs(40), "nothing queued", || {
+        refuse(&listener, script)?;
+        let queued = node.counter("/live/txs")?;
+        ensure!(queued == 0, "{queued} messages still wait");
+        Ok(())
+    })?;
     let idle = listener.accept(Duration::from_secs(5));
     ensure!(
         idle.is_err(),
         "it goes on trying although nothing is to be sent"
     );
     Ok(())
+}
+
+/// Refuses the next connection, if one comes soon. Says whether one came.
+fn refuse(listener: &Listener, script: &Node) -> Result<bool> {
+    let Ok((mut conn, _)) = listener.accept_greeting(Duration::from_millis(100)) else {
+        return Ok(false);
+    };
+    conn.send(&Hello::new(script.addr, peer::NONE).bytes())?;
+    let _ = conn.await_closed(Duration::from_secs(5))?;
+    Ok(true)
 }
 
 /// Peers that are gone without a trace, so many that each thread could wait for several: one that is

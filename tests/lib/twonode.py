@@ -21,7 +21,7 @@ LARGE_SIZES = (MIB - 1, MIB)
 COUNT = 1000
 # PUTs of one node and GETs of the other make a thousand each way, too.
 COUNT_LARGE = 500
-TRANSFER_SECONDS = 180.0
+TRANSFER_SECONDS = 400.0
 # How long a transfer may go on whose partner is dead: its own time limit and some more.
 DEAD_SECONDS = 20
 BACK_SECONDS = 60.0

@@ -51,9 +51,10 @@ pub fn simultaneous(lab: &mut Lab) -> Result<()> {
 
 /// Closes all connections of both and waits until each has seen it.
 pub fn disconnect(one: &Node, two: &Node) -> Result<()> {
-    one.close_conns()?;
-    two.close_conns()?;
-    wait::until(Duration::from_secs(10), "all connections closed", || {
+    wait::until(Duration::from_secs(30), "all connections closed", || {
+        // One that was being made when the others were closed may come after them.
+        one.close_conns()?;
+        two.close_conns()?;
         let left = one.conns_to(two)?.len() + two.conns_to(one)?.len();
         ensure!(left == 0, "{left} are left");
         Ok(())

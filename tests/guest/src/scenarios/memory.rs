@@ -27,7 +27,7 @@ const RATE: usize = 61;
 /// For so long.
 const HARD_TIMES: Duration = Duration::from_secs(20);
 /// In this time a node without memory is well again, once there is some.
-const RECOVERED: Duration = Duration::from_secs(30);
+const RECOVERED: Duration = Duration::from_secs(60);
 
 fn code() -> Result<Range<u64>> {
     let place = module::places();
@@ -138,7 +138,13 @@ pub fn in_transfer(lab: &mut Lab) -> Result<()> {
             // What TCP has lost it repeats in its own time.
             wait::until(RECOVERED, "transfer with memory", || {
                 let started = Instant::now();
-                from.bench(to, kind)?;
+                from.bench(
+                    to,
+                    &Bench {
+                        limit: RECOVERED,
+                        ..*kind
+                    },
+                )?;
                 note(&format!("size {}: {:?}", kind.size, started.elapsed()));
                 Ok(())
             })?;

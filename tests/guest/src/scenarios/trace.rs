@@ -85,11 +85,11 @@ pub fn tracepoints(lab: &mut Lab) -> Result<()> {
         for kind in ["type=control", "type=bulk_in", "type=bulk_out"] {
             expect("socklnd_connect", &[kind, "error=0"])?;
         }
-        // A ping is a GET without payload; its answer has some.
+        // A ping is a GET without payload, 24 and 72 bytes; its answer has some.
         let (sent, received) = if node.nid() == one.nid() {
-            ("bytes=72 ", "type=control")
+            ("bytes=96 ", "type=control")
         } else {
-            ("type=control", "bytes=72 ")
+            ("type=control", "bytes=96 ")
         };
         expect("socklnd_send", &["type=control", sent, "error=0"])?;
         expect("socklnd_receive", &["type=control", received, "error=0"])?;

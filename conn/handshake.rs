@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Handshakes: from a TCP connection to a [`Conn`], or to nothing.
+//! Handshakes: from a TCP connection to a [`super::Conn`], or to nothing.
 //!
 //! A handshake never blocks a thread: socket callbacks post it to the autoconnect daemons, who do
 //! what the bytes at hand allow. Its state is behind its mutex; whoever takes the socket out of it

@@ -7,6 +7,7 @@
 #include <linux/cpumask.h>
 #include <linux/crc32.h>
 #include <linux/debugfs.h>
+#include <linux/ethtool.h>
 #include <linux/highmem.h>
 #include <linux/inetdevice.h>
 #include <linux/lockdep.h>
@@ -14,11 +15,13 @@
 #include <linux/moduleparam.h>
 #include <linux/netdevice.h>
 #include <linux/rcupdate.h>
+#include <linux/rtnetlink.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/siphash.h>
 #include <linux/topology.h>
 #include <linux/xxhash.h>
+#include <net/addrconf.h>
 #include <net/net_namespace.h>
 #include <net/netns/generic.h>
 #include <net/sock.h>
@@ -95,6 +98,33 @@ int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr)
 	}
 	rcu_read_unlock();
 	return len;
+}
+
+/*
+ * Megabits per second of the device that has the address, in network order; 0 if nobody knows.
+ * Takes RTNL: drivers want that when they are asked.
+ */
+unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const void *addr)
+{
+	struct ethtool_link_ksettings settings;
+	struct net_device *dev = NULL;
+	unsigned int speed = 0;
+
+	rtnl_lock();
+	rcu_read_lock();
+	if (!is_ipv6)
+		dev = __ip_dev_find(net, *(const __be32 *)addr, false);
+#if IS_BUILTIN(CONFIG_IPV6)
+	else
+		dev = ipv6_dev_find(net, addr, NULL);
+#endif
+	rcu_read_unlock();
+	/* Under RTNL it stays. */
+	if (dev && !__ethtool_get_link_ksettings(dev, &settings) &&
+	    settings.base.speed != (__u32)SPEED_UNKNOWN)
+		speed = settings.base.speed;
+	rtnl_unlock();
+	return speed;
 }
 
 struct net *socklnd_helper_ifaddr_net(const void *ifaddr)

@@ -48,6 +48,7 @@ void *socklnd_helper_net_generic(const struct net *net, unsigned int id);
 
 /* IPv4 addresses of devices; @ifaddr is a struct in_ifaddr. */
 int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr);
+unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const void *addr);
 struct net *socklnd_helper_ifaddr_net(const void *ifaddr);
 __be32 socklnd_helper_ifaddr_local(const void *ifaddr);
 

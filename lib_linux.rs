@@ -23,6 +23,7 @@ pub(crate) mod debugfs;
 pub(crate) mod global;
 pub(crate) mod inetaddr;
 pub(crate) mod iov;
+pub(crate) mod link;
 pub(crate) mod misc;
 pub(crate) mod netns;
 pub(crate) mod page;

@@ -19,12 +19,14 @@ use crate::{
         Interfaces, //
     },
     lib_linux::{
+        link,
         netns::Net,
         page::PageRange,
         queue::Fifo,
         time, //
     },
     peer::{
+        number,
         Peer,
         PeerTable, //
     },
@@ -62,6 +64,7 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
+            Relaxed,
             Release, //
         },
         Arc, //
@@ -78,6 +81,8 @@ pub(crate) struct Ni {
     incarnation: u64,
     /// The newest version of the protocol that it speaks, and the one that it begins with on IPv4.
     protos: (Proto, Proto),
+    /// How many connections for bulk it wants to each peer, each way.
+    conns_per_peer: Atomic<u32>,
     peers: PeerTable,
     portals: Arc<Portals>,
     forwarder: Arc<Forwarder>,
@@ -150,6 +155,7 @@ impl Ni {
                 net,
                 incarnation: time::realtime_ns(),
                 protos: tunables::protocols(),
+                conns_per_peer: Atomic::new(tunables::bulk_conns().unwrap_or(1)),
                 peers,
                 portals,
                 forwarder,
@@ -164,6 +170,12 @@ impl Ni {
             GFP_KERNEL,
         )?;
         ni.interfaces.add(&ni, nid.addr(), None)?;
+        if tunables::bulk_conns().is_none() {
+            // Not before the interface is there that it is about.
+            let speed = link::speed_mbps(&ni.net, nid.addr());
+            let conns = number::for_speed(speed.unwrap_or(0));
+            ni.conns_per_peer.store(conns, Relaxed);
+        }
         Ok(ni)
     }
 
@@ -220,6 +232,11 @@ impl Ni {
     pub(crate) fn first_proto(&self, addr: IpAddr) -> Proto {
         let (newest, first) = self.protos;
         first.max(Proto::first_try(addr.is_ipv6())).min(newest)
+    }
+
+    /// How many connections for bulk it wants to each peer, each way. Any context.
+    pub(crate) fn conns_per_peer(&self) -> u32 {
+        self.conns_per_peer.load(Relaxed)
     }
 
     /// The addresses that it publishes and listens on.

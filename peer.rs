@@ -13,6 +13,7 @@ mod addresses;
 mod admin;
 mod choice;
 mod connect;
+pub(crate) mod number;
 mod table;
 
 use crate::{
@@ -24,10 +25,7 @@ use crate::{
         time, //
     },
     ni::Ni,
-    route::{
-        wanted_types,
-        Route, //
-    },
+    route::Route,
     stats::{
         Counter,
         Events,
@@ -66,6 +64,7 @@ use kernel::{
     }, //
 };
 
+use self::number::Agreement;
 pub(crate) use self::{
     admin::{
         PeerInfo,
@@ -128,6 +127,8 @@ pub(crate) struct PeerInner {
     /// The version of the protocol that its connections speak; while it has none, the one that it
     /// named when it refused another.
     proto: Option<Proto>,
+    /// How many connections it takes.
+    agreement: Agreement,
     /// Of its messages that have arrived, those that no connection could tell it of yet.
     acks: Acks,
     /// When it was sent a sign of life, in monotonic milliseconds.
@@ -169,6 +170,7 @@ impl Peer {
                         queue_peak: 0,
                         incarnation: 0,
                         proto: None,
+                        agreement: Agreement::new(),
                         acks: Acks::new(),
                         pinged_ms: 0,
                         told: KVec::new(),
@@ -300,6 +302,7 @@ impl Peer {
         route: Option<&Route>,
     ) -> core::result::Result<(), Refusal> {
         let now = conn.born_ms();
+        let silent_ms = now.saturating_sub(self.last_alive_ms.load(Relaxed));
         let mut inner = self.inner.lock();
         if let Some(route) = route {
             if route.state(&inner).deleted {
@@ -328,17 +331,12 @@ impl Peer {
             drop(inner);
             self.is_down();
             return Err(Refusal::Version);
-        } else if let Some(old) = inner.conns.iter().position(|old| old.is_twin_of(conn)) {
-            // The peer would not connect again if it knew of that connection. If it can't have
-            // sent this HELLO before the connection stood, it has lost its side of it.
-            let settled = inner.conns.get(old).is_some_and(|old| {
-                now.saturating_sub(old.born_ms()) > tunables::handshake_timeout_ms()
-            });
-            if !settled {
-                return Err(Refusal::Duplicate);
-            }
-            if let Ok(old) = inner.conns.remove(old) {
-                old.bury(ESTALE);
+        } else if inner.twins_of(conn).count() >= self.most_twins(conn) {
+            match inner.half_open_twin(conn, now, silent_ms) {
+                Some(old) => {
+                    inner.bury(ESTALE, |c| Arc::ptr_eq(c, &old));
+                }
+                None => return Err(Refusal::Duplicate),
             }
         }
         // There is room: it was reserved.
@@ -347,6 +345,7 @@ impl Peer {
         }
         inner.incarnation = conn.incarnation();
         inner.proto = Some(conn.proto());
+        inner.agreement.admitted();
         if let Some(route) = route {
             let state = route.state_mut(&mut inner);
             state.connecting = false;
@@ -359,6 +358,16 @@ impl Peer {
         drop(inner);
         self.ni.upper().peer_found(&self.ni, self.nid, true);
         Ok(())
+    }
+
+    /// How many connections like `conn` there may be, between the same two addresses.
+    fn most_twins(&self, conn: &Conn) -> usize {
+        match conn.kind() {
+            ConnType::BulkIn | ConnType::BulkOut if conn.proto().has_many_conns() => {
+                self.ni.conns_per_peer() as usize
+            }
+            _ => 1,
+        }
     }
 
     /// The last connection is gone, for a reason. Thread context, no spinlock held.
@@ -434,7 +443,7 @@ impl Peer {
                 (false, _) => state.cut_short(now, min, max),
             }
         }
-        let incomplete = inner.is_incomplete() && why != ESHUTDOWN;
+        let incomplete = inner.is_incomplete(self.ni.conns_per_peer()) && why != ESHUTDOWN;
         drop(inner);
         if incomplete {
             self.ni.lnd().reaper().watch(self.clone());
@@ -511,12 +520,56 @@ impl PeerInner {
         self.conns.iter().filter(move |c| c.remote().ip() == addr)
     }
 
-    /// The first type of connection to `addr` that is wanted and not there.
-    fn missing_type(&self, addr: IpAddr, typed: bool) -> Option<ConnType> {
-        wanted_types(typed)
-            .iter()
-            .copied()
-            .find(|kind| !self.conns_to(addr).any(|c| c.kind() == *kind))
+    fn twins_of<'a>(&'a self, conn: &'a Conn) -> impl Iterator<Item = &'a Arc<Conn>> {
+        self.conns.iter().filter(move |c| c.is_twin_of(conn))
+    }
+
+    /// Of several connections like `conn`, which is one more than there may be, one of which the peer
+    /// has lost its side: it would not connect again if it knew of it. Unless it sent this HELLO
+    /// before that one stood, or wants more connections than this node; so what is still of use is
+    /// not given up, but tried: a peer that has lost it says so.
+    ///
+    /// Nothing was heard of the peer for `silent_ms`.
+    fn half_open_twin(&self, conn: &Conn, now: u64, silent_ms: u64) -> Option<Arc<Conn>> {
+        let settled_ms = tunables::handshake_timeout_ms();
+        let oldest = self.twins_of(conn).min_by_key(|c| c.born_ms())?;
+        if now.saturating_sub(oldest.born_ms()) <= settled_ms {
+            return None;
+        }
+        if oldest.proto().has_pings() && (oldest.load() == 0 || silent_ms <= settled_ms) {
+            for old in self.conns_to(conn.remote().ip()) {
+                old.queue_ping();
+            }
+            return None;
+        }
+        Some(oldest.clone())
+    }
+
+    /// How many connections of type `kind` there are to `addr`.
+    fn count_to(&self, addr: IpAddr, kind: ConnType) -> usize {
+        self.conns_to(addr).filter(|c| c.kind() == kind).count()
+    }
+
+    /// The type of connection to `addr` that is to be made next, if this node wants `own` for bulk,
+    /// each way.
+    fn missing_type(&self, addr: IpAddr, own: u32) -> Option<ConnType> {
+        let bulk = self.bulk_conns(own);
+        number::next_missing(tunables::typed(), bulk, |kind| self.count_to(addr, kind))
+    }
+
+    /// How many connections for bulk there are to be, each way, if this node wants `own`.
+    fn bulk_conns(&self, own: u32) -> u32 {
+        match self.proto {
+            Some(proto) if !proto.has_many_conns() => 1,
+            _ => self.agreement.bulk(own),
+        }
+    }
+
+    /// The peer, at `addr`, has refused one more connection.
+    fn refused(&mut self, addr: IpAddr) {
+        let mut agreement = core::mem::replace(&mut self.agreement, Agreement::new());
+        agreement.refused(tunables::typed(), |kind| self.count_to(addr, kind));
+        self.agreement = agreement;
     }
 
     /// Whether a transmit may wait for a connection.
@@ -524,10 +577,10 @@ impl PeerInner {
         self.routes.iter().any(|r| r.state(self).is_hopeful())
     }
 
-    /// Whether there are connections, but not of all types by all routes.
-    fn is_incomplete(&self) -> bool {
-        let typed = tunables::typed();
-        let lacking = |route: &Arc<Route>| self.missing_type(route.addr().ip(), typed).is_some();
+    /// Whether there are connections, but not all by all routes, if this node wants `own` for bulk,
+    /// each way.
+    fn is_incomplete(&self, own: u32) -> bool {
+        let lacking = |route: &Arc<Route>| self.missing_type(route.addr().ip(), own).is_some();
         !self.conns.is_empty() && self.routes.iter().any(lacking)
     }
 
@@ -598,6 +651,7 @@ impl PeerInner {
         if any && self.conns.is_empty() {
             self.incarnation = 0;
             self.proto = None;
+            self.agreement = Agreement::new();
             self.acks = Acks::new();
         }
         any

@@ -11,8 +11,7 @@ mod backoff;
 
 use crate::{
     interface::RouteUse,
-    peer::PeerInner,
-    wire::ConnType, //
+    peer::PeerInner, //
 };
 use backoff::Backoff;
 use core::net::SocketAddr;
@@ -138,14 +137,5 @@ impl RouteState {
     pub(crate) fn worked(&mut self) {
         self.promising = false;
         self.backoff = Backoff::new();
-    }
-}
-
-/// The connection types that a node keeps to each peer.
-pub(crate) fn wanted_types(typed: bool) -> &'static [ConnType] {
-    if typed {
-        &[ConnType::Control, ConnType::BulkIn, ConnType::BulkOut]
-    } else {
-        &[ConnType::Any]
     }
 }

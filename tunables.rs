@@ -42,6 +42,9 @@ knobs! {
     /// Separate connections for control, bulk in and bulk out.
     typed_conns: 1 in 0..=1, 0o644,
         "separate connections by type of traffic (0: one for all)";
+    /// Connections for bulk to each peer, each way; 0 is as many as the link is fast.
+    conns_per_peer: 1 in 0..=127, 0o644,
+        "bulk connections to each peer, each way (protocol 3 and 4; 0: by the link's speed)";
     /// The smallest message, headers included, that counts as bulk.
     min_bulk: 1_024 in 0..=1_048_576, 0o644,
         "smallest message, headers included, that goes over a bulk connection";
@@ -196,6 +199,12 @@ pub(crate) fn max_reconnect_ms() -> u64 {
 /// Whether new connections have types.
 pub(crate) fn typed() -> bool {
     typed_conns.get() != 0
+}
+
+/// How many bulk connections there are to be to each peer, each way; `None` is as many as the link
+/// is fast. For new interface instances.
+pub(crate) fn bulk_conns() -> Option<u32> {
+    u32::try_from(conns_per_peer.get()).ok().filter(|n| *n != 0)
 }
 
 /// From how many bytes on the wire on a message is bulk. In force at once.

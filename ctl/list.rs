@@ -147,6 +147,8 @@ impl Entry for uapi::socklnd_ni_entry {
             pid: PID_LUSTRE,
             peers: count(peers.len()),
             conns: count(peers.iter().map(|peer| peer.conns.len()).sum()),
+            conns_per_peer: ni.conns_per_peer(),
+            pad: 0,
         };
         Ok(into.push(entry, GFP_KERNEL)?)
     }

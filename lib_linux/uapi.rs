@@ -64,7 +64,9 @@ plain! {
     socklnd_if { ni, addr, prefix_len, flags, pad }
     socklnd_if_entry { ni, addr, prefix_len, peers, routes }
     socklnd_list { ni, entries, entry_size, capacity, count, total, flags, pad }
-    socklnd_ni_entry { nid, incarnation_us, state, pid, peers, conns }
+    socklnd_ni_entry {
+        nid, incarnation_us, state, pid, peers, conns, conns_per_peer, pad
+    }
     socklnd_peer_entry {
         ni, nid, state, flags, conns, routes, share_count, txs, incarnation_us, idle_ms,
         route_addr, route_port, pad, route_share_count, route_conns, route_opened,

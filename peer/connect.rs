@@ -34,12 +34,12 @@ impl Peer {
         inner: &mut PeerInner,
         now: u64,
     ) -> Option<(Arc<Route>, ConnType)> {
-        let typed = tunables::typed();
+        let own = self.ni().conns_per_peer();
         let (route, kind) = inner.routes.iter().find_map(|route| {
             if !route.state(inner).is_due(now) {
                 return None;
             }
-            let kind = inner.missing_type(route.addr().ip(), typed)?;
+            let kind = inner.missing_type(route.addr().ip(), own)?;
             Some((route.clone(), kind))
         })?;
         let state = route.state_mut(inner);
@@ -71,7 +71,7 @@ impl Peer {
             }
         }
         inner.queue.append(&mut waiting);
-        let waits = !inner.queue.is_empty() || inner.is_incomplete();
+        let waits = !inner.queue.is_empty() || inner.is_incomplete(self.ni().conns_per_peer());
         let launch = if waits {
             self.claim_route(&mut inner, now)
         } else {
@@ -144,9 +144,14 @@ impl Peer {
 
     /// Whether a connection of type `kind` by `route` is still missing. Thread context.
     pub(crate) fn wants(&self, route: &Route, kind: ConnType) -> bool {
+        let own = self.ni().conns_per_peer();
         let inner = self.inner.lock();
-        let there = inner.conns_to(route.addr().ip()).any(|c| c.kind() == kind);
-        !inner.closing && !route.state(&inner).deleted && !there
+        let most = match kind {
+            ConnType::Any | ConnType::Control => 1,
+            ConnType::BulkIn | ConnType::BulkOut => inner.bulk_conns(own) as usize,
+        };
+        let missing = inner.count_to(route.addr().ip(), kind) < most;
+        !inner.closing && !route.state(&inner).deleted && missing
     }
 
     /// Whether an administrator, or the NID itself, says that the peer is at `addr`.
@@ -171,6 +176,7 @@ impl Peer {
             // The peer's own connection is coming. That is no failure, and what waits may go on
             // waiting until its deadline.
             state.yield_to_peer(now, tunables::min_reconnect_ms());
+            inner.refused(route.addr().ip());
         } else {
             state.failures = state.failures.saturating_add(1);
             state.back_off(
@@ -183,7 +189,7 @@ impl Peer {
         if out_of_reach {
             failed.append(&mut inner.queue);
         }
-        let incomplete = inner.is_incomplete();
+        let incomplete = inner.is_incomplete(self.ni().conns_per_peer());
         drop(inner);
         if incomplete {
             self.ni.lnd().reaper().watch(self.clone());
@@ -222,7 +228,7 @@ impl Peer {
             return;
         }
         let launch = self.claim_route(&mut inner, time::monotonic_ms());
-        let incomplete = inner.is_incomplete();
+        let incomplete = inner.is_incomplete(self.ni().conns_per_peer());
         drop(inner);
         if let Some((route, kind)) = launch {
             self.connect(route, kind);

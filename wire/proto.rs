@@ -9,7 +9,7 @@
 //! |---|---|---|---|
 //! | 1.0 | magic of 2005, little-endian | 72 bytes | none |
 //! | 2 | LNet's magic, sender's byte order | 24 + 72 | one by one, on any connection |
-//! | 3 | the same | 24 + 72 | several at once, on the bulk-in connection |
+//! | 3 | the same | 24 + 72 | several at once, on bulk-in connections, of which there can be more |
 //! | 4 | the same, NIDs of 20 bytes | 24 + 96 | as 3 |
 //!
 //! A plain value: nothing protects it and nobody frees it.
@@ -128,6 +128,11 @@ impl Proto {
         self >= Self::V3
     }
 
+    /// Whether there can be several connections for bulk, each way.
+    pub(crate) fn has_many_conns(self) -> bool {
+        self >= Self::V3
+    }
+
     /// Bytes of the LNet header.
     pub(crate) fn header_len(self) -> usize {
         if self.has_long_nids() {
@@ -241,6 +246,7 @@ mod tests {
         assert_eq!(ALL.map(Proto::has_checksums), [false, true, false, false]);
         assert_eq!(ALL.map(Proto::has_pings), [false, false, true, true]);
         assert_eq!(ALL.map(Proto::has_wide_acks), [false, false, true, true]);
+        assert_eq!(ALL.map(Proto::has_many_conns), [false, false, true, true]);
         assert_eq!(ALL.map(Proto::has_long_nids), [false, false, false, true]);
     }
 

@@ -38,7 +38,7 @@
  * written for the old one might go wrong, MINOR when something is added.
  */
 #define SOCKLND_ABI_MAJOR 1
-#define SOCKLND_ABI_MINOR 3
+#define SOCKLND_ABI_MINOR 4
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 
@@ -406,6 +406,8 @@ struct socklnd_list {
  * @pid: the process number in its messages
  * @peers: how many peers it knows
  * @conns: how many connections it has
+ * @conns_per_peer: how many connections for bulk it wants to each peer, each way (since 1.4)
+ * @pad: zero
  */
 struct socklnd_ni_entry {
 	struct socklnd_nid nid;
@@ -414,6 +416,8 @@ struct socklnd_ni_entry {
 	__u32 pid;
 	__u32 peers;
 	__u32 conns;
+	__u32 conns_per_peer;
+	__u32 pad;
 };
 
 /**

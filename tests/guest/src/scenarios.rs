@@ -13,6 +13,7 @@ mod gateway;
 mod hooks;
 mod hostile;
 mod interfaces;
+mod many_conns;
 mod memory;
 mod register;
 mod trace;
@@ -114,6 +115,9 @@ pub const ALL: &[Scenario] = &[
     scenario("taken_ports", 2, 60, attempts::taken_ports),
     scenario("unanswered_attempt", 2, 60, attempts::unanswered),
     scenario("dead_peers", 2, 180, connect::dead_peers),
+    scenario("conns_per_peer", 2, 240, many_conns::agreed),
+    scenario("numbers_of_conns", 2, 60, many_conns::numbers),
+    scenario("scripted_numbers", 2, 90, many_conns::scripted),
     scenario("reconnects", 2, 3600, connect::reconnects),
     scenario("limit_of_bulk", 2, 120, conns::limit_of_bulk),
     scenario("signs_of_life", 2, 90, conns::signs_of_life),

@@ -18,6 +18,7 @@ mod module {
     }
     pub(crate) mod peer {
         pub(crate) mod choice;
+        pub(crate) mod number;
     }
     pub(crate) mod route {
         pub(crate) mod backoff;

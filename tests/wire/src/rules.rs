@@ -3,7 +3,13 @@
 //! What must hold for the rules, whatever the clock, the parameters and the loads are.
 
 use crate::module::{
-    peer::choice::choose,
+    peer::{
+        choice::choose,
+        number::{
+            next_missing,
+            Agreement, //
+        }, //
+    },
     route::backoff::Backoff,
     wire::{
         ConnType,
@@ -125,6 +131,39 @@ proptest! {
                 }
             }
             (chosen, best) => prop_assert!(false, "{chosen:?} although the best are {best:?}"),
+        }
+    }
+
+    /// Two nodes that connect to each other in any order, and refuse what they don't want, end with as
+    /// many connections as the one that wants fewer, and ask no more.
+    #[test]
+    fn connections_of_two_nodes_fit_together(
+        own in [1..=127u32, 1..=127u32],
+        turns in vec(0..2usize, 0..400),
+    ) {
+        let mut agreements = [Agreement::new(), Agreement::new()];
+        // By type, as the first one sees it.
+        let mut there = [0usize; 4];
+        for who in turns.into_iter().chain((0..2000).map(|turn| turn % 2)) {
+            let seen = |kind: ConnType| if who == 0 { kind } else { kind.inverse() } as usize;
+            let bulk = agreements[who].bulk(own[who]);
+            let Some(kind) = next_missing(true, bulk, |kind| there[seen(kind)]) else {
+                continue;
+            };
+            let most = if kind == ConnType::Control { 1 } else { own[1 - who] as usize };
+            if there[seen(kind)] < most {
+                there[seen(kind)] += 1;
+                agreements.iter_mut().for_each(Agreement::admitted);
+            } else {
+                agreements[who].refused(true, |kind| there[seen(kind)]);
+            }
+        }
+        let least = own[0].min(own[1]) as usize;
+        prop_assert_eq!(there, [0, 1, least, least]);
+        for who in 0..2 {
+            let bulk = agreements[who].bulk(own[who]);
+            let seen = |kind: ConnType| if who == 0 { kind } else { kind.inverse() } as usize;
+            prop_assert_eq!(next_missing(true, bulk, |kind| there[seen(kind)]), None);
         }
     }
 }

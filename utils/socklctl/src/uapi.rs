@@ -2,7 +2,7 @@
 // Made by scripts/gen-uapi from include/uapi/socklnd.h. Change that one, and run it again.
 pub const SOCKLND_DEVICE: &[u8; 8] = b"socklnd\0";
 pub const SOCKLND_ABI_MAJOR: u32 = 1;
-pub const SOCKLND_ABI_MINOR: u32 = 3;
+pub const SOCKLND_ABI_MINOR: u32 = 4;
 pub const SOCKLND_ADDR_ANY: u32 = 0;
 pub const SOCKLND_ADDR_IPV4: u32 = 4;
 pub const SOCKLND_ADDR_IPV6: u32 = 6;
@@ -396,10 +396,12 @@ pub struct socklnd_ni_entry {
     pub pid: __u32,
     pub peers: __u32,
     pub conns: __u32,
+    pub conns_per_peer: __u32,
+    pub pad: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of socklnd_ni_entry"][::std::mem::size_of::<socklnd_ni_entry>() - 48usize];
+    ["Size of socklnd_ni_entry"][::std::mem::size_of::<socklnd_ni_entry>() - 56usize];
     ["Alignment of socklnd_ni_entry"][::std::mem::align_of::<socklnd_ni_entry>() - 8usize];
     ["Offset of field: socklnd_ni_entry::nid"]
         [::std::mem::offset_of!(socklnd_ni_entry, nid) - 0usize];
@@ -413,6 +415,10 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_ni_entry, peers) - 40usize];
     ["Offset of field: socklnd_ni_entry::conns"]
         [::std::mem::offset_of!(socklnd_ni_entry, conns) - 44usize];
+    ["Offset of field: socklnd_ni_entry::conns_per_peer"]
+        [::std::mem::offset_of!(socklnd_ni_entry, conns_per_peer) - 48usize];
+    ["Offset of field: socklnd_ni_entry::pad"]
+        [::std::mem::offset_of!(socklnd_ni_entry, pad) - 52usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -144,7 +144,7 @@ fn speak(node: &Node, script: &Node, dialect: Dialect, pause: Option<Duration>) 
 }
 
 /// What a node answers to a ping.
-fn pong(node: &Node) -> Vec<u8> {
+pub fn pong(node: &Node) -> Vec<u8> {
     let mut out = Vec::new();
     for field in [0x7069_6e67_u32, 0x1e, 12345, 1] {
         out.extend(field.to_le_bytes());

@@ -86,6 +86,8 @@ struct Interface {
     pid: u32,
     peers: u32,
     conns: u32,
+    /// How many it wants for bulk to each peer, each way.
+    conns_per_peer: u32,
 }
 
 impl From<&uapi::socklnd_ni_entry> for Interface {
@@ -100,6 +102,7 @@ impl From<&uapi::socklnd_ni_entry> for Interface {
             pid: entry.pid,
             peers: entry.peers,
             conns: entry.conns,
+            conns_per_peer: entry.conns_per_peer,
         }
     }
 }
@@ -112,9 +115,10 @@ impl Report for Interfaces {
                 ni.state.into(),
                 ni.peers.to_string(),
                 ni.conns.to_string(),
+                ni.conns_per_peer.to_string(),
             ]
         });
-        table(["nid", "state", "peers>", "conns>"], rows)
+        table(["nid", "state", "peers>", "conns>", "bulk each way>"], rows)
     }
 }
 
@@ -171,17 +175,19 @@ mod tests {
             pid: 12345,
             peers: 3,
             conns: 9,
+            conns_per_peer: 2,
+            pad: 0,
         };
         let report = list(&Fake::lists(vec![vec![entry]]), Pattern::Any).unwrap();
         assert_eq!(
             report.text(),
-            "nid           state  peers  conns\n10.0.0.1@tcp  up         3      9"
+            "nid           state  peers  conns  bulk each way\n10.0.0.1@tcp  up         3      9              2"
         );
         assert_eq!(
             serde_json::to_value(&report).unwrap(),
             json!([{
                 "nid": "10.0.0.1@tcp", "state": "up", "incarnation_us": 1_700_000_000_000_000_u64,
-                "pid": 12345, "peers": 3, "conns": 9,
+                "pid": 12345, "peers": 3, "conns": 9, "conns_per_peer": 2,
             }])
         );
     }

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is known about the network devices that addresses are on.
+//!
+//! Nothing is kept here: each question is asked of the kernel anew.
+//!
+//! C header: [`include/linux/ethtool.h`](srctree/include/linux/ethtool.h)
+
+use super::{
+    netns::Net,
+    sys, //
+};
+use core::net::IpAddr;
+
+/// Megabits per second of the device of the namespace that has `addr`, if the device knows.
+///
+/// May sleep, and waits for the kernel's configuration lock (RTNL): not to be called by who holds
+/// what its owner may wait for.
+pub(crate) fn speed_mbps(net: &Net, addr: IpAddr) -> Option<u32> {
+    let mut bytes = [0u8; 16];
+    let is_ipv6 = match addr {
+        IpAddr::V4(addr) => {
+            for (to, from) in bytes.iter_mut().zip(addr.octets()) {
+                *to = from;
+            }
+            false
+        }
+        IpAddr::V6(addr) => {
+            bytes = addr.octets();
+            true
+        }
+    };
+    // SAFETY: `net` has the object allocated, with its devices or none; `bytes` is an address of
+    // that family, aligned like any byte, which the helper reads during the call.
+    let speed =
+        unsafe { sys::socklnd_helper_link_speed(net.as_ptr(), is_ipv6, bytes.as_ptr().cast()) };
+    (speed != 0).then_some(speed)
+}
+
+#[kernel::macros::kunit_tests(socklnd_lib_linux_link)]
+mod tests {
+    use super::*;
+    use core::net::{
+        Ipv4Addr,
+        Ipv6Addr, //
+    };
+
+    #[test]
+    fn nobody_knows_how_fast_loopback_is() {
+        let net = Net::current();
+        for addr in [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ] {
+            assert_eq!(speed_mbps(&net, addr), None);
+        }
+    }
+}

@@ -77,7 +77,7 @@ void *socklnd_helper_net_generic(const struct net *net, unsigned int id)
 	return net_generic(net, id);
 }
 
-/* ---- IPv4 addresses of devices ---- */
+/* ---- Addresses of devices ---- */
 
 /* -1 if no device has the address. */
 int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr)
@@ -100,6 +100,29 @@ int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr)
 	return len;
 }
 
+/* The same for IPv6. An address that is still being looked for elsewhere counts. */
+int socklnd_helper_inet6_prefix_len(struct net *net, const u8 addr[16])
+{
+	int len = -1;
+#if IS_ENABLED(CONFIG_IPV6)
+	const struct inet6_ifaddr *ifa;
+	const struct inet6_dev *idev;
+	struct net_device *dev;
+
+	rcu_read_lock();
+	for_each_netdev_rcu(net, dev) {
+		idev = __in6_dev_get(dev);
+		if (!idev)
+			continue;
+		list_for_each_entry_rcu(ifa, &idev->addr_list, if_list)
+			if (!memcmp(&ifa->addr, addr, sizeof(ifa->addr)))
+				len = ifa->prefix_len;
+	}
+	rcu_read_unlock();
+#endif
+	return len;
+}
+
 /*
  * Megabits per second of the device that has the address, in network order; 0 if nobody knows.
  * Takes RTNL: drivers want that when they are asked.
@@ -114,7 +137,7 @@ unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const void
 	rcu_read_lock();
 	if (!is_ipv6)
 		dev = __ip_dev_find(net, *(const __be32 *)addr, false);
-#if IS_BUILTIN(CONFIG_IPV6)
+#if IS_ENABLED(CONFIG_IPV6)
 	else
 		dev = ipv6_dev_find(net, addr, NULL);
 #endif
@@ -139,6 +162,20 @@ __be32 socklnd_helper_ifaddr_local(const void *ifaddr)
 	const struct in_ifaddr *ifa = ifaddr;
 
 	return ifa->ifa_local;
+}
+
+struct net *socklnd_helper_ifaddr6_net(const void *ifaddr6)
+{
+	const struct inet6_ifaddr *ifa = ifaddr6;
+
+	return dev_net(ifa->idev->dev);
+}
+
+void socklnd_helper_ifaddr6_get(const void *ifaddr6, u8 addr[16])
+{
+	const struct inet6_ifaddr *ifa = ifaddr6;
+
+	memcpy(addr, &ifa->addr, sizeof(ifa->addr));
 }
 
 /* ---- Sockets: without the socket lock ---- */

@@ -46,11 +46,14 @@ bool socklnd_helper_net_admin_capable(struct net *net);
 unsigned int socklnd_helper_net_inum(const struct net *net);
 void *socklnd_helper_net_generic(const struct net *net, unsigned int id);
 
-/* IPv4 addresses of devices; @ifaddr is a struct in_ifaddr. */
+/* Addresses of devices; @ifaddr is a struct in_ifaddr, @ifaddr6 a struct inet6_ifaddr. */
 int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr);
+int socklnd_helper_inet6_prefix_len(struct net *net, const u8 addr[16]);
 unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const void *addr);
 struct net *socklnd_helper_ifaddr_net(const void *ifaddr);
 __be32 socklnd_helper_ifaddr_local(const void *ifaddr);
+struct net *socklnd_helper_ifaddr6_net(const void *ifaddr6);
+void socklnd_helper_ifaddr6_get(const void *ifaddr6, u8 addr[16]);
 
 /* Sockets: without the socket lock. */
 struct sock *socklnd_helper_sock_sk(const struct socket *sock);

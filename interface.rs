@@ -79,10 +79,7 @@ impl Interface {
 
     /// Whether `addr` is in its subnet.
     fn is_near(&self, addr: IpAddr) -> bool {
-        match (self.addr, addr) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => select::same_subnet(a, b, self.prefix_len),
-            _ => false,
-        }
+        select::same_subnet(self.addr, addr, self.prefix_len)
     }
 }
 
@@ -169,10 +166,7 @@ impl Interfaces {
             return Err(EINVAL);
         }
         self.check(addr)?;
-        let prefix_len = prefix_len.or_else(|| match addr {
-            IpAddr::V4(addr) => inetaddr::prefix_len(ni.net(), addr),
-            IpAddr::V6(_) => None,
-        });
+        let prefix_len = prefix_len.or_else(|| inetaddr::prefix_len(ni.net(), addr));
         let new = Interface {
             addr,
             prefix_len: prefix_len.unwrap_or(longest),
@@ -245,9 +239,11 @@ impl Interfaces {
         self.position(|i| i.addr == addr)
     }
 
-    /// One in whose subnet `addr` is. Thread context, a peer's lock may be held.
+    /// The one to connect from to `addr`: in whose subnet that is, or else the first one of its
+    /// family. Thread context, a peer's lock may be held.
     pub(crate) fn toward(&self, addr: IpAddr) -> Option<Arc<Interface>> {
         self.position(|i| i.is_near(addr))
+            .or_else(|| self.position(|i| i.addr.is_ipv6() == addr.is_ipv6()))
     }
 
     fn position(&self, matching: impl Fn(&Interface) -> bool) -> Option<Arc<Interface>> {
@@ -255,12 +251,16 @@ impl Interfaces {
         inner.list.iter().find(|i| matching(i)).cloned()
     }
 
-    /// Notes that the kernel has taken `addr` away. Returns whether it is one of these. Any context
-    /// but a callback's.
+    /// Notes that the kernel has taken `addr` away. Returns whether it is one of these. Thread
+    /// context; does not sleep.
     pub(crate) fn lose(&self, addr: IpAddr) -> bool {
-        self.find(addr)
-            .inspect(|interface| interface.lost.store(true, Relaxed))
-            .is_some()
+        let inner = self.inner.lock();
+        // No reference is taken: giving it back might sleep.
+        let mut gone = inner.list.iter().filter(|i| i.addr == addr);
+        gone.next().is_some_and(|interface| {
+            interface.lost.store(true, Relaxed);
+            true
+        })
     }
 
     /// The next one that the kernel has taken away; that is forgotten with this. Thread context.

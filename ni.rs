@@ -142,7 +142,8 @@ impl Ni {
     ///
     /// # Errors
     ///
-    /// Those of [`Interfaces::add`], and `ENOMEM`.
+    /// `EPROTONOSUPPORT` for an IPv6 address, if only older versions are to be spoken than have a form
+    /// for it; those of [`Interfaces::add`]; `ENOMEM`.
     pub(crate) fn start(lnd: &Arc<Lnd>, net: Net, nid: Nid) -> Result<Arc<Self>> {
         let peers = PeerTable::new()?;
         let portals = Portals::new(nid)?;
@@ -169,6 +170,7 @@ impl Ni {
             }),
             GFP_KERNEL,
         )?;
+        ni.check_nid(nid)?;
         ni.interfaces.add(&ni, nid.addr(), None)?;
         if tunables::bulk_conns().is_none() {
             // Not before the interface is there that it is about.
@@ -228,10 +230,25 @@ impl Ni {
         self.protos.0
     }
 
-    /// The version to begin with if nothing is known about the peer, which is at `addr`.
-    pub(crate) fn first_proto(&self, addr: IpAddr) -> Proto {
+    /// The oldest version in which it can say who it is.
+    pub(crate) fn oldest_proto(&self) -> Proto {
+        Proto::oldest_for(self.nid)
+    }
+
+    /// The version to begin with if nothing is known about the peer `nid`, which is at `addr`.
+    pub(crate) fn first_proto(&self, nid: Nid, addr: IpAddr) -> Proto {
         let (newest, first) = self.protos;
-        first.max(Proto::first_try(addr.is_ipv6())).min(newest)
+        let ipv6 = [addr, nid.addr(), self.nid.addr()].iter().any(IpAddr::is_ipv6);
+        first.max(Proto::first_try(ipv6)).min(newest)
+    }
+
+    /// Refuses a NID for which no version that is spoken here has a form.
+    fn check_nid(&self, nid: Nid) -> Result {
+        if Proto::oldest_for(nid) <= self.newest_proto() {
+            Ok(())
+        } else {
+            Err(EPROTONOSUPPORT)
+        }
     }
 
     /// How many connections for bulk it wants to each peer, each way. Any context.
@@ -304,10 +321,12 @@ impl Ni {
         Ok(())
     }
 
-    /// Whether somebody at `addr` may say that it is `nid`.
+    /// Whether somebody at `addr` may say that it is `nid`. Nobody is called by an address that
+    /// nothing could be sent to.
     pub(crate) fn may_claim(&self, nid: Nid, addr: IpAddr) -> bool {
         nid.net() == self.nid.net()
             && nid != self.nid
+            && !nid.is_link_local()
             && (!tunables::nid_checked()
                 || nid.addr() == addr
                 || self.peers.find(nid).is_some_and(|p| p.has_route_to(addr)))
@@ -400,6 +419,7 @@ impl Ni {
         if to.net() != self.nid.net() {
             return Err(EHOSTUNREACH);
         }
+        self.check_nid(to)?;
         if header.payload_len > MAX_PAYLOAD {
             return Err(EMSGSIZE);
         }
@@ -443,13 +463,15 @@ impl Ni {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if that makes no sense, and those of [`Router::add`].
+    /// `EINVAL` if that makes no sense; `EPROTONOSUPPORT` for a gateway with an IPv6 address, if the
+    /// version is not to be spoken that it takes; those of [`Router::add`].
     ///
     /// [`Router::add`]: crate::portals::router::Router::add
     pub(crate) fn add_net_route(&self, target: u16, gateway: Nid, priority: u32) -> Result {
         if gateway.net() != self.nid.net() || gateway == self.nid || target == self.nid.net() {
             return Err(EINVAL);
         }
+        self.check_nid(gateway)?;
         self.portals.router().add(target, gateway, priority)
     }
 
@@ -483,10 +505,16 @@ impl Ni {
     }
 
     /// Adds a share of the route to `nid` by `addr`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that makes no sense, `EPROTONOSUPPORT` for an IPv6 NID, if the version is not to be
+    /// spoken that it takes; `ENOMEM`, `ESHUTDOWN`.
     pub(crate) fn add_peer(self: &Arc<Self>, nid: Nid, addr: SocketAddr) -> Result {
         if nid.net() != self.nid.net() || nid == self.nid || addr.port() == 0 {
             return Err(EINVAL);
         }
+        self.check_nid(nid)?;
         loop {
             let peer = self.peers.find_or_create(self, nid)?;
             match peer.add_route(addr, 1) {
@@ -504,11 +532,8 @@ impl Ni {
     ///
     /// # Errors
     ///
-    /// `EAFNOSUPPORT` for IPv6, which HELLO can't name yet, and those of [`Interfaces::add`].
+    /// Those of [`Interfaces::add`].
     pub(crate) fn add_interface(self: &Arc<Self>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
-        if !addr.is_ipv4() {
-            return Err(EAFNOSUPPORT);
-        }
         self.interfaces.add(self, addr, prefix_len)
     }
 

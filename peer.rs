@@ -265,7 +265,8 @@ impl Peer {
 
     /// Sends `tx`, or queues it until there is a connection. On error it is given back.
     ///
-    /// `ESTALE` means that the peer was deleted meanwhile. Thread context, no spinlock held.
+    /// `ESTALE` means that the peer was deleted meanwhile, `EPROTONOSUPPORT` that it speaks a version
+    /// that has no form for the NIDs in the message. Thread context, no spinlock held.
     pub(crate) fn send(
         self: &Arc<Self>,
         tx: KBox<Tx>,
@@ -277,6 +278,8 @@ impl Peer {
         }
         let launch = self.claim_route(&mut inner, now);
         let result = match inner.choose(&tx) {
+            // One that comes from a network of IPv6, or goes there, by way of a gateway.
+            Some(conn) if !tx.fits(conn.proto()) => Err((EPROTONOSUPPORT, tx)),
             Some(conn) => conn.queue_tx(tx).map_err(|tx| (ESTALE, tx)),
             None if inner.is_hopeful() => {
                 inner.queue.push_back(tx);

@@ -15,6 +15,7 @@
 //! 3. A bucket of an interface's peer table (spinlock).
 //! 4. A peer (spinlock): its routes, connections and queue.
 //! 5. A connection's queue of transmits, or an interface instance's list of interfaces (spinlocks).
+//!    `Lnd`'s list of interface instances is alone but for the latter, inside it.
 //! 6. A pool of forwarding buffers (spinlock), alone but for the first two.
 //! 7. A mailbox, or a scheduler's list of returned loans (spinlocks, interrupts off, never both):
 //!    the only locks that callbacks of sockets and of loans take.
@@ -75,7 +76,7 @@ use crate::{
     stats::Gauge,
     wire::Nid, //
 };
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 use kernel::{
     new_mutex,
     prelude::*,
@@ -368,6 +369,16 @@ impl Lnd {
         self.nis.lock().get(index).cloned()
     }
 
+    /// The kernel has taken `addr` away in `net`. Thread context; does not sleep.
+    fn lose_address(&self, net: &Net, addr: IpAddr) {
+        let nis = self.nis.lock();
+        // No reference is taken: giving it back might sleep.
+        let here = nis.iter().filter(|ni| ni.net() == net);
+        if here.fold(false, |any, ni| any | ni.interfaces().lose(addr)) {
+            self.reaper.sweep();
+        }
+    }
+
     /// Calls `f` for each interface, without a lock. One that comes or goes may be missed.
     pub(crate) fn for_each_ni(&self, mut f: impl FnMut(&Arc<Ni>)) {
         let mut index = 0;
@@ -395,13 +406,10 @@ impl PernetHandler for NamespaceExit {
 struct AddressGone;
 
 impl AddressHandler for AddressGone {
-    fn address_gone(net: &Net, addr: Ipv4Addr) {
+    fn address_gone(net: &Net, addr: IpAddr) {
+        // Who has published it still holds it: what this drops is not the last reference.
         if let Some(lnd) = LND.get() {
-            lnd.for_each_ni(|ni| {
-                if ni.net() == net && ni.interfaces().lose(addr.into()) {
-                    lnd.reaper.sweep();
-                }
-            });
+            lnd.lose_address(net, addr);
         }
     }
 }

@@ -152,6 +152,16 @@ impl Tx {
         matches!(self.content, Content::Lnet(_))
     }
 
+    /// Whether this version has a form for all that it says.
+    pub(crate) fn fits(&self, proto: Proto) -> bool {
+        match &self.content {
+            Content::Lnet(header) => {
+                Proto::oldest_for(header.src).max(Proto::oldest_for(header.dest)) <= proto
+            }
+            Content::Noop => true,
+        }
+    }
+
     /// It will go by a connection of this version: then its length is known.
     pub(crate) fn assign(&mut self, proto: Proto) {
         if self.is_lnet() {

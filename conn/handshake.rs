@@ -190,7 +190,7 @@ impl Handshake {
             role,
             route.addr(),
             deadline,
-            HelloReader::active(ni.newest_proto()),
+            HelloReader::active(ni.newest_proto()).not_before(ni.oldest_proto()),
         )?;
         ni.pending().add(&this)?;
         ni.lnd().autoconnect().post(this);
@@ -206,7 +206,7 @@ impl Handshake {
             Role::Passive,
             remote,
             deadline,
-            HelloReader::passive(ni.newest_proto()),
+            HelloReader::passive(ni.newest_proto()).not_before(ni.oldest_proto()),
         )?;
         this.read_from(socket)
     }
@@ -231,12 +231,12 @@ impl Handshake {
             role,
             remote,
             deadline,
-            HelloReader::active(ni.newest_proto()),
+            HelloReader::active(ni.newest_proto()).not_before(ni.oldest_proto()),
         )?;
         let known = ni.peers().find(nid);
         let proto = match known {
             Some(peer) => peer.proto_to_try(remote.ip()),
-            None => ni.first_proto(remote.ip()),
+            None => ni.first_proto(nid, remote.ip()),
         };
         this.introduce(&socket, nid, kind, proto)?;
         this.io.lock().tried = proto;
@@ -384,8 +384,9 @@ impl Handshake {
                 Progress::ForeignVersion { .. } => {
                     if matches!(self.role, Role::Passive) {
                         // Who it is can't be read: by custom, the answer is then to ourselves.
-                        let proto = self.ni.first_proto(self.remote.ip());
-                        self.send_hello(socket, proto, self.ni.nid(), None, &IpVec::new())?;
+                        let nid = self.ni.nid();
+                        let proto = self.ni.first_proto(nid, self.remote.ip());
+                        self.send_hello(socket, proto, nid, None, &IpVec::new())?;
                     }
                     return self.part(io);
                 }
@@ -407,7 +408,7 @@ impl Handshake {
 
     /// A socket, bound to a reserved port, whose connection request is out.
     fn open(self: &Arc<Self>) -> Result<HookedSocket<Self>> {
-        let local = self.source();
+        let local = self.source()?;
         for port in RESERVED_PORTS.rev() {
             let socket = Socket::new_tcp(self.ni.net(), local.is_ipv6())?;
             setup(&socket)?;
@@ -441,14 +442,19 @@ impl Handshake {
     }
 
     /// The address to connect from.
-    fn source(&self) -> IpAddr {
+    ///
+    /// # Errors
+    ///
+    /// `EADDRNOTAVAIL` if the node has none of the family.
+    fn source(&self) -> Result<IpAddr> {
         let bound = match &self.role {
             Role::Active { peer, route, .. } => peer.source(route),
             Role::Registered { .. } | Role::Passive => None,
         };
+        let remote = self.remote.ip();
         bound
-            .or_else(|| Some(self.ni.interfaces().toward(self.remote.ip())?.addr()))
-            .unwrap_or(self.ni.nid().addr())
+            .or_else(|| Some(self.ni.interfaces().toward(remote)?.addr()))
+            .ok_or(EADDRNOTAVAIL)
     }
 
     /// The addresses of all interfaces, as a HELLO names them.

@@ -115,10 +115,15 @@ impl Conn {
         };
         let checksum = tunables::checksums();
         while let Some(mut tx) = queued.pop_front() {
-            let ack = acks.as_mut().and_then(Acks::pop).unwrap_or(0);
-            match tx.write_frame(self.proto, [0, ack], checksum) {
+            // It may have waited for a connection before there was one, of whatever version.
+            let written = if tx.fits(self.proto) {
+                let ack = acks.as_mut().and_then(Acks::pop).unwrap_or(0);
+                tx.write_frame(self.proto, [0, ack], checksum)
+            } else {
+                Err(EPROTONOSUPPORT)
+            };
+            match written {
                 Ok(()) => out.push_back(tx),
-                // There is no peer whose NID its version can't say.
                 Err(e) => {
                     self.queued.fetch_sub(tx.len() as u64, Relaxed);
                     let mut failed = Fifo::new();

@@ -15,6 +15,7 @@ use crate::{
 use core::net::{
     IpAddr,
     Ipv4Addr,
+    Ipv6Addr,
     SocketAddr, //
 };
 use kernel::prelude::*;
@@ -85,7 +86,8 @@ pub(super) fn check_timeout(ms: u32) -> Result {
 /// # Errors
 ///
 /// - `EINVAL` if it is malformed, or an address that no host has.
-/// - `EAFNOSUPPORT` if it is well-formed, but of a family that is not served.
+/// - `EAFNOSUPPORT` if it is an IPv6 address that means something only together with a device, which
+///   nobody says here.
 pub(super) fn addr(raw: &uapi::socklnd_addr) -> Result<Option<IpAddr>> {
     if raw.pad != [0; 3] {
         return Err(EINVAL);
@@ -100,7 +102,17 @@ pub(super) fn addr(raw: &uapi::socklnd_addr) -> Result<Option<IpAddr>> {
             }
             Ok(Some(addr.into()))
         }
-        FAMILY_IPV6 => Err(EAFNOSUPPORT),
+        FAMILY_IPV6 => {
+            let addr = Ipv6Addr::from(raw.addr);
+            // An IPv4 address has its own form.
+            if addr.is_unspecified() || addr.is_multicast() || addr.to_ipv4_mapped().is_some() {
+                return Err(EINVAL);
+            }
+            if addr.is_unicast_link_local() {
+                return Err(EAFNOSUPPORT);
+            }
+            Ok(Some(addr.into()))
+        }
         _ => Err(EINVAL),
     }
 }
@@ -273,12 +285,26 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_is_understood_but_not_served() {
-        let mut raw = raw_addr([0xfe80u16, 0, 0, 0, 0, 0, 0, 3].into());
-        assert_eq!(addr(&raw), Err(EAFNOSUPPORT));
-        assert_eq!(nid(&tcp(0, raw)), Err(EAFNOSUPPORT));
+    fn addresses_of_ipv6() {
+        let good = [0xfd00u16, 0, 0, 0, 0, 0, 0, 3];
+        let mut raw = raw_addr(good.into());
+        assert_eq!(raw.family, 6);
+        assert_eq!(addr(&raw), Ok(Some(good.into())));
+        assert_eq!(nid(&tcp(7, raw)), Ok(Nid::tcp(7, good)));
+        assert!(raw_nid(Nid::tcp(7, good)).addr.addr == raw.addr);
         raw.pad[0] = 1;
         assert_eq!(addr(&raw), Err(EINVAL));
+        for (bad, why) in [
+            ([0u16; 8], EINVAL),
+            ([0xff02, 0, 0, 0, 0, 0, 0, 1], EINVAL),
+            ([0, 0, 0, 0, 0, 0xffff, 0x0a00, 9], EINVAL),
+            ([0xfe80, 0, 0, 0, 0, 0, 0, 3], EAFNOSUPPORT),
+            ([0xfebf, 0, 0, 0, 0, 0, 0, 3], EAFNOSUPPORT),
+        ] {
+            let raw = raw_addr(bad.into());
+            assert_eq!(addr(&raw), Err(why));
+            assert_eq!(nid(&tcp(0, raw)), Err(why));
+        }
     }
 
     #[test]
@@ -334,6 +360,9 @@ mod tests {
         for raw in [33, 256, 256 + 24, u32::MAX] {
             assert_eq!(prefix_len(addr, raw), Err(EINVAL));
         }
+        let addr = IpAddr::from([0u16, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(prefix_len(addr, 128), Ok(128));
+        assert_eq!(prefix_len(addr, 129), Err(EINVAL));
     }
 
     #[test]

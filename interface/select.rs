@@ -2,12 +2,16 @@
 
 //! Which interfaces talk to which addresses of a peer.
 //!
-//! The rules of the C driver of 2005, as plain functions on values: `core` only, so that the very
+//! The choices among them are those of the C driver of 2005, whose HELLOs name IPv4 addresses; later
+//! ones name none, so there is no choice among IPv6 addresses. Plain functions on values: `core` only, so that the very
 //! same file is built in user space for property tests. Nothing is protected or freed here.
 
 use core::{
     cmp::Reverse,
-    net::Ipv4Addr,
+    net::{
+        IpAddr,
+        Ipv4Addr, //
+    },
     ops::Deref, //
 };
 
@@ -23,11 +27,16 @@ pub(crate) struct Candidate {
     pub(crate) users: i32,
 }
 
-/// Whether two addresses have their first `prefix_len` bits in common.
-pub(super) fn same_subnet(a: Ipv4Addr, b: Ipv4Addr, prefix_len: u8) -> bool {
-    let rest = 32u32.saturating_sub(u32::from(prefix_len));
-    // A shift by all 32 bits leaves nothing to differ.
-    distance(a, b).checked_shr(rest).unwrap_or(0) == 0
+/// Whether two addresses of the same family have their first `prefix_len` bits in common.
+pub(super) fn same_subnet(a: IpAddr, b: IpAddr, prefix_len: u8) -> bool {
+    let (differing, bits) = match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(distance(a, b)), 32u32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits(), 128),
+        _ => return false,
+    };
+    let rest = bits.saturating_sub(u32::from(prefix_len));
+    // A shift by all 128 bits leaves nothing to differ.
+    differing.checked_shr(rest).unwrap_or(0) == 0
 }
 
 /// How far two addresses are apart: the higher the first bit that differs, the farther.
@@ -37,7 +46,7 @@ fn distance(a: Ipv4Addr, b: Ipv4Addr) -> u32 {
 
 impl Candidate {
     fn is_near(&self, ip: Ipv4Addr) -> bool {
-        same_subnet(self.addr, ip, self.prefix_len)
+        same_subnet(self.addr.into(), ip.into(), self.prefix_len)
     }
 
     /// Of addresses, the one that fits best: in the same subnet, and then as close as can be.
@@ -250,12 +259,32 @@ mod tests {
 
     #[test]
     fn prefixes_of_any_length() {
-        let (a, b) = (Ipv4Addr::new(1, 2, 3, 4), Ipv4Addr::new(200, 2, 3, 4));
+        let (a, b) = (IpAddr::from([1, 2, 3, 4]), IpAddr::from([200, 2, 3, 4]));
+        let next = IpAddr::from([1, 2, 3, 5]);
         assert!(same_subnet(a, b, 0));
         assert!(!same_subnet(a, b, 1));
         assert!(same_subnet(a, a, 32));
-        assert!(!same_subnet(a, Ipv4Addr::new(1, 2, 3, 5), 32));
-        assert!(same_subnet(a, Ipv4Addr::new(1, 2, 3, 5), 31));
-        assert!(!same_subnet(a, Ipv4Addr::new(1, 2, 3, 5), 255));
+        assert!(!same_subnet(a, next, 32));
+        assert!(same_subnet(a, next, 31));
+        assert!(!same_subnet(a, next, 255));
+    }
+
+    #[test]
+    fn prefixes_of_ipv6() {
+        let at = |first, last| IpAddr::from([first, 0u16, 0, 0, 0, 0, 0, last]);
+        let (a, b) = (at(0xfd00, 2), at(0xfd00, 3));
+        for len in 0..=127 {
+            assert!(same_subnet(a, b, len));
+        }
+        for len in 128..=255 {
+            assert!(!same_subnet(a, b, len));
+            assert!(same_subnet(a, a, len));
+        }
+        assert!(same_subnet(a, at(0x7d00, 2), 0));
+        assert!(!same_subnet(a, at(0x7d00, 2), 1));
+        // The others of its family are no neighbours, not even of a subnet that is all there is.
+        let v4 = IpAddr::from([10, 0, 0, 1]);
+        assert!(!same_subnet(a, v4, 0));
+        assert!(!same_subnet(v4, a, 0));
     }
 }

@@ -21,6 +21,7 @@
 #include <linux/sysctl.h>
 #include <linux/uio.h>
 #include <linux/xxhash.h>
+#include <net/addrconf.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
 #include <net/tcp.h>

@@ -2,11 +2,14 @@
 
 //! The addresses that a network namespace has.
 //!
-//! [`AddressWatch`] registers a handler that is told when an IPv4 address goes away; dropping it
-//! waits until the handler is not running any more. It owns the notifier block, whose place in the
-//! kernel's chain the chain's own lock protects.
+//! [`AddressWatch`] registers a handler that is told when an address goes away; dropping it waits
+//! until the handler is not running any more. It owns the notifier blocks, whose places in the
+//! kernel's chains the chains' own locks protect.
 //!
-//! C header: [`include/linux/inetdevice.h`](srctree/include/linux/inetdevice.h)
+//! A kernel without IPv6 has the chain for it all the same; nothing is ever said there.
+//!
+//! C headers: [`include/linux/inetdevice.h`](srctree/include/linux/inetdevice.h),
+//! [`include/net/addrconf.h`](srctree/include/net/addrconf.h)
 
 use super::{
     netns::Net,
@@ -14,7 +17,11 @@ use super::{
 };
 use core::{
     marker::PhantomData,
-    net::Ipv4Addr, //
+    net::{
+        IpAddr,
+        Ipv4Addr,
+        Ipv6Addr, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -25,10 +32,20 @@ use kernel::{
 
 /// How many leading bits of the subnet's addresses are those of `addr`, if some device of the
 /// namespace has that address. Thread context.
-pub(crate) fn prefix_len(net: &Net, addr: Ipv4Addr) -> Option<u8> {
-    // SAFETY: `net` has the object allocated; its list of devices is there, perhaps empty, for as
-    // long.
-    let len = unsafe { sys::socklnd_helper_inet_prefix_len(net.as_ptr(), addr.to_bits().to_be()) };
+pub(crate) fn prefix_len(net: &Net, addr: IpAddr) -> Option<u8> {
+    let len = match addr {
+        IpAddr::V4(addr) => {
+            let addr = addr.to_bits().to_be();
+            // SAFETY: `net` has the object allocated; its list of devices is there, perhaps empty,
+            // for as long.
+            unsafe { sys::socklnd_helper_inet_prefix_len(net.as_ptr(), addr) }
+        }
+        IpAddr::V6(addr) => {
+            let addr = addr.octets();
+            // SAFETY: As above; the address is read during the call.
+            unsafe { sys::socklnd_helper_inet6_prefix_len(net.as_ptr(), addr.as_ptr()) }
+        }
+    };
     u8::try_from(len).ok()
 }
 
@@ -36,23 +53,63 @@ pub(crate) fn prefix_len(net: &Net, addr: Ipv4Addr) -> Option<u8> {
 pub(crate) trait AddressHandler: 'static {
     /// A device of `net` loses `addr`, or the device goes with it.
     ///
-    /// May sleep, but the kernel's configuration lock (RTNL) is held: only for short work that
-    /// waits for nobody.
-    fn address_gone(net: &Net, addr: Ipv4Addr);
+    /// Must not sleep, nor drop what has to; the kernel's configuration lock (RTNL) is held. The
+    /// caller is a thread.
+    fn address_gone(net: &Net, addr: IpAddr);
 }
 
-/// Lets [`AddressHandler::address_gone`] be called.
+/// One place in one of the kernel's chains.
 ///
 /// # Invariants
 ///
-/// `block` is registered.
+/// `block` is registered, and `unregister` is for its chain.
+struct Watch {
+    block: Pin<KBox<Opaque<bindings::notifier_block>>>,
+    unregister: Chain,
+}
+
+/// Adds a block to a chain, or takes it out.
+type Chain = unsafe extern "C" fn(*mut bindings::notifier_block) -> c_int;
+
+type Notify = unsafe extern "C" fn(*mut bindings::notifier_block, c_ulong, *mut c_void) -> c_int;
+
+impl Watch {
+    /// Has `call` called.
+    ///
+    /// # Safety
+    ///
+    /// `register` and `unregister` must be those of one chain of the kernel's, which calls with what
+    /// `call` requires.
+    unsafe fn new(call: Notify, register: Chain, unregister: Chain) -> Result<Self> {
+        let block = bindings::notifier_block {
+            notifier_call: Some(call),
+            ..Default::default()
+        };
+        let block = KBox::pin(Opaque::new(block), GFP_KERNEL)?;
+        // SAFETY: `block` stays where it is until it is unregistered. By our requirement the chain
+        // may call it.
+        to_result(unsafe { register(block.get()) })?;
+        // INVARIANT: Registered above; the rest is our requirement.
+        Ok(Self { block, unregister })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants it is registered there. This waits for handlers that run.
+        unsafe { (self.unregister)(self.block.get()) };
+    }
+}
+
+/// Lets [`AddressHandler::address_gone`] be called.
 #[must_use]
 pub(crate) struct AddressWatch<H> {
-    block: Pin<KBox<Opaque<bindings::notifier_block>>>,
+    _ipv4: Watch,
+    _ipv6: Watch,
     _handler: PhantomData<fn(H)>,
 }
 
-// SAFETY: Any thread may end the registration.
+// SAFETY: Any thread may end the registrations.
 unsafe impl<H> Send for AddressWatch<H> {}
 
 // SAFETY: There is nothing to be done with a shared reference.
@@ -65,29 +122,31 @@ impl<H: AddressHandler> AddressWatch<H> {
     ///
     /// - `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        let block = bindings::notifier_block {
-            notifier_call: Some(notify::<H>),
-            ..Default::default()
-        };
-        let block = KBox::pin(Opaque::new(block), GFP_KERNEL)?;
-        // SAFETY: `block` stays where it is until it is unregistered.
-        to_result(unsafe { sys::register_inetaddr_notifier(block.get()) })?;
-        // INVARIANT: Registered above.
+        // SAFETY: That chain passes a `struct in_ifaddr` of a device.
+        let ipv4 = unsafe {
+            Watch::new(
+                notify::<H>,
+                sys::register_inetaddr_notifier,
+                sys::unregister_inetaddr_notifier,
+            )
+        }?;
+        // SAFETY: That chain passes a `struct inet6_ifaddr` of a device.
+        let ipv6 = unsafe {
+            Watch::new(
+                notify6::<H>,
+                sys::register_inet6addr_notifier,
+                sys::unregister_inet6addr_notifier,
+            )
+        }?;
         Ok(Self {
-            block,
+            _ipv4: ipv4,
+            _ipv6: ipv6,
             _handler: PhantomData,
         })
     }
 }
 
-impl<H> Drop for AddressWatch<H> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants it is registered. This waits for handlers that run.
-        unsafe { sys::unregister_inetaddr_notifier(self.block.get()) };
-    }
-}
-
-/// Something happened to an address.
+/// Something happened to an IPv4 address.
 ///
 /// # Safety
 ///
@@ -104,9 +163,33 @@ unsafe extern "C" fn notify<H: AddressHandler>(
         let net = unsafe { Net::from_raw(net) };
         // SAFETY: By this function's requirement.
         let addr = unsafe { sys::socklnd_helper_ifaddr_local(data) };
-        H::address_gone(&net, Ipv4Addr::from_bits(u32::from_be(addr)));
+        H::address_gone(&net, Ipv4Addr::from_bits(u32::from_be(addr)).into());
     }
     // NOTIFY_DONE: not of interest to the chain's caller.
+    0
+}
+
+/// Something happened to an IPv6 address. Nobody may sleep here.
+///
+/// # Safety
+///
+/// Called by the kernel, with `data` pointing to a `struct inet6_ifaddr` that belongs to a device.
+unsafe extern "C" fn notify6<H: AddressHandler>(
+    _block: *mut bindings::notifier_block,
+    event: c_ulong,
+    data: *mut c_void,
+) -> c_int {
+    if event == sys::NETDEV_DOWN {
+        // SAFETY: By this function's requirement.
+        let net = unsafe { sys::socklnd_helper_ifaddr6_net(data) };
+        // SAFETY: The device that has the address holds on to its namespace.
+        let net = unsafe { Net::from_raw(net) };
+        let mut addr = [0; 16];
+        // SAFETY: By this function's requirement; `addr` may be written to.
+        unsafe { sys::socklnd_helper_ifaddr6_get(data, addr.as_mut_ptr()) };
+        H::address_gone(&net, Ipv6Addr::from(addr).into());
+    }
+    // NOTIFY_DONE, as above.
     0
 }
 
@@ -118,7 +201,11 @@ mod tests {
     fn prefix_of_loopback() {
         // The suites run with the loopback device up.
         let net = Net::current();
-        assert_eq!(prefix_len(&net, Ipv4Addr::LOCALHOST), Some(8));
-        assert_eq!(prefix_len(&net, Ipv4Addr::new(127, 0, 0, 2)), None);
+        assert_eq!(prefix_len(&net, Ipv4Addr::LOCALHOST.into()), Some(8));
+        assert_eq!(prefix_len(&net, [127, 0, 0, 2].into()), None);
+        let expected = cfg!(CONFIG_IPV6 = "y").then_some(128);
+        assert_eq!(prefix_len(&net, Ipv6Addr::LOCALHOST.into()), expected);
+        let other = [0u16, 0, 0, 0, 0, 0, 0, 2];
+        assert_eq!(prefix_len(&net, other.into()), None);
     }
 }

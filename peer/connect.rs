@@ -109,7 +109,7 @@ impl Peer {
     /// context.
     pub(crate) fn proto_to_try(&self, addr: IpAddr) -> Proto {
         let known = self.inner.lock().proto;
-        known.unwrap_or_else(|| self.ni().first_proto(addr))
+        known.unwrap_or_else(|| self.ni().first_proto(self.nid, addr))
     }
 
     /// The peer has refused a version, and named another: that is the one to try next. Returns

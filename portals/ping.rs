@@ -6,6 +6,10 @@
 //! node: a head, and a record for each of its NIDs, the loopback interface first. It is in the byte
 //! order of the node that answers, which is told by its magic; this node writes little-endian.
 //!
+//! A record has 8 bytes for a NID. Longer ones are in records of another form behind all those, which
+//! the head does not count: a feature says that there are some, and the last word of the first record
+//! how many bytes the whole description has. That form is not from captures, which have only IPv4.
+//!
 //! Nodes that do discovery also put their own description there ("push"), and wait for the ACK. A
 //! node with one NID has no use for it, but says that it was received.
 //!
@@ -56,13 +60,15 @@ const MATCH_BITS: u64 = 1 << 63;
 const MAGIC: u32 = 0x7069_6e67;
 const HEAD_LEN: usize = 16;
 const RECORD_LEN: usize = 16;
+/// A status, and a NID in its form of 20 bytes.
+const LONG_RECORD_LEN: usize = 24;
 
 /// The most NIDs that are asked for.
 pub(crate) const MAX_NIS: usize = 16;
-const MAX_LEN: usize = HEAD_LEN + MAX_NIS * RECORD_LEN;
+const MAX_LEN: usize = HEAD_LEN + RECORD_LEN + MAX_NIS * LONG_RECORD_LEN;
 
-/// Bytes of the description of this node: head, loopback and one NID.
-const INFO_LEN: usize = HEAD_LEN + 2 * RECORD_LEN;
+/// The most bytes of the description of this node: head, loopback and one NID.
+const INFO_LEN: usize = HEAD_LEN + RECORD_LEN + LONG_RECORD_LEN;
 
 /// The records say whether an interface is up.
 const FEATURE_NI_STATUS: u32 = 1 << 1;
@@ -72,6 +78,10 @@ const FEATURE_NOT_A_ROUTER: u32 = 1 << 2;
 const FEATURE_MULTI_RAIL: u32 = 1 << 3;
 /// The node acknowledges descriptions that are pushed to it.
 const FEATURE_DISCOVERY: u32 = 1 << 4;
+/// There are long NIDs.
+const FEATURE_LONG: u32 = 1 << 5;
+/// The NID by which the node wants to be known is the first of the long ones.
+const FEATURE_PRIMARY_LONG: u32 = 1 << 6;
 
 /// The NID of the loopback interface, `0@lo`: network type 9.
 const NID_LOOPBACK: u64 = 9 << 48;
@@ -96,28 +106,47 @@ impl Writer<'_> {
         self.bytes(&value.to_le_bytes());
     }
 
-    fn record(&mut self, nid: u64, status: u32) {
+    fn record(&mut self, nid: u64, status: u32, whole: u32) {
         self.bytes(&nid.to_le_bytes());
         self.u32(status);
-        self.u32(0);
+        self.u32(whole);
+    }
+
+    fn long_record(&mut self, nid: Nid, status: u32) {
+        self.u32(status);
+        self.bytes(&nid.to_bytes20());
     }
 }
 
 /// Writes the description of the node `nid` and says how long it is.
 fn describe(nid: Nid, info: &mut [u8; INFO_LEN]) -> usize {
-    // A NID that does not fit into 64 bits can't be told in this form.
+    let mut features =
+        FEATURE_NI_STATUS | FEATURE_NOT_A_ROUTER | FEATURE_MULTI_RAIL | FEATURE_DISCOVERY;
     let nid4 = nid.to_nid4();
-    let count = 1 + u32::from(nid4.is_some());
+    let (count, len) = match nid4 {
+        Some(_) => (2, HEAD_LEN + 2 * RECORD_LEN),
+        None => {
+            features |= FEATURE_LONG | FEATURE_PRIMARY_LONG;
+            (1, INFO_LEN)
+        }
+    };
     let mut to = Writer(info);
     to.u32(MAGIC);
-    to.u32(FEATURE_NI_STATUS | FEATURE_NOT_A_ROUTER | FEATURE_MULTI_RAIL | FEATURE_DISCOVERY);
+    to.u32(features);
     to.u32(PID_LUSTRE);
     to.u32(count);
-    to.record(NID_LOOPBACK, VERSION);
-    if let Some(nid4) = nid4 {
-        to.record(nid4, STATUS_UP);
+    match nid4 {
+        Some(nid4) => {
+            to.record(NID_LOOPBACK, VERSION, 0);
+            to.record(nid4, STATUS_UP, 0);
+        }
+        None => {
+            // CAST: A small constant.
+            to.record(NID_LOOPBACK, VERSION, len as u32);
+            to.long_record(nid, STATUS_UP);
+        }
     }
-    HEAD_LEN + RECORD_LEN * count as usize
+    len
 }
 
 /// Lets `core` answer pings as the node `nid`. May sleep.
@@ -221,16 +250,28 @@ fn understand(bytes: &[u8]) -> Result<PingReport> {
     }
     let features = from.u32()?;
     let pid = from.u32()?;
+    let said = from.u32()? as usize;
     // A node may have more than there was room for.
-    let count = (from.u32()? as usize).min(from.bytes.len() / RECORD_LEN);
-    let mut nis = KVec::with_capacity(count, GFP_KERNEL)?;
+    let count = said.min(from.bytes.len() / RECORD_LEN);
+    let mut nis = KVec::with_capacity(MAX_NIS, GFP_KERNEL)?;
     for _ in 0..count {
         let nid = from.u64()?;
         let status = from.u32()?;
         from.u32()?;
         // Other kinds of networks, loopback among them, are nothing that could be asked for here.
         if let Ok(nid) = Nid::from_nid4(nid) {
-            nis.push(PingNi { nid, status }, GFP_KERNEL)?;
+            let _ = nis.push_within_capacity(PingNi { nid, status });
+        }
+    }
+    if features & FEATURE_LONG != 0 && count == said {
+        // Less than a record is left of one that did not fit.
+        while from.bytes.len() >= LONG_RECORD_LEN {
+            let status = from.u32()?;
+            // One of another length: where the next one begins is not known.
+            let Ok(nid) = Nid::from_bytes20(&from.take()?) else {
+                break;
+            };
+            let _ = nis.push_within_capacity(PingNi { nid, status });
         }
     }
     Ok(PingReport {
@@ -267,7 +308,7 @@ mod tests {
     use super::*;
 
     /// What a node running Lustre 2.17 answered.
-    const CAPTURED: [u8; INFO_LEN] = [
+    const CAPTURED: [u8; HEAD_LEN + 2 * RECORD_LEN] = [
         0x67, 0x6e, 0x69, 0x70, 0x1e, 0x00, 0x00, 0x00, 0x39, 0x30, 0x00, 0x00, 0x02, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x09, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x02, 0x4d, 0xa8, 0xc0, 0x00, 0x00, 0x02, 0x00, 0xde, 0xc0, 0xaa, 0x15, 0x00,
@@ -281,8 +322,55 @@ mod tests {
     #[test]
     fn answers_as_captured() {
         let mut info = [0; INFO_LEN];
-        assert_eq!(describe(nid(), &mut info), INFO_LEN);
-        assert!(info == CAPTURED);
+        assert_eq!(describe(nid(), &mut info), CAPTURED.len());
+        assert!(info.starts_with(&CAPTURED));
+    }
+
+    /// Written down by hand, for fd00::2@tcp7.
+    const LONG: [u8; INFO_LEN] =
+        *b"\x67\x6e\x69\x70\x7e\0\0\0\x39\x30\0\0\x01\0\0\0\
+           \0\0\0\0\0\0\x09\0\x01\0\0\0\x38\0\0\0\
+           \xde\xc0\xaa\x15\x0c\x02\0\x07\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02";
+
+    fn long_nid() -> Nid {
+        Nid::tcp(7, [0xfd00u16, 0, 0, 0, 0, 0, 0, 2])
+    }
+
+    #[test]
+    fn long_nids() -> Result {
+        let mut info = [0; INFO_LEN];
+        assert_eq!(describe(long_nid(), &mut info), INFO_LEN);
+        assert!(info == LONG);
+        let report = understand(&LONG)?;
+        let up = PingNi {
+            nid: long_nid(),
+            status: STATUS_UP,
+        };
+        assert!(report.nis.len() == 1 && report.nis.first() == Some(&up));
+
+        // Cut off; without the feature; and with more short records said than there are.
+        let short = LONG.get(..INFO_LEN - 1).ok_or(EINVAL)?;
+        assert_eq!(understand(short)?.nis.len(), 0);
+        for (at, value) in [(4, 0x1e), (12, 200)] {
+            let mut bytes = LONG;
+            *bytes.get_mut(at).ok_or(EINVAL)? = value;
+            assert_eq!(understand(&bytes)?.nis.len(), 0);
+        }
+        // NIDs of no known length, or of another kind of network, end the list.
+        for (at, value) in [(36, 13), (37, 5)] {
+            let mut bytes = LONG;
+            *bytes.get_mut(at).ok_or(EINVAL)? = value;
+            assert_eq!(understand(&bytes)?.nis.len(), 0);
+        }
+        // As many as were asked for, and no more.
+        let mut bytes = [0; MAX_LEN + LONG_RECORD_LEN];
+        let mut to = Writer(&mut bytes);
+        to.bytes(LONG.first_chunk::<32>().ok_or(EINVAL)?);
+        for _ in 0..MAX_NIS + 1 {
+            to.long_record(long_nid(), STATUS_UP);
+        }
+        assert_eq!(understand(&bytes)?.nis.len(), MAX_NIS);
+        Ok(())
     }
 
     #[test]
@@ -320,7 +408,7 @@ mod tests {
             let bytes = CAPTURED.get(..len).ok_or(EINVAL)?;
             assert_eq!(understand(bytes).err(), Some(EPROTO));
         }
-        for len in HEAD_LEN..INFO_LEN {
+        for len in HEAD_LEN..CAPTURED.len() {
             let bytes = CAPTURED.get(..len).ok_or(EINVAL)?;
             assert_eq!(understand(bytes)?.nis.len(), 0);
         }

@@ -80,8 +80,8 @@ pub(crate) struct HelloReader {
     have: usize,
     need: usize,
     expect: Expect,
-    /// The newest version that is spoken.
-    newest: Proto,
+    /// The oldest and the newest version that are spoken.
+    spoken: (Proto, Proto),
 }
 
 impl HelloReader {
@@ -103,8 +103,19 @@ impl HelloReader {
             have: 0,
             need: OPENING_LEN,
             expect,
-            newest,
+            spoken: (Proto::V1, newest),
         }
+    }
+
+    /// Versions before `oldest` are not spoken either.
+    pub(crate) const fn not_before(mut self, oldest: Proto) -> Self {
+        self.spoken.0 = oldest;
+        self
+    }
+
+    fn speaks(&self, proto: Proto) -> bool {
+        let (oldest, newest) = self.spoken;
+        (oldest..=newest).contains(&proto)
     }
 
     /// The room for the next bytes; as many as fit, or fewer, are to be read into its start.
@@ -174,7 +185,7 @@ impl HelloReader {
         };
         let foreign = Ok(Progress::ForeignVersion { magic, version });
         match (magic, version) {
-            (HELLO_MAGIC_V1, HELLO_VERSION_1) => {
+            (HELLO_MAGIC_V1, HELLO_VERSION_1) if self.speaks(Proto::V1) => {
                 self.expect_hello(Proto::V1, order);
                 Ok(Progress::More)
             }
@@ -187,7 +198,7 @@ impl HelloReader {
                 None => Ok(Progress::AcceptorVersion),
             },
             (LNET_MAGIC, 2..) => match Proto::from_number(version) {
-                Some(proto) if proto <= self.newest => {
+                Some(proto) if self.speaks(proto) => {
                     self.expect_hello(proto, order);
                     Ok(Progress::More)
                 }

@@ -59,6 +59,12 @@ impl Nid {
         self.addr
     }
 
+    /// Whether the address is of IPv6 and means something only together with a device, which a NID
+    /// doesn't name.
+    pub(crate) fn is_link_local(self) -> bool {
+        matches!(self.addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
+    }
+
     /// The 64-bit form, or `None` for an IPv6 address, which has none, and for the address 0,
     /// which [`Nid::from_nid4`] would refuse.
     #[inline]
@@ -244,6 +250,8 @@ mod tests {
         assert!(v4 < v6);
         assert!(v4 < Nid::tcp(0x102, [10, 0, 1, 0]));
         assert!(v4 > Nid::tcp(0x101, [11, 0, 0, 0]));
+        assert!(v6.is_link_local() && !v4.is_link_local());
+        assert!(!Nid::tcp(1, [0xfec0u16, 0, 0, 0, 0, 0, 0, 3]).is_link_local());
         // One node, one name.
         assert_eq!(v4, Nid::tcp(0x102, [0u16, 0, 0, 0, 0, 0xffff, 0x0a00, 9]));
         for nid in [v4, v6] {

@@ -19,6 +19,7 @@ use super::{
     ConnType,
     Header,
     Msg,
+    Nid,
     WireError,
     Writer,
     HEADER_LEN,
@@ -87,13 +88,22 @@ impl Proto {
         self as u32
     }
 
-    /// What to begin with if nothing is known about a peer, whose addresses are of IPv6 or not:
-    /// what every node of today speaks.
+    /// What to begin with if nothing is known about a peer, and there is an IPv6 address between it
+    /// and this node, or not: what every node of today speaks.
     pub(crate) fn first_try(is_ipv6: bool) -> Self {
         if is_ipv6 {
             Self::V4
         } else {
             Self::V3
+        }
+    }
+
+    /// The oldest that has a form for `nid`.
+    pub(crate) fn oldest_for(nid: Nid) -> Self {
+        if nid.addr().is_ipv6() {
+            Self::V4
+        } else {
+            Self::V1
         }
     }
 
@@ -231,6 +241,9 @@ mod tests {
         assert_eq!(Proto::NEWEST, Proto::V4);
         assert_eq!(Proto::first_try(false), Proto::V3);
         assert_eq!(Proto::first_try(true), Proto::V4);
+        assert_eq!(Proto::oldest_for(Nid::tcp(0, [10, 0, 0, 1])), Proto::V1);
+        let long = Nid::tcp(0, [0xfd00u16, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(Proto::oldest_for(long), Proto::V4);
     }
 
     #[test]

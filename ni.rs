@@ -238,7 +238,9 @@ impl Ni {
     /// The version to begin with if nothing is known about the peer `nid`, which is at `addr`.
     pub(crate) fn first_proto(&self, nid: Nid, addr: IpAddr) -> Proto {
         let (newest, first) = self.protos;
-        let ipv6 = [addr, nid.addr(), self.nid.addr()].iter().any(IpAddr::is_ipv6);
+        let ipv6 = [addr, nid.addr(), self.nid.addr()]
+            .iter()
+            .any(IpAddr::is_ipv6);
         first.max(Proto::first_try(ipv6)).min(newest)
     }
 

@@ -327,8 +327,7 @@ mod tests {
     }
 
     /// Written down by hand, for fd00::2@tcp7.
-    const LONG: [u8; INFO_LEN] =
-        *b"\x67\x6e\x69\x70\x7e\0\0\0\x39\x30\0\0\x01\0\0\0\
+    const LONG: [u8; INFO_LEN] = *b"\x67\x6e\x69\x70\x7e\0\0\0\x39\x30\0\0\x01\0\0\0\
            \0\0\0\0\0\0\x09\0\x01\0\0\0\x38\0\0\0\
            \xde\xc0\xaa\x15\x0c\x02\0\x07\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02";
 

@@ -22,7 +22,9 @@
  *
  * Errors that any request may return: EFAULT (bad pointer), EINVAL (see above), ENOTTY (no such
  * request), EPERM (see above), ENODEV (the module is being loaded or removed), ENOMEM,
- * EAFNOSUPPORT (an address family that this version doesn't serve).
+ * EAFNOSUPPORT (an IPv6 address on a kernel without IPv6, or a link-local one, which means something
+ * only together with a device), EPROTONOSUPPORT (an IPv6 address, and no version of the protocol may
+ * be spoken that has a form for it).
  */
 #ifndef _UAPI_SOCKLND_H
 #define _UAPI_SOCKLND_H
@@ -38,7 +40,7 @@
  * written for the old one might go wrong, MINOR when something is added.
  */
 #define SOCKLND_ABI_MAJOR 1
-#define SOCKLND_ABI_MINOR 4
+#define SOCKLND_ABI_MINOR 5
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 
@@ -51,7 +53,8 @@
  * struct socklnd_addr - an IP address, or "any"
  * @family: SOCKLND_ADDR_*
  * @pad: zero
- * @addr: in network order; an IPv4 address fills the first four bytes, the others are zero
+ * @addr: in network order; an IPv4 address fills the first four bytes, the others are zero; it is not
+ *        written in its IPv6 form
  */
 struct socklnd_addr {
 	__u8 family;
@@ -125,7 +128,8 @@ struct socklnd_ni {
  *	interface uses beside that in its NID: it tells them to its peers, and listens there
  * @ni: pattern for the interface; must match only one
  * @addr: an address of this network namespace; for IF_DEL, ANY means all but that in the NID
- * @prefix_len: how many bits of it are the subnet's, 0 to 32 for IPv4; with IF_HAS_PREFIX only
+ * @prefix_len: how many bits of it are the subnet's, 0 to 32 for IPv4, to 128 for IPv6; with IF_HAS_PREFIX
+ *              only
  * @flags: SOCKLND_IF_*; none for IF_DEL
  * @pad: zero
  *

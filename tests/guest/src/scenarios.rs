@@ -13,6 +13,7 @@ mod gateway;
 mod hooks;
 mod hostile;
 mod interfaces;
+mod ipv6;
 mod many_conns;
 mod memory;
 mod register;
@@ -131,6 +132,7 @@ pub const ALL: &[Scenario] = &[
     scenario("bad_network", 2, 180, traffic::bad_network),
     scenario("tiny_buffers", 2, 240, traffic::tiny_buffers),
     scenario("cable_pulled_and_plugged", 2, 240, traffic::cable_pulled),
+    scenario("ipv6_basic", 2, 180, ipv6::basic),
     scenario("zero_copy", 2, 400, zero_copy::verified),
     scenario("zero_copy_cut", 2, 240, zero_copy::cut),
     scenario("zero_copy_unload", 2, 240, zero_copy::unload),

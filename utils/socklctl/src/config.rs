@@ -255,14 +255,16 @@ impl Checker {
         }
     }
 
-    /// Refuses addresses that no host has, or that the module does not serve.
+    /// Refuses addresses that the module does.
     fn addr(&mut self, place: &str, addr: IpAddr) -> Option<IpAddr> {
         let problem = match addr {
-            IpAddr::V6(_) => "is IPv6, which is not served",
-            IpAddr::V4(v4) if v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() => {
-                "is no address of a host"
+            _ if addr.is_unspecified() || addr.is_multicast() => "is no address of a host",
+            IpAddr::V4(v4) if v4.is_broadcast() => "is no address of a host",
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                "is link-local, which means nothing without a device"
             }
-            IpAddr::V4(_) => return Some(addr),
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is an IPv4 address in disguise",
+            _ => return Some(addr),
         };
         self.problem(place, format!("{addr} {problem}"));
         None
@@ -553,9 +555,9 @@ ni:
   - nid: 10.0.0.3@tcp
     routes: []
   - nid: 10.0.0.3@tcp
-    routes: [{port: 0}, {port: 65536}, {shares: 0}, {}, {}, {address: here}, {address: '::1'}]
+    routes: [{port: 0}, {port: 65536}, {shares: 0}, {}, {}, {address: here}, {address: 'fe80::1'}, {address: '::ffff:10.0.0.9'}]
 - nid: 10.0.0.1@tcp1
-- nid: ::1@tcp
+- nid: ff02::1@tcp
 ",
             &[
                 "version: 2 is not known",
@@ -572,12 +574,21 @@ ni:
                 "ni[1].peers[3].routes[2].shares: 0",
                 "ni[1].peers[3].routes[4].address: 10.0.0.3 was there before",
                 "ni[1].peers[3].routes[5].address: 'here' is not an IP address",
-                "ni[1].peers[3].routes[6].address: ::1 is IPv6",
+                "ni[1].peers[3].routes[6].address: fe80::1 is link-local",
+                "ni[1].peers[3].routes[7].address: ::ffff:10.0.0.9 is an IPv4 address in disguise",
                 "ni[1].peers[3].nid: 10.0.0.3@tcp was there before",
                 "ni[2]: another interface uses 10.0.0.1",
-                "ni[3].nid: ::1 is IPv6",
+                "ni[3].nid: ff02::1 is no address of a host",
             ],
         );
+    }
+
+    #[test]
+    fn ipv6_is_served() {
+        let text = "{version: 1, ni: [{nid: 'fd00::1@tcp', addresses: ['fd00::3/64'], \
+                    peers: [{nid: 'fd00::2@tcp', routes: [{address: 'fd00::4'}]}]}]}";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.nis[0].addresses[0].to_string(), "fd00::3/64");
     }
 
     #[test]

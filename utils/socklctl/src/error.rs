@@ -166,7 +166,14 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (_, Errno::NOTTY) => "the module is older than this socklctl and doesn't know the request",
         (_, Errno::PERM) => "this needs CAP_NET_ADMIN in the network namespace (run as root)",
         (_, Errno::NODEV) => "the module is being loaded or removed",
-        (_, Errno::AFNOSUPPORT) => "the module doesn't serve this kind of address",
+        (_, Errno::AFNOSUPPORT) => {
+            "a link-local address (fe80::) means nothing without a device, which a NID can't name; \
+             otherwise, this kernel has no IPv6"
+        }
+        (NiAdd | NiSet | PeerAdd | RouteAdd, Errno::PROTONOSUPPORT) => {
+            "an IPv6 address takes version 4 of the protocol, which the module's parameter 'protocol' \
+             rules out"
+        }
         (RoutingSet, Errno::NOMEM) => {
             "there is not enough memory for the forwarding buffers (see the module's parameters \
              small_router_buffers and large_router_buffers)"
@@ -174,7 +181,8 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (_, Errno::NOMEM) => "the kernel is short of memory",
 
         (NiAdd | NiSet | IfAdd, Errno::ADDRNOTAVAIL) => {
-            "no device of this network namespace has that address (see: ip address)"
+            "no device of this network namespace has that address, or an IPv6 one is tentative still \
+             (see: ip address)"
         }
         (NiAdd | NiSet | IfAdd, Errno::ADDRINUSE) => {
             "another interface or program, or Lustre's own ksocklnd, listens there on the acceptor's \
@@ -232,6 +240,10 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (_, Errno::CONNREFUSED) if sends => "no driver listens there on the acceptor's port",
         (_, Errno::CONNRESET) if sends => {
             "the node closed the connection: it may not have that NID, or refuse this one's"
+        }
+        (_, Errno::PROTONOSUPPORT) if sends => {
+            "an IPv6 NID takes version 4 of the protocol: the module's parameter 'protocol' rules it \
+             out, or the connection to the gateway has an older one (protocol=4 prevents that)"
         }
         (Ping, Errno::TIMEDOUT) => "the node did not answer in time",
         (Bench, Errno::TIMEDOUT) => {
@@ -335,7 +347,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "can't add interface 1.2.3.4@tcp: Cannot assign requested address (EADDRNOTAVAIL); no \
-             device of this network namespace has that address (see: ip address)"
+             device of this network namespace has that address, or an IPv6 one is tentative \
+             still (see: ip address)"
         );
         let error = Error::request(Action::NiAdd, "add interface 1.2.3.4@tcp", Errno::ADDRINUSE);
         assert!(error.to_string().contains("port, 988"), "{error}");

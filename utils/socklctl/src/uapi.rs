@@ -2,7 +2,7 @@
 // Made by scripts/gen-uapi from include/uapi/socklnd.h. Change that one, and run it again.
 pub const SOCKLND_DEVICE: &[u8; 8] = b"socklnd\0";
 pub const SOCKLND_ABI_MAJOR: u32 = 1;
-pub const SOCKLND_ABI_MINOR: u32 = 4;
+pub const SOCKLND_ABI_MINOR: u32 = 5;
 pub const SOCKLND_ADDR_ANY: u32 = 0;
 pub const SOCKLND_ADDR_IPV4: u32 = 4;
 pub const SOCKLND_ADDR_IPV6: u32 = 6;

@@ -152,6 +152,7 @@ fn is_final(errno: Errno) -> bool {
             | Errno::NOENT
             | Errno::NETUNREACH
             | Errno::AFNOSUPPORT
+            | Errno::PROTONOSUPPORT
             | Errno::FAULT
             | Errno::INTR
     )

@@ -49,12 +49,13 @@ host: ## build/host/*: the programs that run beside the kernel, linked staticall
 	@scripts/setup toolchain
 	@scripts/build-host
 
-.PHONY: demo test kunit soak fuzz bench defects shell
-demo: stock host ## show the module at work in a virtual machine
+.PHONY: demo demo-gateway test kunit soak fuzz bench defects shell
+demo: stock host ## show the module at work in two virtual machines
+demo-gateway: stock host ## show in three of them how one passes on messages for the others
 test: stock debug host ## run every test (ARGS=... goes to tests/run)
 kunit: debug host ## run the module's own unit tests
 shell: stock host ## a shell in a virtual machine with the module
-demo test kunit shell:
+demo demo-gateway test kunit shell:
 	@$(python) tests/run $@ $(ARGS)
 soak: debug host ## run the scenarios that take long
 	@$(python) tests/run netns --filter soak

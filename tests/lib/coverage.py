@@ -33,6 +33,9 @@ REASONS = ("cannot occur: ", "not needed: ")
 # The crates whose tests are named as `cargo: crate::module::test`.
 CRATES = {"wire": "tests/wire", "model": "tests/model", "socklctl": "utils/socklctl", "fuzz": "fuzz"}
 
+# Where the scenarios of several machines are.
+MACHINES = {"two-node": "tests/lib/twonode.py", "three-node": "tests/lib/threenode.py"}
+
 _QUOTED = re.compile(r"`([^`]*)`")
 _NAME = re.compile(r"\w+")
 _REFERENCE = re.compile(r"([\w./-]+): (\w+(?:::\w+)*)")
@@ -62,7 +65,8 @@ class Tests:
 
     scenarios: set[str] = field(default_factory=set)
     suites: dict[str, set[str]] = field(default_factory=dict)
-    pairs: set[str] = field(default_factory=set)
+    # Scenarios of several machines, by how many these are.
+    machines: dict[str, set[str]] = field(default_factory=dict)
     cargo: dict[str, set[str]] = field(default_factory=dict)
     targets: set[str] = field(default_factory=set)
     # Patches with defects; and variants of the models' files, which their crate makes and tries itself.
@@ -77,8 +81,8 @@ class Tests:
         if kind == "kunit":
             suite, _, case = which.partition(".")
             return suite in self.suites and (not case or case in self.suites[suite])
-        if kind == "two-node":
-            return which in self.pairs
+        if kind in MACHINES:
+            return which in self.machines.get(kind, ())
         if kind == "cargo":
             crate, _, path = which.partition("::")
             return path.rpartition("::")[2] in self.cargo.get(crate, ())
@@ -106,8 +110,8 @@ def tests(repo: Path = paths.REPO) -> Tests:
         text = file.read_text()
         if suite := _SUITE.search(text):
             found.suites[suite.group(1)] = set(_TEST_FN.findall(text, suite.end()))
-    twonode = (repo / "tests/lib/twonode.py").read_text()
-    found.pairs.update(re.findall(r'\("([\w-]+)", [A-Z]\w+\)', twonode))
+    for kind, file in MACHINES.items():
+        found.machines[kind] = set(re.findall(r'\("([\w-]+)", [A-Z]\w+\)', (repo / file).read_text()))
     for crate, folder in CRATES.items():
         names = found.cargo.setdefault(crate, set())
         for file in sources(repo / folder):

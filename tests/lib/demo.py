@@ -69,22 +69,21 @@ def run(*, keep: bool = False) -> int:
 
 
 def _show(stage: Stage, kernel: paths.Kernel, pair: Pair) -> None:
-    how = "emulated" if accel.arguments(kernel) is accel.TCG else "virtualised"
-    stage.say(f"starting two machines ({how}), Linux {kernel.release} as Debian ships it")
+    stage.say(f"starting two machines ({how(kernel)}), Linux {kernel.release} as Debian ships it")
     one, two = pair.boot_both()
     nodes = [(one, two), (two, one)]
     stage.say("both are up; inserting ksocklnd.ko, adding interfaces and peers")
     at_once(*(lambda node=node, other=other: configure(node, other) for node, other in nodes))
     for node, other in nodes:
-        _ping(stage, node, other)
+        ping(stage, node, other)
     for node, _ in nodes:
         serve(node)
     stage.say(f"moving {2 * COUNT} MiB each way in messages of 1 MiB, half by PUT, half by GET, all verified")
-    rows = [_transfer(stage, node, other, op) for op in ("put", "get") for node, other in nodes]
+    rows = [transfer(stage, node, other, op) for op in ("put", "get") for node, other in nodes]
     stage.say("connections of node 1:")
     stage.block(one.run("socklctl", "conn", "list"))
     stage.say("figures:")
-    stage.block(_table(rows))
+    stage.block(table(rows))
     for node, _ in nodes:
         node.run("killall", "socklctl")
         node.socklctl("peer", "del", "any")
@@ -93,33 +92,40 @@ def _show(stage: Stage, kernel: paths.Kernel, pair: Pair) -> None:
     at_once(one.end, two.end)
 
 
-def _ping(stage: Stage, node: Node, other: Node) -> None:
+def how(kernel: paths.Kernel) -> str:
+    """How machines run here."""
+    return "emulated" if accel.arguments(kernel) is accel.TCG else "virtualised"
+
+
+def ping(stage: Stage, node: Node, other: Node) -> None:
+    """Two pings that must be answered."""
     times = []
     for _ in range(2):
         answer = node.socklctl("ping", other.nid)
         times.append(answer["rtt_ns"]["min"] / 1e6)
-    stage.say(f"node {node.number} pings {other.nid}: {times[0]:.1f} ms with connecting, {times[1]:.1f} ms without")
+    stage.say(f"{node.name} pings {other.nid}: {times[0]:.1f} ms with connecting, {times[1]:.1f} ms without")
 
 
-def _transfer(stage: Stage, node: Node, other: Node, op: str) -> list[str]:
+def transfer(stage: Stage, node: Node, other: Node, op: str, count: int = COUNT) -> list[str]:
+    """So many MiB, verified, with a bar while they move; gives a row for the table of figures."""
     sender, receiver = (node, other) if op == "put" else (other, node)
-    what = f"{op.upper()} node {sender.number} -> node {receiver.number}"
-    job = node.start(*bench_command(other, op, MIB, COUNT, TRANSFER_SECONDS), limit=TRANSFER_SECONDS + 20)
+    what = f"{op.upper()} {sender.name} -> {receiver.name}"
+    job = node.start(*bench_command(other, op, MIB, count, TRANSFER_SECONDS), limit=TRANSFER_SECONDS + 20)
     before = _received(receiver)
     while not job.done():
-        done = min((_received(receiver) - before) // MIB, COUNT)
-        bar = "#" * (BAR * done // COUNT)
-        stage.show(f"{what} [{bar:<{BAR}}] {done:4} of {COUNT} MiB")
+        done = min((_received(receiver) - before) // MIB, count)
+        bar = "#" * (BAR * done // count)
+        stage.show(f"{what} [{bar:<{BAR}}] {done:4} of {count} MiB")
         time.sleep(0.3)
     result: dict[str, Any] = json.loads(node.finish(job, what))
-    wanted = {"messages": COUNT, "bytes": COUNT * MIB, "errors": 0, "verify_failures": 0, "verify": True}
+    wanted = {"messages": count, "bytes": count * MIB, "errors": 0, "verify_failures": 0, "verify": True}
     if any(result[name] != value for name, value in wanted.items()):
         raise CommandFailed(f"{what}: {result}")
     seconds = result["elapsed_ns"] / 1e9
-    stage.say(f"{what}: {COUNT} MiB in {seconds:.1f} s, verified")
+    stage.say(f"{what}: {count} MiB in {seconds:.1f} s, verified")
     latency = result["latency_ns"]
     return [
-        what, str(result["messages"]), str(result["bytes"] // MIB), f"{seconds:.2f}", f"{COUNT / seconds:.1f}",
+        what, str(result["messages"]), str(result["bytes"] // MIB), f"{seconds:.2f}", f"{count / seconds:.1f}",
         f"{latency['mean'] / 1e6:.1f}", f"{latency['max'] / 1e6:.1f}", str(result["verify_failures"]),
     ]
 
@@ -128,7 +134,8 @@ def _received(node: Node) -> int:
     return int(node.socklctl("stats")[0]["rx"]["bytes"])
 
 
-def _table(rows: list[list[str]]) -> str:
+def table(rows: list[list[str]]) -> str:
+    """What transfers took."""
     titles = ["transfer", "messages", "MiB", "s", "MiB/s", "mean ms", "max ms", "wrong"]
     widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
     lines = []

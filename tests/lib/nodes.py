@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Two nodes, each a virtual machine on the stock kernel, joined by a cable."""
+"""Nodes, each a virtual machine on the stock kernel, and the cables that join them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lib import initramfs, klog, paths
 from lib.vm import GuestDied, Spec, Vm
@@ -19,6 +19,8 @@ from lib.vm import GuestDied, Spec, Vm
 BOOT_SECONDS = 300.0
 COMMAND_SECONDS = 30.0
 MEMORY = 512
+
+M = TypeVar("M", bound="Machines")
 
 
 class CommandFailed(Exception):
@@ -35,13 +37,18 @@ class Output:
 
 
 class Node:
-    """A node that does what it is told. Commands may run side by side."""
+    """A node that does what it is told. Commands may run side by side.
 
-    def __init__(self, number: int, vm: Vm) -> None:
+    It has a network card for each of its NIDs, the first of which others know it by.
+    """
+
+    def __init__(self, number: int, vm: Vm, nids: Sequence[str] = (), name: str | None = None) -> None:
         self.number = number
+        self.name = name or f"node {number}"
         self.vm = vm
-        self.addr = f"10.0.0.{number}"
-        self.nid = f"{self.addr}@tcp"
+        self.nids = tuple(nids) or (f"10.0.0.{number}@tcp",)
+        self.nid = self.nids[0]
+        self.addr = self.nid.partition("@")[0]
         self._next_id = 0
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Output]] = {}
@@ -96,9 +103,9 @@ class Node:
         try:
             output = future.result(limit + 30)
         except TimeoutError:
-            raise CommandFailed(f"node {self.number}: {what}: no answer from the guest") from None
+            raise CommandFailed(f"{self.name}: {what}: no answer from the guest") from None
         if output.status != 0:
-            raise CommandFailed(f"node {self.number}: {what}: status {output.status}: {output.stderr.strip()}")
+            raise CommandFailed(f"{self.name}: {what}: status {output.status}: {output.stderr.strip()}")
         return output.stdout
 
     def socklctl(self, *words: str, limit: float = COMMAND_SECONDS) -> Any:
@@ -115,9 +122,10 @@ class Node:
         return float(self.finish(self._ask({"module": "remove"}), "remove the module"))
 
     def set_up_network(self) -> None:
-        """Gives the network card its address."""
-        self.run("ip", "addr", "add", f"{self.addr}/24", "dev", "eth0")
-        self.run("ip", "link", "set", "eth0", "up")
+        """Gives each network card its address."""
+        for card, nid in enumerate(self.nids):
+            self.run("ip", "addr", "add", f"{nid.partition('@')[0]}/24", "dev", f"eth{card}")
+            self.run("ip", "link", "set", f"eth{card}", "up")
 
     def mark(self, text: str) -> None:
         """Writes a line into the kernel's log."""
@@ -130,20 +138,19 @@ class Node:
             raise GuestDied(f"{self.vm.name} did not power off")
 
 
-
 class Cable:
-    """What joins the two machines: a unix socket, which the first one listens on."""
+    """What joins two machines: a unix socket, which the first one listens on. The second may come and go."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="socklnd-"))
 
-    def devices(self, number: int) -> list[str]:
-        """QEMU's arguments for the network card of node 1 or 2."""
+    def devices(self, number: int, card: int = 0) -> list[str]:
+        """QEMU's arguments for a network card at end 1 or 2; a machine with several cards numbers them."""
         server = "server=on" if number == 1 else "server=off,reconnect-ms=200"
         address = f"addr.type=unix,addr.path={self._folder / 'cable'}"
         return [
-            "-netdev", f"stream,id=net,{server},{address}",
-            "-device", f"virtio-net-pci,netdev=net,mac=52:54:00:00:00:{number:02x},romfile=",
+            "-netdev", f"stream,id=net{card},{server},{address}",
+            "-device", f"virtio-net-pci,netdev=net{card},mac=52:54:00:00:{card:02x}:{number:02x},romfile=",
         ]
 
     def close(self) -> None:
@@ -151,42 +158,54 @@ class Cable:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class Pair:
-    """Both nodes. Use it in a `with` block: its end is the machines' end."""
+class Machines:
+    """Nodes that are joined somehow. Use it in a `with` block: its end is the machines' end."""
 
-    def __init__(self, name: str, kernel: paths.Kernel, *, keep: bool = False) -> None:
+    def __init__(self, name: str, kernel: paths.Kernel, cables: int, *, keep: bool = False) -> None:
         self._name = name
         self._kernel = kernel
         self._keep = keep
-        self._cable = Cable()
+        self._cables = [Cable() for _ in range(cables)]
         self._vms: list[Vm] = []
         self._archive = paths.BUILD / "tests" / f"{name}.initramfs"
         try:
             initramfs.build(kernel, self._archive, initramfs.BARE)
         except BaseException:
-            self._cable.close()
+            self._unplug()
             raise
 
-    def __enter__(self) -> Pair:
+    def __enter__(self: M) -> M:
         return self
 
     def __exit__(self, *_: object) -> None:
         for vm in self._vms:
             vm.kill()
-        self._cable.close()
+        self._unplug()
         if not self._keep:
             self._archive.unlink(missing_ok=True)
+
+    def _unplug(self) -> None:
+        for cable in self._cables:
+            cable.close()
+
+    def devices(self, number: int) -> list[str]:
+        """QEMU's arguments for the network cards of one node."""
+        raise NotImplementedError
+
+    def node(self, number: int, vm: Vm) -> Node:
+        """The node that a machine is."""
+        return Node(number, vm)
 
     def boot(self, number: int, life: int = 1) -> Node:
         """Starts one node; `life` counts how often it was started. Does not wait for it."""
         name = f"{self._name}-{number}" + (f"-life{life}" if life > 1 else "")
         spec = Spec(
             name=name, kernel=self._kernel, initramfs=self._archive, logs=paths.LOGS, runner=["agent"],
-            cpus=1, memory=MEMORY, devices=self._cable.devices(number),
+            cpus=1, memory=MEMORY, devices=self.devices(number),
         )
         vm = Vm(spec)
         self._vms.append(vm)
-        return Node(number, vm)
+        return self.node(number, vm)
 
     def trouble(self) -> str | None:
         """What is wrong in the kernels' logs, if anything; those of killed machines included."""
@@ -195,12 +214,54 @@ class Pair:
                 return f"{vm.name}: {found}"
         return None
 
+    def boot_all(self, count: int) -> list[Node]:
+        """Starts so many nodes at the same time; all are ready when this returns."""
+        nodes = [self.boot(number) for number in range(1, count + 1)]
+        for node in nodes:
+            node.await_ready()
+        return nodes
+
+
+class Pair(Machines):
+    """Two nodes and a cable."""
+
+    def __init__(self, name: str, kernel: paths.Kernel, *, keep: bool = False) -> None:
+        super().__init__(name, kernel, 1, keep=keep)
+
+    def devices(self, number: int) -> list[str]:
+        return self._cables[0].devices(number)
+
     def boot_both(self) -> tuple[Node, Node]:
         """Starts both nodes at the same time; both are ready when this returns."""
-        one, two = self.boot(1), self.boot(2)
-        for node in (one, two):
-            node.await_ready()
+        one, two = self.boot_all(2)
         return one, two
+
+
+class Crossing(Machines):
+    """A client on network tcp, a server on tcp1, and between them, with a card on each, a gateway."""
+
+    CLIENT, SERVER, GATEWAY = 1, 2, 3
+    NODES = {
+        CLIENT: ("client", ("10.0.0.1@tcp",)),
+        SERVER: ("server", ("10.1.0.1@tcp1",)),
+        GATEWAY: ("gateway", ("10.0.0.254@tcp", "10.1.0.254@tcp1")),
+    }
+
+    def __init__(self, name: str, kernel: paths.Kernel, *, keep: bool = False) -> None:
+        super().__init__(name, kernel, 2, keep=keep)
+
+    def devices(self, number: int) -> list[str]:
+        # The gateway may be killed and come back, so it is the second end of both cables.
+        ends = {
+            self.CLIENT: self._cables[0].devices(1),
+            self.SERVER: self._cables[1].devices(1),
+            self.GATEWAY: [*self._cables[0].devices(2, 0), *self._cables[1].devices(2, 1)],
+        }
+        return ends[number]
+
+    def node(self, number: int, vm: Vm) -> Node:
+        name, nids = self.NODES[number]
+        return Node(number, vm, nids, name)
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:

@@ -179,7 +179,9 @@ def table(**rows: str) -> str:
 class Coverage(unittest.TestCase):
     """The table of what shows what."""
 
-    known = coverage.Tests({"one"}, {"suite": {"case"}}, {"pair"}, {"wire": {"test"}}, {"nid"}, variants={"variant"})
+    known = coverage.Tests(
+        {"one"}, {"suite": {"case"}}, {"two-node": {"pair"}}, {"wire": {"test"}}, {"nid"}, variants={"variant"}
+    )
 
     def check(self, text: str) -> list[str]:
         try:
@@ -206,6 +208,7 @@ class Coverage(unittest.TestCase):
             "| `e` | `tx.rs: Tx` | `netns: one`, `kunit: suite.other` |",
             "| `e` | `tx.rs: Tx` | `kunit: other.case` |",
             "| `e` | `tx.rs: Tx` | `two-node: one` |",
+            "| `e` | `tx.rs: Tx` | `three-node: pair` |",
             "| `e` | `tx.rs: Tx` | `cargo: model::test` |",
             "| `e` | `tx.rs: Tx` | `fuzz: one` |",
             "| `e` | `tx.rs: Tx` | `netns: one` and more |",
@@ -255,6 +258,7 @@ class Coverage(unittest.TestCase):
             "kunit: socklnd_route",
             "kunit: socklnd_lib_linux_socket.options",
             "two-node: peer-killed",
+            "three-node: gateway",
             "cargo: model::full",
             "cargo: model::nobody_is_woken",
             "cargo: wire::rules::postponing_never_hastens",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lib import paths
-from lib.nodes import CommandFailed, Node, Pair, at_once
+from lib.nodes import CommandFailed, Machines, Node, Pair, at_once
 from lib.report import Report
 from lib.vm import GuestDied
 
@@ -89,18 +89,19 @@ def serve(node: Node) -> None:
 
 
 def rest_and_remove(node: Node) -> None:
-    """Waits until a node's counters are at rest; then its interface and the module go."""
+    """Waits until a node's counters are at rest; then its interfaces and the module go."""
     deadline = time.monotonic() + 20
-    while any((live := node.socklctl("stats")[0]["live"]).values()):
+    while any(any((live := stats["live"]).values()) for stats in node.socklctl("stats")):
         if time.monotonic() > deadline:
-            raise CommandFailed(f"node {node.number}: not at rest: {live}")
+            raise CommandFailed(f"{node.name}: not at rest: {live}")
         time.sleep(0.1)
-    node.socklctl("ni", "del", node.nid)
+    for nid in node.nids:
+        node.socklctl("ni", "del", nid)
     node.remove_module()
     deadline = time.monotonic() + 20
     while "alloc 0 " not in (sockets := node.run("grep", "TCP:", "/proc/net/sockstat")) + " ":
         if time.monotonic() > deadline:
-            raise CommandFailed(f"node {node.number}: sockets are left: {sockets.strip()}")
+            raise CommandFailed(f"{node.name}: sockets are left: {sockets.strip()}")
         time.sleep(0.1)
 
 
@@ -116,7 +117,7 @@ def transfer(node: Node, other: Node, op: str, size: int, count: int) -> dict[st
     result: dict[str, Any] = json.loads(node.run(*command, limit=TRANSFER_SECONDS + 20))
     wanted = {"messages": count, "bytes": count * size, "errors": 0, "verify_failures": 0, "verify": True}
     if any(result[name] != value for name, value in wanted.items()):
-        raise CommandFailed(f"node {node.number}: {op} of {size} bytes: {result}")
+        raise CommandFailed(f"{node.name}: {op} of {size} bytes: {result}")
     return result
 
 
@@ -205,7 +206,7 @@ def await_traffic(node: Node, count: int) -> None:
     goal = moved() + count
     while moved() < goal:
         if time.monotonic() > deadline:
-            raise CommandFailed(f"node {node.number}: no traffic")
+            raise CommandFailed(f"{node.name}: no traffic")
         time.sleep(0.05)
 
 
@@ -216,19 +217,22 @@ def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
         if not pattern or re.search(pattern, name):
             report.say(f"two-node: {name} on Linux {kernel.release}")
             with Pair(f"two-node-{name}", kernel, keep=keep) as pair:
-                _run_steps(report, kind(name, pair))
+                run_steps(report, "two-node", name, kind(name, pair).steps(), pair)
                 report.result(f"two-node: {name}: kernel logs", pair.trouble())
 
 
-def _run_steps(report: Report, scenario: Scenario) -> None:
+def run_steps(
+    report: Report, suite: str, scenario: str, steps: list[tuple[str, Callable[[], None]]], machines: Machines,
+) -> None:
+    """Takes the steps of a scenario, each of them a test, up to the first that fails."""
     broken: str | None = None
-    for what, step in scenario.steps():
+    for what, step in steps:
         started = time.monotonic()
         why = broken
         if why is None:
             try:
                 step()
             except (CommandFailed, GuestDied, OSError, ValueError, TimeoutError) as error:
-                why = f"{error or type(error).__name__}\n{scenario.pair.trouble() or ''}".strip()
+                why = f"{error or type(error).__name__}\n{machines.trouble() or ''}".strip()
                 broken = f"not tried: '{what}' failed"
-        report.result(f"two-node: {scenario.name}: {what}", why, time.monotonic() - started)
+        report.result(f"{suite}: {scenario}: {what}", why, time.monotonic() - started)

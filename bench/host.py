@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Watches the host: what else it does while the machine is being measured."""
+"""Watches the host: what the machine that is being measured takes of it, and what others do meanwhile.
+
+The machine itself can't tell: what others take from it looks to it like its own work.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+USER_HZ = os.sysconf("SC_CLK_TCK")
 
-class Others:
-    """The processor time that goes to others than the machine whose first process has this number."""
+
+class Watch:
+    """The host's processor time, and that of the machine whose first process has this number."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -18,8 +24,12 @@ class Others:
         self._busy, self._all = _host()
         self._own = _own(self._pid)
 
-    def share(self) -> float:
-        """Their share of all the host's processors since then."""
+    def own(self) -> float:
+        """Seconds of processors that the machine has used since then."""
+        return (_own(self._pid) - self._own) / USER_HZ
+
+    def others(self) -> float:
+        """The share of all the host's processors that went to others since then."""
         busy, whole = _host()
         own = _own(self._pid)
         return max(0.0, (busy - self._busy - (own - self._own)) / max(1, whole - self._all))

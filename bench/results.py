@@ -12,9 +12,15 @@ from statistics import median
 from typing import Any
 
 from lib import paths
-from measure import Comparison, Sample
+from measure import Comparison, Sample, What
 
 MIB = 1 << 20
+SIDES = {
+    "a": "bare TCP (a)",
+    "b": "ksocklnd (b)",
+    "c": "through a gateway (c)",
+    "d": "gateway, copying (d)",
+}
 
 
 @dataclass(frozen=True)
@@ -43,19 +49,30 @@ def heading(facts: dict[str, Any]) -> str:
     """What all figures have in common."""
     return (
         f"Measured in {facts['title']}: Linux {facts['kernel']}, {facts['cpus']} processors,\n"
-        f"on {facts['host_cpu']} ({facts['host_cpus']} processors, load {facts['host_load'][0]:.1f} before)\n\n"
-        f"{'median (least to most)':32}{'bare TCP (a)':>26}{'ksocklnd (b)':>26}{'b/a':>8}"
+        f"on {facts['host_cpu']} ({facts['host_cpus']} processors, load {facts['host_load'][0]:.1f} before)"
     )
+
+
+def columns(what: What) -> str:
+    """What the columns of the following comparisons are."""
+    first, second = what.sides
+    return f"\n{'median (least to most)':32}{SIDES[first]:>26}{SIDES[second]:>26}{f'{second}/{first}':>8}"
 
 
 def table(comparison: Comparison) -> str:
     """The lines of one comparison."""
     lines = [f"{comparison.what.title}, {comparison.count} of them"]
     for figure in figures(comparison):
-        bare, driver = (_values(figure, samples) for samples in (comparison.bare, comparison.driver))
-        lines.append(f"  {figure.name:30}{_range(bare):>26}{_range(driver):>26}{_ratio(bare, driver):8.2f}")
+        first, second = (_values(figure, samples) for samples in (comparison.first, comparison.second))
+        lines.append(f"  {figure.name:30}{_range(first):>26}{_range(second):>26}{_ratio(first, second):8.2f}")
+        if comparison.what.sides == ("b", "c") and figure.name.startswith("CPU"):
+            # All nodes are in one kernel, so a gateway's part is what there is more than without it.
+            own = median(second) - median(first)
+            lines.append(f"    of it the gateway's{_short(own):>61}{own / median(first) if median(first) else 0:8.2f}")
+    if comparison.copied is not None:
+        lines.append(f"  of what the gateway lent, {comparison.copied:.0%} was copied after all, by nodes on the same machine")
     if disturbed := comparison.disturbed():
-        total = len(comparison.bare) + len(comparison.driver)
+        total = len(comparison.first) + len(comparison.second)
         lines.append(f"  the host was busy with other things during {disturbed} of {total}: don't rely on this")
     return "\n".join(lines)
 
@@ -72,8 +89,8 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _ratio(bare: list[float], driver: list[float]) -> float:
-    return median(driver) / median(bare) if median(bare) else float("nan")
+def _ratio(first: list[float], second: list[float]) -> float:
+    return median(second) / median(first) if median(first) else float("nan")
 
 
 def save(facts: dict[str, Any], comparisons: list[Comparison]) -> Path:
@@ -83,8 +100,8 @@ def save(facts: dict[str, Any], comparisons: list[Comparison]) -> Path:
     for comparison in comparisons:
         computed = {}
         for figure in figures(comparison):
-            bare, driver = (_values(figure, samples) for samples in (comparison.bare, comparison.driver))
-            computed[figure.name] = {"bare": median(bare), "driver": median(driver), "ratio": _ratio(bare, driver)}
+            first, second = (_values(figure, samples) for samples in (comparison.first, comparison.second))
+            computed[figure.name] = {"first": median(first), "second": median(second), "ratio": _ratio(first, second)}
         record["comparisons"].append({**asdict(comparison), "medians": computed})
     path = paths.BUILD / "bench" / f"{now:%Y-%m-%d-%H%M%S}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")

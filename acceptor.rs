@@ -128,8 +128,7 @@ impl Listener {
         // Inherited by the connections. Buffers have to be set here: the window scale is settled
         // before a connection is accepted.
         socket.set_kernel_defaults();
-        let (tx, rx) = tunables::buffer_sizes();
-        socket.set_buffers(tx, rx);
+        set_inherited(&socket);
         // Connections of an earlier listener may still be in TIME_WAIT.
         socket.set_reuseaddr(true);
         socket.bind(&SocketAddr::new(addr, tunables::port()))?;
@@ -157,8 +156,7 @@ impl Listener {
     /// Brings what connections inherit up to date. May sleep.
     pub(crate) fn apply_tunables(&self) {
         if let Some(socket) = self.socket.lock().as_ref() {
-            let (tx, rx) = tunables::buffer_sizes();
-            socket.set_buffers(tx, rx);
+            set_inherited(socket);
         }
     }
 
@@ -210,6 +208,15 @@ impl Listener {
         if Handshake::accepted(&self.ni, socket, remote).is_err() {
             self.ni.events().bad_handshakes.add(1);
         }
+    }
+}
+
+/// Sets what connections have before they are accepted. May sleep.
+fn set_inherited(socket: &Socket) {
+    let (tx, rx) = tunables::buffer_sizes();
+    socket.set_buffers(tx, rx);
+    if let Some(tos) = tunables::type_of_service() {
+        socket.set_tos(tos);
     }
 }
 

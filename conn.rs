@@ -629,6 +629,9 @@ fn apply_tunables(socket: &Socket) -> Result {
     socket.set_nodelay(!tunables::use_nagle());
     let (tx, rx) = tunables::buffer_sizes();
     socket.set_buffers(tx, rx);
+    if let Some(tos) = tunables::type_of_service() {
+        socket.set_tos(tos);
+    }
     let (idle, interval, count) = tunables::tcp_keepalive();
     socket.set_keepalive(idle, interval, count)
 }

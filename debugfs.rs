@@ -277,6 +277,7 @@ fn show_conn(out: &SeqFile, conn: &Conn) {
                 ("keepalive_idle", count(idle)),
                 ("keepalive_intvl", count(interval)),
                 ("keepalive_count", count(probes)),
+                ("tos", count(socket.tos())),
             ],
         );
     });

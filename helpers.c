@@ -22,6 +22,7 @@
 #include <linux/topology.h>
 #include <linux/xxhash.h>
 #include <net/addrconf.h>
+#include <net/inet_ecn.h>
 #include <net/net_namespace.h>
 #include <net/netns/generic.h>
 #include <net/sock.h>
@@ -123,6 +124,32 @@ int socklnd_helper_inet6_prefix_len(struct net *net, const u8 addr[16])
 	return len;
 }
 
+/* The device that has the address, in network order, or NULL. RCU, or RTNL as well, keeps it. */
+static struct net_device *socklnd_dev_of(struct net *net, bool is_ipv6, const void *addr)
+{
+	if (!is_ipv6)
+		return __ip_dev_find(net, *(const __be32 *)addr, false);
+#if IS_ENABLED(CONFIG_IPV6)
+	return ipv6_dev_find(net, addr, NULL);
+#else
+	return NULL;
+#endif
+}
+
+/* Whether the device that has the address can send; -1 if none has it. Unknown is not down. */
+int socklnd_helper_link_is_up(struct net *net, bool is_ipv6, const void *addr)
+{
+	struct net_device *dev;
+	int up = -1;
+
+	rcu_read_lock();
+	dev = socklnd_dev_of(net, is_ipv6, addr);
+	if (dev)
+		up = netif_running(dev) && netif_carrier_ok(dev);
+	rcu_read_unlock();
+	return up;
+}
+
 /*
  * Megabits per second of the device that has the address, in network order; 0 if nobody knows.
  * Takes RTNL: drivers want that when they are asked.
@@ -130,17 +157,12 @@ int socklnd_helper_inet6_prefix_len(struct net *net, const u8 addr[16])
 unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const void *addr)
 {
 	struct ethtool_link_ksettings settings;
-	struct net_device *dev = NULL;
+	struct net_device *dev;
 	unsigned int speed = 0;
 
 	rtnl_lock();
 	rcu_read_lock();
-	if (!is_ipv6)
-		dev = __ip_dev_find(net, *(const __be32 *)addr, false);
-#if IS_ENABLED(CONFIG_IPV6)
-	else
-		dev = ipv6_dev_find(net, addr, NULL);
-#endif
+	dev = socklnd_dev_of(net, is_ipv6, addr);
 	rcu_read_unlock();
 	/* Under RTNL it stays. */
 	if (dev && !__ethtool_get_link_ksettings(dev, &settings) &&
@@ -345,6 +367,16 @@ unsigned int socklnd_helper_tcp_rcv_wscale(const struct sock *sk)
 	return tcp_sk(sk)->rx_opt.rcv_wscale;
 }
 
+/* The type of service, which IPv6 calls traffic class. */
+int socklnd_helper_sk_tos(const struct sock *sk)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6)
+		return READ_ONCE(inet6_sk(sk)->tclass);
+#endif
+	return READ_ONCE(inet_sk(sk)->tos);
+}
+
 /* ---- Sockets: the socket lock is held ---- */
 
 void socklnd_helper_sk_set_allocation(struct sock *sk, gfp_t allocation)
@@ -421,6 +453,22 @@ void socklnd_helper_tcp_set_user_timeout(struct sock *sk, unsigned int ms)
 void socklnd_helper_tcp_clear_nodelay(struct sock *sk)
 {
 	tcp_sk(sk)->nonagle &= ~TCP_NAGLE_OFF;
+}
+
+/* As setsockopt() does it; two of the bits are TCP's own, for ECN. Nothing on a socket of IPv4. */
+void socklnd_helper_ipv6_set_tclass(struct sock *sk, int tclass)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	struct ipv6_pinfo *np = inet6_sk(sk);
+
+	if (sk->sk_family != AF_INET6)
+		return;
+	tclass = (tclass & ~INET_ECN_MASK) | (np->tclass & INET_ECN_MASK);
+	if (np->tclass != tclass) {
+		WRITE_ONCE(np->tclass, tclass);
+		sk_dst_reset(sk);
+	}
+#endif
 }
 
 /* ---- Sockets: callbacks ---- */

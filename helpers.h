@@ -49,6 +49,7 @@ void *socklnd_helper_net_generic(const struct net *net, unsigned int id);
 /* Addresses of devices; @ifaddr is a struct in_ifaddr, @ifaddr6 a struct inet6_ifaddr. */
 int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr);
 int socklnd_helper_inet6_prefix_len(struct net *net, const u8 addr[16]);
+int socklnd_helper_link_is_up(struct net *net, bool is_ipv6, const void *addr);
 unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const void *addr);
 struct net *socklnd_helper_ifaddr_net(const void *ifaddr);
 __be32 socklnd_helper_ifaddr_local(const void *ifaddr);
@@ -73,6 +74,7 @@ int socklnd_helper_tcp_keepidle(const struct sock *sk);
 int socklnd_helper_tcp_keepintvl(const struct sock *sk);
 int socklnd_helper_tcp_keepcnt(const struct sock *sk);
 unsigned int socklnd_helper_tcp_rcv_wscale(const struct sock *sk);
+int socklnd_helper_sk_tos(const struct sock *sk);
 
 /* Sockets of programs. */
 void socklnd_helper_sockfd_put(struct socket *sock);
@@ -95,6 +97,7 @@ void socklnd_helper_sk_set_keepalive(struct sock *sk, bool on);
 void socklnd_helper_tcp_set_linger2(struct sock *sk, int value);
 void socklnd_helper_tcp_set_user_timeout(struct sock *sk, unsigned int ms);
 void socklnd_helper_tcp_clear_nodelay(struct sock *sk);
+void socklnd_helper_ipv6_set_tclass(struct sock *sk, int tclass);
 
 /* Sockets: callbacks. */
 void socklnd_helper_sk_callback_read_lock_bh(struct sock *sk);

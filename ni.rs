@@ -205,6 +205,11 @@ impl Ni {
         self.down.load(Acquire)
     }
 
+    /// Whether the device that has its address can send. Thread context.
+    pub(crate) fn is_linked(&self) -> bool {
+        link::is_up(&self.net, self.nid.addr()) == Some(true)
+    }
+
     /// The driver that it belongs to.
     pub(crate) fn lnd(&self) -> &Arc<Lnd> {
         &self.lnd

@@ -271,6 +271,19 @@ impl Peer {
         self: &Arc<Self>,
         tx: KBox<Tx>,
     ) -> core::result::Result<(), (Error, KBox<Tx>)> {
+        match self.try_send(tx, false) {
+            // Asked only now: it takes a lock that is not the peer's own.
+            Err((e, tx)) if e == EHOSTUNREACH && self.is_greeting() => self.try_send(tx, true),
+            result => result,
+        }
+    }
+
+    /// As [`Peer::send`]; if the peer `is_greeting`, there will be a connection.
+    fn try_send(
+        self: &Arc<Self>,
+        tx: KBox<Tx>,
+        is_greeting: bool,
+    ) -> core::result::Result<(), (Error, KBox<Tx>)> {
         let now = time::monotonic_ms();
         let mut inner = self.inner.lock();
         if inner.closing {
@@ -281,7 +294,7 @@ impl Peer {
             // One that comes from a network of IPv6, or goes there, by way of a gateway.
             Some(conn) if !tx.fits(conn.proto()) => Err((EPROTONOSUPPORT, tx)),
             Some(conn) => conn.queue_tx(tx).map_err(|tx| (ESTALE, tx)),
-            None if inner.is_hopeful() => {
+            None if is_greeting || inner.is_hopeful() => {
                 inner.queue.push_back(tx);
                 inner.queue_peak = inner.queue_peak.max(inner.queue.len());
                 self.ni.lnd().reaper().watch(self.clone());

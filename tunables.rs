@@ -78,6 +78,9 @@ knobs! {
     /// Seconds between probes.
     keepalive_intvl: 2 in 1..=32_767, 0o644,
         "seconds between keepalive probes" => apply;
+    /// The type of service of all packets; -1 leaves sockets as they are.
+    tos: -1 in -1..=255, 0o644,
+        "type of service, or traffic class, of packets (-1: as the kernel has it)" => apply;
     /// Who may connect.
     accept: 0 of ["secure", "all"], 0o644,
         "who may connect: secure (privileged ports only) or all";
@@ -251,6 +254,11 @@ pub(crate) fn tcp_keepalive() -> (i32, i32, i32) {
         keepalive_intvl.get(),
         keepalive_count.get(),
     )
+}
+
+/// The type of service of packets; `None` leaves it as it is. In force at once.
+pub(crate) fn type_of_service() -> Option<u8> {
+    u8::try_from(tos.get()).ok()
 }
 
 /// Whether only privileged ports may connect. In force at once.

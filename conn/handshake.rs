@@ -15,6 +15,7 @@ use super::apply_tunables;
 use crate::{
     autoconnect::HANDSHAKE_LIST,
     lib_linux::{
+        link,
         socket::{
             HookedSocket,
             Socket,
@@ -406,11 +407,17 @@ impl Handshake {
         Err(EPROTO)
     }
 
-    /// A socket, bound to a reserved port, whose connection request is out.
+    /// A socket, bound to a reserved port, whose connection request is out. Without a link it is not
+    /// tried.
     fn open(self: &Arc<Self>) -> Result<HookedSocket<Self>> {
         let local = self.source()?;
+        let net = self.ni.net();
+        // What goes to this machine itself needs no device.
+        if link::is_up(net, local) == Some(false) && link::is_up(net, self.remote.ip()).is_none() {
+            return Err(ENETDOWN);
+        }
         for port in RESERVED_PORTS.rev() {
-            let socket = Socket::new_tcp(self.ni.net(), local.is_ipv6())?;
+            let socket = Socket::new_tcp(net, local.is_ipv6())?;
             setup(&socket)?;
             socket.set_reuseaddr(true);
             match socket.bind(&SocketAddr::new(local, port)) {

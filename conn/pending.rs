@@ -7,6 +7,7 @@
 
 use super::Handshake;
 use crate::tunables;
+use core::net::IpAddr;
 use kernel::{
     new_mutex,
     prelude::*,
@@ -77,6 +78,13 @@ impl Pending {
         let removed = at.and_then(|at| inner.handshakes.remove(at).ok());
         drop(inner);
         drop(removed);
+    }
+
+    /// Whether others have any under way from an address that matches. Thread context, may sleep.
+    pub(crate) fn any_from(&self, matching: impl Fn(IpAddr) -> bool) -> bool {
+        let inner = self.inner.lock();
+        let mut strangers = inner.handshakes.iter().filter(|h| h.is_passive());
+        strangers.any(|h| matching(h.remote().ip()))
     }
 
     /// Ends those whose time is up at `now`. The reaper's thread.

@@ -143,7 +143,11 @@ impl Entry for uapi::socklnd_ni_entry {
         let entry = Self {
             nid: raw_nid(ni.nid()),
             incarnation_us: microseconds(ni.incarnation()),
-            state: uapi::SOCKLND_NI_UP,
+            state: if ni.is_linked() {
+                uapi::SOCKLND_NI_UP
+            } else {
+                uapi::SOCKLND_NI_DOWN
+            },
             pid: PID_LUSTRE,
             peers: count(peers.len()),
             conns: count(peers.iter().map(|peer| peer.conns.len()).sum()),

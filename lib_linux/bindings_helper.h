@@ -22,6 +22,7 @@
 #include <linux/uio.h>
 #include <linux/xxhash.h>
 #include <net/addrconf.h>
+#include <net/ip.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
 #include <net/tcp.h>

@@ -12,24 +12,37 @@ use super::{
 };
 use core::net::IpAddr;
 
+/// An address as the kernel has it: whether it is IPv6, and its bytes in network order.
+fn raw(addr: IpAddr) -> (bool, [u8; 16]) {
+    match addr {
+        IpAddr::V4(addr) => {
+            let mut bytes = [0u8; 16];
+            for (to, from) in bytes.iter_mut().zip(addr.octets()) {
+                *to = from;
+            }
+            (false, bytes)
+        }
+        IpAddr::V6(addr) => (true, addr.octets()),
+    }
+}
+
+/// Whether the device of the namespace that has `addr` can send: it is up, and not without a
+/// carrier. `None` if no device has the address. Thread context.
+pub(crate) fn is_up(net: &Net, addr: IpAddr) -> Option<bool> {
+    let (is_ipv6, bytes) = raw(addr);
+    // SAFETY: `net` has the object allocated, with its devices or none; `bytes` is an address of
+    // that family, aligned like any byte, which the helper reads during the call.
+    let up =
+        unsafe { sys::socklnd_helper_link_is_up(net.as_ptr(), is_ipv6, bytes.as_ptr().cast()) };
+    (up >= 0).then_some(up != 0)
+}
+
 /// Megabits per second of the device of the namespace that has `addr`, if the device knows.
 ///
 /// May sleep, and waits for the kernel's configuration lock (RTNL): not to be called by who holds
 /// what its owner may wait for.
 pub(crate) fn speed_mbps(net: &Net, addr: IpAddr) -> Option<u32> {
-    let mut bytes = [0u8; 16];
-    let is_ipv6 = match addr {
-        IpAddr::V4(addr) => {
-            for (to, from) in bytes.iter_mut().zip(addr.octets()) {
-                *to = from;
-            }
-            false
-        }
-        IpAddr::V6(addr) => {
-            bytes = addr.octets();
-            true
-        }
-    };
+    let (is_ipv6, bytes) = raw(addr);
     // SAFETY: `net` has the object allocated, with its devices or none; `bytes` is an address of
     // that family, aligned like any byte, which the helper reads during the call.
     let speed =
@@ -55,5 +68,13 @@ mod tests {
         ] {
             assert_eq!(speed_mbps(&net, addr), None);
         }
+    }
+
+    #[test]
+    fn loopback_is_up() {
+        // The suites run with the loopback device up.
+        let net = Net::current();
+        assert_eq!(is_up(&net, Ipv4Addr::LOCALHOST.into()), Some(true));
+        assert_eq!(is_up(&net, Ipv4Addr::new(192, 0, 2, 1).into()), None);
     }
 }

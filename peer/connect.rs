@@ -159,6 +159,11 @@ impl Peer {
         self.inner.lock().route_to(addr).is_some()
     }
 
+    /// Whether somebody at one of its addresses is about to connect. Thread context, no spinlock held.
+    pub(super) fn is_greeting(&self) -> bool {
+        self.ni().pending().any_from(|addr| self.has_route_to(addr))
+    }
+
     /// Whether `route` has been taken away. Thread context.
     pub(crate) fn has_lost(&self, route: &Route) -> bool {
         route.state(&self.inner.lock()).deleted
@@ -168,6 +173,8 @@ impl Peer {
     pub(crate) fn connect_failed(self: &Arc<Self>, route: &Route, why: Error) {
         let now = time::monotonic_ms();
         let mut failed = Fifo::new();
+        // What waits goes to the connection that the peer makes, if it is at it.
+        let is_greeting = self.is_greeting();
         let mut inner = self.inner.lock();
         let state = route.state_mut(&mut inner);
         state.connecting = false;
@@ -185,7 +192,7 @@ impl Peer {
                 tunables::max_reconnect_ms(),
             );
         }
-        let out_of_reach = inner.conns.is_empty() && !inner.is_hopeful();
+        let out_of_reach = inner.conns.is_empty() && !inner.is_hopeful() && !is_greeting;
         if out_of_reach {
             failed.append(&mut inner.queue);
         }

@@ -399,8 +399,12 @@ struct socklnd_list {
 #define SOCKLND_STATS_ENTRY_SIZE_VER0 192
 #define SOCKLND_PEER_STATS_ENTRY_SIZE_VER0 200
 
-/* socklnd_ni_entry.state */
+/*
+ * socklnd_ni_entry.state: whether the network device with its address can send. Nothing is connected
+ * from one that can't.
+ */
 #define SOCKLND_NI_UP 1
+#define SOCKLND_NI_DOWN 2
 
 /**
  * struct socklnd_ni_entry - one local interface, in the list SOCKLND_IOC_NI_LIST

@@ -142,6 +142,22 @@ impl Socket {
         (idle, interval, count)
     }
 
+    /// Marks packets with this type of service, or traffic class, but for its two lowest bits, which
+    /// are TCP's own. May sleep.
+    pub(crate) fn set_tos(&self, tos: u8) {
+        // SAFETY: This is a socket of IP; the function takes the lock.
+        unsafe { sys::ip_sock_set_tos(self.sk(), tos.into()) };
+        let lock = self.lock();
+        // SAFETY: The lock is held.
+        unsafe { sys::socklnd_helper_ipv6_set_tclass(lock.sk(), tos.into()) };
+    }
+
+    /// The type of service, or traffic class, of packets. Any context.
+    pub(crate) fn tos(&self) -> c_int {
+        // SAFETY: By the type invariants `sk` is valid, and a socket of IP.
+        unsafe { sys::socklnd_helper_sk_tos(self.sk()) }
+    }
+
     /// How often the window that this side offers is doubled, as agreed on when the connection was
     /// made. Any context.
     pub(crate) fn window_scale(&self) -> u32 {

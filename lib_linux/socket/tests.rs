@@ -261,6 +261,10 @@ mod suite {
         assert!(socket.set_keepalive(-1, 5, 5).is_err());
         assert!(socket.set_keepalive(30, 0, 5).is_err());
         assert!(socket.set_keepalive(30, 5, 128).is_err());
+        socket.set_tos(0xff);
+        assert_eq!(socket.tos(), 0xfc);
+        socket.set_tos(0);
+        assert_eq!(socket.tos(), 0);
         assert!(socket.take_error().is_none());
         assert!(socket.state() == TcpState::Close);
         Ok(())

@@ -180,6 +180,34 @@ impl Lab {
             .map(drop)
     }
 
+    /// Takes the carrier away from a node's network card, or gives it back: the node sees that.
+    pub fn carrier(&self, index: usize, there: bool) -> Result<()> {
+        let state = if there { "up" } else { "down" };
+        self.switch
+            .ip(&format!("link set n{index} {state}\n"))
+            .map(drop)
+    }
+
+    /// Gives the first `count` nodes a second card, eth1, with a switch of its own; the third number
+    /// of its address is `subnet`.
+    pub fn second_cards(&self, count: usize, subnet: u8) -> Result<()> {
+        self.switch
+            .ip("link add br1 type bridge\nlink set br1 up\n")?;
+        for index in 0..count {
+            let node = self.node(index);
+            let path = node.space.path();
+            self.switch.ip(&format!(
+                "link add m{index} type veth peer name eth1 netns {path}\n\
+                 link set m{index} master br1 up\n"
+            ))?;
+            let [a, b, _, d] = node.addr.octets();
+            node.space.ip(&format!(
+                "addr add {a}.{b}.{subnet}.{d}/24 dev eth1\nlink set eth1 up\n"
+            ))?;
+        }
+        Ok(())
+    }
+
     /// Gives up the last hold on one node's namespace, and waits until the kernel has taken it
     /// apart: then its network card is gone, and so is the card's other end.
     pub fn delete(&mut self, index: usize) -> Result<()> {

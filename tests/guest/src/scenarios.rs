@@ -14,6 +14,7 @@ mod hooks;
 mod hostile;
 mod interfaces;
 mod ipv6;
+mod links;
 mod many_conns;
 mod memory;
 mod register;
@@ -100,6 +101,9 @@ pub const ALL: &[Scenario] = &[
     scenario("simultaneous_connect", 2, 180, connect::simultaneous),
     scenario("interfaces", 1, 60, interfaces::administration),
     scenario("learned_routes", 2, 120, interfaces::learned_routes),
+    scenario("links", 2, 120, links::state),
+    scenario("two_cards", 2, 120, links::two_cards),
+    scenario("coming_and_going", 2, 240, links::coming_and_going),
     scenario("first_messages", 2, 120, connect::first_messages),
     scenario("peer_restarts", 2, 60, connect::peer_restarts),
     scenario("half_open", 2, 120, connect::half_open),
@@ -112,6 +116,12 @@ pub const ALL: &[Scenario] = &[
         2,
         60,
         attempts::deleted_while_waiting,
+    ),
+    scenario(
+        "greeting_while_resting",
+        2,
+        90,
+        attempts::greeting_while_resting,
     ),
     scenario("taken_ports", 2, 60, attempts::taken_ports),
     scenario("unanswered_attempt", 2, 60, attempts::unanswered),

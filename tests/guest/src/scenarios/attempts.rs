@@ -11,6 +11,8 @@ use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, socket};
 
+use super::basic::pong;
+use crate::command::Job;
 use crate::lab::Lab;
 use crate::node::{Node, errno};
 use crate::peer::{
@@ -145,6 +147,70 @@ pub fn deleted_while_waiting(lab: &mut Lab) -> Result<()> {
     let name = errno(&ping.wait(SLACK)?)?;
     ensure!(name == "ESHUTDOWN", "the ping failed with {name}");
     Ok(())
+}
+
+/// Nobody answers at the peer's address, so its route rests, and what is sent fails at once; but not
+/// while the peer itself is about to connect. The same when an attempt fails meanwhile.
+pub fn greeting_while_resting(lab: &mut Lab) -> Result<()> {
+    for (name, value) in [("min_reconnectms", "60000"), ("accept_timeout", "60")] {
+        fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), value)?;
+    }
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    node.peer_add(script)?;
+    let name = errno(&node.try_ping(script, SOON)?)?;
+    ensure!(name == "ECONNREFUSED", "the attempt failed with {name}");
+    let name = errno(&node.try_ping(script, SOON)?)?;
+    ensure!(name == "EHOSTUNREACH", "while it rests, {name}");
+
+    let half_way = || -> Result<Conn> {
+        let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
+        conn.send(&request(ACCEPTOR_MAGIC, 1, nid(node.addr)))?;
+        conn.send(&Hello::new(script.addr, CONTROL).bytes()[..40])?;
+        Ok(conn)
+    };
+    let waits = |ping: &mut Job| {
+        wait::until(SOON, "a message that waits", || {
+            ensure!(ping.running()?, "it failed: {}", ping.stderr());
+            ensure!(node.counter("/live/txs")? == 1);
+            Ok(())
+        })
+    };
+    let answered = |mut conn: Conn, ping: Job| -> Result<()> {
+        conn.send(&Hello::new(script.addr, CONTROL).bytes()[40..])?;
+        conn.expect_hello(CONTROL)?;
+        let message = conn.receive_message()?;
+        conn.send(&message.reply(pong(script)).bytes())?;
+        ping.wait(SOON)?.checked("ping")?;
+        Ok(())
+    };
+    let conn = half_way()?;
+    wait::until(SOON, "greeting under way", || {
+        ensure!(node.counter("/live/handshakes")? == 1);
+        Ok(())
+    })?;
+    let mut ping = node.start(&["ping", "-W", "60", &script.nid()])?;
+    waits(&mut ping)?;
+    answered(conn, ping)?;
+
+    // Now there is somebody, who hangs up on the attempt while the greeting is under way.
+    node.socklctl(&["peer", "del", "any"])?;
+    node.peer_add(script)?;
+    let listener = Listener::new(&script.space, script.addr)?;
+    let mut ping = node.start(&["ping", "-W", "60", &script.nid()])?;
+    let attempt = listener.accept_request(SOON)?;
+    let conn = half_way()?;
+    wait::until(SOON, "greeting and attempt under way", || {
+        ensure!(node.counter("/live/handshakes")? == 2);
+        Ok(())
+    })?;
+    attempt.reset()?;
+    wait::until(SOON, "end of the attempt", || {
+        ensure!(node.counter("/live/handshakes")? == 1);
+        Ok(())
+    })?;
+    waits(&mut ping)?;
+    answered(conn, ping)
 }
 
 /// Takes all reserved ports of a node but these; the node's own are taken already.

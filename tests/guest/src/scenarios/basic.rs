@@ -115,7 +115,7 @@ pub fn ping_scripted_peer(lab: &mut Lab) -> Result<()> {
 }
 
 /// What a node answers to a ping: magic, features, process number, and one NID that is up.
-fn pong(node: &Node) -> Vec<u8> {
+pub fn pong(node: &Node) -> Vec<u8> {
     let mut out = Vec::new();
     for field in [0x7069_6e67_u32, 1, 12345, 1] {
         out.extend(field.to_le_bytes());

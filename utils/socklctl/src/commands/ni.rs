@@ -96,6 +96,7 @@ impl From<&uapi::socklnd_ni_entry> for Interface {
             nid: (&entry.nid).into(),
             state: match entry.state {
                 uapi::SOCKLND_NI_UP => "up",
+                uapi::SOCKLND_NI_DOWN => "down",
                 _ => "?",
             },
             incarnation_us: entry.incarnation_us,

@@ -12,6 +12,20 @@ from pathlib import Path
 USER_HZ = os.sysconf("SC_CLK_TCK")
 
 
+def go_first(pid: int) -> None:
+    """Has the processes of a machine go before others. Without the right to that, all stays as it is.
+
+    On a busy host the figures would tell of the others else: whoever waits for a lock spins until its holder has
+    a processor again.
+    """
+    try:
+        os.setpriority(os.PRIO_PGRP, os.getpgid(pid), -20)
+        # Where each session is a group of its own, priorities count within it only.
+        Path(f"/proc/{pid}/autogroup").write_text("-20")
+    except OSError:
+        pass
+
+
 class Watch:
     """The host's processor time, and that of the machine whose first process has this number."""
 

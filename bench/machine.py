@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from host import go_first
 from lib import accel, paths
 from lib.nodes import Node
 from lib.uml import machine
@@ -72,6 +73,7 @@ def boot(platform: Platform, archive: Path) -> Iterator[tuple[Node, int]]:
     with machine(spec) as vm:
         node = Node(1, vm)
         node.await_ready()
+        go_first(vm.pid)
         yield node, vm.pid
 
 

@@ -161,22 +161,30 @@ class Nodes:
         return Sample(raw["elapsed_ns"] / 1e9, raw["messages"], cpu, others, raw)
 
     def compare(self, what: What, rounds: int, seconds: float) -> Comparison:
-        """Measures both sides in turn, changing their order each time."""
+        """Measures both sides in turn, changing their order each time.
+
+        Each round has connections of its own: on which processors they are served is up to chance, and matters.
+        """
         self._spare = spare = 2 * rounds * (ATTEMPTS - 1)
         known: dict[str, Side] = {"a": self.bare, "b": self.driver, "c": self.gateway, "d": self.copied}
         first, second = (known[side] for side in what.sides)
         comparison = Comparison(what, self._calibrate(first, what, seconds))
-        second(what, comparison.count)  # connects, and warms up
         sides = [(first, comparison.first), (second, comparison.second)]
         before = self._lent_by_gateway()
         for _ in range(rounds):
+            self._connect_anew()
             for side, samples in sides:
+                side(what, max(16, comparison.count // 16))  # connects, and warms up
                 samples.append(self._undisturbed(side, what, comparison.count))
             sides.reverse()
         comparison.again = spare - self._spare
         lent, copied = (now - then for now, then in zip(self._lent_by_gateway(), before))
         comparison.copied = copied / lent if lent else None
         return comparison
+
+    def _connect_anew(self) -> None:
+        for space in SPACES:
+            self._within(space, "socklctl", "conn", "close", "any")
 
     def _lent_by_gateway(self) -> tuple[int, int]:
         """Messages that the gateway has lent to TCP, and those of them that were copied after all."""

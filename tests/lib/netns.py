@@ -20,6 +20,9 @@ CMDLINE = "kunit.enable=0 kmemleak=on"
 # Scenarios that take long.
 SOAK = paths.TESTS / "soak-scenarios"
 
+# Over IPv6 a scenario has its name with this ending.
+IPV6 = "_ipv6"
+
 # What User Mode Linux can't do: it is built without user namespaces, faults on demand and tracing.
 DEBUG_ONLY = (
     "no_capability", "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer", "tracepoints",
@@ -27,7 +30,7 @@ DEBUG_ONLY = (
 
 
 def names(pattern: str | None) -> list[str]:
-    """The scenarios whose name matches the pattern; without one, all but those of `make soak`."""
+    """The scenarios whose name matches the pattern; without one, all over IPv4 but those of `make soak`."""
     runner = paths.need(paths.GUEST_RUNNER, "make host")
     listing = subprocess.run([runner, "list"], check=True, capture_output=True, text=True).stdout
     there = listing.split()
@@ -35,15 +38,17 @@ def names(pattern: str | None) -> list[str]:
     if unknown := {*soak, *DEBUG_ONLY}.difference(there):
         raise paths.Missing(f"there are no scenarios {', '.join(sorted(unknown))}, but they are listed")
     if pattern == "soak":
-        return [name for name in there if name in soak]
-    return [name for name in there if (re.search(pattern, name) if pattern else name not in soak)]
+        return [name for name in there if name.removesuffix(IPV6) in soak]
+    if pattern:
+        return [name for name in there if re.search(pattern, name)]
+    return [name for name in there if name not in soak and not name.endswith(IPV6)]
 
 
 def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "debug") -> None:
     """Runs them in one guest. If that is lost, another one goes on with those that are left."""
     pending = names(pattern)
     if on == "um":
-        pending = [name for name in pending if name not in DEBUG_ONLY]
+        pending = [name for name in pending if name.removesuffix(IPV6) not in DEBUG_ONLY]
     if not pending:
         return
     kernel = paths.kernel(on)

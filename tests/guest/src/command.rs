@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::wait;
+use crate::{family, wait};
 
 /// How a program ended.
 pub struct Output {
@@ -54,7 +54,12 @@ impl Job {
     /// Starts the program, with `input` on its standard input.
     pub fn start(command: &mut Command, input: &str) -> Result<Job> {
         let what = describe(command);
-        let mut child = command
+        // Nothing but its arguments was said of it.
+        let mut real = Command::new(command.get_program());
+        for argument in command.get_args() {
+            real.arg(family::outward(&argument.to_string_lossy()));
+        }
+        let mut child = real
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -64,7 +69,7 @@ impl Job {
         let stderr = Stream::new(child.stderr.take());
         if let Some(mut pipe) = child.stdin.take() {
             // A program that ends without reading all of it says why by its status.
-            let _ = pipe.write_all(input.as_bytes());
+            let _ = pipe.write_all(family::outward(input).as_bytes());
         }
         Ok(Job {
             child,
@@ -198,7 +203,7 @@ impl Stream {
 
     fn so_far(&self) -> String {
         let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&bytes).into_owned()
+        family::inward(&String::from_utf8_lossy(&bytes))
     }
 
     fn all(&mut self) -> String {

@@ -7,6 +7,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
+use crate::family;
+
 /// Where it is.
 pub const FOLDER: &str = "/sys/kernel/debug/socklnd";
 
@@ -39,7 +41,7 @@ impl Section {
 
 /// Reads the statistics.
 pub fn stats() -> Result<Vec<Section>> {
-    let text = fs::read_to_string(format!("{FOLDER}/stats"))?;
+    let text = family::inward(&fs::read_to_string(format!("{FOLDER}/stats"))?);
     let mut sections: Vec<Section> = Vec::new();
     for line in text.lines().map(str::trim) {
         let (name, value) = line.split_once(' ').unwrap_or((line, ""));

@@ -4,11 +4,13 @@
 
 use std::ffi::c_void;
 use std::fs::{File, OpenOptions};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
 use rustix::io::{self, Errno};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
+
+use crate::family;
 
 /// Opens the device.
 pub fn open() -> Result<File> {
@@ -142,8 +144,16 @@ pub fn buffer(fields: &[(usize, &[u8])]) -> Box<[u8; BUFFER]> {
 pub fn nid(addr: Ipv4Addr) -> [u8; 24] {
     let mut nid = [0; 24];
     nid[0] = 2;
-    nid[4] = 4;
-    nid[8..12].copy_from_slice(&addr.octets());
+    match family::real(addr, 0).ip() {
+        IpAddr::V4(addr) => {
+            nid[4] = 4;
+            nid[8..12].copy_from_slice(&addr.octets());
+        }
+        IpAddr::V6(addr) => {
+            nid[4] = 6;
+            nid[8..24].copy_from_slice(&addr.octets());
+        }
+    }
     nid
 }
 

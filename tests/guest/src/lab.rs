@@ -35,6 +35,10 @@ impl Namespace {
             // SAFETY: only this thread gets new network devices; it ends here, and no descriptor
             // or address of another thread is affected.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+            // An IPv6 address serves at once, without a search for somebody else who has it.
+            for device in ["all", "default"] {
+                fs::write(format!("/proc/sys/net/ipv6/conf/{device}/accept_dad"), "0")?;
+            }
             Ok(File::open("/proc/thread-self/ns/net")?)
         });
         let handle = handle
@@ -104,7 +108,8 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_default()
 }
 
-/// The nodes of one scenario, 10.0.0.1 and up, and the bridge between them.
+/// The nodes of one scenario, 10.0.0.1 and up, and the bridge between them. Over IPv6 these are names
+/// for other addresses, see [`crate::family`].
 pub struct Lab {
     switch: Namespace,
     nodes: Vec<Option<Node>>,

@@ -9,6 +9,7 @@ mod agent;
 mod checks;
 mod command;
 mod debugfs;
+mod family;
 mod faults;
 mod ioctl;
 mod lab;
@@ -49,8 +50,8 @@ enum Cli {
 fn main() -> Result<()> {
     match Cli::parse() {
         Cli::List => {
-            for scenario in scenarios::ALL {
-                println!("{}", scenario.name);
+            for run in scenarios::runs() {
+                println!("{}", run.name());
             }
             Ok(())
         }

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::family::{self, Family};
 use crate::lab::Namespace;
 use crate::node::Node;
-use crate::peer::{ACCEPTOR_MAGIC, Conn, LNET_MAGIC, Message, inverse, nid};
+use crate::peer::{self, ACCEPTOR_MAGIC, Conn, HELLO_MAGIC, LNET_MAGIC, Message, inverse, nid};
 
 /// What follows a message header.
 pub const NOOP: u32 = 0xc0;
@@ -37,6 +38,25 @@ pub struct Dialect {
     pub order: Order,
 }
 
+/// How scripts speak over IPv6 that speak version 1.0 over IPv4.
+pub const PLAIN: Dialect = Dialect {
+    version: 4,
+    order: Order::Little,
+};
+
+/// All ways in which a script may speak versions that have a message header. IPv6 has only the last.
+pub fn dialects() -> impl Iterator<Item = Dialect> {
+    let versions = match family::current() {
+        Family::V4 => 2..=4,
+        Family::V6 => 4..=4,
+    };
+    versions.flat_map(|version| {
+        [Order::Little, Order::Big]
+            .into_iter()
+            .map(move |order| Dialect { version, order })
+    })
+}
+
 /// A number of so many bytes.
 fn number(value: u64, size: usize, order: Order) -> Vec<u8> {
     let mut bytes = value.to_le_bytes()[..size].to_vec();
@@ -56,28 +76,40 @@ fn number_at(bytes: &[u8], at: usize, size: usize, order: Order) -> Result<u64> 
         .fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }
 
-/// The 20 bytes of a NID whose 64 bits are known.
+/// The 20 bytes of a NID whose 64 bits are known: those of IPv4, or over IPv6 those of the address that
+/// it stands for. No NID and any NID are the same in both.
 pub fn long_nid(nid4: u64) -> [u8; 20] {
+    nid_in(family::current(), nid4)
+}
+
+fn nid_in(family: Family, nid4: u64) -> [u8; 20] {
     let mut out = [0; 20];
     out[1] = (nid4 >> 48) as u8;
     out[2..4].copy_from_slice(&((nid4 >> 32) as u16).to_be_bytes());
-    out[4..8].copy_from_slice(&(nid4 as u32).to_be_bytes());
+    if family == Family::V6 && nid4 != 0 && nid4 != u64::MAX {
+        out[0] = 12;
+        out[4..].copy_from_slice(&family::embed((nid4 as u32).into()).octets());
+    } else {
+        out[4..8].copy_from_slice(&(nid4 as u32).to_be_bytes());
+    }
     out
 }
 
-/// The 64 bits of a NID of 20 bytes, which must be one of IPv4.
+/// The 64 bits of a NID of 20 bytes, which must be one of the family.
 fn short_nid(bytes: &[u8]) -> Result<u64> {
     ensure!(bytes.len() == 20, "a NID has 20 bytes");
-    ensure!(
-        bytes[0] == 0 && bytes[8..].iter().all(|byte| *byte == 0),
-        "not of IPv4: {bytes:02x?}"
-    );
-    number_at(bytes, 1, 7, Order::Big)
+    // Over IPv6 the last four bytes of the address tell it.
+    let at = if bytes[0] == 12 { 16 } else { 4 };
+    let nid4 = number_at(bytes, 1, 3, Order::Big)? << 32 | number_at(bytes, at, 4, Order::Big)?;
+    ensure!(bytes == long_nid(nid4), "not of this family: {bytes:02x?}");
+    Ok(nid4)
 }
 
 impl Dialect {
-    /// What an active peer says first, with the target's NID in 8 bytes (version 1) or in 20.
+    /// What an active peer says first, with the target's NID in 8 bytes (version 1) or in 20, as over
+    /// IPv6 it has to be.
     pub fn request(self, version: u32, target: u64) -> Vec<u8> {
+        let version = if family::is_ipv6() { 2 } else { version };
         let mut out = number(ACCEPTOR_MAGIC.into(), 4, self.order);
         out.extend(number(version.into(), 4, self.order));
         out.extend(if version == 1 {
@@ -120,7 +152,7 @@ impl Dialect {
 
     /// The header of a message, always little-endian, and its payload.
     fn lnet(self, message: &Message) -> Vec<u8> {
-        let bytes = message.bytes();
+        let bytes = message.bare();
         if self.version < 4 {
             return bytes;
         }
@@ -246,8 +278,51 @@ impl Hello {
         })
     }
 
+    /// The same contents as a greeting of version 1.0, in the version that such scripts speak over
+    /// IPv6.
+    pub fn of(plain: &peer::Hello) -> Hello {
+        Hello {
+            dialect: PLAIN,
+            magic: if plain.magic == HELLO_MAGIC {
+                LNET_MAGIC
+            } else {
+                plain.magic
+            },
+            src: plain.src,
+            dest: plain.dest,
+            src_pid: plain.src_pid,
+            dest_pid: plain.dest_pid,
+            incarnation: plain.incarnation,
+            dest_incarnation: 0,
+            conn_type: plain.conn_type,
+            count: 0,
+            ips: Vec::new(),
+        }
+    }
+
+    /// The other way round.
+    pub fn plain(self) -> peer::Hello {
+        peer::Hello {
+            src: self.src,
+            dest: self.dest,
+            src_pid: self.src_pid,
+            dest_pid: self.dest_pid,
+            incarnation: self.incarnation,
+            ..peer::Hello::new(Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED, self.conn_type)
+        }
+    }
+
     /// Receives one, which must be as nodes of today send it.
     pub fn receive(conn: &mut Conn) -> Result<Hello> {
+        let hello = Hello::read(conn)?;
+        ensure!(hello.src == nid(conn.to), "wrong NID in {hello:x?}");
+        ensure!(hello.src_pid == PID, "wrong process number in {hello:x?}");
+        ensure!(hello.incarnation != 0, "no incarnation in {hello:x?}");
+        Ok(hello)
+    }
+
+    /// The same, whoever it is from.
+    pub fn read(conn: &mut Conn) -> Result<Hello> {
         let mut bytes = conn.receive(56)?;
         if bytes.get(4..8) == Some(&[4, 0, 0, 0]) {
             bytes.extend(conn.receive(24)?);
@@ -257,9 +332,6 @@ impl Hello {
             hello.dialect.order == Order::Little,
             "not in this machine's byte order: {hello:x?}"
         );
-        ensure!(hello.src == nid(conn.to), "wrong NID in {hello:x?}");
-        ensure!(hello.src_pid == PID, "wrong process number in {hello:x?}");
-        ensure!(hello.incarnation != 0, "no incarnation in {hello:x?}");
         ensure!(
             hello.dest_pid == 0 && hello.dest_incarnation == 0 && hello.count == 0,
             "something else than 0 where nodes of today send 0: {hello:x?}"
@@ -287,6 +359,86 @@ impl Frame {
             Frame::Message { cookies, .. } => {
                 cookies[1..].iter().copied().filter(|c| *c != 0).collect()
             }
+        }
+    }
+}
+
+/// Receives what another has sent who speaks like this.
+fn receive_frame(conn: &mut Conn, theirs: Dialect) -> Result<(Frame, bool)> {
+    let mut bytes = conn.receive(24)?;
+    let field = |at: usize, size: usize| number_at(&bytes, at, size, theirs.order);
+    let (kind, csum) = (field(0, 4)? as u32, field(4, 4)? as u32);
+    let cookies = [field(8, 8)?, field(16, 8)?];
+    let frame = match kind {
+        NOOP => Frame::Noop(cookies),
+        LNET => {
+            let mut header = conn.receive(theirs.lnet_len())?;
+            bytes.extend(&header);
+            if theirs.version == 4 {
+                let nids = [short_nid(&header[..20])?, short_nid(&header[20..40])?];
+                let nids: Vec<u8> = nids.iter().flat_map(|nid| nid.to_le_bytes()).collect();
+                header.splice(..40, nids);
+            }
+            let mut message = Message::parse(&header)?;
+            message.payload = conn.receive(message.length as usize)?;
+            bytes.extend(&message.payload);
+            Frame::Message { cookies, message }
+        }
+        _ => bail!("neither NOOP nor message: {bytes:02x?}"),
+    };
+    if csum != 0 {
+        bytes[4..8].fill(0);
+        ensure!(
+            crc32(&bytes) == csum,
+            "wrong checksum {csum:#x} of {frame:x?}"
+        );
+    }
+    Ok((frame, csum != 0))
+}
+
+/// Receives what a script expects that speaks version 1.0 over IPv4: a message and nothing else.
+pub fn receive_plain(conn: &mut Conn) -> Result<Message> {
+    match receive_frame(conn, PLAIN)? {
+        (
+            Frame::Message {
+                cookies: [0, 0],
+                message,
+            },
+            false,
+        ) => Ok(message),
+        other => bail!("no plain message: {other:x?}"),
+    }
+}
+
+/// The NIDs of IPv6 in the answer to a ping, which follow the short ones: each after its state.
+pub fn told_nids(answer: &[u8], at: usize) -> Result<Vec<u64>> {
+    let entries = answer.get(at..).context("too short")?.chunks(4 + 20);
+    entries
+        .map(|entry| short_nid(entry.get(4..).context("too short")?))
+        .collect()
+}
+
+/// What a node of today answers to a ping. A NID of IPv6 follows after the short ones, of which there
+/// is that of the loopback interface.
+pub fn pong(addr: Ipv4Addr) -> Vec<u8> {
+    const FEATURES: u64 = 0x1e;
+    const LARGE_NIDS: u64 = 0x60;
+    const LOOPBACK: u64 = 9 << 48;
+    const UP: u64 = 0x15aa_c0de;
+    let little = |value, size| number(value, size, Order::Little);
+    let head = |features| {
+        [0x7069_6e67, features, PID.into(), 1]
+            .map(|field| little(field, 4))
+            .concat()
+    };
+    match family::current() {
+        Family::V4 => [head(FEATURES), little(nid(addr), 8), little(UP, 8)].concat(),
+        Family::V6 => {
+            // In place of a state: the length of all of it.
+            let length = 16 + 16 + 24;
+            let loopback = [little(LOOPBACK, 8), little(1, 4), little(length, 4)].concat();
+            let own = [&little(UP, 4)[..], &long_nid(nid(addr))].concat();
+            [head(FEATURES | LARGE_NIDS), loopback, own].concat()
         }
     }
 }
@@ -374,35 +526,11 @@ impl Link {
     /// Receives a message or a NOOP; a checksum, if there is one, must be right. Says whether there
     /// was one.
     pub fn receive_summed(&mut self) -> Result<(Frame, bool)> {
-        let mut bytes = self.conn.receive(24)?;
-        let field = |at: usize, size: usize| number_at(&bytes, at, size, self.theirs);
-        let (kind, csum) = (field(0, 4)? as u32, field(4, 4)? as u32);
-        let cookies = [field(8, 8)?, field(16, 8)?];
-        let frame = match kind {
-            NOOP => Frame::Noop(cookies),
-            LNET => {
-                let mut header = self.conn.receive(self.dialect.lnet_len())?;
-                bytes.extend(&header);
-                if self.dialect.version == 4 {
-                    let nids = [short_nid(&header[..20])?, short_nid(&header[20..40])?];
-                    let nids: Vec<u8> = nids.iter().flat_map(|nid| nid.to_le_bytes()).collect();
-                    header.splice(..40, nids);
-                }
-                let mut message = Message::parse(&header)?;
-                message.payload = self.conn.receive(message.length as usize)?;
-                bytes.extend(&message.payload);
-                Frame::Message { cookies, message }
-            }
-            _ => bail!("neither NOOP nor message: {bytes:02x?}"),
+        let theirs = Dialect {
+            order: self.theirs,
+            ..self.dialect
         };
-        if csum != 0 {
-            bytes[4..8].fill(0);
-            ensure!(
-                crc32(&bytes) == csum,
-                "wrong checksum {csum:#x} of {frame:x?}"
-            );
-        }
-        Ok((frame, csum != 0))
+        receive_frame(&mut self.conn, theirs)
     }
 
     /// Receives a message or a NOOP without a checksum.
@@ -515,6 +643,22 @@ mod tests {
             big.request(2, nid(TWO)),
             bytes("acce7100 00000002 00020000 c0a84d02 00000000 00000000 00000000")
         );
+    }
+
+    #[test]
+    fn long_nids_by_the_book() {
+        let one = nid(ONE) | 7 << 32;
+        assert_eq!(
+            nid_in(Family::V4, one)[..],
+            bytes("00 02 0007 c0a84d01 00000000 00000000 00000000")
+        );
+        assert_eq!(
+            nid_in(Family::V6, one)[..],
+            bytes("0c 02 0007 fd000000 00000000 00000000 c0a84d01")
+        );
+        for nid in [0, u64::MAX] {
+            assert_eq!(nid_in(Family::V4, nid), nid_in(Family::V6, nid));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A node: a namespace in which `socklctl` is used as an administrator would.
 
 use std::fmt;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::command::{Job, Output};
+use crate::family::{self, Family};
 use crate::lab::Namespace;
 
 /// The longest that any administrative command may take.
@@ -189,6 +191,17 @@ impl Node {
         let mut conns = self.list(&["conn", "list"])?;
         conns.retain(|conn| conn["nid"] == other.nid().as_str());
         Ok(conns)
+    }
+
+    /// The lines of the kernel's table of its TCP sockets.
+    pub fn tcp_sockets(&self) -> Result<Vec<String>> {
+        let table = match family::current() {
+            Family::V4 => "/proc/thread-self/net/tcp",
+            Family::V6 => "/proc/thread-self/net/tcp6",
+        };
+        let text = self.space.within(|| Ok(fs::read_to_string(table)?))?;
+        let lines = text.lines().skip(1).map(str::trim);
+        Ok(lines.map(str::to_owned).collect())
     }
 
     /// The counters of its interface, or nothing if it has none.

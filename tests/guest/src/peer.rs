@@ -2,6 +2,9 @@
 
 //! A scripted peer: speaks version 1.0 of the protocol, or anything else that a scenario wants.
 //!
+//! Over IPv6, which version 1.0 has not, the same script speaks version 4: greetings and messages
+//! have the same contents, of which [`crate::modern`] makes its formats.
+//!
 //! Written from the specification alone. It shares no code with the module, so that an error in
 //! the module's formats can't hide behind the same error here. Every field is public: to be spoilt.
 
@@ -15,7 +18,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket, sockopt};
 
+use crate::family::{self, Family};
 use crate::lab::Namespace;
+use crate::modern;
 use crate::node::Node;
 
 /// Where nodes listen.
@@ -44,13 +49,23 @@ const PING_MAGIC: u32 = 0x7069_6e67;
 const PID: u32 = 12345;
 const IO_LIMIT: Duration = Duration::from_secs(10);
 
-/// The 64 bits of the NID of an address on network tcp0.
+/// The 64 bits of the NID of an address on network tcp0. Over IPv6 scripts have it by the same name.
 pub fn nid(addr: Ipv4Addr) -> u64 {
     2 << 48 | u64::from(u32::from(addr))
 }
 
-/// What an active peer says first: for whom the connection is meant.
+/// What an active peer says first: for whom the connection is meant. The NIDs of IPv6 are too long
+/// for version 1: with them it is version 2.
 pub fn request(magic: u32, version: u32, target: u64) -> Vec<u8> {
+    if family::is_ipv6() && version == 1 {
+        let target = modern::long_nid(target);
+        return [&magic.to_le_bytes()[..], &2_u32.to_le_bytes(), &target].concat();
+    }
+    short_request(magic, version, target)
+}
+
+/// One of 16 bytes.
+pub fn short_request(magic: u32, version: u32, target: u64) -> Vec<u8> {
     [
         &magic.to_le_bytes()[..],
         &version.to_le_bytes(),
@@ -62,6 +77,8 @@ pub fn request(magic: u32, version: u32, target: u64) -> Vec<u8> {
 /// A greeting of version 1.0.
 #[derive(Clone, Debug)]
 pub struct Hello {
+    /// Whom it is for. Version 1.0 does not say that.
+    pub dest: u64,
     pub magic: u32,
     pub major: u16,
     pub minor: u16,
@@ -78,12 +95,13 @@ pub struct Hello {
 
 impl Hello {
     /// A correct one.
-    pub fn new(src: Ipv4Addr, conn_type: u32) -> Hello {
+    pub fn new(from: Ipv4Addr, to: Ipv4Addr, conn_type: u32) -> Hello {
         Hello {
+            dest: nid(to),
             magic: HELLO_MAGIC,
             major: 1,
             minor: 0,
-            src: nid(src),
+            src: nid(from),
             dest_pid: 0,
             src_pid: PID,
             kind: HELLO_TYPE,
@@ -104,6 +122,9 @@ impl Hello {
 
     /// As it goes over the wire.
     pub fn bytes(&self) -> Vec<u8> {
+        if family::is_ipv6() {
+            return modern::Hello::of(self).bytes();
+        }
         let mut out = Vec::new();
         out.extend(self.magic.to_le_bytes());
         out.extend(self.major.to_le_bytes());
@@ -127,6 +148,7 @@ impl Hello {
         let mut rest = [0; 28];
         rest.copy_from_slice(&bytes[44..72]);
         Ok(Hello {
+            dest: 0,
             magic: u32_at(bytes, 0)?,
             major: u32_at(bytes, 4)? as u16,
             minor: (u32_at(bytes, 4)? >> 16) as u16,
@@ -246,6 +268,14 @@ impl Message {
 
     /// As it goes over the wire.
     pub fn bytes(&self) -> Vec<u8> {
+        match family::current() {
+            Family::V4 => self.bare(),
+            Family::V6 => modern::PLAIN.message([0, 0], self),
+        }
+    }
+
+    /// The same in version 1.0.
+    pub fn bare(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(72 + self.payload.len());
         out.extend(self.dest.to_le_bytes());
         out.extend(self.src.to_le_bytes());
@@ -283,9 +313,12 @@ impl Message {
             self.payload.len() >= 16 + 16 * count,
             "{count} NIDs don't fit the answer"
         );
-        let nids: Vec<u64> = (0..count)
+        let mut nids: Vec<u64> = (0..count)
             .map(|i| u64_at(&self.payload, 16 + 16 * i))
             .collect::<Result<_>>()?;
+        if family::is_ipv6() {
+            nids = modern::told_nids(&self.payload, 16 + 16 * count)?;
+        }
         ensure!(
             nids.contains(&ping.dest),
             "the node's NID is not in its answer: {nids:x?}"
@@ -331,10 +364,10 @@ impl Conn {
     /// Connects from this address and port.
     pub fn dial_from(space: &Namespace, from: SocketAddrV4, to: Ipv4Addr) -> Result<Conn> {
         let stream = space.within(|| {
-            let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            let socket = tcp_socket()?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
-            bind(&socket, &from)?;
-            connect(&socket, &SocketAddrV4::new(to, PORT))?;
+            bind(&socket, &family::real(*from.ip(), from.port()))?;
+            connect(&socket, &family::real(to, PORT))?;
             Ok(TcpStream::from(socket))
         })?;
         Conn::over(stream, *from.ip(), to)
@@ -352,7 +385,7 @@ impl Conn {
     pub fn greeted(space: &Namespace, from: Ipv4Addr, to: &Node, conn_type: u32) -> Result<Conn> {
         let mut conn = Conn::dial(space, from, to.addr)?;
         conn.send(&request(ACCEPTOR_MAGIC, 1, nid(to.addr)))?;
-        conn.send(&Hello::new(from, conn_type).bytes())?;
+        conn.send(&Hello::new(from, to.addr, conn_type).bytes())?;
         conn.expect_hello(inverse(conn_type))?;
         Ok(conn)
     }
@@ -378,8 +411,11 @@ impl Conn {
         Ok(bytes)
     }
 
-    /// Receives a greeting, which must be a correct one of version 1.0.
+    /// Receives a greeting, which must be a correct one.
     pub fn receive_hello(&mut self) -> Result<Hello> {
+        if family::is_ipv6() {
+            return Ok(modern::Hello::read(self)?.plain());
+        }
         let opening = self.receive(8)?;
         self.receive_hello_after(&opening)
     }
@@ -422,6 +458,9 @@ impl Conn {
 
     /// Receives a message.
     pub fn receive_message(&mut self) -> Result<Message> {
+        if family::is_ipv6() {
+            return modern::receive_plain(self);
+        }
         let mut message = Message::parse(&self.receive(72)?)?;
         message.payload = self.receive(message.length as usize)?;
         Ok(message)
@@ -517,9 +556,9 @@ impl Listener {
     /// Listens where nodes do.
     pub fn new(space: &Namespace, addr: Ipv4Addr) -> Result<Listener> {
         let listener = space.within(|| {
-            let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            let socket = tcp_socket()?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
-            bind(&socket, &SocketAddrV4::new(addr, PORT))?;
+            bind(&socket, &family::real(addr, PORT))?;
             listen(&socket, 128)?;
             Ok(TcpListener::from(socket))
         })?;
@@ -537,10 +576,7 @@ impl Listener {
         crate::wait::until(limit, "connection", || {
             let (stream, from) = self.listener.accept()?;
             stream.set_nonblocking(false)?;
-            let std::net::IpAddr::V4(to) = from.ip() else {
-                bail!("not IPv4: {from}")
-            };
-            Conn::over(stream, self.addr, to)
+            Conn::over(stream, self.addr, family::named(from.ip())?)
         })
     }
 
@@ -549,11 +585,15 @@ impl Listener {
     /// again in that version.
     pub fn accept_greeting(&self, limit: Duration) -> Result<(Conn, Hello)> {
         let mut conn = self.accept_request(limit)?;
+        if family::is_ipv6() {
+            let hello = modern::Hello::receive(&mut conn)?.plain();
+            return Ok((conn, hello));
+        }
         let mut opening = conn.receive(8)?;
         if u32_at(&opening, 0)? == LNET_MAGIC {
             // All of it, or closing would be a reset.
             conn.receive(48)?;
-            conn.send(&Hello::new(self.addr, NONE).bytes())?;
+            conn.send(&Hello::new(self.addr, conn.to, NONE).bytes())?;
             drop(conn);
             conn = self.accept_request(limit)?;
             opening = conn.receive(8)?;
@@ -568,18 +608,27 @@ impl Listener {
         let mut conn = self.accept(limit)?;
         let wanted = request(ACCEPTOR_MAGIC, 1, nid(self.addr));
         ensure!(
-            conn.receive(16)? == wanted,
+            conn.receive(wanted.len())? == wanted,
             "wrong request before the greeting"
         );
         Ok(conn)
     }
 }
 
+/// A socket that is not bound yet.
+pub fn tcp_socket() -> Result<OwnedFd, Errno> {
+    let family = match family::current() {
+        Family::V4 => AddressFamily::INET,
+        Family::V6 => AddressFamily::INET6,
+    };
+    socket(family, SocketType::STREAM, None)
+}
+
 /// A socket at a port that only an administrator may use.
 pub fn reserved(addr: Ipv4Addr) -> Result<OwnedFd> {
     for port in 600..1000 {
-        let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-        match bind(&socket, &SocketAddrV4::new(addr, port)) {
+        let socket = tcp_socket()?;
+        match bind(&socket, &family::real(addr, port)) {
             Err(Errno::ADDRINUSE) => {}
             result => return result.map(|()| socket).map_err(Into::into),
         }
@@ -642,7 +691,7 @@ mod tests {
     /// By the description of 2005.
     #[test]
     fn hello_by_the_book() {
-        let hello = Hello::new(ONE, BULK_OUT).with_ips(&[0x0a00_0001]);
+        let hello = Hello::new(ONE, TWO, BULK_OUT).with_ips(&[0x0a00_0001]);
         let mut wanted = bytes(
             "ed0dbcee 0100 0000 014da8c0 00000200 00000000 39300000 04000000 04000000 40420f00 00000000
              03000000",

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 
 use crate::checks::{self, Leaks};
+use crate::family;
 use crate::lab::{Lab, panic_text};
 use crate::module::{self, Stuck};
 use crate::port::{self, mark, note, say};
-use crate::scenarios::{ALL, Scenario};
+use crate::scenarios::{Run, runs};
 
 /// On top of a scenario's own limit: what setting up and clearing away may take.
 const AROUND: Duration = Duration::from_secs(90);
@@ -23,9 +24,8 @@ const AROUND: Duration = Duration::from_secs(90);
 pub fn netns(only: &[String]) -> Result<()> {
     port::open()?;
     prepare();
-    let chosen: Vec<&Scenario> = ALL
-        .iter()
-        .filter(|scenario| only.is_empty() || only.iter().any(|name| name == scenario.name))
+    let chosen: Vec<Run> = runs()
+        .filter(|run| only.is_empty() || only.contains(&run.name()))
         .collect();
     let leaks = Leaks::known();
     say("KTAP version 1");
@@ -34,11 +34,10 @@ pub fn netns(only: &[String]) -> Result<()> {
         Leaks::forget()?;
     }
     let mut number = 0;
-    for scenario in chosen {
+    for run in chosen {
         number += 1;
-        report(number, scenario.name, scenario.limit + AROUND, move || {
-            one(scenario)
-        })?;
+        let limit = run.scenario.limit + AROUND;
+        report(number, &run.name(), limit, move || one(&run))?;
     }
     if leaks {
         report(number + 1, "no_leaks", AROUND, Leaks::none)?;
@@ -80,7 +79,7 @@ fn prepare() {
 /// it went. An error means that this guest can't go on.
 fn report(
     number: usize,
-    name: &'static str,
+    name: &str,
     limit: Duration,
     work: impl FnOnce() -> Result<()> + Send + 'static,
 ) -> Result<()> {
@@ -130,7 +129,9 @@ fn show_blocked_tasks() {
 }
 
 /// One scenario in surroundings of its own, and what must hold afterwards.
-fn one(scenario: &'static Scenario) -> Result<()> {
+fn one(run: &Run) -> Result<()> {
+    let scenario = run.scenario;
+    family::choose(run.family);
     let mut clock = Clock::start();
     module::insert()?;
     clock.lap("inserting");

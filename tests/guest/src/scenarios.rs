@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::family::Family;
 use crate::lab::Lab;
 
 /// One thing to try: in namespaces of its own, with the module freshly inserted.
@@ -42,6 +43,18 @@ pub struct Scenario {
     pub limit: Duration,
     /// What it does. What is left behind afterwards is looked at by the caller.
     pub run: fn(&mut Lab) -> Result<()>,
+    /// Why it is not run over IPv6, if it isn't.
+    ipv4_only: Option<&'static str>,
+}
+
+impl Scenario {
+    /// One that is run over IPv4 alone, because of this.
+    const fn ipv4_only(self, reason: &'static str) -> Scenario {
+        Scenario {
+            ipv4_only: Some(reason),
+            ..self
+        }
+    }
 }
 
 const fn scenario(
@@ -55,8 +68,44 @@ const fn scenario(
         nodes,
         limit: Duration::from_secs(seconds),
         run,
+        ipv4_only: None,
     }
 }
+
+/// A scenario over one of the families.
+pub struct Run {
+    /// Which one.
+    pub scenario: &'static Scenario,
+    /// Over what.
+    pub family: Family,
+}
+
+impl Run {
+    /// Its name: over IPv4 the scenario's, over IPv6 that with an ending.
+    pub fn name(&self) -> String {
+        match self.family {
+            Family::V4 => self.scenario.name.to_owned(),
+            Family::V6 => format!("{}_ipv6", self.scenario.name),
+        }
+    }
+}
+
+/// All that there is to run: every scenario over IPv4, and then over IPv6, if that is something else.
+pub fn runs() -> impl Iterator<Item = Run> {
+    [Family::V4, Family::V6].into_iter().flat_map(|family| {
+        let scenarios = ALL.iter();
+        let there =
+            move |scenario: &&Scenario| family == Family::V4 || scenario.ipv4_only.is_none();
+        scenarios
+            .filter(there)
+            .map(move |scenario| Run { scenario, family })
+    })
+}
+
+// Why some are run over IPv4 alone.
+const NO_NODES: &str = "it has no nodes";
+const OLD_FORMAT: &str = "it is about the format of a version that IPv6 has not";
+const SEVERAL_VERSIONS: &str = "IPv6 has version 4 alone, and this is about the choice";
 
 /// All of them, the simple ones first.
 pub const ALL: &[Scenario] = &[
@@ -94,13 +143,14 @@ pub const ALL: &[Scenario] = &[
     scenario("register_silent", 2, 60, register::silent),
     scenario("register_wrong", 2, 60, register::wrong),
     scenario("register_and_keep", 2, 90, register::kept_open),
-    scenario("tunable_ranges", 0, 60, tunables::ranges),
-    scenario("module_parameters", 0, 60, tunables::insertion),
+    scenario("tunable_ranges", 0, 60, tunables::ranges).ipv4_only(NO_NODES),
+    scenario("module_parameters", 0, 60, tunables::insertion).ipv4_only(NO_NODES),
     scenario("living_tunables", 2, 120, tunables::living),
     scenario("eager_ack", 2, 60, tunables::eager_ack),
     scenario("simultaneous_connect", 2, 180, connect::simultaneous),
     scenario("interfaces", 1, 60, interfaces::administration),
-    scenario("learned_routes", 2, 120, interfaces::learned_routes),
+    scenario("learned_routes", 2, 120, interfaces::learned_routes)
+        .ipv4_only("addresses are told by version 1.0 alone"),
     scenario("links", 2, 120, links::state),
     scenario("two_cards", 2, 120, links::two_cards),
     scenario("coming_and_going", 2, 240, links::coming_and_going),
@@ -149,24 +199,24 @@ pub const ALL: &[Scenario] = &[
     scenario("ten_nodes", 10, 180, traffic::ten_nodes),
     scenario("current_active", 2, 240, versions::active),
     scenario("current_passive", 2, 120, versions::passive),
-    scenario("older_peers", 2, 120, versions::older_peers),
+    scenario("older_peers", 2, 120, versions::older_peers).ipv4_only(SEVERAL_VERSIONS),
     scenario("undecided_peer", 2, 60, versions::undecided_peer),
     scenario("acknowledgements", 2, 120, versions::acknowledgements),
-    scenario("checksums", 2, 60, versions::checksums),
+    scenario("checksums", 2, 60, versions::checksums).ipv4_only(OLD_FORMAT),
     scenario("keepalive_messages", 2, 120, versions::keepalive_messages),
-    scenario("mixed_versions", 2, 300, versions::mixed),
+    scenario("mixed_versions", 2, 300, versions::mixed).ipv4_only(SEVERAL_VERSIONS),
     scenario("wrong_current_hellos", 3, 180, wrong_versions::hellos),
     scenario("wrong_current_messages", 3, 180, wrong_versions::messages),
     scenario("byte_by_byte", 2, 60, hostile::byte_by_byte),
     scenario("foreign_versions", 2, 60, hostile::foreign_versions),
     scenario("wrong_requests", 3, 180, hostile::wrong_requests),
-    scenario("wrong_hellos", 3, 180, hostile::wrong_hellos),
+    scenario("wrong_hellos", 3, 180, hostile::wrong_hellos).ipv4_only(OLD_FORMAT),
     scenario("wrong_messages", 3, 180, hostile::wrong_messages),
     scenario("unprivileged_port", 2, 30, hostile::unprivileged_port),
     scenario("cut_off", 3, 120, hostile::cut_off),
     scenario("slow_loris", 4, 120, hostile::slow_loris),
     scenario("dribbling_handshake", 2, 60, hostile::dribbling_handshake),
-    scenario("no_memory_inserting", 0, 900, memory::inserting),
+    scenario("no_memory_inserting", 0, 900, memory::inserting).ipv4_only(NO_NODES),
     scenario("no_memory_connecting", 2, 600, memory::connecting),
     scenario("no_memory_in_transfer", 2, 900, memory::in_transfer),
     scenario("no_memory_to_send", 2, 180, hooks::no_memory),

@@ -3,20 +3,21 @@
 //! What becomes of attempts to connect, of this node and of others.
 
 use std::fs;
-use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, bind, socket};
+use rustix::net::bind;
 
 use super::basic::pong;
 use crate::command::Job;
+use crate::family;
 use crate::lab::Lab;
 use crate::node::{Node, errno};
 use crate::peer::{
     ACCEPTOR_MAGIC, BULK_IN, BULK_OUT, CONTROL, Conn, Hello, Listener, NONE, inverse, nid, request,
+    tcp_socket,
 };
 use crate::port::note;
 use crate::wait;
@@ -38,7 +39,7 @@ fn introduce(
     conn.send(&request(ACCEPTOR_MAGIC, 1, nid(node.addr)))?;
     let hello = Hello {
         incarnation,
-        ..Hello::new(script.addr, conn_type)
+        ..Hello::new(script.addr, node.addr, conn_type)
     };
     conn.send(&hello.bytes())?;
     let answer = conn.receive_hello()?;
@@ -107,7 +108,7 @@ pub fn closing_peer(lab: &mut Lab) -> Result<()> {
             continue;
         };
         attempts += 1;
-        conn.send(&Hello::new(script.addr, inverse(hello.conn_type)).bytes())?;
+        conn.send(&Hello::new(script.addr, node.addr, inverse(hello.conn_type)).bytes())?;
     }
     ping.kill();
     note(&format!("{attempts} attempts and {pings} pings"));
@@ -131,7 +132,7 @@ pub fn deleted_while_waiting(lab: &mut Lab) -> Result<()> {
     node.peer_add(script)?;
     let mut ping = node.start(&["ping", "-W", "60", &script.nid()])?;
     let (mut conn, _) = listener.accept_greeting(SOON)?;
-    conn.send(&Hello::new(script.addr, NONE).bytes())?;
+    conn.send(&Hello::new(script.addr, node.addr, NONE).bytes())?;
     conn.await_closed(SOON)?;
     wait::until(SOON, "end of the attempt", || {
         ensure!(node.counter("/live/handshakes")? == 0);
@@ -218,8 +219,8 @@ fn squat(node: &Node, free: &[u16]) -> Result<Vec<OwnedFd>> {
     node.space.within(|| {
         let mut taken = Vec::new();
         for port in RESERVED.filter(|port| !free.contains(port)) {
-            let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-            match bind(&socket, &SocketAddrV4::new(node.addr, port)) {
+            let socket = tcp_socket()?;
+            match bind(&socket, &family::real(node.addr, port)) {
                 Ok(()) => taken.push(socket),
                 Err(Errno::ADDRINUSE) => {}
                 Err(why) => return Err(why).with_context(|| format!("port {port}")),

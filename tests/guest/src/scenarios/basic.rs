@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::family;
 use crate::lab::Lab;
+use crate::modern;
 use crate::node::{Node, errno};
 use crate::peer::{self, GET, Hello, Listener};
 use crate::wait;
@@ -88,7 +90,7 @@ pub fn ping_scripted_peer(lab: &mut Lab) -> Result<()> {
     for _ in 0..3 {
         let (mut conn, hello) = listener.accept_greeting(Duration::from_secs(10))?;
         ensure!(hello.src_pid == 12345, "wrong process number in {hello:x?}");
-        conn.send(&Hello::new(script.addr, peer::inverse(hello.conn_type)).bytes())?;
+        conn.send(&Hello::new(script.addr, node.addr, peer::inverse(hello.conn_type)).bytes())?;
         conns.push((hello.conn_type, conn));
         if hello.conn_type == peer::CONTROL {
             let (_, conn) = conns.last_mut().context("just pushed")?;
@@ -116,6 +118,9 @@ pub fn ping_scripted_peer(lab: &mut Lab) -> Result<()> {
 
 /// What a node answers to a ping: magic, features, process number, and one NID that is up.
 pub fn pong(node: &Node) -> Vec<u8> {
+    if family::is_ipv6() {
+        return modern::pong(node.addr);
+    }
     let mut out = Vec::new();
     for field in [0x7069_6e67_u32, 1, 12345, 1] {
         out.extend(field.to_le_bytes());

@@ -238,7 +238,7 @@ pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
         if asking.len() < 40 {
             asking.push(node.start(&["ping", "-W", "2", &script.nid()])?);
         }
-        attempts += usize::from(refuse(&listener, script)?);
+        attempts += usize::from(refuse(&listener)?);
     }
     let name = errno(&ping.wait(Duration::from_secs(1))?)?;
     note(&format!(
@@ -250,7 +250,7 @@ pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
     ensure!(attempts <= 15, "{attempts} attempts in eight seconds");
     // Nothing is tried without something to send. What the last to ask have queued waits a while yet.
     wait::until(Duration::from_secs(40), "nothing queued", || {
-        refuse(&listener, script)?;
+        refuse(&listener)?;
         let queued = node.counter("/live/txs")?;
         ensure!(queued == 0, "{queued} messages still wait");
         Ok(())
@@ -264,11 +264,11 @@ pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
 }
 
 /// Refuses the next connection, if one comes soon. Says whether one came.
-fn refuse(listener: &Listener, script: &Node) -> Result<bool> {
+fn refuse(listener: &Listener) -> Result<bool> {
     let Ok((mut conn, _)) = listener.accept_greeting(Duration::from_millis(100)) else {
         return Ok(false);
     };
-    conn.send(&Hello::new(script.addr, peer::NONE).bytes())?;
+    conn.send(&Hello::new(conn.from, conn.to, peer::NONE).bytes())?;
     let _ = conn.await_closed(Duration::from_secs(5))?;
     Ok(true)
 }

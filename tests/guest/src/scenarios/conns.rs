@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::unload::Flood;
 use crate::debugfs::sections;
+use crate::family;
 use crate::lab::Lab;
 use crate::module;
 use crate::node::{Bench, Node, Op};
@@ -18,8 +19,6 @@ use crate::port::note;
 use crate::wait;
 
 const SOON: Duration = Duration::from_secs(10);
-/// What comes before a payload in the version that two of these nodes speak.
-const HEADER: usize = 96;
 
 fn set(name: &str, value: u64) -> Result<()> {
     let path = format!("/sys/module/ksocklnd/parameters/{name}");
@@ -51,9 +50,10 @@ pub fn limit_of_bulk(lab: &mut Lab) -> Result<()> {
     let _service = two.serve()?;
     one.ping(two)?;
     await_conns(one, two)?;
+    let (_, headers) = family::newest();
     for limit in [1024, 3000] {
         set("min_bulk", limit as u64)?;
-        for (size, is_bulk) in [(limit - HEADER - 1, false), (limit - HEADER, true)] {
+        for (size, is_bulk) in [(limit - headers - 1, false), (limit - headers, true)] {
             let before = (sent(one, "control")?, sent(one, "bulk_out")?);
             let bench = Bench {
                 op: Op::Put,
@@ -198,7 +198,10 @@ pub fn held_back(lab: &mut Lab) -> Result<()> {
     set("nagle", 1)?;
     // TCP is not to send again what it thinks lost: until that is acknowledged it sends nothing new.
     let route = format!("10.0.0.0/24 dev eth0 src {} rto_min 20s", node.addr);
-    node.space.ip(&format!("route replace {route}\n"))?;
+    // As the kernel has it already.
+    let metric = if family::is_ipv6() { 256 } else { 0 };
+    node.space
+        .ip(&format!("route replace {route} metric {metric}\n"))?;
     node.ni_add()?;
     let mut conn = Conn::greeted(&script.space, script.addr, node, CONTROL)?;
     conn.ping(1)?;
@@ -261,12 +264,9 @@ pub fn busy_dead_end(lab: &mut Lab) -> Result<()> {
 /// TCP sockets of a node, in any state, that are not listening.
 fn sockets(node: &Node) -> Result<Vec<String>> {
     const LISTEN: &str = "0A";
-    let table = node
-        .space
-        .within(|| Ok(fs::read_to_string("/proc/thread-self/net/tcp")?))?;
-    let lines = table.lines().skip(1).map(str::trim);
-    let live = lines.filter(|line| line.split_whitespace().nth(3) != Some(LISTEN));
-    Ok(live.map(str::to_owned).collect())
+    let mut sockets = node.tcp_sockets()?;
+    sockets.retain(|line| line.split_whitespace().nth(3) != Some(LISTEN));
+    Ok(sockets)
 }
 
 /// Connections that are closed, politely, when the other side can't hear it: they don't stay for

@@ -311,7 +311,8 @@ fn dial_across(script: &Node, from: Ipv4Addr, gateway: &Node, conn_type: u32) ->
     conn.send(&request(ACCEPTOR_MAGIC, 1, nid1(to)))?;
     let hello = Hello {
         src: nid1(from),
-        ..Hello::new(from, conn_type)
+        dest: nid1(to),
+        ..Hello::new(from, to, conn_type)
     };
     conn.send(&hello.bytes())?;
     let answer = conn.receive_hello()?;
@@ -409,11 +410,11 @@ fn numbered(from: Ipv4Addr, to: Ipv4Addr, number: u64) -> Vec<u8> {
 }
 
 /// Answers the greetings of a node's three connections; gives that for bulk data.
-fn accept_all(listener: &Listener, script: &Node) -> Result<Vec<(u32, Conn)>> {
+fn accept_all(listener: &Listener) -> Result<Vec<(u32, Conn)>> {
     let mut conns = Vec::new();
     for _ in 0..3 {
         let (mut conn, hello) = listener.accept_greeting(LIMIT)?;
-        conn.send(&Hello::new(script.addr, inverse(hello.conn_type)).bytes())?;
+        conn.send(&Hello::new(conn.from, conn.to, inverse(hello.conn_type)).bytes())?;
         conns.push((hello.conn_type, conn));
     }
     Ok(conns)
@@ -483,7 +484,7 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
         }
         Ok(first)
     });
-    let conns = accept_all(&listener, stuck)?;
+    let conns = accept_all(&listener)?;
     await_large(gateway, "waiting", 1)?;
     await_large(gateway, "busy", 16)?;
 

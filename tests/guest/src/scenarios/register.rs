@@ -4,16 +4,16 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv6Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, socket};
 use serde_json::Value;
 
+use crate::family;
 use crate::ioctl::{self, register};
 use crate::lab::Lab;
 use crate::modern;
@@ -21,6 +21,7 @@ use crate::module;
 use crate::node::Node;
 use crate::peer::{
     ACCEPTOR_MAGIC, ANY, BULK_IN, CONTROL, Conn, Hello, Listener, NONE, inverse, nid, request,
+    tcp_socket,
 };
 use crate::wait;
 
@@ -41,7 +42,7 @@ impl Acceptor {
             Ok(if both {
                 TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0))?
             } else {
-                TcpListener::bind((node.addr, 0))?
+                TcpListener::bind(family::real(node.addr, 0))?
             })
         })?;
         Ok(Acceptor {
@@ -53,7 +54,7 @@ impl Acceptor {
     /// A new connection: the program's end, and the script's.
     fn connection(&self, script: &Node) -> Result<(TcpStream, Conn)> {
         let port = self.listener.local_addr()?.port();
-        let to = SocketAddrV4::new(self.node.addr, port);
+        let to = family::real(self.node.addr, port);
         let stream = script.space.within(|| Ok(TcpStream::connect(to)?))?;
         let (accepted, _) = self.listener.accept()?;
         let conn = Conn::over(stream, script.addr, self.node.addr)?;
@@ -78,7 +79,7 @@ fn greet(conn: &mut Conn, with_request: bool, conn_type: u32) -> Result<()> {
     if with_request {
         conn.send(&request(ACCEPTOR_MAGIC, 1, nid(conn.to)))?;
     }
-    conn.send(&Hello::new(conn.from, conn_type).bytes())?;
+    conn.send(&Hello::new(conn.from, conn.to, conn_type).bytes())?;
     conn.expect_hello(inverse(conn_type))?;
     conn.ping(0x1234)
 }
@@ -104,7 +105,7 @@ pub fn accepted(lab: &mut Lab) -> Result<()> {
         let port = acceptor.listener.local_addr()?.port();
         if conn_type == CONTROL {
             // What came before it was handed over counts, too.
-            conn.send(&Hello::new(script.addr, conn_type).bytes())?;
+            conn.send(&Hello::new(script.addr, node.addr, conn_type).bytes())?;
             acceptor.register(&socket)??;
             drop(socket);
             conn.expect_hello(inverse(conn_type))?;
@@ -135,8 +136,12 @@ pub fn made(lab: &mut Lab) -> Result<()> {
     let acceptor = Acceptor::new(node, false)?;
     let listener = Listener::new(&other.space, other.addr)?;
     let connect = || {
-        node.space
-            .within(|| Ok(TcpStream::connect((other.addr, crate::peer::PORT))?))
+        node.space.within(|| {
+            Ok(TcpStream::connect(family::real(
+                other.addr,
+                crate::peer::PORT,
+            ))?)
+        })
     };
 
     let socket = connect()?;
@@ -145,7 +150,7 @@ pub fn made(lab: &mut Lab) -> Result<()> {
     let mut conn = listener.accept_request(LIMIT)?;
     let hello = modern::Hello::receive(&mut conn)?;
     ensure!(
-        hello.conn_type == BULK_IN && hello.dialect.version == 3,
+        hello.conn_type == BULK_IN && hello.dialect.version == family::newest().0,
         "wrong greeting {hello:x?}"
     );
     let mut link = modern::Link::accept(conn, &hello, modern::Order::Little)?;
@@ -181,7 +186,7 @@ pub fn made(lab: &mut Lab) -> Result<()> {
     other.ni_add()?;
     let socket = node.space.within(|| {
         let socket = crate::peer::reserved(node.addr)?;
-        rustix::net::connect(&socket, &SocketAddrV4::new(other.addr, crate::peer::PORT))?;
+        rustix::net::connect(&socket, &family::real(other.addr, crate::peer::PORT))?;
         Ok(TcpStream::from(socket))
     })?;
     acceptor.hand_over(socket.as_raw_fd(), ANY, Some(other))??;
@@ -205,7 +210,7 @@ pub fn silent(lab: &mut Lab) -> Result<()> {
     let (socket, mut mute) = acceptor.connection(script)?;
     acceptor.register(&socket)??;
     let (half, mut halting) = acceptor.connection(script)?;
-    halting.send(&Hello::new(script.addr, CONTROL).bytes()[..40])?;
+    halting.send(&Hello::new(script.addr, node.addr, CONTROL).bytes()[..40])?;
     acceptor.register(&half)??;
 
     let (good, mut talking) = acceptor.connection(script)?;
@@ -277,8 +282,8 @@ pub fn wrong(lab: &mut Lab) -> Result<()> {
     let (unix, _other) = UnixStream::pair()?;
     fails("a unix socket", unix.as_raw_fd(), Errno::PROTONOSUPPORT)?;
     let (udp, fresh) = node.space.within(|| {
-        let udp = UdpSocket::bind((node.addr, 0))?;
-        let fresh = socket_of_tcp()?;
+        let udp = UdpSocket::bind(family::real(node.addr, 0))?;
+        let fresh = tcp_socket()?;
         Ok((udp, fresh))
     })?;
     fails("a UDP socket", udp.as_raw_fd(), Errno::PROTONOSUPPORT)?;
@@ -321,10 +326,6 @@ pub fn wrong(lab: &mut Lab) -> Result<()> {
     greet(&mut conn, false, CONTROL)?;
     fails("twice", good, Errno::BUSY)?;
     conn.ping(3)
-}
-
-fn socket_of_tcp() -> Result<std::os::fd::OwnedFd> {
-    Ok(socket(AddressFamily::INET, SocketType::STREAM, None)?)
 }
 
 /// The program keeps its descriptor: however the connection ends, it is over for the program, and

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::run;
+use crate::family;
 use crate::lab::Lab;
 use crate::node::Node;
 use crate::peer::{Conn, request};
@@ -35,7 +36,7 @@ impl Trace {
 
     /// The lines of one event so far.
     fn lines(&self, event: &str) -> Result<Vec<String>> {
-        let text = fs::read_to_string(format!("{FOLDER}/trace"))?;
+        let text = family::inward(&fs::read_to_string(format!("{FOLDER}/trace"))?);
         let event = format!(" {event}: ");
         let lines = text.lines().filter_map(|line| line.split_once(&event));
         Ok(lines.map(|(_, fields)| fields.to_owned()).collect())
@@ -73,26 +74,24 @@ pub fn tracepoints(lab: &mut Lab) -> Result<()> {
             format!("local={}:", node.addr),
             format!("remote={}:", other.addr),
         ];
-        let with = |parts: &[&'static str]| -> Vec<String> {
-            let parts = parts.iter().map(|part| (*part).to_owned());
-            ends.iter().cloned().chain(parts).collect()
-        };
-        let expect = |event: &str, parts: &[&'static str]| -> Result<()> {
-            let parts = with(parts);
-            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let expect = |event: &str, parts: &[&str]| -> Result<()> {
+            let ends = ends.iter().map(String::as_str);
+            let parts: Vec<&str> = ends.chain(parts.iter().copied()).collect();
             trace.expect(event, &parts)
         };
         for kind in ["type=control", "type=bulk_in", "type=bulk_out"] {
             expect("socklnd_connect", &[kind, "error=0"])?;
         }
-        // A ping is a GET without payload, 24 and 72 bytes; its answer has some.
-        let (sent, received) = if node.nid() == one.nid() {
-            ("bytes=96 ", "type=control")
+        // A ping is a GET without payload, only headers; its answer has some.
+        let (_, headers) = family::newest();
+        let bytes = format!("bytes={headers} ");
+        let event = if node.nid() == one.nid() {
+            ["socklnd_send", "socklnd_receive"]
         } else {
-            ("type=control", "bytes=96 ")
+            ["socklnd_receive", "socklnd_send"]
         };
-        expect("socklnd_send", &["type=control", sent, "error=0"])?;
-        expect("socklnd_receive", &["type=control", received, "error=0"])?;
+        expect(event[0], &["type=control", &bytes, "error=0"])?;
+        expect(event[1], &["type=control", "error=0"])?;
     }
 
     one.close_conns()?;

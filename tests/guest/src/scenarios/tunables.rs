@@ -366,10 +366,7 @@ fn delayed_acks(node: &Node) -> Result<u64> {
 
 /// Fails while a TCP socket of this node waits for an acknowledgement.
 fn unacknowledged(node: &Node) -> Result<()> {
-    let table = node
-        .space
-        .within(|| Ok(fs::read_to_string("/proc/thread-self/net/tcp")?))?;
-    for line in table.lines().skip(1) {
+    for line in node.tcp_sockets()? {
         let queues = line.split_whitespace().nth(4).unwrap_or_default();
         ensure!(queues.starts_with("00000000:"), "{line}");
     }

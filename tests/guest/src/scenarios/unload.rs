@@ -240,7 +240,7 @@ pub fn in_handshake(lab: &mut Lab) -> Result<()> {
         // Inwards: silent, in the middle of the request, in the middle of the greeting.
         let opening = [
             request(ACCEPTOR_MAGIC, 1, nid(node.addr)),
-            Hello::new(script.addr, CONTROL).bytes(),
+            Hello::new(script.addr, node.addr, CONTROL).bytes(),
         ]
         .concat();
         let mut inward = Vec::new();

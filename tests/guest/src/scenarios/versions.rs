@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::connect::{both_ping, disconnect, one_of_each};
+use crate::family;
 use crate::lab::Lab;
-use crate::modern::{self, Dialect, Frame, Link, Order, PING};
+use crate::modern::{self, Dialect, Frame, Link, Order, PING, dialects, pong};
 use crate::node::{Bench, Node, Op};
 use crate::peer::{
     self, ANY, BULK_IN, BULK_OUT, CONTROL, GET, Hello, Listener, Message, NONE, nid,
@@ -28,15 +29,6 @@ const WITHOUT_WAIT: Duration = Duration::from_millis(700);
 fn set(name: &str, value: impl ToString) -> Result<()> {
     let path = format!("/sys/module/ksocklnd/parameters/{name}");
     fs::write(path, value.to_string()).with_context(|| format!("{name}={}", value.to_string()))
-}
-
-/// All ways in which a script may speak versions that have a message header.
-fn dialects() -> impl Iterator<Item = Dialect> {
-    [2, 3, 4].into_iter().flat_map(|version| {
-        [Order::Little, Order::Big]
-            .into_iter()
-            .map(move |order| Dialect { version, order })
-    })
 }
 
 fn no_conns(node: &Node, script: &Node) -> Result<()> {
@@ -143,18 +135,6 @@ fn speak(node: &Node, script: &Node, dialect: Dialect, pause: Option<Duration>) 
     control.ping(9)
 }
 
-/// What a node answers to a ping.
-pub fn pong(node: &Node) -> Vec<u8> {
-    let mut out = Vec::new();
-    for field in [0x7069_6e67_u32, 0x1e, 12345, 1] {
-        out.extend(field.to_le_bytes());
-    }
-    out.extend(nid(node.addr).to_le_bytes());
-    out.extend(0x15aa_c0de_u32.to_le_bytes());
-    out.extend(0_u32.to_le_bytes());
-    out
-}
-
 /// The next connection, and the greeting on it.
 fn accept(listener: &Listener, limit: Duration) -> Result<(peer::Conn, modern::Hello)> {
     let mut conn = listener.accept_request(limit)?;
@@ -168,13 +148,14 @@ pub fn passive(lab: &mut Lab) -> Result<()> {
     let listener = Listener::new(&script.space, script.addr)?;
     node.ni_add()?;
     node.peer_add(script)?;
+    let (newest, _) = family::newest();
     for order in [Order::Little, Order::Big] {
         let ping = node.start(&["ping", &script.nid()])?;
         let mut links = Vec::new();
         for conn_type in TYPES {
             let (conn, hello) = accept(&listener, LIMIT)?;
             ensure!(
-                hello.dialect.version == 3 && hello.conn_type == conn_type,
+                hello.dialect.version == newest && hello.conn_type == conn_type,
                 "not what comes now: {hello:x?}"
             );
             ensure!(
@@ -192,12 +173,12 @@ pub fn passive(lab: &mut Lab) -> Result<()> {
                     (request.dest, request.src) == (nid(script.addr), nid(node.addr)),
                     "wrong NIDs: {request:x?}"
                 );
-                link.send([0, 0], &request.reply(pong(script)))?;
+                link.send([0, 0], &request.reply(pong(script.addr)))?;
             }
             links.push(link);
         }
         ping.wait(LIMIT)?.checked("ping")?;
-        all_speak(node, script, 3)?;
+        all_speak(node, script, newest)?;
         // The other way, over the connections that it has made.
         links[0].ping(77)?;
         let put = links[1].new_put(20_000);
@@ -245,7 +226,7 @@ fn older_peer(node: &Node, script: &Node, listener: &Listener, version: u32) -> 
         order: Order::Little,
     };
     if version == 1 {
-        conn.send(&Hello::new(script.addr, NONE).bytes())?;
+        conn.send(&Hello::new(script.addr, node.addr, NONE).bytes())?;
     } else {
         // By custom it is addressed to its sender.
         conn.send(&modern::Hello::new(dialect, script.addr, script.addr, NONE).bytes())?;
@@ -258,10 +239,10 @@ fn older_peer(node: &Node, script: &Node, listener: &Listener, version: u32) -> 
             let mut conn = listener.accept_request(LIMIT)?;
             let hello = conn.receive_hello()?;
             ensure!(hello.conn_type == conn_type, "wrong type: {hello:x?}");
-            conn.send(&Hello::new(script.addr, peer::inverse(conn_type)).bytes())?;
+            conn.send(&Hello::new(script.addr, node.addr, peer::inverse(conn_type)).bytes())?;
             if conn_type == CONTROL {
                 let request = conn.receive_message()?;
-                conn.send(&request.reply(pong(script)).bytes())?;
+                conn.send(&request.reply(pong(script.addr)).bytes())?;
             }
             conns.push(conn);
         } else {
@@ -273,7 +254,7 @@ fn older_peer(node: &Node, script: &Node, listener: &Listener, version: u32) -> 
             let mut link = Link::accept(conn, &hello, Order::Little)?;
             if conn_type == CONTROL {
                 let request = link.receive_message()?;
-                link.send([0, 0], &request.reply(pong(script)))?;
+                link.send([0, 0], &request.reply(pong(script.addr)))?;
             }
             conns.push(link.conn);
         }

@@ -124,7 +124,10 @@ class Node:
     def set_up_network(self) -> None:
         """Gives each network card its address."""
         for card, nid in enumerate(self.nids):
-            self.run("ip", "addr", "add", f"{nid.partition('@')[0]}/24", "dev", f"eth{card}")
+            addr = nid.partition("@")[0]
+            # Nobody else has an address of IPv6, and that need not be found out first.
+            words = [f"{addr}/64", "nodad"] if ":" in addr else [f"{addr}/24"]
+            self.run("ip", "addr", "add", *words, "dev", f"eth{card}")
             self.run("ip", "link", "set", f"eth{card}", "up")
 
     def mark(self, text: str) -> None:
@@ -235,6 +238,13 @@ class Pair(Machines):
         """Starts both nodes at the same time; both are ready when this returns."""
         one, two = self.boot_all(2)
         return one, two
+
+
+class PairIpv6(Pair):
+    """The same with addresses of IPv6 and no others."""
+
+    def node(self, number: int, vm: Vm) -> Node:
+        return Node(number, vm, [f"fd00::{number}@tcp"])
 
 
 class Crossing(Machines):

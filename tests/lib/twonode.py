@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lib import paths
-from lib.nodes import CommandFailed, Machines, Node, Pair, at_once
+from lib.nodes import CommandFailed, Machines, Node, Pair, PairIpv6, at_once
 from lib.report import Report
 from lib.vm import GuestDied
 
@@ -21,6 +21,9 @@ LARGE_SIZES = (MIB - 1, MIB)
 COUNT = 1000
 # PUTs of one node and GETs of the other make a thousand each way, too.
 COUNT_LARGE = 500
+SIZES_IPV6 = (0, 1, 903, 904, 905, 4096, 65536)
+COUNT_IPV6 = 200
+COUNT_LARGE_IPV6 = 50
 TRANSFER_SECONDS = 400.0
 # How long a transfer may go on whose partner is dead: its own time limit and some more.
 DEAD_SECONDS = 20
@@ -29,6 +32,8 @@ BACK_SECONDS = 60.0
 
 class Scenario:
     """Steps that build on each other; each is a test of its own."""
+
+    machines: type[Pair] = Pair
 
     def __init__(self, name: str, pair: Pair) -> None:
         self.name = name
@@ -124,15 +129,16 @@ def transfer(node: Node, other: Node, op: str, size: int, count: int) -> dict[st
 class Traffic(Scenario):
     """All sizes, all ways."""
 
+    sizes: tuple[tuple[int, tuple[int, ...]], ...] = ((COUNT, SIZES), (COUNT_LARGE, LARGE_SIZES))
+
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
         return [
             ("boot", self.boot),
             ("configure", self.configure),
             ("ping both ways", self.ping),
             ("serve", self.serve),
-            *((f"{COUNT} times {size} bytes, four ways", lambda size=size: self.four_ways(size, COUNT)) for size in SIZES),
-            *((f"{COUNT_LARGE} times {size} bytes, four ways", lambda size=size: self.four_ways(size, COUNT_LARGE))
-              for size in LARGE_SIZES),
+            *((f"{count} times {size} bytes, four ways", lambda size=size, count=count: self.four_ways(size, count))
+              for count, sizes in self.sizes for size in sizes),
             ("unload", self.unload),
             ("power off", self.end),
         ]
@@ -143,6 +149,13 @@ class Traffic(Scenario):
             lambda node=node, other=other, op=op: transfer(node, other, op, size, count)
             for node, other in self.both() for op in ("put", "get")
         ))
+
+
+class TrafficIpv6(Traffic):
+    """The same over IPv6, with the sizes at which its longer headers could make a difference."""
+
+    machines = PairIpv6
+    sizes = ((COUNT_IPV6, SIZES_IPV6), (COUNT_LARGE_IPV6, LARGE_SIZES))
 
 
 class Killed(Scenario):
@@ -213,10 +226,13 @@ def await_traffic(node: Node, count: int) -> None:
 def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
     """Runs the scenarios, one pair of machines at a time."""
     kernel = paths.kernel("stock")
-    for name, kind in (("traffic", Traffic), ("peer-killed", Killed)):
+    kinds: tuple[tuple[str, type[Scenario]], ...] = (
+        ("traffic", Traffic), ("traffic-ipv6", TrafficIpv6), ("peer-killed", Killed),
+    )
+    for name, kind in kinds:
         if not pattern or re.search(pattern, name):
             report.say(f"two-node: {name} on Linux {kernel.release}")
-            with Pair(f"two-node-{name}", kernel, keep=keep) as pair:
+            with kind.machines(f"two-node-{name}", kernel, keep=keep) as pair:
                 run_steps(report, "two-node", name, kind(name, pair).steps(), pair)
                 report.result(f"two-node: {name}: kernel logs", pair.trouble())
 

@@ -16,7 +16,7 @@ use crate::family;
 use crate::lab::Lab;
 use crate::node::{Node, errno};
 use crate::peer::{
-    ACCEPTOR_MAGIC, BULK_IN, BULK_OUT, CONTROL, Conn, Hello, Listener, NONE, inverse, nid, request,
+    ACCEPTOR_MAGIC, BULK_IN, CONTROL, Conn, Hello, Listener, NONE, inverse, nid, request,
     tcp_socket,
 };
 use crate::port::note;
@@ -77,7 +77,7 @@ pub fn incarnations(lab: &mut Lab) -> Result<()> {
     }
     let mut bulk = accepted(BULK_IN, 2000)?;
     ensure!(node.conns_to(script)?.len() == 2, "not two connections");
-    let mut restarted = accepted(BULK_OUT, 2001)?;
+    let mut restarted = accepted(CONTROL, 2001)?;
     for old in [&mut control, &mut bulk] {
         old.await_closed(SOON)
             .context("a connection of an earlier life")?;

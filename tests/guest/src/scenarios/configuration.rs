@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::family;
 use crate::lab::Lab;
 use crate::node::{Node, errno};
 use crate::port::note;
@@ -292,7 +293,12 @@ pub fn interface_commands(lab: &mut Lab) -> Result<()> {
     fails(node, &["interface", "del", "--ni", "tcp7"], "ENOENT")?;
     // As the device has it, and as it is said.
     node.socklctl(&["interface", "add", "192.168.7.1"])?;
-    node.socklctl(&["add_interface", "192.168.8.1", "255.255.0.0"])?;
+    let masked = ["add_interface", "192.168.8.1", "255.255.0.0"];
+    if family::is_ipv6() {
+        node.socklctl(&["interface", "add", "192.168.8.1/16"])?;
+    } else {
+        node.socklctl(&masked)?;
+    }
     expect(&["10.0.0.1/24", "192.168.7.1/20", "192.168.8.1/16"])?;
     fails(node, &["interface", "add", "192.168.7.1/8"], "EEXIST")?;
     node.socklctl(&["interface", "del", "192.168.7.1"])?;
@@ -405,7 +411,7 @@ pub fn failed_import(lab: &mut Lab) -> Result<()> {
     node.socklctl(&["peer", "add", "10.0.0.2@tcp"])?;
     let before = node.socklctl(&["export"])?;
     let attempt = |text: &str| -> Result<String> {
-        fs::write(FILE, text)?;
+        fs::write(FILE, family::outward(text))?;
         let output = node.attempt(&["import", FILE], LIMIT)?;
         let name = errno(&output)?;
         let after = node.socklctl(&["export"])?;

@@ -35,9 +35,12 @@ impl Namespace {
             // SAFETY: only this thread gets new network devices; it ends here, and no descriptor
             // or address of another thread is affected.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
-            // An IPv6 address serves at once, without a search for somebody else who has it.
-            for device in ["all", "default"] {
-                fs::write(format!("/proc/sys/net/ipv6/conf/{device}/accept_dad"), "0")?;
+            // An IPv6 address serves at once, without a search for somebody else who has it, and
+            // stays while its card is down, as one of IPv4 does.
+            for (name, value) in [("accept_dad", "0"), ("keep_addr_on_down", "1")] {
+                for device in ["all", "default"] {
+                    fs::write(format!("/proc/sys/net/ipv6/conf/{device}/{name}"), value)?;
+                }
             }
             Ok(File::open("/proc/thread-self/ns/net")?)
         });

@@ -192,7 +192,7 @@ pub const ALL: &[Scenario] = &[
     scenario("bad_network", 2, 180, traffic::bad_network),
     scenario("tiny_buffers", 2, 240, traffic::tiny_buffers),
     scenario("cable_pulled_and_plugged", 2, 240, traffic::cable_pulled),
-    scenario("ipv6_basic", 2, 180, ipv6::basic),
+    scenario("ipv6_basic", 2, 180, ipv6::basic).ipv4_only("it has addresses of IPv6 of its own"),
     scenario("zero_copy", 2, 400, zero_copy::verified),
     scenario("zero_copy_cut", 2, 240, zero_copy::cut),
     scenario("zero_copy_unload", 2, 240, zero_copy::unload),

@@ -167,7 +167,7 @@ pub fn greeting_while_resting(lab: &mut Lab) -> Result<()> {
     let half_way = || -> Result<Conn> {
         let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
         conn.send(&request(ACCEPTOR_MAGIC, 1, nid(node.addr)))?;
-        conn.send(&Hello::new(script.addr, CONTROL).bytes()[..40])?;
+        conn.send(&Hello::new(script.addr, node.addr, CONTROL).bytes()[..40])?;
         Ok(conn)
     };
     let waits = |ping: &mut Job| {
@@ -178,7 +178,7 @@ pub fn greeting_while_resting(lab: &mut Lab) -> Result<()> {
         })
     };
     let answered = |mut conn: Conn, ping: Job| -> Result<()> {
-        conn.send(&Hello::new(script.addr, CONTROL).bytes()[40..])?;
+        conn.send(&Hello::new(script.addr, node.addr, CONTROL).bytes()[40..])?;
         conn.expect_hello(CONTROL)?;
         let message = conn.receive_message()?;
         conn.send(&message.reply(pong(script)).bytes())?;

@@ -48,7 +48,7 @@ def figures(comparison: Comparison) -> list[Figure]:
 def heading(facts: dict[str, Any]) -> str:
     """What all figures have in common."""
     return (
-        f"Measured in {facts['title']}: Linux {facts['kernel']}, {facts['cpus']} processors,\n"
+        f"Measured in {facts['title']}: Linux {facts['kernel']}, processors: {facts['cpus']},\n"
         f"on {facts['host_cpu']} ({facts['host_cpus']} processors, load {facts['host_load'][0]:.1f} before)"
     )
 
@@ -70,7 +70,7 @@ def table(comparison: Comparison) -> str:
             own = median(second) - median(first)
             lines.append(f"    of it the gateway's{_short(own):>61}{own / median(first) if median(first) else 0:8.2f}")
     if comparison.copied is not None:
-        lines.append(f"  of what the gateway lent, {comparison.copied:.0%} was copied after all, by nodes on the same machine")
+        lines.append(f"  of the messages that the gateway lent, {comparison.copied:.0%} were copied on their way after all")
     if disturbed := comparison.disturbed():
         total = len(comparison.first) + len(comparison.second)
         lines.append(f"  the host was busy with other things during {disturbed} of {total}: don't rely on this")

@@ -39,7 +39,10 @@ use crate::{
             Subject, //
         }, //
     },
-    peer::Peer,
+    peer::{
+        ConnId,
+        Peer, //
+    },
     reaper::{
         DEATHROW_LIST,
         ENOMEM_LIST, //
@@ -301,6 +304,11 @@ impl Conn {
         self.kind
     }
 
+    /// What tells it from all others that there are.
+    pub(crate) fn id(&self) -> ConnId {
+        core::ptr::from_ref(self).addr()
+    }
+
     /// The version of the protocol that it speaks.
     pub(crate) fn proto(&self) -> Proto {
         self.proto
@@ -502,6 +510,7 @@ impl Conn {
             .saturating_add(traffic.rx_bytes.get());
         trace::close(|| self.subject(), bytes, Some(why));
         self.peer.fail_txs(unsent, why);
+        self.peer.abandon(self.id(), why);
         self.peer.traffic().absorb(&self.traffic);
         self.peer.ni().traffic().absorb(&self.traffic);
     }
@@ -603,10 +612,36 @@ impl Conn {
             self.clone().retry();
         }
         if tx_late || rx_late {
-            trace::timeout(|| self.subject(), self.load(), Some(ETIMEDOUT));
+            self.is_late();
             return Some(ETIMEDOUT);
         }
         None
+    }
+
+    /// The peer has not done its part in time.
+    pub(crate) fn is_late(&self) {
+        trace::timeout(|| self.subject(), self.load(), Some(ETIMEDOUT));
+    }
+
+    /// TCP has let go of `tx`, all of which was sent: completes it, or waits for the peer to
+    /// acknowledge it if it was asked to. Thread context, no spinlock held.
+    fn released(&self, tx: KBox<Tx>) {
+        if tx.cookie() == 0 {
+            return tx.finish(Ok(()));
+        }
+        let Some(tx) = self.peer.await_ack(tx) else {
+            return;
+        };
+        // Either the peer has acknowledged it, or its connection has ended, and that was known before.
+        let closed = self.txq.lock().closed;
+        match closed {
+            None => tx.finish(Ok(())),
+            Some(why) => {
+                let mut txs = Fifo::new();
+                txs.push_back(tx);
+                self.peer.fail_txs(txs, why);
+            }
+        }
     }
 
     /// For tracepoints.

@@ -204,12 +204,15 @@ fn show_peer(out: &SeqFile, peer: &Arc<Peer>) -> Result {
     seq_print!(out, "peer {} of {}\n", peer.nid(), peer.ni().nid());
     show_traffic(out, &peer.total_traffic());
     show_events(out, peer.events());
+    let (unacked, acked) = peer.acks();
     lines(
         out,
         "  ",
         &[
             ("queued_msgs", count(info.queued)),
             ("queued_msgs_peak", count(info.queued_peak)),
+            ("unacked_msgs", unacked),
+            ("acked_msgs", acked),
         ],
     );
     for route in info.routes.iter() {

@@ -15,6 +15,7 @@ mod choice;
 mod connect;
 pub(crate) mod number;
 mod table;
+mod unacked;
 
 use crate::{
     conn::Conn,
@@ -64,7 +65,13 @@ use kernel::{
     }, //
 };
 
-use self::number::Agreement;
+use self::{
+    number::Agreement,
+    unacked::{
+        Reservation,
+        Unacked, //
+    },
+};
 pub(crate) use self::{
     admin::{
         PeerInfo,
@@ -73,7 +80,8 @@ pub(crate) use self::{
     table::{
         PeerTable,
         PEER_BUCKETS, //
-    }, //
+    },
+    unacked::ConnId,
 };
 
 /// Which list of a peer is the reaper's: peers with transmits that wait for a connection.
@@ -89,6 +97,10 @@ pub(crate) struct Peer {
     nid: Nid,
     #[pin]
     inner: SpinLock<PeerInner>,
+    /// Messages that it was asked to acknowledge. The lock may be taken inside that of `inner`, and
+    /// no other inside of it.
+    #[pin]
+    unacked: SpinLock<Unacked>,
     last_alive_ms: Atomic<u64>,
     events: Events,
     /// Forwarding buffers with messages on their way to it.
@@ -177,6 +189,7 @@ impl Peer {
                     },
                     "socklnd_peer"
                 ),
+                unacked <- new_spinlock!(Unacked::new(), "socklnd_peer_unacked"),
                 last_alive_ms: Atomic::new(time::monotonic_ms()),
                 events: Events::new(),
                 share,
@@ -413,6 +426,79 @@ impl Peer {
         Ok(())
     }
 
+    /// A message is about to go by the connection `conn`, and the peer is to say when it has arrived.
+    /// Returns the cookie for it; 0, which is none, if there is no memory for that. May sleep.
+    pub(crate) fn ask(&self, conn: ConnId) -> u64 {
+        match Reservation::new() {
+            Ok(room) => self.unacked.lock().add(conn, room),
+            Err(_) => 0,
+        }
+    }
+
+    /// The message with this cookie will not be sent after all. Thread context.
+    pub(crate) fn ask_not(&self, cookie: u64) {
+        self.unacked.lock().forget(cookie);
+    }
+
+    /// TCP has let go of `tx`, which the peer was asked to acknowledge. Gives it back if that is not
+    /// waited for: it has been, or the connection has ended. Thread context.
+    pub(crate) fn await_ack(&self, tx: KBox<Tx>) -> Option<KBox<Tx>> {
+        let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
+        self.unacked.lock().released(tx, deadline)
+    }
+
+    /// The peer says that messages with cookies in these ranges have arrived. Thread context, no
+    /// spinlock held; a connection's I/O mutex may be.
+    ///
+    /// # Errors
+    ///
+    /// `EPROTO` if it was not asked for one of them, or has said so before.
+    pub(crate) fn acknowledged(&self, ranges: [Option<(u64, u64)>; 2]) -> Result {
+        let mut done = Fifo::new();
+        let known = {
+            let mut unacked = self.unacked.lock();
+            let mut ranges = ranges.into_iter().flatten();
+            ranges.try_for_each(|range| unacked.acknowledged(range, &mut done))
+        };
+        while let Some(tx) = done.pop_front() {
+            tx.finish(Ok(()));
+        }
+        Ok(known?)
+    }
+
+    /// The connection `conn` has ended because of `why`: so do the messages that went by it and were
+    /// to be acknowledged. Thread context, no spinlock held.
+    pub(crate) fn abandon(&self, conn: ConnId, why: Error) {
+        let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
+        let txs = self.unacked.lock().abandon(conn, deadline);
+        self.fail_txs(txs, why);
+    }
+
+    /// How many messages the peer has yet to acknowledge, and how many it has. Thread context.
+    pub(crate) fn acks(&self) -> (u64, u64) {
+        self.unacked.lock().counts()
+    }
+
+    /// Closes connections by which messages went that the peer has not acknowledged in time. Thread
+    /// context.
+    fn check_acks(self: &Arc<Self>, now: u64) {
+        self.unacked.lock().expire(now);
+        let (mut last, mut from) = (None, 0);
+        loop {
+            let late = self.unacked.lock().late(from, last, now);
+            let Some((id, next)) = late else { return };
+            (last, from) = (Some(id), next);
+            let matching = |conn: &&Arc<Conn>| conn.id() == id;
+            let conn = self.inner.lock().conns.iter().find(matching).cloned();
+            // If it is not there, it is being closed, and its messages end with that.
+            if let Some(conn) = conn {
+                conn.is_late();
+                self.count(1, |events| &events.timeouts);
+                self.close_conn(&conn, ETIMEDOUT, true);
+            }
+        }
+    }
+
     /// Sends a sign of life if the peer has been silent for long, and its version knows such.
     fn ping_if_silent(&self, now: u64) {
         let Some(after) = tunables::ping_after_ms() else {
@@ -508,6 +594,7 @@ impl Peer {
                 next += 1;
             }
         }
+        self.check_acks(now);
         self.ping_if_silent(now);
         self.forget_if_idle(now);
     }

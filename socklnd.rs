@@ -14,8 +14,9 @@
 //!    reaper. The message layer is called under it.
 //! 3. A bucket of an interface's peer table (spinlock).
 //! 4. A peer (spinlock): its routes, connections and queue.
-//! 5. A connection's queue of transmits, or an interface instance's list of interfaces (spinlocks).
-//!    `Lnd`'s list of interface instances is alone but for the latter, inside it.
+//! 5. A connection's queue of transmits, an interface instance's list of interfaces, or a peer's
+//!    messages that it has yet to acknowledge (spinlocks). `Lnd`'s list of interface instances is
+//!    alone but for the second of them, inside it.
 //! 6. A pool of forwarding buffers (spinlock), alone but for the first two.
 //! 7. A mailbox, or a scheduler's list of returned loans (spinlocks, interrupts off, never both):
 //!    the only locks that callbacks of sockets and of loans take.

@@ -114,6 +114,9 @@ knobs! {
     /// Whether acknowledgements go out on a connection of their own.
     nonblk_zcack: 1 in 0..=1, 0o644,
         "acknowledge zero-copy messages on the bulk-in connection only (protocol 3 and 4)";
+    /// Whether peers are to say that large messages have arrived.
+    zc_acks: 0 in 0..=1, 0o644,
+        "count zero-copy messages as sent when the peer acknowledges them (protocol 2 and later)";
     /// Seconds of silence before a peer is sent a sign of life; 0 is never.
     keepalive: 30 in 0..=86_400, 0o644,
         "seconds of silence before a peer is sent a keepalive message (0: never)";
@@ -322,6 +325,12 @@ pub(crate) fn ack_class() -> MsgClass {
     } else {
         MsgClass::PatientAck
     }
+}
+
+/// Whether peers are asked to acknowledge what is lent to TCP. In force at once, for messages of which
+/// nothing was sent yet.
+pub(crate) fn acks_wanted() -> bool {
+    zc_acks.get() != 0
 }
 
 /// After how many milliseconds of silence a peer is sent a sign of life. In force at once.

@@ -84,6 +84,8 @@ pub(crate) struct Tx {
     /// Bytes that the frame has, or will have; 0 before the connection is chosen.
     frame_len: usize,
     payload: Option<PageRange>,
+    /// By which the peer says that it has arrived; 0 if it was not asked to.
+    cookie: u64,
     /// Bytes of frame and payload that TCP has accepted.
     sent: usize,
     /// Whether these were lent to TCP.
@@ -133,6 +135,7 @@ impl Tx {
             frame: Frame::Room(PageFrag::alloc(room)?),
             frame_len: 0,
             payload: None,
+            cookie: 0,
             sent: 0,
             lent: false,
             deadline_ms: 0,
@@ -194,6 +197,9 @@ impl Tx {
             Content::Noop => (Msg::new(MsgKind::Noop), None),
         };
         msg.cookies = cookies;
+        if self.is_lnet() {
+            [self.cookie, _] = cookies;
+        }
         let mut bytes = [0; MAX_FRAME];
         let mut frame = proto.frame(&msg, header, &mut bytes)?;
         if checksum && proto.has_checksums() {
@@ -210,6 +216,11 @@ impl Tx {
     /// Bytes of the whole message on the wire. To be asked once it is assigned to a version.
     pub(crate) fn len(&self) -> usize {
         self.frame_len.saturating_add(self.payload_len())
+    }
+
+    /// The cookie by which the peer was asked to say that it has arrived; 0 is none.
+    pub(crate) fn cookie(&self) -> u64 {
+        self.cookie
     }
 
     /// Bytes that TCP has not accepted yet.

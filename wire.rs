@@ -30,7 +30,10 @@ pub(crate) use acceptor::{
     ACCEPTOR_REFUSAL,
     REQUEST_MAX, //
 };
-pub(crate) use acks::Acks;
+pub(crate) use acks::{
+    told,
+    Acks, //
+};
 pub(crate) use handshake::{
     HelloReader,
     Progress, //

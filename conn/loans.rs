@@ -6,7 +6,8 @@
 //! and all. Until TCP has accepted its last byte it is in the connection's I/O state like any other.
 //! Then it goes into a [`Batch`], the object of the [`Loan`] that covers its pages. When everybody
 //! has let go of the loan, the batch is posted to the connection's scheduler, whose thread ends the
-//! transmits: nothing of the message layer runs where the kernel frees packets.
+//! transmits: nothing of the message layer runs where the kernel frees packets. A transmit that the peer
+//! was asked to acknowledge may have to wait for that still, see [`crate::peer`].
 //!
 //! A batch has one owner at any time: the connection's I/O state as long as the loan is open, then
 //! the loan itself, the scheduler's list, and the scheduler's thread. So each transmit in it ends
@@ -86,7 +87,7 @@ impl Batch {
             }
             None => {
                 while let Some(tx) = this.txs.pop_front() {
-                    tx.finish(Ok(()));
+                    this.conn.released(tx);
                 }
             }
         }

@@ -43,12 +43,12 @@ use crate::{
     tunables,
     tx::Completion,
     wire::{
+        told,
         ByteOrder,
         Header,
         Msg,
         MsgKind,
         Proto,
-        COOKIE_PING,
         MSG_LEN, //
     }, //
 };
@@ -84,8 +84,8 @@ enum State {
 
 /// What is complete.
 enum Event {
-    /// A NOOP with these cookies.
-    Noop([u64; 2]),
+    /// A NOOP.
+    Noop,
     /// A message's frame; [`Rx::expect`] is to be told what becomes of the payload.
     Message(Header),
     /// A message whose sender wants to be told of that by its cookie.
@@ -256,7 +256,7 @@ impl Rx {
             // What came behind it begins the next frame.
             self.frame.shift(MSG_LEN, rest);
             self.state = State::Frame { have: rest };
-            return Ok(Event::Noop(self.msg.cookies));
+            return Ok(Event::Noop);
         }
         let bytes = self.frame.as_slice().get(start..).ok_or(EPROTO)?;
         let header = self.proto.parse_header(bytes)?;
@@ -393,14 +393,12 @@ impl Conn {
                     let bytes = u64::from(header.payload_len).saturating_add(frame);
                     trace::receive(|| self.subject(), bytes, None);
                     self.peer.heard();
-                    if rx.msg.cookies.last() != Some(&0) {
-                        // Nothing of ours waits for an acknowledgement.
-                        return Err(EPROTO);
-                    }
+                    // Not after the payload, which may have to wait for a buffer that this sets free.
+                    self.take_acks(&rx.msg)?;
                     let delivery = self.deliver(&header)?;
                     rx.expect(header.payload_len as usize, delivery)?;
                 }
-                Some(Event::Noop(cookies)) => self.noop(cookies)?,
+                Some(Event::Noop) => self.take_acks(&rx.msg)?,
                 Some(Event::Arrived(cookie)) => self.peer.acknowledge(cookie)?,
                 None => {}
             }
@@ -408,14 +406,13 @@ impl Conn {
         Ok(())
     }
 
-    /// A NOOP has come.
-    fn noop(&self, cookies: [u64; 2]) -> Result {
-        match cookies {
-            [_, 0] => Ok(()),
-            [0, COOKIE_PING] if self.proto.has_pings() => Ok(()),
-            // Nothing of ours waits for an acknowledgement.
-            _ => Err(EPROTO),
+    /// The peer has sent `msg`, which may say which messages of ours have arrived.
+    fn take_acks(&self, msg: &Msg) -> Result {
+        let ranges = told(self.proto, msg)?;
+        if ranges == [None; 2] {
+            return Ok(());
         }
+        self.peer.acknowledged(ranges)
     }
 
     /// Asks for the forwarding buffer that `rx` waits for. Returns whether it waits no longer.

@@ -57,7 +57,7 @@ impl Conn {
         let min_lent = socket.can_lend().then(tunables::zero_copy_nob);
         let mut quantum = QUANTUM;
         loop {
-            let complete = self.take_queued(&mut io.out)?;
+            let complete = self.take_queued(&mut io.out, min_lent)?;
             let Some(first) = io.out.front() else {
                 return Ok(if complete { Turn::Idle } else { Turn::NoMemory });
             };
@@ -101,8 +101,8 @@ impl Conn {
     }
 
     /// Takes over what was queued: messages, acknowledgements, a sign of life. Returns false if there
-    /// was no memory for some of it, which stays queued.
-    fn take_queued(&self, out: &mut Fifo<Tx>) -> Result<bool> {
+    /// was no memory for some of it, which stays queued. Payloads of `min_lent` bytes are to be lent.
+    fn take_queued(&self, out: &mut Fifo<Tx>, min_lent: Option<usize>) -> Result<bool> {
         let mut queued = Fifo::new();
         let mut acks = None;
         let ping = {
@@ -114,17 +114,23 @@ impl Conn {
             core::mem::replace(&mut txq.ping, false)
         };
         let checksum = tunables::checksums();
+        let asks = tunables::acks_wanted() && self.proto.has_msg_header();
         while let Some(mut tx) = queued.pop_front() {
+            let mut cookie = 0;
             // It may have waited for a connection before there was one, of whatever version.
             let written = if tx.fits(self.proto) {
                 let ack = acks.as_mut().and_then(Acks::pop).unwrap_or(0);
-                tx.write_frame(self.proto, [0, ack], checksum)
+                if asks && tx.is_to_be_lent(min_lent) {
+                    cookie = self.peer.ask(self.id());
+                }
+                tx.write_frame(self.proto, [cookie, ack], checksum)
             } else {
                 Err(EPROTONOSUPPORT)
             };
             match written {
                 Ok(()) => out.push_back(tx),
                 Err(e) => {
+                    self.peer.ask_not(cookie);
                     self.queued.fetch_sub(tx.len() as u64, Relaxed);
                     let mut failed = Fifo::new();
                     failed.push_back(tx);
@@ -186,7 +192,7 @@ impl Conn {
                         self.traffic.zc_msgs.add(1);
                         loan.push(tx);
                     }
-                    None => tx.finish(Ok(())),
+                    None => self.released(tx),
                 }
             }
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Acknowledgements that are due: the cookies of messages that have arrived.
+//! Acknowledgements: those that are due, of messages that have arrived, and what a peer's say.
 //!
 //! They go out one by one in a message's second cookie, or, from version 3 on, in a NOOP that says
 //! more with its two:
@@ -15,6 +15,8 @@
 //! A plain value: whoever holds it owns it.
 
 use super::{
+    Msg,
+    MsgKind,
     Proto,
     WireError,
     COOKIE_PING, //
@@ -26,6 +28,31 @@ const MAX_RANGES: usize = 32;
 
 /// Cookies from the first to the last; both are counted in.
 type Range = (u64, u64);
+
+/// Which messages of ours `msg` says have arrived: all that one or two ranges name. The ranges are
+/// not empty, and hold cookies only that a message can have; whether one has them is not looked at.
+///
+/// # Errors
+///
+/// [`WireError::Cookie`] if no message can have it, or if the version has no such form.
+pub(crate) fn told(proto: Proto, msg: &Msg) -> Result<[Option<Range>; 2], WireError> {
+    let ranges = match (msg.kind, msg.cookies) {
+        (_, [_, 0]) => return Ok([None; 2]),
+        (MsgKind::Noop, [0, COOKIE_PING]) if proto.has_pings() => return Ok([None; 2]),
+        (MsgKind::Lnet, [_, cookie]) | (MsgKind::Noop, [0, cookie]) => {
+            [Some((cookie, cookie)), None]
+        }
+        (MsgKind::Noop, [first, _]) if !proto.has_wide_acks() => {
+            return Err(WireError::Cookie(first));
+        }
+        (MsgKind::Noop, [one, other]) if one > other => [Some((one, one)), Some((other, other))],
+        (MsgKind::Noop, range) => [Some(range.into()), None],
+    };
+    match ranges.iter().flatten().find(|range| range.0 <= COOKIE_PING) {
+        Some((first, _)) => Err(WireError::Cookie(*first)),
+        None => Ok(ranges),
+    }
+}
 
 /// Cookies of messages that have arrived.
 ///
@@ -149,6 +176,52 @@ impl Acks {
 #[cfg(any(test, CONFIG_KUNIT = "y"))]
 mod tests {
     use super::*;
+
+    fn said(
+        proto: Proto,
+        kind: MsgKind,
+        cookies: [u64; 2],
+    ) -> Result<[Option<Range>; 2], WireError> {
+        let msg = Msg {
+            cookies,
+            ..Msg::new(kind)
+        };
+        told(proto, &msg)
+    }
+
+    #[test]
+    fn what_a_peer_says_has_arrived() {
+        let one = |cookie| Ok([Some((cookie, cookie)), None]);
+        let wrong = |cookie| Err(WireError::Cookie(cookie));
+        for proto in [Proto::V2, Proto::V3, Proto::V4] {
+            let noop = |cookies| said(proto, MsgKind::Noop, cookies);
+            for first in [0, 1, 2, u64::MAX] {
+                assert_eq!(noop([first, 0]), Ok([None; 2]));
+                assert_eq!(said(proto, MsgKind::Lnet, [first, 0]), Ok([None; 2]));
+                // That one is a request.
+                assert_eq!(said(proto, MsgKind::Lnet, [first, 9]), one(9));
+                assert_eq!(said(proto, MsgKind::Lnet, [first, 1]), wrong(1));
+            }
+            for cookie in [2, 3, u64::MAX] {
+                assert_eq!(noop([0, cookie]), one(cookie));
+            }
+        }
+        for proto in [Proto::V3, Proto::V4] {
+            let noop = |cookies| said(proto, MsgKind::Noop, cookies);
+            assert_eq!(noop([0, 1]), Ok([None; 2]));
+            assert_eq!(noop([5, 2]), Ok([Some((5, 5)), Some((2, 2))]));
+            assert_eq!(noop([2, 5]), Ok([Some((2, 5)), None]));
+            assert_eq!(noop([5, 5]), one(5));
+            assert_eq!(noop([2, u64::MAX]), Ok([Some((2, u64::MAX)), None]));
+            assert_eq!(noop([1, 1]), wrong(1));
+            assert_eq!(noop([1, 5]), wrong(1));
+            assert_eq!(noop([5, 1]), wrong(1));
+        }
+        assert_eq!(said(Proto::V2, MsgKind::Noop, [0, 1]), wrong(1));
+        for cookies in [[5, 2], [2, 5], [5, 5], [1, 1]] {
+            assert_eq!(said(Proto::V2, MsgKind::Noop, cookies), wrong(cookies[0]));
+        }
+    }
 
     fn due(cookies: &[u64]) -> Result<Acks, WireError> {
         let mut acks = Acks::new();

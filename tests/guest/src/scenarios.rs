@@ -3,6 +3,7 @@
 //! What is tried.
 
 mod admin;
+mod asked;
 mod attempts;
 mod basic;
 mod bystander;
@@ -196,6 +197,11 @@ pub const ALL: &[Scenario] = &[
     scenario("zero_copy", 2, 400, zero_copy::verified),
     scenario("zero_copy_cut", 2, 240, zero_copy::cut),
     scenario("zero_copy_unload", 2, 240, zero_copy::unload),
+    scenario("zero_copy_asked", 2, 300, asked::real_nodes),
+    scenario("zero_copy_told", 2, 120, asked::forms),
+    scenario("zero_copy_wrongly_told", 3, 240, asked::wrong_forms),
+    scenario("zero_copy_not_told", 2, 240, asked::missing),
+    scenario("zero_copy_told_too_early", 2, 120, asked::too_early),
     scenario("ten_nodes", 10, 180, traffic::ten_nodes),
     scenario("current_active", 2, 240, versions::active),
     scenario("current_passive", 2, 120, versions::passive),

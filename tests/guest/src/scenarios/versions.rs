@@ -26,19 +26,19 @@ const TYPES: [u32; 3] = [CONTROL, BULK_IN, BULK_OUT];
 const WITHOUT_WAIT: Duration = Duration::from_millis(700);
 
 /// Sets a module parameter.
-fn set(name: &str, value: impl ToString) -> Result<()> {
+pub fn set(name: &str, value: impl ToString) -> Result<()> {
     let path = format!("/sys/module/ksocklnd/parameters/{name}");
     fs::write(path, value.to_string()).with_context(|| format!("{name}={}", value.to_string()))
 }
 
-fn no_conns(node: &Node, script: &Node) -> Result<()> {
+pub fn no_conns(node: &Node, script: &Node) -> Result<()> {
     let conns = node.conns_to(script)?;
     ensure!(conns.is_empty(), "{} connections are left", conns.len());
     Ok(())
 }
 
 /// All connections of a node to another speak this version.
-fn all_speak(node: &Node, other: &Node, version: u32) -> Result<()> {
+pub fn all_speak(node: &Node, other: &Node, version: u32) -> Result<()> {
     for conn in node.conns_to(other)? {
         ensure!(
             conn["protocol"] == version,

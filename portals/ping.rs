@@ -10,8 +10,9 @@
 //! the head does not count: a feature says that there are some, and the last word of the first record
 //! how many bytes the whole description has. That form is not from captures, which have only IPv4.
 //!
-//! Nodes that do discovery also put their own description there ("push"), and wait for the ACK. A
-//! node with one NID has no use for it, but says that it was received.
+//! Nodes that do discovery also put their own description there ("push"), and wait for the ACK, which
+//! says how much of it was taken. A node with one NID has no use for it: it is received into memory
+//! that nobody reads, where descriptions of several nodes overwrite each other.
 //!
 //! The description does not change while the interface lives, and belongs to its match entry. The
 //! asking thread owns the memory for the answer.
@@ -69,6 +70,9 @@ const MAX_LEN: usize = HEAD_LEN + RECORD_LEN + MAX_NIS * LONG_RECORD_LEN;
 
 /// The most bytes of the description of this node: head, loopback and one NID.
 const INFO_LEN: usize = HEAD_LEN + RECORD_LEN + LONG_RECORD_LEN;
+
+/// As much of what is pushed is taken. Nobody has so many NIDs.
+const PUSH_LEN: usize = 4096;
 
 /// The records say whether an interface is up.
 const FEATURE_NI_STATUS: u32 = 1 << 1;
@@ -163,7 +167,7 @@ pub(super) fn serve(core: &Core, nid: Nid) -> Result {
     pages.copy_in(0, &info)?;
     let pages = Arc::new(pages, GFP_KERNEL)?;
     let asked = Md {
-        range: PageRange::new(pages.clone(), 0, len)?,
+        range: PageRange::new(pages, 0, len)?,
         access: Access::Get,
         truncate: true,
         placement: Placement::Remote,
@@ -171,8 +175,7 @@ pub(super) fn serve(core: &Core, nid: Nid) -> Result {
         handler: None,
     };
     let pushed = Md {
-        // Room for nothing: it is acknowledged, and that is all.
-        range: PageRange::new(pages, 0, 0)?,
+        range: PageRange::new(Arc::new(Pages::alloc(PUSH_LEN)?, GFP_KERNEL)?, 0, PUSH_LEN)?,
         access: Access::Put,
         truncate: true,
         placement: Placement::Remote,

@@ -288,8 +288,8 @@ mod tests {
     use super::*;
 
     /// A ping of Lustre 2.17 and its answer, and a discovery PUT, its ACK, and a PUT that wants
-    /// none, as captured between 192.168.77.1 and .2.
-    const CAPTURED: [[u8; HEADER_LEN]; 5] = [
+    /// none; a GET of 1 MiB, its REPLY, and a PUT of as much, as captured between 192.168.77.1 and .2.
+    const CAPTURED: [[u8; HEADER_LEN]; 8] = [
         *b"\x02\x4d\xa8\xc0\0\0\x02\0\x01\x4d\xa8\xc0\0\0\x02\0\x39\x30\0\0\x39\x30\0\0\
            \x02\0\0\0\0\0\0\0\x6b\x32\xb3\xed\x4c\x60\xea\x18\x09\x1c\0\0\0\0\0\0\
            \0\0\0\0\0\0\0\x80\0\0\0\0\0\0\0\0\x78\x0f\0\0\0\0\0\0",
@@ -305,13 +305,26 @@ mod tests {
         *b"\x01\x4d\xa8\xc0\0\0\x02\0\x02\x4d\xa8\xc0\0\0\x02\0\x39\x30\0\0\x39\x30\0\0\
            \x01\0\0\0\xa0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\
            \x02\0\0\0\0\0\xc4\xea\0\0\0\0\0\0\0\0\x34\0\0\0\0\0\0\0",
+        *b"\x01\x4d\xa8\xc0\0\0\x02\0\x02\x4d\xa8\xc0\0\0\x02\0\x39\x30\0\0\x39\x30\0\0\
+           \x02\0\0\0\0\0\0\0\x41\x97\xd0\x29\x4d\x60\xea\x18\x41\x24\0\0\0\0\0\0\
+           \x13\0\0\0\0\0\xc4\xea\x34\0\0\0\0\0\0\0\0\0\x10\0\0\0\0\0",
+        *b"\x02\x4d\xa8\xc0\0\0\x02\0\x01\x4d\xa8\xc0\0\0\x02\0\x39\x30\0\0\x39\x30\0\0\
+           \x03\0\0\0\0\0\x10\0\x41\x97\xd0\x29\x4d\x60\xea\x18\x41\x24\0\0\0\0\0\0\
+           \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        *b"\x01\x4d\xa8\xc0\0\0\x02\0\x02\x4d\xa8\xc0\0\0\x02\0\x39\x30\0\0\x39\x30\0\0\
+           \x01\0\0\0\0\0\x10\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\
+           \x1f\0\0\0\0\0\xc4\xea\0\0\0\0\0\0\0\0\x34\0\0\0\0\0\0\0",
     ];
 
     /// What [`CAPTURED`] says.
-    fn meaning() -> [Header; 5] {
+    fn meaning() -> [Header; 8] {
         let wmd = |object| WireHandle {
             interface: 0x18ea_604c_edb3_326b,
             object,
+        };
+        let bulk_wmd = WireHandle {
+            interface: 0x18ea_604d_29d0_9741,
+            object: 0x2441,
         };
         let header = |dest, src, payload_len, body| Header {
             dest: Nid::tcp(0, [192, 168, 77, dest]),
@@ -328,6 +341,13 @@ mod tests {
             src_offset: 0,
             sink_len: 3960,
         };
+        let bulk_get = Body::Get {
+            return_wmd: bulk_wmd,
+            match_bits: 0xeac4_0000_0000_0013,
+            portal: 52,
+            src_offset: 0,
+            sink_len: 1 << 20,
+        };
         let reply = Body::Reply {
             dst_wmd: wmd(0x1c09),
         };
@@ -343,9 +363,9 @@ mod tests {
             match_bits: 1 << 63,
             mlength: 48,
         };
-        let put_without_ack = Body::Put {
+        let put_without_ack = |match_bits| Body::Put {
             ack_wmd: WireHandle::NONE,
-            match_bits: 0xeac4_0000_0000_0002,
+            match_bits,
             hdr_data: 0,
             portal: 52,
             offset: 0,
@@ -355,7 +375,10 @@ mod tests {
             header(1, 2, 48, reply),
             header(2, 1, 48, put),
             header(1, 2, 0, ack),
-            header(1, 2, 160, put_without_ack),
+            header(1, 2, 160, put_without_ack(0xeac4_0000_0000_0002)),
+            header(1, 2, 0, bulk_get),
+            header(2, 1, 1 << 20, Body::Reply { dst_wmd: bulk_wmd }),
+            header(1, 2, 1 << 20, put_without_ack(0xeac4_0000_0000_001f)),
         ]
     }
 

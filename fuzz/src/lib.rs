@@ -17,7 +17,7 @@ mod module {
 mod values;
 
 use module::wire::{
-    AcceptorRequest, Acks, ByteOrder, Header, Hello, HelloReader, Msg, MsgKind, Nid, Progress,
+    told, AcceptorRequest, Acks, ByteOrder, Header, Hello, HelloReader, Msg, MsgKind, Nid, Progress,
     Proto, WireError, COOKIE_PING, HELLO_MAX, MAX_PAYLOAD, MSG_LEN, REQUEST_MAX,
 };
 use std::collections::BTreeSet;
@@ -81,6 +81,7 @@ pub fn messages(data: &[u8]) {
             };
             assert_eq!(msg.build(order), Ok(*bytes));
             stream = rest;
+            same_acks(proto, &msg);
             if msg.kind == MsgKind::Noop {
                 continue;
             }
@@ -116,6 +117,31 @@ pub fn messages(data: &[u8]) {
         }
     }
     assert!(due.is_empty() && acks.is_empty());
+}
+
+/// Which messages a message header acknowledges, said in another way: no cookie that can't be, and each
+/// once.
+fn same_acks(proto: Proto, msg: &Msg) {
+    let [first, second] = msg.cookies;
+    let noop = msg.kind == MsgKind::Noop;
+    let wide = proto.number() >= 3;
+    let ping = noop && wide && msg.cookies == [0, COOKIE_PING];
+    let Ok(ranges) = told(proto, msg) else {
+        let narrow = noop && !wide && first != 0;
+        assert!(second != 0 && !ping && (narrow || first.min(second) <= 1 || second == 1));
+        return;
+    };
+    let ranges: Vec<_> = ranges.into_iter().flatten().collect();
+    if second == 0 || ping {
+        assert_eq!(ranges, []);
+    } else if !noop || first == 0 {
+        assert_eq!(ranges, [(second, second)]);
+    } else if first > second {
+        assert_eq!(ranges, [(first, first), (second, second)]);
+    } else {
+        assert_eq!(ranges, [(first, second)]);
+    }
+    assert!(ranges.iter().all(|(from, to)| *from > COOKIE_PING && from <= to));
 }
 
 /// All that a reader says to a stream, and how many bytes of it it took.

@@ -575,7 +575,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::CONTROL;
+    use crate::peer::{ACK, CONTROL};
 
     const ONE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
     const TWO: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
@@ -619,6 +619,39 @@ mod tests {
              091c0000 00000000 00000000 00000080 00000000 00000000 780f0000 00000000",
         );
         assert_eq!(THREE.message([0, 0], &ping), captured);
+        let captured = bytes(
+            "c1000000 00000000 00000000 00000000 00000000 00000000 014da8c0 00000200
+             024da8c0 00000200 39300000 39300000 03000000 30000000 6b32b3ed 4c60ea18
+             091c0000 00000000 00000000 00000000 00000000 00000000 00000000 00000000",
+        );
+        let pong = THREE.message([0, 0], &ping.reply(vec![7; 48]));
+        assert_eq!(pong[..96], captured);
+        let mut push = Message::put(ONE, TWO, 0, 1 << 63, vec![7; 48]);
+        push.body[..8].copy_from_slice(&0x18ea_604c_edb3_326b_u64.to_le_bytes());
+        push.body[8..16].copy_from_slice(&0x1c39_u64.to_le_bytes());
+        let captured = bytes(
+            "c1000000 00000000 00000000 00000000 00000000 00000000 024da8c0 00000200
+             014da8c0 00000200 39300000 39300000 01000000 30000000 6b32b3ed 4c60ea18
+             391c0000 00000000 00000000 00000080 00000000 00000000 00000000 00000000",
+        );
+        assert_eq!(THREE.message([0, 0], &push)[..96], captured);
+        // Its acknowledgement.
+        let captured = bytes(
+            "014da8c0 00000200 024da8c0 00000200 39300000 39300000 00000000 00000000 6b32b3ed
+             4c60ea18 391c0000 00000000 00000000 00000080 30000000 00000000 00000000 00000000",
+        );
+        let ack = Message::parse(&captured).unwrap();
+        assert_eq!((ack.kind, ack.src, ack.dest), (ACK, nid(TWO), nid(ONE)));
+        assert_eq!(ack.body[..24], push.body[..24]);
+        assert_eq!(ack.body[24..28], [48, 0, 0, 0]);
+        // Bulk, which asks to be acknowledged, and how it is.
+        let put = Message::put(TWO, ONE, 52, 0xeac4_0000_0000_001f, vec![7; 1 << 20]);
+        let captured = bytes(
+            "c1000000 00000000 02000000 00000000 00000000 00000000 014da8c0 00000200
+             024da8c0 00000200 39300000 39300000 01000000 00001000 ffffffff ffffffff
+             ffffffff ffffffff 1f000000 0000c4ea 00000000 00000000 34000000 00000000",
+        );
+        assert_eq!(THREE.message([2, 0], &put)[..96], captured);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod bystander;
 mod configuration;
 mod connect;
 mod conns;
+mod discovery;
 mod gateway;
 mod hooks;
 mod hostile;
@@ -205,6 +206,8 @@ pub const ALL: &[Scenario] = &[
     scenario("ten_nodes", 10, 180, traffic::ten_nodes),
     scenario("current_active", 2, 240, versions::active),
     scenario("current_passive", 2, 120, versions::passive),
+    scenario("discovered", 2, 60, discovery::discovered)
+        .ipv4_only("what is expected is from captures, which have IPv4 alone"),
     scenario("older_peers", 2, 120, versions::older_peers).ipv4_only(SEVERAL_VERSIONS),
     scenario("undecided_peer", 2, 60, versions::undecided_peer),
     scenario("acknowledgements", 2, 120, versions::acknowledgements),

@@ -3,6 +3,7 @@
 //! What must hold for all values and all bytes.
 
 use crate::module::wire::{
+    told,
     AcceptorRequest,
     Acks,
     Body,
@@ -146,6 +147,16 @@ fn acknowledged(noop: [u64; 2], proto: Proto) -> Vec<u64> {
         [one, other] if one > other => vec![one, other],
         [first, last] => (first..=last).collect(),
     }
+}
+
+/// The same by the module's own reading of it.
+fn read_back(noop: [u64; 2], proto: Proto) -> Vec<u64> {
+    let msg = Msg {
+        cookies: noop,
+        ..Msg::new(MsgKind::Noop)
+    };
+    let ranges = told(proto, &msg).unwrap().into_iter().flatten();
+    ranges.flat_map(|(first, last)| first..=last).collect()
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
@@ -427,7 +438,11 @@ proptest! {
             let some = if *one {
                 acks.pop().map(|cookie| vec![cookie])
             } else {
-                acks.pop_noop(proto).map(|noop| acknowledged(noop, proto))
+                let noop = acks.pop_noop(proto);
+                if let Some(noop) = noop {
+                    prop_assert_eq!(read_back(noop, proto), acknowledged(noop, proto));
+                }
+                noop.map(|noop| acknowledged(noop, proto))
             };
             match some {
                 Some(some) => seen.extend(some),

@@ -65,13 +65,6 @@ use kernel::{
     }, //
 };
 
-use self::{
-    number::Agreement,
-    unacked::{
-        Reservation,
-        Unacked, //
-    },
-};
 pub(crate) use self::{
     admin::{
         PeerInfo,
@@ -82,6 +75,13 @@ pub(crate) use self::{
         PEER_BUCKETS, //
     },
     unacked::ConnId,
+};
+use self::{
+    number::Agreement,
+    unacked::{
+        Reservation,
+        Unacked, //
+    },
 };
 
 /// Which list of a peer is the reaper's: peers with transmits that wait for a connection.

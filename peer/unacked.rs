@@ -345,7 +345,16 @@ mod tests {
         for released in [false, true] {
             let (mut unacked, _) = asked(5, released)?;
             let free = |n| if released { n } else { 0 };
-            for range in [(1, 1), (7, 7), (1, 3), (7, 9), (4, 3), (0, 0), (0, u64::MAX), FOREVER] {
+            for range in [
+                (1, 1),
+                (7, 7),
+                (1, 3),
+                (7, 9),
+                (4, 3),
+                (0, 0),
+                (0, u64::MAX),
+                FOREVER,
+            ] {
                 assert!(told(&mut unacked, range) == (0, false));
             }
             assert_eq!(unacked.len, 5);

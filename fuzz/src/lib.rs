@@ -17,8 +17,8 @@ mod module {
 mod values;
 
 use module::wire::{
-    told, AcceptorRequest, Acks, ByteOrder, Header, Hello, HelloReader, Msg, MsgKind, Nid, Progress,
-    Proto, WireError, COOKIE_PING, HELLO_MAX, MAX_PAYLOAD, MSG_LEN, REQUEST_MAX,
+    told, AcceptorRequest, Acks, ByteOrder, Header, Hello, HelloReader, Msg, MsgKind, Nid,
+    Progress, Proto, WireError, COOKIE_PING, HELLO_MAX, MAX_PAYLOAD, MSG_LEN, REQUEST_MAX,
 };
 use std::collections::BTreeSet;
 
@@ -141,7 +141,9 @@ fn same_acks(proto: Proto, msg: &Msg) {
     } else {
         assert_eq!(ranges, [(first, second)]);
     }
-    assert!(ranges.iter().all(|(from, to)| *from > COOKIE_PING && from <= to));
+    assert!(ranges
+        .iter()
+        .all(|(from, to)| *from > COOKIE_PING && from <= to));
 }
 
 /// All that a reader says to a stream, and how many bytes of it it took.

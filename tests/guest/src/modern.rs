@@ -502,6 +502,16 @@ impl Link {
         })
     }
 
+    /// A connection to a node of this machine's byte order, by which greetings have been exchanged.
+    pub fn greeted(conn: Conn, dialect: Dialect, conn_type: u32) -> Link {
+        Link {
+            conn,
+            dialect,
+            theirs: Order::Little,
+            conn_type,
+        }
+    }
+
     /// Answers a greeting with one of its version.
     pub fn accept(mut conn: Conn, hello: &Hello, order: Order) -> Result<Link> {
         let dialect = Dialect {

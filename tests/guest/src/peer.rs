@@ -503,6 +503,24 @@ impl Conn {
         Ok(there)
     }
 
+    /// Has it take no more than about so much that is not read, and what it has offered already.
+    pub fn narrow(&self, bytes: usize) -> Result<()> {
+        Ok(sockopt::set_socket_recv_buffer_size(&self.stream, bytes)?)
+    }
+
+    /// Whether the other end has closed, and nothing is left to be read.
+    pub fn has_end(&mut self) -> Result<bool> {
+        self.stream.set_nonblocking(true)?;
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false)?;
+        match peeked {
+            Ok(count) => Ok(count == 0),
+            Err(why) if why.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(why) if is_reset(&why) => Ok(true),
+            Err(why) => Err(why.into()),
+        }
+    }
+
     /// Waits until the other end closes. Returns what it sent before, and how long that took.
     pub fn await_closed(&mut self, limit: Duration) -> Result<(Vec<u8>, Duration)> {
         let started = Instant::now();

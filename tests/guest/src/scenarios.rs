@@ -20,6 +20,7 @@ mod links;
 mod many_conns;
 mod memory;
 mod register;
+mod simultaneous;
 mod trace;
 mod traffic;
 mod tunables;
@@ -150,6 +151,18 @@ pub const ALL: &[Scenario] = &[
     scenario("living_tunables", 2, 120, tunables::living),
     scenario("eager_ack", 2, 60, tunables::eager_ack),
     scenario("simultaneous_connect", 2, 180, connect::simultaneous),
+    scenario(
+        "simultaneous_in_all_versions",
+        2,
+        300,
+        simultaneous::in_all_versions,
+    ),
+    scenario(
+        "simultaneous_very_often",
+        2,
+        10_800,
+        simultaneous::very_often,
+    ),
     scenario("interfaces", 1, 60, interfaces::administration),
     scenario("learned_routes", 2, 120, interfaces::learned_routes)
         .ipv4_only("addresses are told by version 1.0 alone"),
@@ -202,6 +215,12 @@ pub const ALL: &[Scenario] = &[
     scenario("zero_copy_told", 2, 120, asked::forms),
     scenario("zero_copy_wrongly_told", 3, 240, asked::wrong_forms),
     scenario("zero_copy_not_told", 2, 240, asked::missing),
+    scenario(
+        "acknowledged_past_stuck_bulk",
+        2,
+        90,
+        asked::past_stuck_bulk,
+    ),
     scenario("zero_copy_told_too_early", 2, 120, asked::too_early),
     scenario("ten_nodes", 10, 180, traffic::ten_nodes),
     scenario("current_active", 2, 240, versions::active),

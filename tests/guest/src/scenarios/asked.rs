@@ -244,7 +244,9 @@ fn told_in_all_forms(node: &Node, script: &Node, dialect: Dialect) -> Result<()>
         let noop = |cookie: &u64| dialect.noop([0, *cookie]);
         cookies.iter().flat_map(noop).collect()
     };
-    conn.bulk_in.conn.dribble(&noops, Duration::from_micros(100))?;
+    conn.bulk_in
+        .conn
+        .dribble(&noops, Duration::from_micros(100))?;
     await_done(node)?;
     // A connection is lost. What went by it has failed, but the peer, which does not know, may say
     // that it has arrived.
@@ -454,6 +456,55 @@ pub fn too_early(lab: &mut Lab) -> Result<()> {
         await_done(node)?;
         note(&format!("{dialect:?}: done when it had gone out"));
         conn.control.conn.reset()?;
+        node.close_conns()?;
+        wait::until(SOON, "connections forgotten", || no_conns(node, script))?;
+    }
+    Ok(())
+}
+
+/// The node's connection for bulk is full, because the peer reads nothing of it: that the peer's own
+/// messages have arrived it is told all the same, by the connection for that.
+pub fn past_stuck_bulk(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    set("buffer_size", 4096)?;
+    set("min_bulk", 0)?;
+    node.ni_add()?;
+    for dialect in dialects().filter(|dialect| dialect.version >= 3) {
+        let what = || format!("{dialect:?}");
+        let mut conn = Script::dial(node, script, dialect)?;
+        let bulk_out = format!("conn bulk_out {}:", node.addr);
+        let stuck = || -> Result<u64> {
+            let conns = sections(&bulk_out)?;
+            conns.first().context("no connection")?.get("queued_bytes")
+        };
+        // Answers to pings, all of which are bulk now, and of which none is read. Not more than the node
+        // is ready to keep.
+        conn.bulk_in.conn.narrow(2048)?;
+        let mut handle = 0;
+        wait::until(SOON, "full", || {
+            let mut pings = Vec::new();
+            for _ in 0..100.min(1000 - handle) {
+                handle += 1;
+                pings.extend(dialect.message([0, 0], &conn.control.new_ping(handle)));
+            }
+            conn.control.conn.send(&pings)?;
+            let queued = stuck()?;
+            ensure!(queued > 0, "only in the buffers");
+            Ok(())
+        })
+        .with_context(what)?;
+        for cookie in 2..50 {
+            let put = conn.control.new_put(20_000);
+            conn.bulk_out.send([cookie, 0], &put).with_context(what)?;
+            let told = conn.bulk_out.receive().with_context(what)?;
+            ensure!(told.acknowledges() == [cookie], "not told: {told:x?}");
+        }
+        ensure!(stuck()? > 0, "it was not stuck");
+        // And then all comes.
+        for expected in 1..=handle {
+            let pong = conn.bulk_in.receive_message().with_context(what)?;
+            pong.check_pong(&conn.control.new_ping(expected))?;
+        }
         node.close_conns()?;
         wait::until(SOON, "connections forgotten", || no_conns(node, script))?;
     }

@@ -87,10 +87,20 @@ fn discover(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
             answer.payload
         );
         let expected = question.reply(wanted);
-        ensure!(answer.bytes() == expected.bytes(), "not as it must be: {answer:x?}");
+        ensure!(
+            answer.bytes() == expected.bytes(),
+            "not as it must be: {answer:x?}"
+        );
     }
     // Its own description, of itself and of many NIDs more; and of more than anybody has.
-    for (handle, length) in [(10, 48), (11, 0), (12, 272), (13, 4096), (14, 4097), (15, 70_000)] {
+    for (handle, length) in [
+        (10, 48),
+        (11, 0),
+        (12, 272),
+        (13, 4096),
+        (14, 4097),
+        (15, 70_000),
+    ] {
         let mut payload = description(script);
         payload.resize(length, 0x5a);
         let push = put(node, script, PORTAL, handle, payload);
@@ -115,7 +125,14 @@ fn discover(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
     // Services that are not here: of file servers and clients, of an unknown portal, of other bits.
     let before = drops(node)?;
     let mut stream = Vec::new();
-    for (handle, portal) in [(40, 51), (41, 52), (42, 50), (43, 63), (44, 64), (45, u32::MAX)] {
+    for (handle, portal) in [
+        (40, 51),
+        (41, 52),
+        (42, 50),
+        (43, 63),
+        (44, 64),
+        (45, u32::MAX),
+    ] {
         let put = put(node, script, portal, handle, vec![0x5a; 160]);
         stream.extend(dialect.message([0, 0], &put));
         stream.extend(dialect.message([0, 0], &get(portal, handle, 1 << 20)));

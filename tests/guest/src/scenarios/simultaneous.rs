@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::connect::{both_ping, disconnect, one_of_each};
-use super::versions::{no_conns, pong, set};
+use super::versions::{no_conns, set};
+use crate::family;
 use crate::lab::Lab;
-use crate::modern::{self, Dialect, Link, Order};
+use crate::modern::{self, Dialect, Link, Order, pong};
 use crate::node::Node;
 use crate::peer::{BULK_IN, BULK_OUT, CONTROL, Conn, GET, Hello, Listener, NONE, inverse, nid};
 use crate::port::note;
@@ -28,7 +29,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Between an attempt that was refused and the next.
 const REFUSED: Duration = Duration::from_secs(1);
 const TYPES: [u32; 3] = [CONTROL, BULK_IN, BULK_OUT];
-const VERSIONS: [u32; 4] = [1, 2, 3, 4];
+
+/// All that the family has.
+fn versions() -> std::ops::RangeInclusive<u32> {
+    if family::is_ipv6() { 4..=4 } else { 1..=4 }
+}
 
 /// A few times each, with a short and with a long way between the two.
 pub fn in_all_versions(lab: &mut Lab) -> Result<()> {
@@ -66,7 +71,7 @@ fn distance(lab: &Lab, far: bool) -> Result<()> {
 /// Two real nodes.
 fn real(lab: &Lab, rounds: usize) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
-    for version in VERSIONS {
+    for version in versions() {
         set("protocol", version)?;
         lab.connect(2)?;
         let mut times = Vec::new();
@@ -95,7 +100,7 @@ fn real(lab: &Lab, rounds: usize) -> Result<()> {
 
 /// A node and a script, which has the higher or the lower NID.
 fn scripted(lab: &Lab, rounds: usize) -> Result<()> {
-    for version in VERSIONS {
+    for version in versions() {
         set("protocol", version)?;
         for (here, there) in [(0, 1), (1, 0)] {
             let (node, script) = (lab.node(here), lab.node(there));
@@ -189,7 +194,7 @@ impl<'a> Party<'a> {
 
     fn hello(&self, conn_type: u32) -> Vec<u8> {
         match self.dialect.version {
-            1 => Hello::new(self.script.addr, conn_type).bytes(),
+            1 => Hello::new(self.script.addr, self.node.addr, conn_type).bytes(),
             _ => modern::Hello::new(self.dialect, self.script.addr, self.node.addr, conn_type)
                 .bytes(),
         }
@@ -391,13 +396,13 @@ impl<'a> Party<'a> {
         if self.dialect.version == 1 {
             let request = conn.receive_message()?;
             ensure!(request.kind == GET, "no question: {request:x?}");
-            conn.send(&request.reply(pong(self.script)).bytes())?;
+            conn.send(&request.reply(pong(self.script.addr)).bytes())?;
             return Ok(conn);
         }
         let mut link = Link::greeted(conn, self.dialect, conn_type);
         let request = link.receive_message()?;
         ensure!(request.kind == GET, "no question: {request:x?}");
-        link.send([0, 0], &request.reply(pong(self.script)))?;
+        link.send([0, 0], &request.reply(pong(self.script.addr)))?;
         Ok(link.conn)
     }
 

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::command::{Job, run};
+use crate::family;
 use crate::node::Node;
 use crate::wait;
 
@@ -135,8 +136,10 @@ impl Lab {
         }
         switch.ip(&links)?;
         let nodes = nodes.into_iter().map(|(space, addr)| {
+            // One that is kept while its card is down is searched for again, unless it is such a one.
+            let nodad = if family::is_ipv6() { "nodad" } else { "" };
             space.ip(&format!(
-                "link set lo up\naddr add {addr}/24 dev eth0\nlink set eth0 up\n"
+                "link set lo up\naddr add {addr}/24 dev eth0 {nodad}\nlink set eth0 up\n"
             ))?;
             Ok(Some(Node::new(space, addr)))
         });

@@ -49,7 +49,7 @@ host: ## build/host/*: the programs that run beside the kernel, linked staticall
 	@scripts/setup toolchain
 	@scripts/build-host
 
-.PHONY: demo demo-gateway test kunit soak fuzz bench defects shell
+.PHONY: demo demo-gateway test test-ipv6 kunit soak fuzz bench defects shell
 demo: stock host ## show the module at work in two virtual machines
 demo-gateway: stock host ## show in three of them how one passes on messages for the others
 test: stock debug host ## run every test (ARGS=... goes to tests/run)
@@ -59,6 +59,8 @@ demo demo-gateway test kunit shell:
 	@$(python) tests/run $@ $(ARGS)
 soak: debug host ## run the scenarios that take long
 	@$(python) tests/run netns --filter soak
+test-ipv6: debug host ## run every scenario over IPv6, of which test runs a part
+	@$(python) tests/run netns --filter ipv6
 fuzz: ## look long for inputs that break the parsers (ARGS=... goes to fuzz/run)
 	@scripts/setup toolchain
 	@$(python) fuzz/run $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
 
 from lib import initramfs, klog, paths, results
 from lib.report import Report
@@ -19,7 +20,8 @@ CMDLINE = "kunit.enable=0 kmemleak=on"
 
 # Scenarios that take long.
 SOAK = paths.TESTS / "soak-scenarios"
-
+# Those in which the address family can make a difference to the driver: with all, `make test` takes too long.
+IPV6_SCENARIOS = paths.TESTS / "ipv6-scenarios"
 # Over IPv6 a scenario has its name with this ending.
 IPV6 = "_ipv6"
 
@@ -30,18 +32,26 @@ DEBUG_ONLY = (
 
 
 def names(pattern: str | None) -> list[str]:
-    """The scenarios whose name matches the pattern; without one, all over IPv4 but those of `make soak`."""
+    """The scenarios that are to be run, in their order.
+
+    Without a pattern, those of `make test`; "soak" and "ipv6" are those of `make soak` and of `make test-ipv6`;
+    others are regular expressions.
+    """
     runner = paths.need(paths.GUEST_RUNNER, "make host")
     listing = subprocess.run([runner, "list"], check=True, capture_output=True, text=True).stdout
     there = listing.split()
     soak = SOAK.read_text().split()
-    if unknown := {*soak, *DEBUG_ONLY}.difference(there):
+    ipv6 = [f"{name}{IPV6}" for name in IPV6_SCENARIOS.read_text().split()]
+    if unknown := {*soak, *ipv6, *DEBUG_ONLY}.difference(there):
         raise paths.Missing(f"there are no scenarios {', '.join(sorted(unknown))}, but they are listed")
-    if pattern == "soak":
-        return [name for name in there if name.removesuffix(IPV6) in soak]
-    if pattern:
+    if pattern not in (None, "soak", "ipv6"):
         return [name for name in there if re.search(pattern, name)]
-    return [name for name in there if name not in soak and not name.endswith(IPV6)]
+    wanted: dict[str | None, Callable[[str], bool]] = {
+        None: lambda name: name not in soak and (not name.endswith(IPV6) or name in ipv6),
+        "soak": lambda name: name in soak,
+        "ipv6": lambda name: name.endswith(IPV6) and name.removesuffix(IPV6) not in soak,
+    }
+    return [name for name in there if wanted[pattern](name)]
 
 
 def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "debug") -> None:

@@ -22,7 +22,8 @@ DEAD_SECONDS = 20
 LOST_SECONDS = 5
 # Seconds without progress until an end gives the gateway up; while it is expected to live, and when it is killed.
 PATIENT, IMPATIENT = 50, 10
-WAIT_SECONDS = 60.0
+# Longer than the time between two attempts to find a gateway again grows to.
+WAIT_SECONDS = 120.0
 
 
 class Gateway:

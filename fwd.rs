@@ -53,7 +53,8 @@ pub(crate) use self::pool::{
     PoolInfo,
     Share,
     Take,
-    Waiter, //
+    Waiter,
+    Way, //
 };
 
 type Pool = pool::Pool<Conn>;
@@ -229,11 +230,14 @@ pub(crate) fn dispatch(
         return Err(Misrouted::Off);
     }
     let (out, hop) = next_hop(ni, header.dest)?;
-    let share = out.share_of(hop).map_err(|_| Misrouted::NoRoute)?;
+    let way = Way {
+        from: peer.share().clone(),
+        to: out.share_of(hop).map_err(|_| Misrouted::NoRoute)?,
+    };
     let len = header.payload_len as usize;
     Ok(Some(Order {
         pool: ni.forwarder().pool(len).clone(),
-        share,
+        way,
         from: ni.clone(),
         out,
         hop,
@@ -275,7 +279,7 @@ fn next_hop(ni: &Ni, dest: Nid) -> core::result::Result<(Arc<Ni>, Nid), Misroute
 /// A message that is to be sent on, and has no buffer yet.
 pub(crate) struct Order {
     pool: Arc<Pool>,
-    share: Arc<Share>,
+    way: Way,
     /// By which interface it came.
     from: Arc<Ni>,
     /// By which it goes on, and to whom there.
@@ -292,7 +296,7 @@ impl Order {
 
     /// A buffer for it, which `conn` waits for if there is none. As [`pool::Pool::take`].
     pub(crate) fn take(&self, conn: &Arc<Conn>) -> Take<Conn> {
-        self.pool.take(conn, &self.share)
+        self.pool.take(conn, &self.way)
     }
 
     /// `conn` waits no longer. Thread context, no spinlock held.

@@ -498,7 +498,7 @@ impl Ni {
         Ok(())
     }
 
-    /// What counts the forwarding buffers with messages on their way to `hop`, a node in this network.
+    /// What counts the forwarding buffers with messages from and to `hop`, a node in this network.
     /// May sleep.
     ///
     /// # Errors

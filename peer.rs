@@ -103,7 +103,7 @@ pub(crate) struct Peer {
     unacked: SpinLock<Unacked>,
     last_alive_ms: Atomic<u64>,
     events: Events,
-    /// Forwarding buffers with messages on their way to it.
+    /// Forwarding buffers with messages from it, and with such on their way to it.
     share: Arc<Share>,
     /// Of connections that have ended.
     traffic: Traffic,
@@ -218,7 +218,7 @@ impl Peer {
         &self.events
     }
 
-    /// Counts forwarding buffers with messages on their way to it.
+    /// Counts forwarding buffers with messages from it, and with such on their way to it.
     pub(crate) fn share(&self) -> &Arc<Share> {
         &self.share
     }

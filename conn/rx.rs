@@ -104,6 +104,8 @@ pub(super) struct Rx {
     /// Checksum of what was received of a message that has one, as long as nothing of it is thrown
     /// away.
     csum: Option<u32>,
+    /// The last message came from another node than the peer, who has only passed it on.
+    routed: bool,
     frags: BvecBuf,
 }
 
@@ -117,6 +119,7 @@ impl Rx {
             frame: PageFrag::alloc(proto.frame_len())?,
             msg: Msg::new(MsgKind::Lnet),
             csum: None,
+            routed: false,
             frags: BvecBuf::with_capacity(RX_FRAGS)?,
         })
     }
@@ -375,8 +378,9 @@ impl Conn {
             // Small messages cost more than their bytes.
             quantum = quantum.saturating_sub(nob.max(QUANTUM / 64));
             self.progress(&mut io.rx)?;
-            // All that came so far are whole messages.
-            if tunables::eager_acks() && !io.rx.is_started() {
+            // All that came so far are whole messages. A gateway's buffer is in use until TCP has
+            // acknowledged what was in it, and others may wait for that.
+            if (tunables::eager_acks() || io.rx.routed) && !io.rx.is_started() {
                 socket.acknowledge_now();
             }
         }
@@ -393,6 +397,7 @@ impl Conn {
                     let bytes = u64::from(header.payload_len).saturating_add(frame);
                     trace::receive(|| self.subject(), bytes, None);
                     self.peer.heard();
+                    rx.routed = header.src != self.peer.nid();
                     // Not after the payload, which may have to wait for a buffer that this sets free.
                     self.take_acks(&rx.msg)?;
                     let delivery = self.deliver(&header)?;

@@ -8,10 +8,12 @@
 //! that gives the buffer back, once. An open pool keeps it, and gives it to whoever has waited
 //! longest; a closed one frees it.
 //!
-//! So that one receiver who doesn't read can't keep all buffers from the others, messages on their
-//! way to the same node may hold a buffer more only while there are more idle ones than they hold:
-//! one node gets half of the pool at most, two that are stuck get a third each, and so on. Who waits
-//! for that waits beside the line, not in it.
+//! So that a receiver who doesn't read can't keep the buffers from the others, messages on their way
+//! to the same node hold few of them, see [`most_to_one`]: so few that the others hardly feel the
+//! lack, and yet enough to keep a receiver busy who reads. Besides, messages to one node, and those
+//! from one node, may hold a buffer more only while there are more idle ones than they hold, so that
+//! something is left however many are stuck, and whatever one sender does. Who waits for that waits
+//! beside the line, not in it.
 
 use crate::lib_linux::page::{
     PageRange,
@@ -39,20 +41,47 @@ pub(crate) trait Waiter {
     fn wake(self: Arc<Self>);
 }
 
-/// How many buffers are held by messages on their way to one node, in each of the pools.
-pub(crate) struct Share([Atomic<usize>; POOLS]);
+/// The most buffers of a pool of `capacity` that messages on their way to one node hold.
+fn most_to_one(capacity: usize) -> isize {
+    // With one that is stuck the others have about seven eighths of what they had. The two more let
+    // the next message come in, and another one wait, while a receiver gets one.
+    (capacity / 8 + 2) as isize
+}
+
+/// How many buffers are held by messages that one node has sent, and by those on their way to it; in
+/// each of the pools. Changed under the pool's lock.
+struct Held {
+    from: Atomic<isize>,
+    to: Atomic<isize>,
+}
+
+/// A node's share of the buffers.
+pub(crate) struct Share([Held; POOLS]);
 
 impl Share {
     /// None. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        Ok(Arc::new(
-            Self([const { Atomic::new(0) }; POOLS]),
-            GFP_KERNEL,
-        )?)
+        const NONE: Held = Held {
+            from: Atomic::new(0),
+            to: Atomic::new(0),
+        };
+        Ok(Arc::new(Self([NONE; POOLS]), GFP_KERNEL)?)
     }
+}
 
-    fn held(&self, pool: usize) -> Option<&Atomic<usize>> {
-        self.0.get(pool)
+/// From which node to which next one a message goes.
+#[derive(Clone)]
+pub(crate) struct Way {
+    /// The share of the node that has sent it here.
+    pub(crate) from: Arc<Share>,
+    /// That of the one that it is sent on to.
+    pub(crate) to: Arc<Share>,
+}
+
+impl Way {
+    /// Buffers of a pool that are held by messages from the same node, and by those to the same.
+    fn held(&self, pool: usize) -> Option<(&Atomic<isize>, &Atomic<isize>)> {
+        Some((&self.from.0.get(pool)?.from, &self.to.0.get(pool)?.to))
     }
 }
 
@@ -84,7 +113,7 @@ pub(crate) struct PoolInfo {
 
 struct Waiting<W> {
     who: Arc<W>,
-    share: Arc<Share>,
+    way: Way,
     /// The buffer that it got while it waited, and has not fetched yet.
     granted: Option<Arc<Pages>>,
 }
@@ -170,7 +199,7 @@ impl<W: Waiter> Pool<W> {
         let idle = core::mem::replace(&mut inner.idle, KVVec::new());
         let waiting = core::mem::replace(&mut inner.waiting, KVec::new());
         for gone in waiting.iter().filter(|gone| gone.granted.is_some()) {
-            self.count_out(&mut inner, &gone.share, false);
+            self.count_out(&mut inner, &gone.way, false);
         }
         drop(inner);
         drop(idle);
@@ -201,9 +230,9 @@ impl<W: Waiter> Pool<W> {
         self.bytes
     }
 
-    /// A buffer for a message whose way is counted by `share`. `who` asks, and asks again when
-    /// woken; until then it waits. Thread context.
-    pub(crate) fn take(self: &Arc<Self>, who: &Arc<W>, share: &Arc<Share>) -> Take<W> {
+    /// A buffer for a message that goes this `way`. `who` asks, and asks again when woken; until then
+    /// it waits. Thread context.
+    pub(crate) fn take(self: &Arc<Self>, who: &Arc<W>, way: &Way) -> Take<W> {
         let mut inner = self.inner.lock();
         if !inner.open {
             return Take::Closed;
@@ -217,11 +246,11 @@ impl<W: Waiter> Pool<W> {
                 inner.waiting.remove(at).ok().and_then(|w| w.granted)
             }
             None => {
-                let pages = self.grant(&mut inner, share);
+                let pages = self.grant(&mut inner, way);
                 if pages.is_none() {
                     let waiting = Waiting {
                         who: who.clone(),
-                        share: share.clone(),
+                        way: way.clone(),
                         granted: None,
                     };
                     if inner.waiting.push(waiting, GFP_ATOMIC).is_err() {
@@ -236,7 +265,7 @@ impl<W: Waiter> Pool<W> {
         match pages {
             Some(pages) => Take::Got(Fmb {
                 pages: Some(pages),
-                share: share.clone(),
+                way: way.clone(),
                 pool: self.clone(),
             }),
             None => Take::Wait,
@@ -250,14 +279,14 @@ impl<W: Waiter> Pool<W> {
         let at = waiting.position(|waiting| Arc::ptr_eq(&waiting.who, who));
         let gone = at.and_then(|at| inner.waiting.remove(at).ok());
         drop(inner);
-        if let Some((pages, share)) = gone.and_then(|gone| Some((gone.granted?, gone.share))) {
-            self.give_back(pages, &share);
+        if let Some((pages, way)) = gone.and_then(|gone| Some((gone.granted?, gone.way))) {
+            self.give_back(pages, &way);
         }
     }
 
-    fn give_back(&self, pages: Arc<Pages>, share: &Share) {
+    fn give_back(&self, pages: Arc<Pages>, way: &Way) {
         let mut inner = self.inner.lock();
-        self.count_out(&mut inner, share, false);
+        self.count_out(&mut inner, way, false);
         let mut excess = Some(pages);
         if inner.idle.len().saturating_add(inner.busy) < inner.capacity {
             if let Some(pages) = excess.take() {
@@ -274,17 +303,14 @@ impl<W: Waiter> Pool<W> {
     fn wake_waiters(&self) {
         loop {
             let mut inner = self.inner.lock();
-            let waiting = &inner.waiting;
-            let may_have = |w: &Waiting<W>| {
-                w.granted.is_none() && self.is_entitled(inner.idle.len(), &w.share)
-            };
-            let Some(at) = waiting.iter().position(may_have) else {
+            let may_have = |w: &Waiting<W>| w.granted.is_none() && self.is_entitled(&inner, &w.way);
+            let Some(at) = inner.waiting.iter().position(may_have) else {
                 return;
             };
-            let Some(share) = inner.waiting.get(at).map(|w| w.share.clone()) else {
+            let Some(way) = inner.waiting.get(at).map(|w| w.way.clone()) else {
                 return;
             };
-            let granted = self.grant(&mut inner, &share);
+            let granted = self.grant(&mut inner, &way);
             let Some(waiting) = inner.waiting.get_mut(at) else {
                 return;
             };
@@ -295,32 +321,36 @@ impl<W: Waiter> Pool<W> {
         }
     }
 
-    /// Whether a message counted by `share` may have one of `idle` buffers.
-    fn is_entitled(&self, idle: usize, share: &Share) -> bool {
-        share
-            .held(self.index)
-            .is_some_and(|held| idle > held.load(Relaxed))
+    /// Whether a message that goes this `way` may have an idle buffer.
+    fn is_entitled(&self, inner: &Inner<W>, way: &Way) -> bool {
+        // CAST: There are far fewer than fit.
+        let idle = inner.idle.len() as isize;
+        way.held(self.index).is_some_and(|(from, to)| {
+            let (from, to) = (from.load(Relaxed), to.load(Relaxed));
+            idle > from && idle > to && to < most_to_one(inner.capacity)
+        })
     }
 
-    fn grant(&self, inner: &mut Inner<W>, share: &Share) -> Option<Arc<Pages>> {
-        if !self.is_entitled(inner.idle.len(), share) {
+    fn grant(&self, inner: &mut Inner<W>, way: &Way) -> Option<Arc<Pages>> {
+        if !self.is_entitled(inner, way) {
             return None;
         }
         let pages = inner.idle.pop()?;
-        self.count_out(inner, share, true);
+        self.count_out(inner, way, true);
         Some(pages)
     }
 
-    /// Counts a buffer that goes out, or is out no longer. The pool's lock orders the changes, but
-    /// for buffers of one node that are out.
-    fn count_out(&self, inner: &mut Inner<W>, share: &Share, goes: bool) {
-        let held = share.held(self.index);
-        if goes {
-            inner.busy = inner.busy.saturating_add(1);
-            held.map(|held| held.fetch_add(1, Relaxed));
+    /// Counts a buffer that goes out, or is out no longer.
+    fn count_out(&self, inner: &mut Inner<W>, way: &Way, goes: bool) {
+        let (busy, change) = if goes {
+            (inner.busy.saturating_add(1), 1)
         } else {
-            inner.busy = inner.busy.saturating_sub(1);
-            held.map(|held| held.fetch_sub(1, Relaxed));
+            (inner.busy.saturating_sub(1), -1)
+        };
+        inner.busy = busy;
+        if let Some((from, to)) = way.held(self.index) {
+            from.add(change, Relaxed);
+            to.add(change, Relaxed);
         }
     }
 }
@@ -329,7 +359,7 @@ impl<W: Waiter> Pool<W> {
 pub(crate) struct Fmb<W: Waiter> {
     /// `None` only while it is dropped.
     pages: Option<Arc<Pages>>,
-    share: Arc<Share>,
+    way: Way,
     pool: Arc<Pool<W>>,
 }
 
@@ -344,7 +374,7 @@ impl<W: Waiter> Fmb<W> {
 impl<W: Waiter> Drop for Fmb<W> {
     fn drop(&mut self) {
         if let Some(pages) = self.pages.take() {
-            self.pool.give_back(pages, &self.share);
+            self.pool.give_back(pages, &self.way);
         }
     }
 }
@@ -384,6 +414,19 @@ mod tests {
         Ok(pool)
     }
 
+    fn new_way() -> Result<Way> {
+        Ok(Way {
+            from: Share::new()?,
+            to: Share::new()?,
+        })
+    }
+
+    /// What is held by messages from the same node, and by those to the same.
+    fn held(way: &Way) -> Option<(isize, isize)> {
+        let (from, to) = way.held(0)?;
+        Some((from.load(Relaxed), to.load(Relaxed)))
+    }
+
     fn state(pool: &Pool<Sleeper>) -> (usize, usize, usize) {
         let info = pool.info();
         (info.buffers, info.busy, info.waiting)
@@ -393,26 +436,26 @@ mod tests {
     fn first_come_first_served() -> Result {
         let pool = pool(1)?;
         let holder = Sleeper::new()?;
-        let out = got(pool.take(&holder, &Share::new()?));
+        let out = got(pool.take(&holder, &new_way()?));
         assert!(out.is_some());
-        let shares = [Share::new()?, Share::new()?];
+        let ways = [new_way()?, new_way()?];
         let sleepers = [Sleeper::new()?, Sleeper::new()?];
-        for (who, share) in sleepers.iter().zip(&shares) {
+        for (who, way) in sleepers.iter().zip(&ways) {
             // Asking again does not change the place in the line.
-            assert!(matches!(pool.take(who, share), Take::Wait));
-            assert!(matches!(pool.take(who, share), Take::Wait));
+            assert!(matches!(pool.take(who, way), Take::Wait));
+            assert!(matches!(pool.take(who, way), Take::Wait));
         }
         assert!(state(&pool) == (1, 1, 2));
         drop(out);
         assert!((sleepers[0].woken(), sleepers[1].woken()) == (1, 0));
         // Who comes now comes too late, although the buffer was not fetched yet.
-        assert!(matches!(pool.take(&holder, &Share::new()?), Take::Wait));
-        assert!(matches!(pool.take(&sleepers[1], &shares[1]), Take::Wait));
-        let out = got(pool.take(&sleepers[0], &shares[0]));
+        assert!(matches!(pool.take(&holder, &new_way()?), Take::Wait));
+        assert!(matches!(pool.take(&sleepers[1], &ways[1]), Take::Wait));
+        let out = got(pool.take(&sleepers[0], &ways[0]));
         assert!(out.is_some());
         drop(out);
         assert!((sleepers[1].woken(), holder.woken()) == (1, 0));
-        drop(got(pool.take(&sleepers[1], &shares[1])));
+        drop(got(pool.take(&sleepers[1], &ways[1])));
         assert!(holder.woken() == 1);
         pool.cancel(&holder);
         assert!(state(&pool) == (1, 0, 0));
@@ -423,58 +466,96 @@ mod tests {
     fn who_dies_waiting_gives_all_back() -> Result {
         let pool = pool(1)?;
         let holder = Sleeper::new()?;
-        let out = got(pool.take(&holder, &Share::new()?));
+        let out = got(pool.take(&holder, &new_way()?));
         let (first, second) = (Sleeper::new()?, Sleeper::new()?);
-        let share = Share::new()?;
-        assert!(matches!(pool.take(&first, &share), Take::Wait));
-        assert!(matches!(pool.take(&second, &Share::new()?), Take::Wait));
+        let way = new_way()?;
+        assert!(matches!(pool.take(&first, &way), Take::Wait));
+        assert!(matches!(pool.take(&second, &new_way()?), Take::Wait));
         drop(out);
         assert!(first.woken() == 1);
         // It dies before it has fetched what it was granted.
         pool.cancel(&first);
         pool.cancel(&first);
         assert!(second.woken() == 1);
-        assert!(share.0[0].load(Relaxed) == 0);
+        assert!(held(&way) == Some((0, 0)));
         pool.cancel(&second);
         assert!(state(&pool) == (1, 0, 0));
         Ok(())
     }
 
-    #[test]
-    fn one_node_gets_half_and_another_the_rest() -> Result {
-        let pool = pool(8)?;
+    /// All that can be had.
+    fn take_all(pool: &Arc<Pool<Sleeper>>, way: &Way) -> Result<KVec<Fmb<Sleeper>>> {
         let who = Sleeper::new()?;
-        let (stuck, other) = (Share::new()?, Share::new()?);
         let mut out = KVec::new();
-        while let Some(fmb) = got(pool.take(&who, &stuck)) {
+        while let Some(fmb) = got(pool.take(&who, way)) {
             out.push(fmb, GFP_KERNEL)?;
         }
-        assert!(out.len() == 4);
-        // Its waiting is not in the way of others.
-        let second = Sleeper::new()?;
-        for _ in 0..100 {
-            assert!(got(pool.take(&second, &other)).is_some());
+        pool.cancel(&who);
+        Ok(out)
+    }
+
+    #[test]
+    fn a_stuck_node_leaves_nearly_all_to_others() -> Result {
+        for (capacity, one, two) in [(8, 3, 3), (16, 4, 4), (64, 10, 10), (2, 1, 1), (1, 1, 0)] {
+            let pool = pool(capacity)?;
+            let (stuck, other) = (new_way()?, new_way()?);
+            let mut out = take_all(&pool, &stuck)?;
+            assert!(out.len() == one);
+            let who = Sleeper::new()?;
+            assert!(matches!(pool.take(&who, &stuck), Take::Wait));
+            // Its waiting is not in the way of others.
+            for _ in 0..100 {
+                assert!(take_all(&pool, &other)?.len() == two);
+            }
+            assert!(who.woken() == 0);
+            drop(out.pop());
+            assert!(who.woken() == 1);
+            assert!(got(pool.take(&who, &stuck)).is_some());
         }
-        assert!(who.woken() == 0);
-        drop(out.pop());
-        assert!(who.woken() == 1);
-        assert!(got(pool.take(&who, &stuck)).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn something_is_left_however_many_are_stuck() -> Result {
+        let pool = pool(16)?;
+        let mut out = KVec::new();
+        for most in [4, 4, 4, 2, 1, 1, 0] {
+            let stuck = take_all(&pool, &new_way()?)?;
+            assert!(stuck.len() == most);
+            out.push(stuck, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn one_sender_gets_half() -> Result {
+        let pool = pool(16)?;
+        let from = Share::new()?;
+        let mut out = KVec::new();
+        for most in [4, 4, 0, 0] {
+            let from = from.clone();
+            let to = Share::new()?;
+            let stuck = take_all(&pool, &Way { from, to })?;
+            assert!(stuck.len() == most);
+            out.push(stuck, GFP_KERNEL)?;
+        }
+        assert!(take_all(&pool, &new_way()?)?.len() == 4);
         Ok(())
     }
 
     #[test]
     fn closed_and_open_again() -> Result {
         let pool = pool(4)?;
-        let share = Share::new()?;
+        let way = new_way()?;
         let who = Sleeper::new()?;
-        let out = got(pool.take(&who, &share));
-        let second = got(pool.take(&who, &share));
+        let out = got(pool.take(&who, &way));
+        let second = got(pool.take(&who, &way));
         let waiting = Sleeper::new()?;
-        assert!(matches!(pool.take(&waiting, &share), Take::Wait));
+        assert!(matches!(pool.take(&waiting, &way), Take::Wait));
         pool.close();
         // Only what is out is left, and gone when it comes back.
         assert!(waiting.woken() == 1);
-        assert!(matches!(pool.take(&waiting, &share), Take::Closed));
+        assert!(matches!(pool.take(&waiting, &way), Take::Closed));
         assert!(state(&pool) == (2, 2, 0));
         drop(second);
         assert!(state(&pool) == (1, 1, 0));
@@ -484,10 +565,10 @@ mod tests {
         assert!(state(&pool) == (3, 0, 0));
         pool.close();
         pool.open(0)?;
-        assert!(matches!(pool.take(&who, &share), Take::Wait));
+        assert!(matches!(pool.take(&who, &way), Take::Wait));
         pool.close();
         assert!(state(&pool) == (0, 0, 0));
-        assert!(share.0[0].load(Relaxed) == 0);
+        assert!(held(&way) == Some((0, 0)));
         Ok(())
     }
 }

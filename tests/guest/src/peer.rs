@@ -395,6 +395,11 @@ impl Conn {
         Ok(self.stream.write_all(bytes)?)
     }
 
+    /// Lets sending take as long as it takes.
+    pub fn be_patient(&self) -> Result<()> {
+        Ok(self.stream.set_write_timeout(None)?)
+    }
+
     /// Sends bytes, each in a segment of its own.
     pub fn dribble(&mut self, bytes: &[u8], pause: Duration) -> Result<()> {
         for byte in bytes {

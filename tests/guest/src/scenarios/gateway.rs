@@ -2,24 +2,29 @@
 
 //! Nodes in the middle: routes to other networks, and what passes through gateways.
 
+mod lost;
+mod refused;
+mod stuck;
+
 use std::fs;
 use std::net::Ipv4Addr;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::traffic::await_traffic;
 use crate::command::Job;
 use crate::lab::Lab;
 use crate::module;
-use crate::node::{Bench, Node, Op, answer, errno};
-use crate::peer::{
-    ACCEPTOR_MAGIC, BULK_OUT, CONTROL, Conn, Hello, Listener, Message, inverse, nid, request,
-};
+use crate::node::{Bench, Node, Op, errno};
+use crate::peer::{ACCEPTOR_MAGIC, Conn, Hello, nid, request};
 use crate::port::note;
 use crate::wait;
+
+pub use lost::lost;
+pub use refused::refused;
+pub use stuck::{dying_conns, long_wait, stuck_receiver};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -320,218 +325,6 @@ fn dial_across(script: &Node, from: Ipv4Addr, gateway: &Node, conn_type: u32) ->
     Ok(conn)
 }
 
-/// What a gateway does not pass on, each for its own reason; the stream stays in step.
-pub fn refused(lab: &mut Lab) -> Result<()> {
-    let (node, gateway, script) = (lab.node(0), lab.node(1), lab.node(2));
-    make_gateway(gateway)?;
-    node.ni_add()?;
-    let here = other_side(gateway);
-    node.socklctl(&["route", "add", "tcp1", &gateway.nid()])?;
-    let script = move_across(script)?;
-    // A way to a third network that leads back over the second, and one by a dead node.
-    let neighbour = Ipv4Addr::new(10, 1, 0, 77);
-    gateway.socklctl(&["route", "add", "tcp2", &format!("{neighbour}@tcp1")])?;
-    let mut conn = dial_across(&script, script.addr, gateway, CONTROL)?;
-    let mut handle = 0;
-    let mut expect = |conn: &mut Conn, dest: u64, src: u64, cause: &str| -> Result<()> {
-        let before = (forwarding(gateway, cause)?, forwarding(gateway, "msgs")?);
-        let mut message = Message::put(script.addr, node.addr, 7, 5, vec![0xa5; 5000]);
-        (message.dest, message.src) = (dest, src);
-        conn.send(&message.bytes())?;
-        // What follows is still understood.
-        handle += 1;
-        let mut ping = Message::ping(script.addr, here, handle);
-        (ping.dest, ping.src) = (nid1(here), nid1(script.addr));
-        conn.send(&ping.bytes())?;
-        conn.receive_message()
-            .context("no answer to the ping")?
-            .check_pong(&ping)?;
-        ensure!(
-            forwarding(gateway, cause)? == before.0 + 1,
-            "{cause}: not counted"
-        );
-        ensure!(
-            forwarding(gateway, "msgs")? == before.1,
-            "{cause}: it was passed on"
-        );
-        Ok(())
-    };
-    let me = nid1(script.addr);
-    let third = |last| nid(Ipv4Addr::new(10, 2, 0, last)) | 2 << 32;
-    // To a neighbour of the sender's own, and to the gateway by the NID that it has elsewhere.
-    expect(&mut conn, nid1(neighbour), me, "direct")?;
-    expect(&mut conn, nid(gateway.addr), me, "direct")?;
-    // Under a name of the other side, of a neighbour, of a network that it is no gateway to, and of
-    // the gateway.
-    for forged in [nid(node.addr), nid1(neighbour), third(1), nid1(here)] {
-        expect(&mut conn, nid(node.addr), forged, "forged")?;
-        expect(&mut conn, nid1(here), forged, "forged")?;
-    }
-    expect(&mut conn, third(1), me, "back")?;
-    expect(&mut conn, third(1) + (1 << 32), me, "no_route")?;
-    gateway.socklctl(&["set", "routing", "off"])?;
-    expect(&mut conn, nid(node.addr), me, "off")?;
-    gateway.socklctl(&["set", "routing", "on"])?;
-
-    // To a node that is not there: it is received, and goes nowhere.
-    let mut lost = Message::put(script.addr, node.addr, 7, 5, vec![0xa5; 5000]);
-    (lost.dest, lost.src) = (nid(Ipv4Addr::new(10, 0, 0, 99)), me);
-    gateway
-        .space
-        .ip("neigh replace 10.0.0.99 lladdr 02:00:00:00:00:99 dev eth0 nud permanent\n")?;
-    conn.send(&lost.bytes())?;
-    // To one that is, and may be spoken to.
-    let mut ping = Message::ping(script.addr, node.addr, 99);
-    (ping.dest, ping.src) = (nid(node.addr), me);
-    conn.send(&ping.bytes())?;
-    conn.receive_message()
-        .context("no answer through the gateway")?
-        .check_pong(&ping)?;
-    await_large(gateway, "busy", 1)?;
-    // Who deletes the peer gives up what waits for it.
-    gateway.socklctl(&["peer", "del", "10.0.0.99@tcp"])?;
-    await_large(gateway, "busy", 0)?;
-    ensure!(forwarding(gateway, "failed")? == 1, "not counted as failed");
-
-    // Longer than any message is.
-    let mut long = Message::put(script.addr, node.addr, 7, 5, Vec::new());
-    (long.dest, long.src, long.length) = (nid(node.addr), me, (1 << 20) + 1);
-    conn.send(&long.bytes())?;
-    conn.await_closed(LIMIT)?;
-    ensure!(forwarding(gateway, "failed")? == 1, "more failed");
-    Ok(())
-}
-
-/// A message to a scripted receiver, with a number.
-fn numbered(from: Ipv4Addr, to: Ipv4Addr, number: u64) -> Vec<u8> {
-    let mut message = Message::put(from, to, 7, number, vec![number as u8; 20_000]);
-    message.src = nid1(from);
-    message.bytes()
-}
-
-/// Answers the greetings of a node's three connections; gives that for bulk data.
-fn accept_all(listener: &Listener) -> Result<Vec<(u32, Conn)>> {
-    let mut conns = Vec::new();
-    for _ in 0..3 {
-        let (mut conn, hello) = listener.accept_greeting(LIMIT)?;
-        conn.send(&Hello::new(conn.from, conn.to, inverse(hello.conn_type)).bytes())?;
-        conns.push((hello.conn_type, conn));
-    }
-    Ok(conns)
-}
-
-/// Reads what comes until nothing does for a while; gives the numbers, each of which is there once.
-fn read_numbered(mut conn: Conn, from: Ipv4Addr, to: Ipv4Addr) -> Result<Vec<u64>> {
-    let mut numbers = Vec::new();
-    loop {
-        let message = match conn.receive_message_within(Duration::from_secs(2))? {
-            Some(message) => message,
-            None => return Ok(numbers),
-        };
-        ensure!(
-            message.src == nid1(from) && message.dest == nid(to),
-            "wrong NIDs: {:x} {:x}",
-            message.src,
-            message.dest
-        );
-        let number = u64::from_le_bytes(message.body[16..24].try_into()?);
-        let right = message.payload.iter().all(|byte| *byte == number as u8);
-        ensure!(right && message.payload.len() == 20_000, "wrong contents");
-        ensure!(!numbers.contains(&number), "message {number} came twice");
-        numbers.push(number);
-    }
-}
-
-/// One receiver doesn't read: it gets half of the buffers, whoever sends to it waits, others go on;
-/// who dies waiting gives all back. When it reads, all that was sent arrives, in order.
-pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
-    const MESSAGES: u64 = 300;
-    for (name, value) in [
-        ("buffer_size", "65536"),
-        ("large_router_buffers", "32"),
-        // A buffer is in use until the next node's TCP has acknowledged what was in it.
-        ("eager_ack", "1"),
-    ] {
-        fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), value)?;
-    }
-    let (stuck, gateway, server) = (lab.node(0), lab.node(1), lab.node(3));
-    make_gateway(gateway)?;
-    server.ni_add()?;
-    server.socklctl(&["route", "add", "tcp1", &gateway.nid()])?;
-    let (sender, client) = (move_across(lab.node(2))?, move_across(lab.node(4))?);
-    client.ni_add()?;
-    let by = format!("{}@tcp1", other_side(gateway));
-    client.socklctl(&["route", "add", "tcp", &by])?;
-    let _service = server.serve()?;
-    let others = bench(Op::Put, 20_000, 150);
-    let rate = |what: &str| -> Result<f64> {
-        let result = client.bench(server, &others)?;
-        let rate = result["messages_per_second"].as_f64();
-        let rate = rate.context("no rate")?;
-        note(&format!("{what}: {rate:.0} messages/s"));
-        Ok(rate)
-    };
-    rate("warming up")?;
-    let alone = rate("alone")?;
-
-    let listener = Listener::new(&stuck.space, stuck.addr)?;
-    listener.narrow(65536)?;
-    let mut first = dial_across(&sender, sender.addr, gateway, BULK_OUT)?;
-    let (from, to) = (sender.addr, stuck.addr);
-    let sending = thread::spawn(move || -> Result<Conn> {
-        for number in 0..MESSAGES {
-            first.send(&numbered(from, to, number))?;
-        }
-        Ok(first)
-    });
-    let conns = accept_all(&listener)?;
-    await_large(gateway, "waiting", 1)?;
-    await_large(gateway, "busy", 16)?;
-
-    // Somebody else sends there too, waits, and dies.
-    let second = Ipv4Addr::new(10, 1, 0, 33);
-    sender
-        .space
-        .ip(&format!("addr add {second}/24 dev eth0\n"))?;
-    wait::quiet_time(Duration::from_millis(500));
-    await_large(gateway, "waiting", 1)?;
-    await_large(gateway, "busy", 16)?;
-    let mut doomed = dial_across(&sender, second, gateway, BULK_OUT)?;
-    doomed.send(&numbered(second, to, 9999))?;
-    await_large(gateway, "waiting", 2)?;
-    let beside = rate("beside a stuck receiver")?;
-    ensure!(
-        beside > alone * 0.5,
-        "others slow down from {alone:.0} to {beside:.0} messages/s"
-    );
-    doomed.reset()?;
-    await_large(gateway, "waiting", 1)?;
-    await_large(gateway, "busy", 16)?;
-    ensure!(
-        large(gateway, "buffers")? == 32,
-        "the number of buffers changed"
-    );
-
-    // The first ones may have gone over another connection, while that for bulk data was made.
-    let mut seen = 0;
-    let readers: Vec<_> = conns
-        .into_iter()
-        .map(|(_, conn)| thread::spawn(move || read_numbered(conn, from, to)))
-        .collect();
-    for reader in readers {
-        let numbers = reader.join().map_err(|_| anyhow!("a reader panicked"))??;
-        ensure!(numbers.is_sorted(), "out of order: {numbers:?}");
-        seen += numbers.len() as u64;
-    }
-    ensure!(seen == MESSAGES, "{seen} messages arrived, not {MESSAGES}");
-    let sent = sending.join().map_err(|_| anyhow!("the sender panicked"))?;
-    await_large(gateway, "busy", 0)?;
-    await_large(gateway, "waiting", 0)?;
-    ensure!(forwarding(gateway, "failed")? == 0, "something failed");
-    drop(sent?);
-    Ok(())
-}
-
 /// Transfers both ways without an end.
 fn transfers(crossing: &Crossing) -> Result<(Vec<Job>, Vec<Job>)> {
     let mut services = Vec::new();
@@ -575,82 +368,6 @@ pub fn switched_off(lab: &mut Lab) -> Result<()> {
     }
     gateway.socklctl(&["set", "routing", "off"])?;
     await_large(gateway, "buffers", 0)
-}
-
-/// A gateway lost under load: its messages end with an error, the others and all that come later go
-/// by the other gateway. It comes back, and is used again.
-pub fn lost(lab: &mut Lab) -> Result<()> {
-    fs::write("/sys/module/ksocklnd/parameters/sock_timeout", "4")?;
-    fs::write("/sys/module/ksocklnd/parameters/max_reconnectms", "1000")?;
-    let crossing = Crossing::new(lab, 2, 2, 2)?;
-    let (one, two) = (&crossing.clients[0], &crossing.servers[0]);
-    let (first, second) = (&crossing.gateways[0], &crossing.gateways[1]);
-    let _service = two.serve()?;
-    let up = |first: &str| {
-        json!([
-            ["tcp1", "10.0.0.3@tcp", 0, first],
-            ["tcp1", "10.0.0.4@tcp", 0, "up"],
-        ])
-    };
-    one.bench(two, &bench(Op::Put, 20_000, 20))?;
-    for killed in [true, false] {
-        let load = bench(Op::Put, 20_000, 1500);
-        let before = second.counter("/rx/msgs")?;
-        let job = one.start_bench(two, &load)?;
-        await_traffic(second, 50)?;
-        if killed {
-            stop_gateway(first)?;
-        } else {
-            lab.cable(2, false)?;
-        }
-        wait::until(LIMIT, "loss of the gateway noticed", || {
-            // Who has nothing to say to it learns nothing about it.
-            one.attempt(&["ping", "-W", "0.2", &two.nid()], LIMIT)?;
-            let now = routes(one)?;
-            ensure!(now == up("down"), "{now}");
-            Ok(())
-        })?;
-        // No message is lost without a word, or comes twice.
-        let output = job.wait(load.limit + LIMIT)?;
-        let result = match answer(output) {
-            Ok(result) if !result.is_null() => result,
-            _ => json!({}),
-        };
-        let number = |name: &str| result[name].as_u64().unwrap_or(0);
-        note(&format!(
-            "{} went through, {} failed",
-            number("messages"),
-            number("errors")
-        ));
-        ensure!(
-            number("messages") + number("errors") == load.count as u64,
-            "messages are missing: {result}"
-        );
-        ensure!(number("verify_failures") == 0, "wrong contents: {result}");
-        ensure!(
-            number("messages") > load.count as u64 / 2,
-            "the other gateway was not used: {result}"
-        );
-        one.bench(two, &bench(Op::Put, 20_000, 20))?;
-        ensure!(second.counter("/rx/msgs")? > before, "not by the other");
-        if killed {
-            start_gateway(first)?;
-        } else {
-            lab.cable(2, true)?;
-        }
-        await_routes(one, &up("up"))?;
-        let used = forwarding(first, "msgs")?;
-        // The server finds it by itself too; until then it answers by the other.
-        wait::until(LIMIT, "all routes of the server up", || {
-            let routes = two.list(&["route", "list"])?;
-            let up = routes.iter().all(|route| route["state"] == "up");
-            ensure!(up, "{}", Value::from(routes));
-            Ok(())
-        })?;
-        one.bench(two, &bench(Op::Get, 20_000, 20))?;
-        ensure!(forwarding(first, "msgs")? > used, "not used again");
-    }
-    Ok(())
 }
 
 /// The module removed, and a gateway's namespace deleted, while messages are being forwarded.

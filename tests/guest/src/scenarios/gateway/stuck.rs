@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Receivers that don't read, and who waits because of them.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::{
+    LIMIT, await_large, bench, dial_across, forwarding, large, make_gateway, move_across, nid1,
+    other_side,
+};
+use crate::command::Job;
+use crate::lab::Lab;
+use crate::node::{Bench, Node, Op, check_bench};
+use crate::peer::{BULK_OUT, Conn, Hello, Listener, Message, inverse, nid};
+use crate::port::note;
+use crate::wait;
+
+/// Bytes of the payload of most messages here.
+const SIZE: usize = 20_000;
+/// What others transfer meanwhile.
+const LOAD: Bench = bench(Op::Put, SIZE, 200);
+
+fn set(parameters: &[(&str, &str)]) -> Result<()> {
+    for (name, value) in parameters {
+        fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), value)?;
+    }
+    Ok(())
+}
+
+/// A message to a scripted receiver, with a number.
+fn numbered(from: Ipv4Addr, to: Ipv4Addr, number: u64, size: usize) -> Vec<u8> {
+    let mut message = Message::put(from, to, 7, number, vec![number as u8; size]);
+    message.src = nid1(from);
+    message.bytes()
+}
+
+/// The number of a message, in which all must be right.
+fn number_of(message: &Message, to: Ipv4Addr) -> Result<u64> {
+    let number = u64::from_le_bytes(message.body[16..24].try_into()?);
+    ensure!(message.dest == nid(to), "wrong NID: {:x}", message.dest);
+    let right = message.payload.iter().all(|byte| *byte == number as u8);
+    ensure!(right, "wrong contents of message {number}");
+    Ok(number)
+}
+
+/// Answers a greeting of a node.
+fn welcome(listener: &Listener) -> Result<Conn> {
+    let (mut conn, hello) = listener.accept_greeting(LIMIT)?;
+    conn.send(&Hello::new(conn.from, conn.to, inverse(hello.conn_type)).bytes())?;
+    Ok(conn)
+}
+
+/// Reads what comes until nothing does for a while; gives the numbers, each of which is there once.
+fn read_numbered(mut conn: Conn, from: Ipv4Addr, to: Ipv4Addr) -> Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    while let Some(message) = conn.receive_message_within(Duration::from_secs(2))? {
+        ensure!(message.src == nid1(from), "wrong NID: {:x}", message.src);
+        ensure!(message.payload.len() == SIZE, "wrong length");
+        let number = number_of(&message, to)?;
+        ensure!(!numbers.contains(&number), "message {number} came twice");
+        numbers.push(number);
+    }
+    Ok(numbers)
+}
+
+/// Memory that is there for the asking, in KiB.
+fn available() -> Result<i64> {
+    let memory = fs::read_to_string("/proc/meminfo")?;
+    let (_, rest) = memory.split_once("MemAvailable:").context("no such line")?;
+    let number = rest.split_whitespace().next().context("no number")?;
+    Ok(number.parse()?)
+}
+
+/// Transfers between a client and a server through a gateway.
+struct Traffic {
+    client: Node,
+    server: Node,
+}
+
+impl Traffic {
+    fn new(client: &Node, gateway: &Node, server: &Node) -> Result<Traffic> {
+        let client = move_across(client)?;
+        client.ni_add()?;
+        let by = format!("{}@tcp1", other_side(gateway));
+        client.socklctl(&["route", "add", "tcp", &by])?;
+        server.ni_add()?;
+        server.socklctl(&["route", "add", "tcp1", &gateway.nid()])?;
+        let server = server.clone();
+        Ok(Traffic { client, server })
+    }
+
+    fn start(&self) -> Result<Job> {
+        self.client.start_bench(&self.server, &LOAD)
+    }
+}
+
+/// How fast one goes compared with another, at the same time, as the machine has other things to do as
+/// well.
+fn compare(one: &Traffic, other: &Traffic) -> Result<f64> {
+    const TIMES: usize = 3;
+    let rate = |job: Job| -> Result<f64> {
+        let result = check_bench(job.wait(LOAD.limit + LIMIT)?, &LOAD)?;
+        result["messages_per_second"].as_f64().context("no rate")
+    };
+    let mut ratios = Vec::new();
+    for _ in 0..TIMES {
+        let jobs = (one.start()?, other.start()?);
+        let rates = (rate(jobs.0)?, rate(jobs.1)?);
+        note(&format!("messages/s: {:.0} and {:.0}", rates.0, rates.1));
+        ratios.push(rates.0 / rates.1);
+    }
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(TIMES / 2).copied().context("no ratios")
+}
+
+/// One receiver doesn't read: it gets a few of the buffers, whoever sends to it waits, others go on as
+/// fast as they would through a gateway that has nothing to do with it, and no memory is taken
+/// meanwhile; who dies waiting gives all back. When it reads, all that was sent arrives, in order.
+pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
+    /// Many times what the gateway's buffers and those of the sockets hold.
+    const MESSAGES: u64 = 600;
+    const BUFFERS: u64 = 8;
+    /// An eighth and two.
+    const ITS_BUFFERS: u64 = 3;
+    set(&[("large_router_buffers", &BUFFERS.to_string())])?;
+    let (stuck, gateway) = (lab.node(0), lab.node(1));
+    make_gateway(gateway)?;
+    make_gateway(lab.node(3))?;
+    let sender = move_across(lab.node(2))?;
+    let others = Traffic::new(lab.node(4), gateway, lab.node(5))?;
+    let free = Traffic::new(lab.node(6), lab.node(3), lab.node(7))?;
+    let _services = [others.server.serve()?, free.server.serve()?];
+    let before = compare(&others, &free)?;
+    note(&format!("{before:.2} of the rate elsewhere"));
+
+    let listener = Listener::new(&stuck.space, stuck.addr)?;
+    listener.narrow(65536)?;
+    let mut first = dial_across(&sender, sender.addr, gateway, BULK_OUT)?;
+    first.be_patient()?;
+    let (from, to) = (sender.addr, stuck.addr);
+    let sending = thread::spawn(move || -> Result<Conn> {
+        for number in 0..MESSAGES {
+            first.send(&numbered(from, to, number, SIZE))?;
+        }
+        Ok(first)
+    });
+    let conns = [0; 3].map(|_| welcome(&listener));
+    let is_stuck = |waiting| -> Result<()> {
+        await_large(gateway, "waiting", waiting)?;
+        await_large(gateway, "busy", ITS_BUFFERS)
+    };
+    is_stuck(1)?;
+
+    // Somebody else sends there too, waits, and dies.
+    let second = Ipv4Addr::new(10, 1, 0, 33);
+    sender
+        .space
+        .ip(&format!("addr add {second}/24 dev eth0\n"))?;
+    wait::quiet_time(Duration::from_millis(500));
+    is_stuck(1)?;
+    let mut doomed = dial_across(&sender, second, gateway, BULK_OUT)?;
+    doomed.send(&numbered(second, to, 9999, SIZE))?;
+    await_large(gateway, "waiting", 2)?;
+    compare(&others, &free)?;
+    let memory = available()?;
+    let mut ratio = 0.0;
+    for _ in 0..4 {
+        ratio = compare(&others, &free)?.max(ratio);
+        if ratio >= 0.8 {
+            break;
+        }
+    }
+    note(&format!("others go on at {ratio:.2} of their rate"));
+    ensure!(ratio >= 0.8, "others are slowed down to {ratio:.2}");
+    // The stuck receiver's messages alone are 12 MB.
+    let used = memory - available()?;
+    ensure!(used < 6 << 10, "{used} KiB were used up meanwhile");
+    doomed.reset()?;
+    is_stuck(1)?;
+    ensure!(
+        large(gateway, "buffers")? == BUFFERS,
+        "the number of buffers changed"
+    );
+
+    // The first ones may have gone over another connection, while that for bulk data was made.
+    let mut seen = 0;
+    let conns: Vec<Conn> = conns.into_iter().collect::<Result<_>>()?;
+    let readers: Vec<_> = conns
+        .into_iter()
+        .map(|conn| thread::spawn(move || read_numbered(conn, from, to)))
+        .collect();
+    for reader in readers {
+        let numbers = reader.join().map_err(|_| anyhow!("a reader panicked"))??;
+        ensure!(numbers.is_sorted(), "out of order: {numbers:?}");
+        seen += numbers.len() as u64;
+    }
+    ensure!(seen == MESSAGES, "{seen} messages arrived, not {MESSAGES}");
+    let sent = sending.join().map_err(|_| anyhow!("the sender panicked"))?;
+    await_large(gateway, "busy", 0)?;
+    await_large(gateway, "waiting", 0)?;
+    ensure!(forwarding(gateway, "failed")? == 0, "something failed");
+    drop(sent?);
+    Ok(())
+}
+
+/// Connections die while they wait for a buffer, while they fill one, and while what was in one is on
+/// its way: each buffer comes back once, and what was complete arrives.
+pub fn dying_conns(lab: &mut Lab) -> Result<()> {
+    set(&[("large_router_buffers", "8")])?;
+    let (receiver, gateway) = (lab.node(0), lab.node(1));
+    make_gateway(gateway)?;
+    let sender = move_across(lab.node(2))?;
+    let to = receiver.addr;
+    let mut last = 100;
+    let mut another = || -> Result<Conn> {
+        last += 1;
+        let from = Ipv4Addr::new(10, 1, 0, last);
+        sender.space.ip(&format!("addr add {from}/24 dev eth0\n"))?;
+        dial_across(&sender, from, gateway, BULK_OUT)
+    };
+    let message = |conn: &Conn, number| numbered(conn.from, to, number, SIZE);
+    let state = |busy, waiting| -> Result<()> {
+        await_large(gateway, "waiting", waiting)?;
+        await_large(gateway, "busy", busy)
+    };
+    // It gets no further than the greeting for now.
+    let listener = Listener::new(&receiver.space, to)?;
+    let mut on_its_way = another()?;
+    on_its_way.send(&message(&on_its_way, 1))?;
+    let (mut greeted, hello) = listener.accept_greeting(LIMIT)?;
+    state(1, 0)?;
+    on_its_way.reset()?;
+
+    let mut filling = another()?;
+    let bytes = message(&filling, 2);
+    filling.send(&bytes[..bytes.len() / 2])?;
+    state(2, 0)?;
+    filling.reset()?;
+    state(1, 0)?;
+    ensure!(forwarding(gateway, "failed")? == 1, "not counted as failed");
+
+    let mut keeper = another()?;
+    for number in [3, 4] {
+        keeper.send(&message(&keeper, number))?;
+    }
+    state(3, 0)?;
+    let (mut waiting, mut second) = (another()?, another()?);
+    waiting.send(&message(&waiting, 5))?;
+    state(3, 1)?;
+    second.send(&message(&second, 6))?;
+    state(3, 2)?;
+    waiting.reset()?;
+    state(3, 1)?;
+
+    greeted.send(&Hello::new(to, greeted.to, inverse(hello.conn_type)).bytes())?;
+    let mut conns = vec![greeted];
+    for _ in 0..2 {
+        conns.push(welcome(&listener)?);
+    }
+    let mut numbers = Vec::new();
+    for conn in &mut conns {
+        while let Some(message) = conn.receive_message_within(Duration::from_secs(2))? {
+            ensure!(message.payload.len() == SIZE, "wrong length");
+            numbers.push(number_of(&message, to)?);
+        }
+    }
+    numbers.sort_unstable();
+    ensure!(numbers == [1, 3, 4, 6], "{numbers:?} arrived");
+    state(0, 0)?;
+    ensure!(forwarding(gateway, "msgs")? == 4, "wrong count");
+    ensure!(forwarding(gateway, "failed")? == 1, "more failed");
+    Ok(())
+}
+
+/// A receiver reads so slowly that others wait for the only buffer many times as long as a peer may be
+/// silent. They are not given up for that.
+pub fn long_wait(lab: &mut Lab) -> Result<()> {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    const LONG: usize = 1 << 20;
+    set(&[
+        ("sock_timeout", &TIMEOUT.as_secs().to_string()),
+        ("typed_conns", "0"),
+        ("buffer_size", "65536"),
+        ("large_router_buffers", "1"),
+    ])?;
+    let (slow, gateway) = (lab.node(0), lab.node(1));
+    make_gateway(gateway)?;
+    let sender = move_across(lab.node(2))?;
+    let listener = Listener::new(&slow.space, slow.addr)?;
+    listener.narrow(65536)?;
+    let (from, to) = (sender.addr, slow.addr);
+    let mut first = dial_across(&sender, from, gateway, BULK_OUT)?;
+    first.send(&numbered(from, to, 1, LONG))?;
+    let mut reader = welcome(&listener)?;
+    let frame = numbered(from, to, 1, 0).len();
+    reader.receive(frame)?;
+
+    // Of its message there is no more than the header, so that nothing but the wait speaks for it.
+    let patient = Ipv4Addr::new(10, 1, 0, 33);
+    sender
+        .space
+        .ip(&format!("addr add {patient}/24 dev eth0\n"))?;
+    let mut second = dial_across(&sender, patient, gateway, BULK_OUT)?;
+    let (header, payload) = {
+        let bytes = numbered(patient, to, 2, SIZE);
+        (bytes[..frame].to_vec(), bytes[frame..].to_vec())
+    };
+    second.send(&header)?;
+    let is_waiting = |waiting: u64| -> Result<()> {
+        let nid = format!("{patient}@tcp1");
+        let conns = gateway.list(&["conn", "list"])?;
+        ensure!(
+            conns.iter().any(|conn| conn["nid"] == nid.as_str()),
+            "who waits was given up"
+        );
+        let now = large(gateway, "waiting")?;
+        ensure!(now == waiting, "{now} wait instead of {waiting}");
+        Ok(())
+    };
+    wait::until(LIMIT, "wait for the buffer", || is_waiting(1))?;
+    let mut read = 0;
+    let started = Instant::now();
+    while started.elapsed() < 3 * TIMEOUT {
+        let piece = (16 << 10).min(LONG - read - 1);
+        if piece == 0 {
+            bail!("all was read too early");
+        }
+        let bytes = reader.receive(piece)?;
+        ensure!(bytes.iter().all(|byte| *byte == 1), "wrong contents");
+        read += piece;
+        wait::quiet_time(Duration::from_millis(400));
+        is_waiting(1)?;
+    }
+    note(&format!("{read} bytes were read meanwhile"));
+    reader.receive(LONG - read)?;
+    // It has the buffer. The time of its payload is counted from now on.
+    wait::until(LIMIT, "end of the wait", || is_waiting(0))?;
+    await_large(gateway, "busy", 1)?;
+    wait::quiet_time(TIMEOUT / 3);
+    is_waiting(0)?;
+    second.send(&payload)?;
+    let message = reader.receive_message()?;
+    ensure!(number_of(&message, to)? == 2, "another message came");
+    ensure!(message.payload.len() == SIZE, "wrong length");
+    await_large(gateway, "busy", 0)
+}

@@ -176,9 +176,14 @@ impl Session<'_> {
                 result.verify_failures = result.verify_failures.saturating_add(state.bad);
                 // A message may have arrived without its ACK having done so, but not the other way.
                 let arrived = state.good.saturating_add(state.bad);
+                let lacking = result.messages.saturating_sub(arrived);
+                // Nor may more have arrived than were sent: then one came twice.
+                let sent = result.messages.saturating_add(result.errors);
+                let excess = arrived.saturating_sub(sent);
                 result.verify_failures = result
                     .verify_failures
-                    .saturating_add(result.messages.saturating_sub(arrived));
+                    .saturating_add(lacking)
+                    .saturating_add(excess);
             }
             // The count is a message too, and this run is not known to have gone well.
             Err(e) => {

@@ -142,6 +142,14 @@ pub const ALL: &[Scenario] = &[
     scenario("forwarding_long_wait", 3, 120, gateway::long_wait),
     scenario("forwarding_switched_off", 3, 120, gateway::switched_off),
     scenario("forwarding_gateway_lost", 6, 240, gateway::lost),
+    scenario("forwarding_losses", 6, 400, gateway::thirty_losses),
+    scenario(
+        "forwarding_thousand_losses",
+        6,
+        7200,
+        gateway::thousand_losses,
+    )
+    .ipv4_only("it takes an hour"),
     scenario("forwarding_unload", 3, 240, gateway::unload),
     scenario("register_accepted", 2, 60, register::accepted),
     scenario("register_made", 2, 60, register::made),

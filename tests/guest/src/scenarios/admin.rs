@@ -298,7 +298,7 @@ fn random_contents() -> Result<BTreeMap<String, usize>> {
 }
 
 /// A small generator of numbers that look random, the same in every run.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -308,7 +308,8 @@ impl Random {
         self.0 >> 16
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    /// One that is less than `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 }

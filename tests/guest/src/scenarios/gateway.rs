@@ -22,7 +22,7 @@ use crate::peer::{ACCEPTOR_MAGIC, Conn, Hello, nid, request};
 use crate::port::note;
 use crate::wait;
 
-pub use lost::lost;
+pub use lost::{lost, thirty_losses, thousand_losses};
 pub use refused::refused;
 pub use stuck::{dying_conns, long_wait, stuck_receiver};
 

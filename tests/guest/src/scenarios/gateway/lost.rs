@@ -3,16 +3,20 @@
 //! Gateways that come and go under load.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    Crossing, LIMIT, await_routes, bench, forwarding, routes, start_gateway, stop_gateway,
+    Crossing, LIMIT, await_large, await_routes, bench, forwarding, routes, start_gateway,
+    stop_gateway,
 };
+use crate::command::Output;
 use crate::lab::Lab;
-use crate::node::{Op, answer};
+use crate::node::{Bench, Node, Op, answer};
 use crate::port::note;
+use crate::scenarios::admin::Random;
 use crate::scenarios::traffic::await_traffic;
 use crate::wait;
 
@@ -89,5 +93,228 @@ pub fn lost(lab: &mut Lab) -> Result<()> {
         one.bench(two, &bench(Op::Get, 20_000, 20))?;
         ensure!(forwarding(first, "msgs")? > used, "not used again");
     }
+    Ok(())
+}
+
+/// So many connections are lost, cables pulled, and nodes killed, at random.
+pub fn thirty_losses(lab: &mut Lab) -> Result<()> {
+    random_losses(lab, 30)
+}
+
+/// The same, for longer.
+pub fn thousand_losses(lab: &mut Lab) -> Result<()> {
+    random_losses(lab, 1000)
+}
+
+/// What is broken at the moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Whole,
+    Killed,
+    Unplugged,
+}
+
+/// What was sent and what came of it.
+#[derive(Default)]
+struct Count {
+    through: u64,
+    failed: u64,
+    unbegun: u64,
+}
+
+impl Count {
+    /// Of each message it must be known what came of it, and what went through must be as it was sent,
+    /// and have arrived once.
+    fn add(&mut self, output: Output, load: &Bench) -> Result<()> {
+        if !output.status.success() && output.stdout.trim().is_empty() {
+            // Not even the beginning went through, and that was said.
+            ensure!(output.stderr.contains("errno"), "{}", output.stderr);
+            self.unbegun += 1;
+            return Ok(());
+        }
+        let result = answer(output)?;
+        let number = |name: &str| {
+            result[name]
+                .as_u64()
+                .with_context(|| format!("no {name} in {result}"))
+        };
+        let (through, failed) = (number("messages")?, number("errors")?);
+        ensure!(number("verify_failures")? == 0, "wrong contents: {result}");
+        ensure!(
+            number("bytes")? == through * load.size as u64,
+            "wrong number of bytes: {result}"
+        );
+        // That the server's own count could not be had is counted as an error too.
+        ensure!(
+            through + failed <= load.count as u64 + 1,
+            "more than was sent: {result}"
+        );
+        self.through += through;
+        self.failed += failed;
+        Ok(())
+    }
+}
+
+/// Two clients, two gateways, two servers, all of which break at random under load.
+struct Fragile<'a> {
+    lab: &'a Lab,
+    crossing: Crossing,
+    gateways: [State; 2],
+    random: Random,
+}
+
+impl Fragile<'_> {
+    fn node(&self, index: usize) -> &Node {
+        let crossing = &self.crossing;
+        let mut nodes = crossing
+            .clients
+            .iter()
+            .chain(&crossing.gateways)
+            .chain(&crossing.servers);
+        nodes.nth(index).unwrap_or(&crossing.clients[0])
+    }
+
+    /// Something happens to somebody.
+    fn happen(&mut self) -> Result<()> {
+        let which = self.random.below(2);
+        let gateway = self.crossing.gateways[which].clone();
+        match (self.random.below(5), self.gateways[which]) {
+            (0 | 1, State::Whole) => {
+                stop_gateway(&gateway)?;
+                self.gateways[which] = State::Killed;
+            }
+            (2, State::Whole) => {
+                self.lab.cable(2 + which, false)?;
+                self.gateways[which] = State::Unplugged;
+            }
+            (0..3, _) => self.repair(which)?,
+            (3, _) => {
+                // An end's own cable, for a moment.
+                let end = [0, 1, 4, 5][self.random.below(4)];
+                self.lab.cable(end, false)?;
+                wait::quiet_time(Duration::from_millis(100 + self.random.below(400) as u64));
+                self.lab.cable(end, true)?;
+            }
+            _ => {
+                let victim = self.random.below(6);
+                // A gateway may have no interface now.
+                let _ = self.node(victim).close_conns();
+            }
+        }
+        wait::quiet_time(Duration::from_millis(self.random.below(300) as u64));
+        Ok(())
+    }
+
+    fn repair(&mut self, which: usize) -> Result<()> {
+        match self.gateways[which] {
+            State::Whole => {}
+            State::Killed => start_gateway(&self.crossing.gateways[which])?,
+            State::Unplugged => self.lab.cable(2 + which, true)?,
+        }
+        self.gateways[which] = State::Whole;
+        Ok(())
+    }
+
+    /// All is as it was, and nothing was kept back.
+    fn recover(&mut self) -> Result<()> {
+        for which in 0..2 {
+            self.repair(which)?;
+        }
+        let crossing = &self.crossing;
+        for node in crossing.clients.iter().chain(&crossing.servers) {
+            wait::until(2 * LIMIT, "all gateways found again", || {
+                let routes = routes(node)?;
+                let up = routes.as_array().context("no routes")?;
+                ensure!(up.iter().all(|route| route[3] == "up"), "{routes}");
+                Ok(())
+            })?;
+        }
+        for gateway in &crossing.gateways {
+            await_large(gateway, "busy", 0)?;
+            await_large(gateway, "waiting", 0)?;
+            ensure!(
+                super::large(gateway, "buffers")? == 16,
+                "the number of buffers changed"
+            );
+        }
+        Ok(())
+    }
+
+    /// Transfers all ways, in which everything must go well.
+    fn check(&self) -> Result<()> {
+        for (client, server) in self.crossing.clients.iter().zip(&self.crossing.servers) {
+            for op in [Op::Put, Op::Get] {
+                client.bench(server, &bench(op, 20_000, 10))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whatever breaks, a message arrives once, as it was sent, or its sender learns that it may not have;
+/// and in the end all is well again.
+fn random_losses(lab: &mut Lab, events: usize) -> Result<()> {
+    for (name, value) in [
+        ("sock_timeout", "3"),
+        ("min_reconnectms", "200"),
+        ("max_reconnectms", "800"),
+    ] {
+        fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), value)?;
+    }
+    let crossing = Crossing::new(lab, 2, 2, 2)?;
+    let mut fragile = Fragile {
+        lab,
+        crossing,
+        gateways: [State::Whole; 2],
+        random: Random(0x0123_4567_89ab_cdef),
+    };
+    let started = Instant::now();
+    let (mut count, mut happened) = (Count::default(), 0);
+    while happened < events {
+        // New ones each time: what was asked of the old ones while they were cut off is forgotten.
+        let services: Result<Vec<_>> = fragile.crossing.servers.iter().map(Node::serve).collect();
+        let services = services?;
+        let mut jobs = Vec::new();
+        for client in &fragile.crossing.clients {
+            for server in &fragile.crossing.servers {
+                let random = &mut fragile.random;
+                let load = Bench {
+                    op: [Op::Put, Op::Get][random.below(2)],
+                    size: [0, 500, 4000, 20_000, 200_000][random.below(5)],
+                    count: 400,
+                    in_flight: 8,
+                    limit: Duration::from_secs(6),
+                };
+                jobs.push((load, client.start_bench(server, &load)?));
+            }
+        }
+        for _ in 0..6 {
+            fragile
+                .happen()
+                .with_context(|| format!("event {happened}"))?;
+            happened += 1;
+        }
+        for (load, job) in jobs {
+            count.add(job.wait(load.limit + LIMIT)?, &load)?;
+        }
+        fragile.recover()?;
+        drop(services);
+        let _services = [
+            fragile.crossing.servers[0].serve()?,
+            fragile.crossing.servers[1].serve()?,
+        ];
+        fragile.check()?;
+    }
+    let Count {
+        through,
+        failed,
+        unbegun,
+    } = count;
+    note(&format!(
+        "{happened} losses in {:.0} s: {through} messages went through, {failed} failed, \
+         {unbegun} transfers did not begin",
+        started.elapsed().as_secs_f64()
+    ));
+    ensure!(through > 0, "nothing went through");
     Ok(())
 }

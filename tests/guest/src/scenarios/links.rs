@@ -236,11 +236,8 @@ pub fn coming_and_going(lab: &mut Lab) -> Result<()> {
         Ok(())
     };
     let counts = thread::scope(|scope| -> Result<Vec<usize>> {
-        let mut others = Vec::new();
-        others.push(scope.spawn(|| repeat(&addresses)));
-        others.push(scope.spawn(|| repeat(&cards)));
-        others.push(scope.spawn(|| repeat(&lists)));
-        others.push(scope.spawn(|| repeat(&pings)));
+        let works: [&(dyn Fn() -> Result<()> + Sync); 4] = [&addresses, &cards, &lists, &pings];
+        let others = works.map(|work| scope.spawn(move || repeat(work)));
         let mut added = 0;
         let mut instances = || -> Result<()> {
             for _ in 0..ROUNDS {

@@ -39,7 +39,7 @@ def listed() -> set[str]:
 def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "debug") -> None:
     """Inserts the module into the debug kernel and checks what its suites said."""
     kernel = paths.kernel(on)
-    archive = initramfs.build(kernel, paths.BUILD / "tests" / "kunit.initramfs", initramfs.BARE)
+    archive = initramfs.build(kernel, paths.BUILD / "tests" / f"kunit-{on}.initramfs", initramfs.BARE)
     spec = Spec(
         name="kunit", kernel=kernel, initramfs=archive, logs=paths.LOGS, runner=["kunit"], memory=1536,
         cmdline="kunit.enable=1 kunit.autorun=1 kmemleak=on",

@@ -62,7 +62,7 @@ def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "d
     if not pending:
         return
     kernel = paths.kernel(on)
-    archive = initramfs.build(kernel, paths.BUILD / "tests" / "netns.initramfs", initramfs.NETWORK)
+    archive = initramfs.build(kernel, paths.BUILD / "tests" / f"netns-{on}.initramfs", initramfs.NETWORK)
     round_number = 0
     while pending:
         round_number += 1

@@ -106,6 +106,7 @@ pub fn runs() -> impl Iterator<Item = Run> {
 }
 
 // Why some are run over IPv4 alone.
+const IPV6_ITSELF: &str = "it has addresses of IPv6 of its own";
 const NO_NODES: &str = "it has no nodes";
 const OLD_FORMAT: &str = "it is about the format of a version that IPv6 has not";
 const SEVERAL_VERSIONS: &str = "IPv6 has version 4 alone, and this is about the choice";
@@ -217,7 +218,11 @@ pub const ALL: &[Scenario] = &[
     scenario("bad_network", 2, 180, traffic::bad_network),
     scenario("tiny_buffers", 2, 240, traffic::tiny_buffers),
     scenario("cable_pulled_and_plugged", 2, 240, traffic::cable_pulled),
-    scenario("ipv6_basic", 2, 180, ipv6::basic).ipv4_only("it has addresses of IPv6 of its own"),
+    scenario("ipv6_basic", 2, 180, ipv6::basic).ipv4_only(IPV6_ITSELF),
+    scenario("ipv6_addresses", 2, 240, ipv6::addresses).ipv4_only(IPV6_ITSELF),
+    scenario("ipv6_pinned_versions", 2, 120, ipv6::pinned_versions).ipv4_only(IPV6_ITSELF),
+    scenario("ipv6_strangers", 2, 180, ipv6::strangers).ipv4_only(IPV6_ITSELF),
+    scenario("ipv6_gateway", 3, 240, ipv6::gateway).ipv4_only(IPV6_ITSELF),
     scenario("zero_copy", 2, 400, zero_copy::verified),
     scenario("zero_copy_cut", 2, 240, zero_copy::cut),
     scenario("zero_copy_unload", 2, 240, zero_copy::unload),

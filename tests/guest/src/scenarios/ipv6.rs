@@ -3,14 +3,22 @@
 //! What is special about IPv6. That everything else works over it as well is seen by running the
 //! other scenarios over it.
 
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv6Addr, SocketAddrV6, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use serde_json::{Value, json};
 
+use crate::debugfs::sections;
 use crate::lab::Lab;
-use crate::node::{Node, Op, check_bench};
+use crate::node::{Bench, Node, Op, check_bench, errno};
+use crate::peer::PORT;
+use crate::wait;
 
+const LIMIT: Duration = Duration::from_secs(30);
 /// How long a transfer may take.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(120);
 
@@ -41,9 +49,43 @@ fn ping(from: &Node, to: &str) -> Result<()> {
     Ok(())
 }
 
-/// Its connections.
-fn conns(node: &Node) -> Result<Vec<Value>> {
-    node.list(&["conn", "list"])
+fn set(parameter: &str, value: &str) -> Result<()> {
+    let path = format!("/sys/module/ksocklnd/parameters/{parameter}");
+    fs::write(&path, value).with_context(|| path)
+}
+
+/// A request fails, for this reason.
+fn fails(node: &Node, words: &[&str], name: &str) -> Result<()> {
+    let got = errno(&node.attempt(words, LIMIT)?).with_context(|| words.join(" "))?;
+    ensure!(got == name, "{}: {got} instead of {name}", words.join(" "));
+    Ok(())
+}
+
+/// Moves data to a NID or from there.
+fn transfer(from: &Node, to: &str, op: Op, size: usize, count: usize) -> Result<()> {
+    let bench = Bench {
+        op,
+        size,
+        count,
+        in_flight: 1,
+        limit: TRANSFER_LIMIT,
+    };
+    let (words, size, count) = (op.to_string(), size.to_string(), count.to_string());
+    let words = [
+        "bench", "--op", &words, "--size", &size, "--count", &count, to,
+    ];
+    check_bench(from.attempt(&words, TRANSFER_LIMIT)?, &bench).map(drop)
+}
+
+/// How many connections a node has from one address of its own to another node's.
+fn conns_between(node: &Node, local: &str, peer: &str) -> Result<usize> {
+    let conns = node.list(&["conn", "list"])?;
+    let at = |conn: &Value, end: &str, addr: &str| {
+        let text = conn[end].as_str().unwrap_or_default();
+        text.starts_with(&format!("[{addr}]:"))
+    };
+    let between = |conn: &&Value| at(conn, "local", local) && at(conn, "peer", peer);
+    Ok(conns.iter().filter(between).count())
 }
 
 /// Two nodes that have nothing but IPv6 find each other by their NIDs, and move data both ways.
@@ -58,41 +100,390 @@ pub fn basic(lab: &mut Lab) -> Result<()> {
         for op in [Op::Put, Op::Get] {
             // Large enough for pages to be lent.
             for (size, count) in [(100, 20), (20_000, 20), (1 << 20, 4)] {
-                let bench = crate::node::Bench {
-                    op,
-                    size,
-                    count,
-                    in_flight: 4,
-                    limit: TRANSFER_LIMIT,
-                };
-                let job = from.start(&[
-                    "bench",
-                    "--op",
-                    &op.to_string(),
-                    "--size",
-                    &size.to_string(),
-                    "--count",
-                    &count.to_string(),
-                    &nid(to),
-                ])?;
-                check_bench(job.wait(TRANSFER_LIMIT)?, &bench)?;
+                transfer(from, &nid(to), op, size, count)?;
             }
         }
     }
-    let list = conns(one)?;
-    ensure!(list.len() == 3, "not one of each type: {list:?}");
+    let list = one.list(&["conn", "list"])?;
+    ensure!(
+        list.len() == 3 && conns_between(one, &address(one), &address(two))? == 3,
+        "not one of each type: {list:?}"
+    );
     for conn in &list {
-        let end = |name: &str| conn[name].as_str().unwrap_or_default().to_owned();
-        ensure!(
-            end("local").starts_with(&format!("[{}]:", address(one)))
-                && end("peer").starts_with(&format!("[{}]:", address(two))),
-            "wrong addresses: {conn}"
-        );
         ensure!(conn["protocol"] == 4, "another version: {conn}");
         ensure!(
             conn["type"] != "bulk_out" || conn["zero_copy"]["bytes"].as_u64() > Some(1 << 20),
             "nothing was lent: {conn}"
         );
+    }
+    // What else tells of them.
+    let stats = one.list(&["stats", "--peers"])?;
+    ensure!(
+        stats.iter().any(|peer| peer["nid"] == nid(two).as_str()),
+        "the peer is not in {stats:?}"
+    );
+    for heading in [
+        format!("interface {} ", nid(one)),
+        format!("peer {}", nid(two)),
+    ] {
+        ensure!(!sections(&heading)?.is_empty(), "no '{heading}' in debugfs");
+    }
+    Ok(())
+}
+
+/// Addresses that can be had and that can't, more than one of them, and their loss.
+pub fn addresses(lab: &mut Lab) -> Result<()> {
+    let (one, two) = (lab.node(0), lab.node(1));
+    // By the link's speed: a virtual card says that it is one of 10 Gbit/s.
+    set("conns_per_peer", "0")?;
+    start(one)?;
+    let interfaces = one.list(&["ni", "list"])?;
+    ensure!(
+        interfaces.iter().all(|ni| ni["conns_per_peer"] == 2),
+        "not by the card's speed: {interfaces:?}"
+    );
+    set("conns_per_peer", "1")?;
+    one.socklctl(&["ni", "del", &nid(one)])?;
+    one.socklctl(&["ni", "add", &nid(one)])?;
+    start(two)?;
+
+    // Link-local addresses mean nothing without a device, whoever is meant.
+    for words in [
+        &["ni", "add", "fe80::1@tcp1"][..],
+        &["interface", "add", "fe80::1"],
+        &["peer", "add", &nid(two), "fe80::2"],
+        &["peer", "add", "fe80::2@tcp"],
+        &["ping", "fe80::2@tcp"],
+        &["route", "add", "tcp9", "fe80::2@tcp"],
+    ] {
+        fails(one, words, "EAFNOSUPPORT")?;
+    }
+    fails(one, &["ni", "add", "ff02::1@tcp1"], "EINVAL")?;
+    fails(one, &["ni", "add", "fd01::77@tcp1"], "EADDRNOTAVAIL")?;
+    fails(one, &["interface", "add", "fd01::77"], "EADDRNOTAVAIL")?;
+    fails(one, &["interface", "del", "fd01::77"], "ENOENT")?;
+    fails(one, &["interface", "del", &address(one)], "EBUSY")?;
+    fails(one, &["interface", "add", &address(one)], "EEXIST")?;
+
+    // A second address on both, with prefixes of their own.
+    let second = |node: &Node| format!("fd01:0:0:1::{}", node.addr.octets()[3]);
+    for node in [one, two] {
+        let line = format!("addr add {}/60 dev eth0 nodad\n", second(node));
+        node.space.ip(&line)?;
+        node.socklctl(&["interface", "add", &second(node)])?;
+    }
+    let list = one.list(&["interface", "list"])?;
+    let shown: Vec<_> = list.iter().map(|entry| &entry["address"]).collect();
+    ensure!(
+        json!(shown)
+            == json!([
+                format!("{}/64", address(one)),
+                format!("{}/60", second(one))
+            ]),
+        "wrong addresses: {shown:?}"
+    );
+
+    // One that the kernel would rather connect from, as it would from a temporary one.
+    one.space
+        .ip("addr add fd01::3/64 dev eth0 nodad\naddr add fd01:0:0:1::3/60 dev eth0 nodad\n")?;
+    for to in [address(two), second(two)] {
+        let way = one.space.tool("ip", &["-6", "route", "get", &to], "")?;
+        ensure!(way.contains("::3 "), "the test is pointless: {way}");
+    }
+    // By two routes: each connects from the address that is near.
+    one.socklctl(&["peer", "add", &nid(two), &second(two)])?;
+    one.socklctl(&["peer", "add", &nid(two), &address(two)])?;
+    two.socklctl(&["peer", "add", &nid(one), &second(one)])?;
+    two.socklctl(&["peer", "add", &nid(one), &address(one)])?;
+    let both = [(address(one), address(two)), (second(one), second(two))];
+    wait::until(LIMIT, "connections from both addresses", || {
+        ping(one, &nid(two))?;
+        for (local, peer) in &both {
+            let count = conns_between(one, local, peer)?;
+            ensure!(count == 3, "{count} from {local} to {peer}");
+        }
+        Ok(())
+    })?;
+    ensure!(
+        one.list(&["conn", "list"])?.len() == 6,
+        "some come from elsewhere"
+    );
+
+    // What was configured is written and read again.
+    const FILE: &str = "/tmp/socklnd-ipv6.yaml";
+    let before = one.socklctl(&["export"])?;
+    one.socklctl(&["export", FILE])?;
+    one.socklctl(&["ni", "del", &nid(one)])?;
+    one.socklctl(&["import", FILE])?;
+    ensure!(one.socklctl(&["export"])? == before, "not all was imported");
+    ping(one, &nid(two))?;
+
+    // The kernel takes the second address away: what uses it goes, and the rest stays.
+    one.space
+        .ip(&format!("addr del {}/60 dev eth0\n", second(one)))?;
+    wait::until(LIMIT, "the second address gone", || {
+        let list = one.list(&["interface", "list"])?;
+        let left = conns_between(one, &second(one), &second(two))?;
+        ensure!(
+            list.len() == 1 && left == 0,
+            "still there: {list:?}, {left}"
+        );
+        Ok(())
+    })?;
+    ping(one, &nid(two))?;
+
+    // With the device down all IPv6 addresses are gone. That of the NID is awaited.
+    one.space.ip("link set eth0 down\n")?;
+    wait::until(LIMIT, "no connection", || {
+        let conns = one.list(&["conn", "list"])?;
+        ensure!(conns.is_empty(), "still there: {conns:?}");
+        Ok(())
+    })?;
+    one.space.ip("link set eth0 up\n")?;
+    let line = format!("addr add {}/64 dev eth0 nodad\n", address(one));
+    one.space.ip(&line)?;
+    wait::until(LIMIT, "ping succeeds again", || {
+        ping(one, &nid(two)).and_then(|()| ping(two, &nid(one)))
+    })
+}
+
+/// A version without a form for IPv6 NIDs is told to be the only one: then there are none.
+pub fn pinned_versions(lab: &mut Lab) -> Result<()> {
+    let (one, two) = (lab.node(0), lab.node(1));
+    one.space
+        .ip(&format!("addr add {}/64 dev eth0 nodad\n", address(one)))?;
+    for version in ["1", "2"] {
+        set("protocol", version)?;
+        fails(one, &["ni", "add", &nid(one)], "EPROTONOSUPPORT")?;
+        one.ni_add()?;
+        for words in [
+            &["peer", "add", &nid(two)][..],
+            &["ping", &nid(two)],
+            &["route", "add", "tcp9", &nid(two)],
+        ] {
+            fails(one, words, "EPROTONOSUPPORT")?;
+        }
+        one.ni_del()?;
+    }
+    // To begin with another on IPv4 changes nothing.
+    for version in ["3", "4"] {
+        set("protocol", version)?;
+        one.socklctl(&["ni", "add", &nid(one)])?;
+        if version == "3" {
+            start(two)?;
+        }
+        ping(one, &nid(two))?;
+        let conns = one.list(&["conn", "list"])?;
+        ensure!(
+            conns.iter().all(|conn| conn["protocol"] == 4),
+            "another version: {conns:?}"
+        );
+        one.socklctl(&["ni", "del", &nid(one)])?;
+    }
+    Ok(())
+}
+
+/// What a script at the second node says to the first one.
+struct Stranger {
+    stream: TcpStream,
+}
+
+const LNET_MAGIC: u32 = 0x4572_6963;
+const CONTROL: u32 = 1;
+
+/// A NID in its form of 20 bytes.
+fn long(addr: &str) -> Result<Vec<u8>> {
+    let addr: Ipv6Addr = addr.parse()?;
+    Ok([&[12, 2, 0, 0][..], &addr.octets()].concat())
+}
+
+/// An acceptor request for the node and a HELLO of version 4 from `src`.
+fn greeting(src: &[u8], dest: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for word in [0xacce_7100_u32, 2] {
+        out.extend(word.to_le_bytes());
+    }
+    out.extend(dest);
+    for word in [LNET_MAGIC, 4] {
+        out.extend(word.to_le_bytes());
+    }
+    out.extend(src);
+    out.extend(dest);
+    // Process numbers, incarnations, type, number of addresses.
+    for word in [12345, 0, 77, 0, 0, 0, CONTROL, 0_u32] {
+        out.extend(word.to_le_bytes());
+    }
+    out
+}
+
+impl Stranger {
+    fn dial(script: &Node, node: &Node, from: &str, port: u16) -> Result<Stranger> {
+        let local: Ipv6Addr = from.parse()?;
+        let to: Ipv6Addr = address(node).parse()?;
+        let stream = script.space.within(|| {
+            let socket = socket(AddressFamily::INET6, SocketType::STREAM, None)?;
+            rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+            bind(&socket, &SocketAddrV6::new(local, port, 0, 0))?;
+            connect(&socket, &SocketAddrV6::new(to, PORT, 0, 0))?;
+            Ok(TcpStream::from(socket))
+        })?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        Ok(Stranger { stream })
+    }
+
+    /// Says something, and returns all that is answered until the node closes.
+    fn told(mut self, bytes: &[u8]) -> Result<Vec<u8>> {
+        self.stream.write_all(bytes)?;
+        let mut answer = Vec::new();
+        match self.stream.read_to_end(&mut answer) {
+            Err(e) if e.kind() != std::io::ErrorKind::ConnectionReset => Err(e.into()),
+            _ => Ok(answer),
+        }
+    }
+
+    /// Says something that is to be accepted, and returns the HELLO that is answered.
+    fn accepted(&mut self, bytes: &[u8]) -> Result<[u8; 80]> {
+        self.stream.write_all(bytes)?;
+        let mut answer = [0; 80];
+        self.stream.read_exact(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+/// Nodes that say what can't be, or what can't be said over IPv6.
+pub fn strangers(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    start(node)?;
+    let line = format!("addr add {}/64 dev eth0 nodad\n", address(script));
+    script.space.ip(&line)?;
+    let (me, it) = (address(script), address(node));
+    let (src, dest) = (long(&me)?, long(&it)?);
+    let mut ports = (600..1000).rev();
+    let mut dial = || -> Result<Stranger> {
+        let port = ports.next().context("no port")?;
+        Stranger::dial(script, node, &me, port)
+    };
+
+    // As it should be; from the port of a program only if anybody may connect.
+    let good = greeting(&src, &dest);
+    let answer = dial()?.accepted(&good)?;
+    ensure!(
+        answer[..8] == [0x63, 0x69, 0x72, 0x45, 4, 0, 0, 0]
+            && answer[8..28] == dest[..]
+            && answer[28..48] == src[..]
+            && answer[72..76] == CONTROL.to_le_bytes(),
+        "wrong answer: {answer:x?}"
+    );
+    let unprivileged = || Stranger::dial(script, node, &me, 40_000);
+    ensure!(unprivileged()?.told(&good)?.is_empty(), "it was accepted");
+    set("accept", "all")?;
+    wait::until(LIMIT, "an unprivileged port is good enough", || {
+        let answer = unprivileged()?.accepted(&good)?;
+        ensure!(answer[72..76] == CONTROL.to_le_bytes(), "refused");
+        Ok(())
+    })?;
+
+    // NIDs of other lengths, of other networks, and in an IPv4 form; in the request and in the HELLO.
+    for (at, value) in [(0, 0), (0, 1), (0, 11), (0, 13), (0, 255), (1, 5), (1, 255)] {
+        for place in [8, 36, 56] {
+            let mut bad = good.clone();
+            bad[place + at] = value;
+            let answer = dial()?.told(&bad)?;
+            ensure!(answer.is_empty(), "byte {at} of {place}: {answer:x?}");
+        }
+    }
+    // Somebody else's NID, an address that nobody can be called by, and the node's own.
+    for wrong in ["fd01::99", "fe80::2", "::ffff:10.0.0.2", &it] {
+        let answer = dial()?.told(&greeting(&long(wrong)?, &dest))?;
+        ensure!(answer.is_empty(), "{wrong} was answered: {answer:x?}");
+    }
+
+    // Versions in which the node can't say who it is: they are told of one in which it can, in the
+    // same way as unknown ones are.
+    let mut expected = Vec::new();
+    for word in [LNET_MAGIC, 4] {
+        expected.extend(word.to_le_bytes());
+    }
+    expected.extend([&dest[..], &dest].concat());
+    for (magic, version) in [
+        (0xeebc_0ded, 1),
+        (LNET_MAGIC, 2),
+        (LNET_MAGIC, 3),
+        (LNET_MAGIC, 5),
+        (LNET_MAGIC.swap_bytes(), 3_u32.swap_bytes()),
+    ] {
+        let mut bytes = good[..28].to_vec();
+        bytes.extend(magic.to_le_bytes());
+        bytes.extend(version.to_le_bytes());
+        let answer = dial()?.told(&bytes)?;
+        ensure!(
+            answer.len() == 80 && answer[..48] == expected[..] && answer[72..76] == [0xff; 4],
+            "version {version:x}: {answer:x?}"
+        );
+    }
+    // The short form of the request has no room for the NID, so it is for somebody else.
+    let mut bytes = Vec::new();
+    for word in [0xacce_7100_u32, 1, 0x0a00_0001, 0x0002_0000] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(&good[28..]);
+    ensure!(dial()?.told(&bytes)?.is_empty(), "it was answered");
+
+    // After all that it is as it was.
+    let answer = dial()?.accepted(&good)?;
+    ensure!(answer[8..28] == dest[..], "wrong answer: {answer:x?}");
+    Ok(())
+}
+
+/// A gateway between a network of IPv4 and one of IPv6: messages pass in the version that has a form
+/// for both, and nothing else is taken for a message.
+pub fn gateway(lab: &mut Lab) -> Result<()> {
+    let (client, gateway, server) = (lab.node(0), lab.node(1), lab.node(2));
+    let far = |node: &Node| format!("{}@tcp1", address(node));
+    set("large_router_buffers", "16")?;
+    for node in [gateway, server] {
+        let line = format!("addr add {}/64 dev eth0 nodad\n", address(node));
+        node.space.ip(&line)?;
+    }
+    for version in ["4", "3"] {
+        set("protocol", version)?;
+        client.ni_add()?;
+        gateway.ni_add()?;
+        for node in [gateway, server] {
+            node.socklctl(&["ni", "add", &far(node)])?;
+        }
+        gateway.socklctl(&["set", "routing", "on"])?;
+        client.socklctl(&["route", "add", "tcp1", &gateway.nid()])?;
+        server.socklctl(&["route", "add", "tcp", &far(gateway)])?;
+        if version == "4" {
+            ping(client, &far(server))?;
+            ping(server, &client.nid())?;
+            let _services = [client.serve()?, server.serve()?];
+            for op in [Op::Put, Op::Get] {
+                transfer(client, &far(server), op, 100_000, 10)?;
+                transfer(server, &client.nid(), op, 100_000, 10)?;
+            }
+        } else {
+            // Whether there are connections already or not.
+            for _ in 0..2 {
+                fails(client, &["ping", &far(server)], "EPROTONOSUPPORT")?;
+            }
+            // From the other side it is the gateway that can't, and all others go on.
+            fails(server, &["ping", "-W", "2", &client.nid()], "ETIMEDOUT")?;
+            let stats = gateway.list(&["stats"])?;
+            let failed = stats
+                .iter()
+                .filter_map(|s| s["forwarding"]["failed"].as_u64());
+            ensure!(failed.sum::<u64>() > 0, "nothing has failed: {stats:?}");
+            ping(client, &gateway.nid())?;
+            ping(server, &far(gateway))?;
+        }
+        for node in [client, gateway, server] {
+            node.socklctl(&["route", "del", "any"])?;
+            for ni in node.list(&["ni", "list"])? {
+                node.socklctl(&["ni", "del", ni["nid"].as_str().unwrap_or_default()])?;
+            }
+        }
     }
     Ok(())
 }

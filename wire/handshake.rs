@@ -457,6 +457,38 @@ mod tests {
         }
     }
 
+    /// A node with an IPv6 NID can't say who it is in versions before 4.
+    #[test]
+    fn versions_that_are_too_old() -> Result<(), WireError> {
+        for oldest in ALL {
+            for proto in ALL {
+                for reader in [
+                    HelloReader::passive(Proto::NEWEST),
+                    HelloReader::active(Proto::NEWEST),
+                ] {
+                    let mut reader = reader.not_before(oldest);
+                    let mut bytes = [0; HELLO_MAX];
+                    let hello = hello(proto)?;
+                    let bytes = hello.build(&mut bytes)?;
+                    let (magic, version) = if proto == Proto::V1 {
+                        (HELLO_MAGIC_V1, HELLO_VERSION_1)
+                    } else {
+                        (LNET_MAGIC, proto.number())
+                    };
+                    let mut left = bytes;
+                    let said = feed(&mut reader, &mut left, 100)?;
+                    if proto < oldest {
+                        assert_eq!(said, Progress::ForeignVersion { magic, version });
+                        assert_eq!(left.len(), bytes.len() - OPENING_LEN);
+                    } else {
+                        assert_eq!(said, Progress::Hello(hello));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     #[test]
     fn foreign_hello_after_the_request() -> Result<(), WireError> {
         for version in [0u32, 1, 4, 5, u32::MAX] {

@@ -189,8 +189,8 @@ fn feed(mut reader: HelloReader, stream: &[u8], pieces: &[u8]) -> Answers {
 /// again with the same meaning.
 ///
 /// The input: in the first byte, which reader (bit 0), the number of pieces (bits 1 to 3) and by how
-/// many the newest version that is spoken is older than the newest one (bits 4 and 5); their sizes;
-/// the stream.
+/// many the newest version that is spoken is older than the newest one (bits 4 and 5), and whether it
+/// is the only one (bit 6); their sizes; the stream.
 pub fn handshake(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else {
         return;
@@ -199,9 +199,10 @@ pub fn handshake(data: &[u8]) {
         return;
     };
     let newest = Proto::from_number(4 - u32::from(kind >> 4 & 3)).expect("there are four");
+    let oldest = if kind & 0x40 == 0 { Proto::V1 } else { newest };
     let new = || match kind & 1 {
-        0 => HelloReader::passive(newest),
-        _ => HelloReader::active(newest),
+        0 => HelloReader::passive(newest).not_before(oldest),
+        _ => HelloReader::active(newest).not_before(oldest),
     };
     let answers = feed(new(), stream, pieces);
     assert_eq!(answers, feed(new(), stream, &[]));
@@ -213,7 +214,7 @@ pub fn handshake(data: &[u8]) {
                 same_request(request);
             }
             Ok(Progress::Hello(hello)) => {
-                assert!(hello.proto <= newest);
+                assert!((oldest..=newest).contains(&hello.proto));
                 same_hello(hello);
             }
             _ => {}

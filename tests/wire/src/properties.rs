@@ -503,11 +503,19 @@ proptest! {
     }
 
     #[test]
-    fn newer_versions_than_spoken_are_told(hello in hello(), newest in proto()) {
-        let version = hello.proto.number();
-        let (said, taken) = run(HelloReader::active(newest), &bytes_of(&hello), &[usize::MAX]);
-        if hello.proto > newest {
-            let foreign = Progress::ForeignVersion { magic: 0x4572_6963, version };
+    fn versions_that_are_not_spoken_are_told(
+        hello in hello(),
+        oldest in proto(),
+        newest in proto(),
+    ) {
+        let (magic, version) = match hello.proto {
+            Proto::V1 => (0xeebc_0ded, 1),
+            later => (0x4572_6963, later.number()),
+        };
+        let reader = HelloReader::active(newest).not_before(oldest);
+        let (said, taken) = run(reader, &bytes_of(&hello), &[usize::MAX]);
+        if hello.proto > newest || hello.proto < oldest {
+            let foreign = Progress::ForeignVersion { magic, version };
             prop_assert_eq!((said, taken), (vec![Ok(foreign)], 8));
         } else {
             prop_assert_eq!(said, vec![Ok(Progress::Hello(hello))]);

@@ -318,12 +318,18 @@ fn greeting(src: &[u8], dest: &[u8]) -> Vec<u8> {
 
 impl Stranger {
     fn dial(script: &Node, node: &Node, from: &str, port: u16) -> Result<Stranger> {
+        Stranger::dial_by(script, node, (from, 0), port)
+    }
+
+    /// From an address that may be one of a device's only, which is given by its number.
+    fn dial_by(script: &Node, node: &Node, from: (&str, u32), port: u16) -> Result<Stranger> {
+        let (from, device) = from;
         let local: Ipv6Addr = from.parse()?;
         let to: Ipv6Addr = address(node).parse()?;
         let stream = script.space.within(|| {
             let socket = socket(AddressFamily::INET6, SocketType::STREAM, None)?;
             rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
-            bind(&socket, &SocketAddrV6::new(local, port, 0, 0))?;
+            bind(&socket, &SocketAddrV6::new(local, port, 0, device))?;
             connect(&socket, &SocketAddrV6::new(to, PORT, 0, 0))?;
             Ok(TcpStream::from(socket))
         })?;
@@ -348,6 +354,22 @@ impl Stranger {
         self.stream.read_exact(&mut answer)?;
         Ok(answer)
     }
+}
+
+/// The link-local address of a node's network card, and the card's number.
+fn link_local(node: &Node) -> Result<(String, u32)> {
+    wait::until(LIMIT, "a link-local address", || {
+        let words = ["-j", "-6", "addr", "show", "dev", "eth0", "scope", "link"];
+        let list: Value = serde_json::from_str(&node.space.tool("ip", &words, "")?)?;
+        let place = &list[0]["addr_info"][0];
+        ensure!(
+            place["tentative"] != true,
+            "it is being looked for elsewhere"
+        );
+        let addr = place["local"].as_str().context("none")?;
+        let device = list[0]["ifindex"].as_u64().context("no number")?;
+        Ok((addr.to_owned(), u32::try_from(device)?))
+    })
 }
 
 /// Nodes that say what can't be, or what can't be said over IPv6.
@@ -397,6 +419,12 @@ pub fn strangers(lab: &mut Lab) -> Result<()> {
         let answer = dial()?.told(&greeting(&long(wrong)?, &dest))?;
         ensure!(answer.is_empty(), "{wrong} was answered: {answer:x?}");
     }
+
+    // Who really is at such an address can't be called by it either.
+    let (near, device) = link_local(script)?;
+    let stranger = Stranger::dial_by(script, node, (&near, device), 599)?;
+    let answer = stranger.told(&greeting(&long(&near)?, &dest))?;
+    ensure!(answer.is_empty(), "{near} was answered: {answer:x?}");
 
     // Versions in which the node can't say who it is: they are told of one in which it can, in the
     // same way as unknown ones are.

@@ -232,7 +232,15 @@ pub fn addresses(lab: &mut Lab) -> Result<()> {
     })?;
     ping(one, &nid(two))?;
 
-    // With the device down all IPv6 addresses are gone. That of the NID is awaited.
+    // With the device down all IPv6 addresses are gone, as the kernel has it unless it is told
+    // otherwise, which the nodes of scenarios are. That of the NID is awaited.
+    one.space.within(|| {
+        for which in ["all", "eth0"] {
+            let path = format!("/proc/sys/net/ipv6/conf/{which}/keep_addr_on_down");
+            fs::write(path, "0")?;
+        }
+        Ok(())
+    })?;
     one.space.ip("link set eth0 down\n")?;
     wait::until(LIMIT, "no connection", || {
         let conns = one.list(&["conn", "list"])?;

@@ -367,6 +367,11 @@ unsigned int socklnd_helper_tcp_rcv_wscale(const struct sock *sk)
 	return tcp_sk(sk)->rx_opt.rcv_wscale;
 }
 
+gfp_t socklnd_helper_sk_allocation(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_allocation);
+}
+
 /* The type of service, which IPv6 calls traffic class. */
 int socklnd_helper_sk_tos(const struct sock *sk)
 {

@@ -75,6 +75,7 @@ int socklnd_helper_tcp_keepintvl(const struct sock *sk);
 int socklnd_helper_tcp_keepcnt(const struct sock *sk);
 unsigned int socklnd_helper_tcp_rcv_wscale(const struct sock *sk);
 int socklnd_helper_sk_tos(const struct sock *sk);
+gfp_t socklnd_helper_sk_allocation(const struct sock *sk);
 
 /* Sockets of programs. */
 void socklnd_helper_sockfd_put(struct socket *sock);

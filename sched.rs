@@ -19,10 +19,7 @@ use crate::{
         Conn, //
     },
     lib_linux::{
-        misc::{
-            self,
-            CpuDistance, //
-        },
+        misc::CpuDistance,
         queue::Fifo,
         socket::Lent,
         thread::{
@@ -123,7 +120,7 @@ impl Sched {
         let mut returned = Fifo::new();
         returned.append(&mut self.returned.lock());
         while let Some(batch) = returned.pop_front() {
-            misc::memalloc_nofs(|| Batch::finish(batch));
+            Batch::finish(batch);
         }
     }
 
@@ -132,10 +129,8 @@ impl Sched {
             let mail = this.mailbox.take(None);
             this.finish_returned();
             match mail {
-                // One bounded turn each, then back to the end of the queue: nobody starves. A file
-                // system may wait for this connection to write its pages back, so no allocation
-                // may wait for that file system.
-                Mail::Object(conn) => misc::memalloc_nofs(|| conn.run()),
+                // One bounded turn each, then back to the end of the queue: nobody starves.
+                Mail::Object(conn) => conn.run(),
                 Mail::Tick => {}
                 Mail::Stop => return,
             }

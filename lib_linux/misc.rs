@@ -78,7 +78,7 @@ pub(super) fn is_cpu_online(cpu: u32) -> bool {
 /// Runs `f` so that no allocation in it, however deep, enters a file system to free memory.
 ///
 /// For threads that a file system waits for. Thread context.
-pub(crate) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
+pub(super) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: Sets a flag of the current task.
     let flags = unsafe { sys::socklnd_helper_memalloc_nofs_save() };
     let result = f();
@@ -86,6 +86,17 @@ pub(crate) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
     // closure and kernel code does not unwind, such scopes are properly nested.
     unsafe { sys::socklnd_helper_memalloc_nofs_restore(flags) };
     result
+}
+
+/// Whether that is in force for the current thread.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(super) fn is_memalloc_nofs() -> bool {
+    // SAFETY: Sets a flag of the current task.
+    let flags = unsafe { sys::socklnd_helper_memalloc_nofs_save() };
+    // SAFETY: As in `memalloc_nofs`.
+    unsafe { sys::socklnd_helper_memalloc_nofs_restore(flags) };
+    // It says what was set by that.
+    flags == 0
 }
 
 #[kunit_tests(socklnd_lib_linux_misc)]

@@ -6,6 +6,9 @@
 //! thread's function lives in a box. It belongs to the thread from its first instruction on; if the
 //! thread was stopped before that, it still belongs to the [`KThread`], which frees it.
 //!
+//! A file system may wait for any of these threads, to write its pages back or to reconnect for that:
+//! so none of their allocations waits for a file system.
+//!
 //! C header: [`include/linux/kthread.h`](srctree/include/linux/kthread.h)
 
 use super::{
@@ -130,7 +133,7 @@ unsafe extern "C" fn run<A: Send + 'static>(start: *mut c_void) -> c_int {
     // SAFETY: As this function's own requirement.
     let start = unsafe { KBox::from_raw(start.cast::<Start<A>>()) };
     let Start { f, arg } = KBox::into_inner(start);
-    f(arg);
+    misc::memalloc_nofs(|| f(arg));
     0
 }
 
@@ -189,6 +192,22 @@ mod tests {
         drop(thread);
         // The thread's reference is gone.
         assert!(Arc::into_unique_or_drop(done).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn allocates_without_file_systems() -> Result {
+        let seen = Arc::new(Atomic::new(false), GFP_KERNEL)?;
+        let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        let arg = (done.clone(), seen.clone());
+        let thread = KThread::spawn(c"socklnd_test", None, arg, |(done, seen)| {
+            seen.store(misc::is_memalloc_nofs(), Relaxed);
+            done.complete_all();
+        })?;
+        // One that is told to end before it runs would see nothing.
+        done.wait_for_completion();
+        drop(thread);
+        assert!(seen.load(Relaxed));
         Ok(())
     }
 

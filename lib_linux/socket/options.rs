@@ -158,6 +158,13 @@ impl Socket {
         unsafe { sys::socklnd_helper_sk_tos(self.sk()) }
     }
 
+    /// How memory for the socket is allocated. Any context.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(super) fn allocation(&self) -> c_uint {
+        // SAFETY: By the type invariants `sk` is valid.
+        unsafe { sys::socklnd_helper_sk_allocation(self.sk()) }
+    }
+
     /// How often the window that this side offers is doubled, as agreed on when the connection was
     /// made. Any context.
     pub(crate) fn window_scale(&self) -> u32 {

@@ -238,6 +238,39 @@ mod suite {
     }
 
     #[test]
+    fn what_is_followed_by_more_waits_for_it() -> Result {
+        let piece = PageFrag::alloc(72)?.filled(&[0xaa; 72])?;
+        let mut tx = BvecBuf::with_capacity(4)?;
+        let mut send = |socket: &Socket, more| {
+            let mut from = tx.start();
+            assert!(from.push_frag(&piece, 0));
+            socket.send(&from, more)
+        };
+        let mut held = false;
+        // TCP waits for a fraction of a second only, which may be over before we look.
+        for _ in 0..5 {
+            let (one, two) = pair()?;
+            one.set_nodelay(true);
+            assert_eq!(send(&one, true)?, 72);
+            held |= !two.has_input();
+            assert_eq!(send(&one, false)?, 72);
+            let mut got = [0; 144];
+            recv_exactly(&two, &mut got)?;
+            assert!(got == [0xaa; 144]);
+        }
+        assert!(held);
+        Ok(())
+    }
+
+    #[test]
+    fn memory_that_waits_for_no_file_system() -> Result {
+        let socket = Socket::new_tcp(&Net::current(), false)?;
+        socket.set_kernel_defaults();
+        assert_eq!(socket.allocation(), sys::GFP_NOFS);
+        Ok(())
+    }
+
+    #[test]
     fn options() -> Result {
         let socket = Socket::new_tcp(&Net::current(), false)?;
         for on in [true, false, true] {

@@ -76,6 +76,12 @@ const BROKEN_MAILBOX: &[Variant] = &[
         "threads::a_post_wakes",
     ),
     (
+        "a_post_wakes_all",
+        "            self.wake.notify_one();",
+        "            self.wake.notify_all();",
+        "threads::a_post_wakes_one",
+    ),
+    (
         "one_wake_up_for_two_posts",
         "            inner.idle -= 1;",
         "            inner.idle = 0;",

@@ -21,6 +21,7 @@ mod many_conns;
 mod memory;
 mod register;
 mod simultaneous;
+mod storm;
 mod trace;
 mod traffic;
 mod tunables;
@@ -205,6 +206,7 @@ pub const ALL: &[Scenario] = &[
     scenario("conns_per_peer", 2, 240, many_conns::agreed),
     scenario("numbers_of_conns", 2, 60, many_conns::numbers),
     scenario("scripted_numbers", 2, 90, many_conns::scripted),
+    scenario("crowd", 6, 240, connect::crowd),
     scenario("reconnects", 2, 3600, connect::reconnects),
     scenario("limit_of_bulk", 2, 120, conns::limit_of_bulk),
     scenario("signs_of_life", 2, 90, conns::signs_of_life),
@@ -263,6 +265,7 @@ pub const ALL: &[Scenario] = &[
     scenario("no_memory_connecting", 2, 600, memory::connecting),
     scenario("no_memory_in_transfer", 2, 900, memory::in_transfer),
     scenario("no_memory_to_send", 2, 180, hooks::no_memory),
+    scenario("unsent_acks", 2, 90, hooks::unsent_acks),
     scenario("stalled_peer", 2, 180, hooks::stalled_peer),
     scenario("stalled_reader", 2, 90, hooks::stalled_reader),
     scenario("stalled_sender", 2, 90, hooks::stalled_sender),
@@ -271,5 +274,7 @@ pub const ALL: &[Scenario] = &[
     scenario("unload_in_transfer", 4, 900, unload::in_transfer),
     scenario("unload_200_times", 4, 3600, unload::two_hundred_times),
     scenario("unload_in_handshake", 3, 120, unload::in_handshake),
+    scenario("flood_of_connections", 3, 240, storm::flood),
+    scenario("peers_during_shutdown", 4, 240, storm::during_shutdown),
     scenario("namespace_deleted", 4, 180, unload::namespace_deleted),
 ];

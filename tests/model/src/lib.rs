@@ -53,6 +53,7 @@ hold! {
     threads::posts_are_taken as posts_are_taken,
     threads::a_post_wakes as a_post_wakes,
     threads::two_posts_wake_two as two_posts_wake_two,
+    threads::a_post_wakes_one as a_post_wakes_one,
     threads::a_kick_wakes as a_kick_wakes,
     threads::stop_reaches_all as stop_reaches_all,
     threads::timed_waits as timed_waits,

@@ -8,7 +8,7 @@ use super::mailbox::{Mail, Mailbox};
 use crate::explore::explore;
 use kernel::{
     list::{AtomicTracker, ListArcSafe, ListItem, TryNewListArc},
-    sync::Arc,
+    sync::{woken, Arc},
     PinInit,
 };
 use loom::{
@@ -166,6 +166,21 @@ pub(crate) fn two_posts_wake_two() {
             server.join().unwrap();
         }
         assert_eq!(world.taken(), 2);
+    });
+}
+
+/// Of two threads that sleep, one post wakes no more than one.
+pub(crate) fn a_post_wakes_one() {
+    explore(|| {
+        woken();
+        let world = World::new();
+        let servers = [0; 2].map(|_| world.spawn(World::serve));
+        world.post();
+        assert!(woken() <= 1, "all are woken for one letter");
+        world.mailbox.stop();
+        for server in servers {
+            server.join().unwrap();
+        }
     });
 }
 

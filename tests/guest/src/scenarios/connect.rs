@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use crate::debugfs::sections;
 use crate::lab::Lab;
+use crate::module;
 use crate::node::{Node, errno};
 use crate::peer::{self, Hello, Listener};
 use crate::port::note;
@@ -301,6 +303,57 @@ pub fn dead_peers(lab: &mut Lab) -> Result<()> {
     ensure!(time < 3.0, "reached only after {time:.1} s");
     for ping in &mut pings {
         ping.kill();
+    }
+    Ok(())
+}
+
+/// Many nodes that all connect to each other at the same moment, with one daemon for all of them: who
+/// is refused because of a race does not come again at once.
+pub fn crowd(lab: &mut Lab) -> Result<()> {
+    const NODES: usize = 6;
+    const CONNS: u64 = (NODES * (NODES - 1) / 2 * TYPES.len()) as u64;
+    module::remove()?;
+    module::try_insert_with(c"nconnds=1")?;
+    lab.connect(NODES)?;
+    let attempts = || -> Result<u64> {
+        let interfaces = sections("interface ")?;
+        interfaces.iter().map(|ni| ni.get("connect_attempts")).sum()
+    };
+    for round in 0..3 {
+        let before = attempts()?;
+        let mut pings = Vec::new();
+        for from in lab.nodes() {
+            for to in lab.nodes().filter(|to| to.addr != from.addr) {
+                pings.push(from.start(&["ping", "-W", "30", &to.nid()])?);
+            }
+        }
+        for ping in pings {
+            ping.wait(Duration::from_secs(60))?
+                .checked("ping")
+                .with_context(|| format!("round {round}"))?;
+        }
+        wait::until(Duration::from_secs(60), "all connections", || {
+            let mut conns = 0;
+            for node in lab.nodes() {
+                conns += node.list(&["conn", "list"])?.len() as u64;
+            }
+            ensure!(conns == 2 * CONNS, "{conns} ends of {CONNS}");
+            Ok(())
+        })?;
+        let tried = attempts()? - before;
+        note(&format!("{tried} attempts for {CONNS} connections"));
+        // Each side tries once; the one that has lost a race tries once more, a second later.
+        ensure!(tried <= 4 * CONNS, "{tried} attempts for {CONNS}");
+        wait::until(Duration::from_secs(30), "all closed", || {
+            for node in lab.nodes() {
+                node.close_conns()?;
+            }
+            for node in lab.nodes() {
+                let left = node.list(&["conn", "list"])?.len();
+                ensure!(left == 0, "{left} are left");
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::debugfs::{FOLDER, Section, hook, hook_value, sections};
 use crate::lab::Lab;
 use crate::module;
 use crate::node::{Bench, Node, Op, errno};
-use crate::peer::{CONTROL, Conn, Message};
+use crate::peer::{ACK, CONTROL, Conn, Message};
 use crate::port::note;
 use crate::scenarios::traffic::await_traffic;
 use crate::wait;
@@ -144,6 +144,47 @@ pub fn stalled_reader(lab: &mut Lab) -> Result<()> {
         time >= Duration::from_secs(TIMEOUT - 1),
         "given up too soon"
     );
+    Ok(())
+}
+
+/// Acknowledgements that wait when their connection is lost end with an error, each once, and count
+/// as such.
+pub fn unsent_acks(lab: &mut Lab) -> Result<()> {
+    const PUTS: u64 = 5;
+    /// A request of the service that opens no session and needs none: its portal and match bits.
+    const PORTAL: u32 = 50;
+    const CLOSE: u64 = 2 << 56;
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    let _service = node.serve()?;
+    let mut conn = Conn::greeted(&script.space, script.addr, node, CONTROL)?;
+    let mut put = Message::put(script.addr, node.addr, PORTAL, CLOSE, Vec::new());
+    put.body[0..16].copy_from_slice(&[7; 16]);
+    // As long as nothing is lost they come.
+    conn.send(&put.bytes())?;
+    let ack = conn.receive_message()?;
+    ensure!(ack.kind == ACK && ack.length == 0, "no ACK: {ack:x?}");
+    let count = || sum(&sections("interface ")?, "tx_errors");
+    let sent = node.counter("/tx/msgs")?;
+    let before = count()?;
+    let stall = hook("stall_tx", 3600)?;
+    for _ in 0..PUTS {
+        conn.send(&put.bytes())?;
+    }
+    wait::until(SLACK, "ACKs that wait", || {
+        ensure!(node.counter("/live/txs")? == PUTS);
+        Ok(())
+    })?;
+    conn.reset()?;
+    wait::until(SLACK, "end of the ACKs", || {
+        ensure!(node.counter("/live/txs")? == 0);
+        Ok(())
+    })?;
+    drop(stall);
+    let failed = count()? - before;
+    ensure!(failed == PUTS, "{failed} of {PUTS} were counted as errors");
+    let more = node.counter("/tx/msgs")? - sent;
+    ensure!(more == 0, "{more} were counted as sent");
     Ok(())
 }
 

@@ -9,9 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rustix::net::{
-    AddressFamily, Protocol, RawProtocol, SendFlags, SocketType, sendto, socket,
-};
+use rustix::net::{AddressFamily, Protocol, RawProtocol, SendFlags, SocketType, sendto, socket};
 
 use crate::lab::Lab;
 use crate::module;
@@ -54,7 +52,9 @@ impl Again {
     fn end(self) -> Result<usize> {
         self.stop.store(true, Ordering::Relaxed);
         let count = Arc::clone(&self.successes);
-        self.thread.join().map_err(|_| anyhow!("the thread panicked"))?;
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("the thread panicked"))?;
         Ok(count.load(Ordering::Relaxed))
     }
 }
@@ -174,7 +174,9 @@ pub fn flood(lab: &mut Lab) -> Result<()> {
     for other in others {
         made += other.end()?;
     }
-    note(&format!("{requests} requests and {made} connections in {ROUNDS} rounds"));
+    note(&format!(
+        "{requests} requests and {made} connections in {ROUNDS} rounds"
+    ));
     module::insert()
 }
 

@@ -5,6 +5,7 @@
 use crate::time::Jiffies;
 use loom::sync::{Condvar, Mutex, MutexGuard};
 use std::{
+    cell::Cell,
     collections::VecDeque,
     ops::{Deref, DerefMut},
 };
@@ -80,6 +81,17 @@ pub struct CondVar {
     changed: Condvar,
 }
 
+std::thread_local! {
+    /// Loom runs all threads of an exploration in one of the system's.
+    static WOKEN: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How many sleepers have been woken since this was last called, by whatever thread of this
+/// exploration.
+pub fn woken() -> usize {
+    WOKEN.replace(0)
+}
+
 #[derive(Debug)]
 struct Sleepers {
     queue: VecDeque<u64>,
@@ -150,6 +162,7 @@ impl CondVar {
     pub fn notify_one(&self) {
         let mut sleepers = self.sleepers.lock().unwrap();
         if sleepers.queue.pop_front().is_some() {
+            WOKEN.set(WOKEN.get() + 1);
             self.changed.notify_all();
         }
     }
@@ -157,6 +170,7 @@ impl CondVar {
     /// Wakes all threads.
     pub fn notify_all(&self) {
         let mut sleepers = self.sleepers.lock().unwrap();
+        WOKEN.set(WOKEN.get() + sleepers.queue.len());
         sleepers.queue.clear();
         self.changed.notify_all();
     }

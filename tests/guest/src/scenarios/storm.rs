@@ -20,11 +20,11 @@ use crate::wait;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Work that is done again and again until it is told to stop, in a thread of its own.
+/// Work that is done again and again, in a thread of its own, until this is dropped.
 struct Again {
     stop: Arc<AtomicBool>,
     successes: Arc<AtomicUsize>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Again {
@@ -41,7 +41,7 @@ impl Again {
         Again {
             stop,
             successes,
-            thread,
+            thread: Some(thread),
         }
     }
 
@@ -49,13 +49,24 @@ impl Again {
         self.successes.load(Ordering::Relaxed)
     }
 
-    fn end(self) -> Result<usize> {
+    /// Ends it; says how often it has succeeded.
+    fn end(mut self) -> Result<usize> {
+        self.stop()?;
+        Ok(self.successes())
+    }
+
+    fn stop(&mut self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        let count = Arc::clone(&self.successes);
-        self.thread
-            .join()
-            .map_err(|_| anyhow!("the thread panicked"))?;
-        Ok(count.load(Ordering::Relaxed))
+        match self.thread.take() {
+            Some(thread) => thread.join().map_err(|_| anyhow!("the thread panicked")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        let _ = self.stop();
     }
 }
 
@@ -114,7 +125,7 @@ fn dials(script: &Node, node: &Node) -> Again {
         let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
         if round % 2 == 0 {
             conn.send(&request(ACCEPTOR_MAGIC, 1, nid(node.addr)))?;
-            conn.send(&Hello::new(script.addr, CONTROL).bytes()[..50])?;
+            conn.send(&Hello::new(script.addr, node.addr, CONTROL).bytes()[..50])?;
         }
         conn.reset()
     })
@@ -130,7 +141,7 @@ fn talks(script: &Node, node: &Node) -> Again {
         conn.send(&request(ACCEPTOR_MAGIC, 1, nid(node.addr)))?;
         let hello = Hello {
             incarnation,
-            ..Hello::new(script.addr, CONTROL)
+            ..Hello::new(script.addr, node.addr, CONTROL)
         };
         conn.send(&hello.bytes())?;
         conn.expect_hello(CONTROL)?;

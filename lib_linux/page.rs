@@ -43,7 +43,8 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// Allocates `len` zero bytes. May sleep.
+    /// Allocates `len` zero bytes, which count as memory of the control group of the process that asks
+    /// for them. May sleep.
     ///
     /// # Errors
     ///
@@ -52,7 +53,10 @@ impl Pages {
         let count = len.div_ceil(PAGE_SIZE);
         let mut pages = KVec::with_capacity(count, GFP_KERNEL)?;
         for _ in 0..count {
-            pages.push(Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?, GFP_KERNEL)?;
+            pages.push(
+                Page::alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO)?,
+                GFP_KERNEL,
+            )?;
         }
         // INVARIANT: `count` pages were allocated.
         Ok(Self { pages, len })

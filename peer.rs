@@ -405,16 +405,22 @@ impl Peer {
         self.ni.upper().peer_down(&self.ni, self.nid, last_alive_ms);
     }
 
-    /// Tells the peer that its message with this cookie has arrived. Thread context, no spinlock
+    /// Tells the peer that its message with this cookie has arrived, which it may have passed on for
+    /// another node: then that must not wait behind messages in any case. Thread context, no spinlock
     /// held; a connection's I/O mutex may be.
     ///
     /// # Errors
     ///
     /// `EPROTO` if no message can have that cookie, or had it shortly before, or if there are too
     /// many gaps between those that wait to be told.
-    pub(crate) fn acknowledge(self: &Arc<Self>, cookie: u64) -> Result {
+    pub(crate) fn acknowledge(self: &Arc<Self>, cookie: u64, passed_on: bool) -> Result {
+        let class = if passed_on {
+            MsgClass::Ack
+        } else {
+            tunables::ack_class()
+        };
         let mut inner = self.inner.lock();
-        match inner.ack_conn().cloned() {
+        match inner.ack_conn(class).cloned() {
             Some(conn) => conn.queue_acks(|acks| acks.add(cookie))?,
             None => {
                 // The connection for that is missing: it will come, or all will go.
@@ -510,7 +516,7 @@ impl Peer {
         if silent < after || pause < PING_PAUSE_MS || !inner.proto.is_some_and(Proto::has_pings) {
             return;
         }
-        if let Some(conn) = inner.ack_conn().cloned() {
+        if let Some(conn) = inner.ack_conn(MsgClass::Ack).cloned() {
             inner.pinged_ms = now;
             conn.queue_ping();
         }
@@ -715,14 +721,14 @@ impl PeerInner {
     }
 
     /// The connection for acknowledgements.
-    fn ack_conn(&self) -> Option<&Arc<Conn>> {
-        self.choose_for(self.proto?, tunables::ack_class())
+    fn ack_conn(&self, class: MsgClass) -> Option<&Arc<Conn>> {
+        self.choose_for(self.proto?, class)
     }
 
     /// Gives what waited for a connection to the connections.
     fn feed(&mut self) {
         if !self.acks.is_empty() {
-            if let Some(conn) = self.ack_conn().cloned() {
+            if let Some(conn) = self.ack_conn(MsgClass::Ack).cloned() {
                 // It has none yet, so there is room.
                 let _ = conn.queue_acks(|acks| acks.absorb(&mut self.acks));
             }

@@ -18,6 +18,7 @@ mod module;
 mod node;
 mod peer;
 mod port;
+mod proxy;
 mod run;
 mod scenarios;
 mod wait;

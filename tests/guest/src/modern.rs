@@ -513,13 +513,27 @@ impl Link {
     }
 
     /// Answers a greeting with one of its version.
-    pub fn accept(mut conn: Conn, hello: &Hello, order: Order) -> Result<Link> {
+    pub fn accept(conn: Conn, hello: &Hello, order: Order) -> Result<Link> {
+        Link::accept_in_pieces(conn, hello, order, None)
+    }
+
+    /// The same, with each byte in a segment of its own if there is a pause between them.
+    pub fn accept_in_pieces(
+        mut conn: Conn,
+        hello: &Hello,
+        order: Order,
+        pause: Option<Duration>,
+    ) -> Result<Link> {
         let dialect = Dialect {
             version: hello.dialect.version,
             order,
         };
         let conn_type = inverse(hello.conn_type);
-        conn.send(&Hello::new(dialect, conn.from, conn.to, conn_type).bytes())?;
+        let answer = Hello::new(dialect, conn.from, conn.to, conn_type).bytes();
+        match pause {
+            Some(pause) => conn.dribble(&answer, pause)?,
+            None => conn.send(&answer)?,
+        }
         Ok(Link {
             conn,
             dialect,

@@ -390,6 +390,11 @@ impl Conn {
         Ok(conn)
     }
 
+    /// Nothing but the socket.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Sends bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(bytes)?)

@@ -16,6 +16,7 @@ use crate::modern::{self, Dialect, Hello, Link, Order};
 use crate::module;
 use crate::node::{Bench, Node, Op};
 use crate::peer::{self, ANY, BULK_IN, BULK_OUT, CONTROL, Listener, NONE, nid};
+use crate::proxy::Proxy;
 use crate::wait;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -141,6 +142,54 @@ pub fn agreed(lab: &mut Lab) -> Result<()> {
     one.ping(two)?;
     await_conns(one, two, 1)?;
     await_quiet(one)
+}
+
+/// Single connections end at any time, between nodes that want different numbers: what is missing comes
+/// back, no more than that, and nothing is counted wrong.
+pub fn cut_at_random(lab: &mut Lab) -> Result<()> {
+    const ROUNDS: usize = 7;
+    let (one, two, between) = (lab.node(0), lab.node(1), lab.node(2));
+    set("min_reconnectms", 20)?;
+    let mut random: u64 = 0x2545_f491_4f6c_dd1d;
+    for (here, there) in [(1, 16), (16, 1), (4, 4)] {
+        let what = |round: usize| format!("{here} and {there}, round {round}");
+        let proxy = Proxy::new(&between.space, between.addr, one, two)?;
+        add_wanting(one, here)?;
+        add_wanting(two, there)?;
+        for (node, other) in [(one, two), (two, one)] {
+            node.socklctl(&["peer", "add", &other.nid(), &between.addr.to_string()])?;
+        }
+        let bulk = here.min(there) as usize;
+        one.ping(two)?;
+        await_conns(one, two, bulk)?;
+        for round in 0..ROUNDS {
+            // One, or some at once, also while others are being made; with messages on their way.
+            let asking = (0..4).map(|_| one.start(&["ping", "-W", "1", &two.nid()]));
+            let asking = asking.collect::<Result<Vec<_>>>()?;
+            for _ in 0..=round % 3 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                let _ = proxy.cut((random >> 33) as usize);
+            }
+            // Some of them may be lost on the way, with their connection.
+            for ping in asking {
+                ping.wait(SOON)?;
+            }
+            let ping = || one.try_ping(two, Duration::from_secs(2))?.checked("ping");
+            wait::until(SOON, "ping", || ping().map(drop)).with_context(|| what(round))?;
+            await_conns(one, two, bulk).with_context(|| what(round))?;
+        }
+        one.ping(one).context("to itself")?;
+        two.ping(two).context("to itself")?;
+        await_quiet(one)?;
+        await_quiet(two)?;
+        await_conns(one, two, bulk)?;
+        for node in [one, two] {
+            node.ni_del()?;
+        }
+    }
+    Ok(())
 }
 
 /// Numbers that make no sense are refused, and 0 asks the network card, after plain insertion too.

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::connect::{both_ping, disconnect, one_of_each};
-use crate::family;
 use crate::lab::Lab;
 use crate::modern::{self, Dialect, Frame, Link, Order, PING, dialects, pong};
 use crate::node::{Bench, Node, Op};
@@ -146,51 +145,73 @@ fn accept(listener: &Listener, limit: Duration) -> Result<(peer::Conn, modern::H
 pub fn passive(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
-    node.ni_add()?;
-    node.peer_add(script)?;
-    let (newest, _) = family::newest();
-    for order in [Order::Little, Order::Big] {
-        let ping = node.start(&["ping", &script.nid()])?;
-        let mut links = Vec::new();
-        for conn_type in TYPES {
-            let (conn, hello) = accept(&listener, LIMIT)?;
+    for dialect in dialects() {
+        set("protocol", dialect.version)?;
+        node.ni_add()?;
+        node.peer_add(script)?;
+        for pause in [None, Some(Duration::from_millis(1))] {
+            listen(node, script, &listener, dialect, pause)
+                .with_context(|| format!("{dialect:?}, pause {pause:?}"))?;
+        }
+        node.ni_del()?;
+    }
+    Ok(())
+}
+
+/// A whole conversation over connections that the node makes; what the script says comes in pieces, if
+/// there is a pause.
+fn listen(
+    node: &Node,
+    script: &Node,
+    listener: &Listener,
+    dialect: Dialect,
+    pause: Option<Duration>,
+) -> Result<()> {
+    let ping = node.start(&["ping", "-W", "30", &script.nid()])?;
+    let mut links = Vec::new();
+    for conn_type in TYPES {
+        let (conn, hello) = accept(listener, LIMIT)?;
+        ensure!(
+            hello.dialect.version == dialect.version && hello.conn_type == conn_type,
+            "not what comes now: {hello:x?}"
+        );
+        ensure!(
+            hello.dest == nid(script.addr),
+            "not for the script: {hello:x?}"
+        );
+        let mut link = Link::accept_in_pieces(conn, &hello, dialect.order, pause)?;
+        if conn_type == CONTROL {
+            let request = link.receive_message()?;
             ensure!(
-                hello.dialect.version == newest && hello.conn_type == conn_type,
-                "not what comes now: {hello:x?}"
+                request.kind == GET && request.length == 0,
+                "no ping: {request:x?}"
             );
             ensure!(
-                hello.dest == nid(script.addr),
-                "not for the script: {hello:x?}"
+                (request.dest, request.src) == (nid(script.addr), nid(node.addr)),
+                "wrong NIDs: {request:x?}"
             );
-            let mut link = Link::accept(conn, &hello, order)?;
-            if conn_type == CONTROL {
-                let request = link.receive_message()?;
-                ensure!(
-                    request.kind == GET && request.length == 0,
-                    "no ping: {request:x?}"
-                );
-                ensure!(
-                    (request.dest, request.src) == (nid(script.addr), nid(node.addr)),
-                    "wrong NIDs: {request:x?}"
-                );
-                link.send([0, 0], &request.reply(pong(script.addr)))?;
+            let mut reply = dialect.noop([0, 0]);
+            reply.extend(dialect.message([0, 0], &request.reply(pong(script.addr))));
+            match pause {
+                Some(pause) => link.conn.dribble(&reply, pause)?,
+                None => link.conn.send(&reply)?,
             }
-            links.push(link);
         }
-        ping.wait(LIMIT)?.checked("ping")?;
-        all_speak(node, script, newest)?;
-        // The other way, over the connections that it has made.
-        links[0].ping(77)?;
-        let put = links[1].new_put(20_000);
-        // In the script's view the second one is for what it sends.
-        ensure!(links[1].conn_type == BULK_OUT, "types are not inverted");
-        links[1].send([2, 0], &put)?;
-        let told = links[1].receive()?;
-        ensure!(told.acknowledges() == [2], "not told: {told:x?}");
-        node.close_conns()?;
-        for link in &mut links {
-            link.conn.await_closed(LIMIT)?;
-        }
+        links.push(link);
+    }
+    ping.wait(LIMIT)?.checked("ping")?;
+    all_speak(node, script, dialect.version)?;
+    // The other way, over the connections that it has made.
+    links[0].ping(77)?;
+    let put = links[1].new_put(20_000);
+    // In the script's view the second one is for what it sends.
+    ensure!(links[1].conn_type == BULK_OUT, "types are not inverted");
+    links[1].send([2, 0], &put)?;
+    let told = links[usize::from(dialect.version >= 3)].receive()?;
+    ensure!(told.acknowledges() == [2], "not told: {told:x?}");
+    node.close_conns()?;
+    for link in &mut links {
+        link.conn.await_closed(LIMIT)?;
     }
     Ok(())
 }
@@ -340,6 +361,16 @@ pub fn acknowledgements(lab: &mut Lab) -> Result<()> {
             }
         }
         control.ping(6)?;
+        if dialect.version >= 3 {
+            // But not what the peer has passed on for another: that waits for its own connection.
+            let mut put = control.new_put(10);
+            put.src |= 9 << 32;
+            control.send([41, 0], &put)?;
+            control.ping(7)?;
+            let mut link = Link::dial(&script.space, script.addr, node, dialect, BULK_OUT)?;
+            let told = link.receive()?;
+            ensure!(told.acknowledges() == [41], "not told: {told:x?}");
+        }
         node.close_conns()?;
         wait::until(LIMIT, "connections forgotten", || no_conns(node, script))?;
     }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::bystander::Bystander;
+use super::versions::set;
+use crate::command::Job;
 use crate::family;
 use crate::lab::Lab;
-use crate::modern::{self, Dialect, Hello, LNET, Link, NOOP, PING, dialects};
+use crate::modern::{self, Dialect, Hello, LNET, Link, NOOP, Order, PING, dialects, pong};
 use crate::node::Node;
-use crate::peer::{ACK, BULK_OUT, CONTROL, Conn, Message, NONE, nid};
+use crate::peer::{ACK, BULK_OUT, CONTROL, Conn, Listener, Message, NONE, nid};
 use crate::wait;
 
 /// Who sends something wrong loses the connection in this time, which is less than what a stranger
@@ -120,6 +122,91 @@ pub fn hellos(lab: &mut Lab) -> Result<()> {
             ensure!(got.is_empty(), "after {cut} bytes it answered {got:02x?}");
         }
     }
+    bystander.unharmed(lab)
+}
+
+/// Answers to the node's own greeting with one wrong field each, in one piece and byte by byte: it goes,
+/// and comes again for the right one.
+pub fn answers(lab: &mut Lab) -> Result<()> {
+    let bystander = Bystander::start(lab)?;
+    let (node, script) = (lab.node(0), lab.node(2));
+    let (me, other) = (nid(node.addr), nid(lab.node(1).addr));
+    set("min_reconnectms", 1)?;
+    set("max_reconnectms", 1)?;
+    let listener = Listener::new(&script.space, script.addr)?;
+    node.peer_add(script)?;
+    let mut ping = node.start(&["ping", "-W", "60", &script.nid()])?;
+    // Its question fails with the attempt, and is asked again.
+    let await_attempt = |ping: &mut Job| {
+        wait::until(SOON, "attempt to connect", || {
+            if !ping.running()? {
+                *ping = node.start(&["ping", "-W", "60", &script.nid()])?;
+            }
+            listener.accept_request(Duration::from_millis(100))
+        })
+    };
+    for order in [Order::Little, Order::Big] {
+        // As the node begins.
+        let (version, _) = family::newest();
+        let dialect = Dialect { version, order };
+        let good = Hello::new(dialect, script.addr, node.addr, CONTROL);
+        let with = |change: &dyn Fn(&mut Hello)| {
+            let mut hello = good.clone();
+            change(&mut hello);
+            hello.bytes()
+        };
+        let cases = [
+            ("for another node", with(&|hello| hello.dest = other)),
+            ("for its sender", with(&|hello| hello.dest = good.src)),
+            ("for nobody", with(&|hello| hello.dest = 0)),
+            ("from nobody", with(&|hello| hello.src = 0)),
+            ("from the node itself", with(&|hello| hello.src = me)),
+            ("from another node", with(&|hello| hello.src = other)),
+            ("of another type", with(&|hello| hello.conn_type = BULK_OUT)),
+            ("of no type", with(&|hello| hello.conn_type = 4)),
+            ("with another magic", with(&|hello| hello.magic ^= 1)),
+            (
+                "in another version",
+                with(&|hello| hello.dialect.version = 2),
+            ),
+            ("a refusal", with(&|hello| hello.conn_type = NONE)),
+            ("nothing", Vec::new()),
+            ("half of one", good.bytes()[..40].to_vec()),
+        ];
+        for (what, answer) in &cases {
+            for pause in [None, Some(Duration::from_millis(1))] {
+                let what = || format!("{dialect:?}: {what}, pause {pause:?}");
+                let mut conn = await_attempt(&mut ping).with_context(what)?;
+                let hello = Hello::receive(&mut conn).with_context(what)?;
+                ensure!(
+                    hello.conn_type == CONTROL && hello.dialect.version == version,
+                    "{}: {hello:x?}",
+                    what()
+                );
+                // It may have gone before all of it is out.
+                let _ = match pause {
+                    Some(pause) => conn.dribble(answer, pause),
+                    None => conn.send(answer),
+                };
+                conn.finish().ok();
+                let (got, _) = conn.await_closed(AT_ONCE).with_context(what)?;
+                ensure!(got.is_empty(), "{}: it said {got:02x?}", what());
+            }
+        }
+    }
+    // After all that the right answer is as good as before.
+    let mut links = Vec::new();
+    while links.len() < 3 {
+        let mut conn = await_attempt(&mut ping)?;
+        let hello = Hello::receive(&mut conn)?;
+        let mut link = Link::accept(conn, &hello, Order::Big)?;
+        if link.conn_type == CONTROL {
+            let request = link.receive_message()?;
+            link.send([0, 0], &request.reply(pong(script.addr)))?;
+        }
+        links.push(link);
+    }
+    ping.wait(SOON)?.checked("ping")?;
     bystander.unharmed(lab)
 }
 

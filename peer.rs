@@ -413,8 +413,8 @@ impl Peer {
     ///
     /// `EPROTO` if no message can have that cookie, or had it shortly before, or if there are too
     /// many gaps between those that wait to be told.
-    pub(crate) fn acknowledge(self: &Arc<Self>, cookie: u64, passed_on: bool) -> Result {
-        let class = if passed_on {
+    pub(crate) fn acknowledge(self: &Arc<Self>, cookie: u64, routed: bool) -> Result {
+        let class = if routed {
             MsgClass::Ack
         } else {
             tunables::ack_class()

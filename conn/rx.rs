@@ -101,8 +101,6 @@ pub(super) struct Rx {
     frame: PageFrag,
     /// Header of the message that is being received, if the version has such.
     msg: Msg,
-    /// The peer has passed it on for another node.
-    passed_on: bool,
     /// Checksum of what was received of a message that has one, as long as nothing of it is thrown
     /// away.
     csum: Option<u32>,
@@ -120,7 +118,6 @@ impl Rx {
             state: State::Frame { have: 0 },
             frame: PageFrag::alloc(proto.frame_len())?,
             msg: Msg::new(MsgKind::Lnet),
-            passed_on: false,
             csum: None,
             routed: false,
             frags: BvecBuf::with_capacity(RX_FRAGS)?,
@@ -403,12 +400,11 @@ impl Conn {
                     rx.routed = header.src != self.peer.nid();
                     // Not after the payload, which may have to wait for a buffer that this sets free.
                     self.take_acks(&rx.msg)?;
-                    rx.passed_on = header.src != self.peer.nid();
                     let delivery = self.deliver(&header)?;
                     rx.expect(header.payload_len as usize, delivery)?;
                 }
                 Some(Event::Noop) => self.take_acks(&rx.msg)?,
-                Some(Event::Arrived(cookie)) => self.peer.acknowledge(cookie, rx.passed_on)?,
+                Some(Event::Arrived(cookie)) => self.peer.acknowledge(cookie, rx.routed)?,
                 None => {}
             }
         }

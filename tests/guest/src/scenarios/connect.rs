@@ -64,10 +64,15 @@ pub fn disconnect(one: &Node, two: &Node) -> Result<()> {
 }
 
 pub fn both_ping(one: &Node, two: &Node) -> Result<()> {
+    both_ping_within(one, two, SETTLED)
+}
+
+/// Each must have an answer in this time.
+pub fn both_ping_within(one: &Node, two: &Node, limit: Duration) -> Result<()> {
     let barrier = Barrier::new(2);
     let ping = |from: &Node, to: &Node| -> Result<()> {
         barrier.wait();
-        from.try_ping(to, SETTLED)?
+        from.try_ping(to, limit)?
             .checked(&format!("ping from {}", from.nid()))?;
         Ok(())
     };

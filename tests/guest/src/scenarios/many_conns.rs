@@ -147,7 +147,7 @@ pub fn agreed(lab: &mut Lab) -> Result<()> {
 /// Single connections end at any time, between nodes that want different numbers: what is missing comes
 /// back, no more than that, and nothing is counted wrong.
 pub fn cut_at_random(lab: &mut Lab) -> Result<()> {
-    const ROUNDS: usize = 7;
+    const ROUNDS: usize = 4;
     let (one, two, between) = (lab.node(0), lab.node(1), lab.node(2));
     set("min_reconnectms", 20)?;
     let mut random: u64 = 0x2545_f491_4f6c_dd1d;

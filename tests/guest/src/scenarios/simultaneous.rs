@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::connect::{both_ping, disconnect, one_of_each};
+use super::connect::{both_ping_within, disconnect, one_of_each};
 use super::versions::{no_conns, set};
 use crate::family;
 use crate::lab::Lab;
@@ -37,8 +37,8 @@ fn versions() -> std::ops::RangeInclusive<u32> {
 
 /// A few times each, with a short and with a long way between the two.
 pub fn in_all_versions(lab: &mut Lab) -> Result<()> {
-    real(lab, 6)?;
-    scripted(lab, 5)
+    real(lab, 4)?;
+    scripted(lab, 3)
 }
 
 /// Ten thousand times in all.
@@ -82,7 +82,7 @@ fn real(lab: &Lab, rounds: usize) -> Result<()> {
             let what = || format!("version {version}, round {round}");
             disconnect(one, two)?;
             let started = Instant::now();
-            both_ping(one, two).with_context(what)?;
+            both_ping_within(one, two, LIMIT).with_context(what)?;
             wait::until(LIMIT, "one connection of each type", || {
                 one_of_each(one, two)
             })

@@ -10,7 +10,7 @@ from typing import Any
 
 from lib import initramfs, klog, paths, results
 from lib.report import Report
-from lib.uml import booted
+from lib.uml import machine
 from lib.vm import Spec
 
 LIST = paths.TESTS / "kunit-suites"
@@ -45,7 +45,7 @@ def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "d
         cmdline="kunit.enable=1 kunit.autorun=1 kmemleak=on",
     )
     report.say(f"kunit: Linux {kernel.release}")
-    with booted(spec, report) as vm:
+    with machine(spec) as vm:
         outcome = results.follow(vm, "kunit", report)
         log = vm.console().replace("\r\n", "\n")
         if outcome.lost is not None:

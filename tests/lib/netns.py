@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from lib import initramfs, klog, paths, results
 from lib.report import Report
-from lib.uml import booted
+from lib.uml import machine
 from lib.vm import Spec, Vm
 
 CPUS = 2
@@ -77,7 +77,7 @@ def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "d
             cmdline=CMDLINE,
         )
         report.say(f"netns: {len(pending)} scenarios on Linux {kernel.release}")
-        with booted(spec, report) as vm:
+        with machine(spec) as vm:
             pending = _one_guest(vm, report, pending)
     if not keep:
         archive.unlink()

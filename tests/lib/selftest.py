@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import socket
 import tempfile
 import unittest
 import unittest.mock
@@ -13,7 +12,6 @@ from pathlib import Path
 
 from lib import coverage, cpio, defects, klog, results
 from lib.report import Report
-from lib.vm import Vm
 
 TROUBLE = (
     "[    9.1] WARNING: CPU: 0 PID: 1 at net/core/sock.c:10 f+0x1/0x2 [ksocklnd]",
@@ -113,25 +111,6 @@ def follow(lines: list[str], console: str = "", *, ends: bool = True) -> tuple[R
 def marks(name: str, text: str = "") -> str:
     """A log of a test's run."""
     return f"[1] socklnd-tests: begin {name}\n{text}[2] socklnd-tests: end {name}\n"
-
-
-class Silence(unittest.TestCase):
-    """A machine that says nothing."""
-
-    def test_first_words_are_not_lost(self) -> None:
-        vm = Vm.__new__(Vm)
-        vm.name, vm._buffer = "fake", b""
-        vm.port, guest = socket.socketpair()
-        with vm.port, guest:
-            self.assertTrue(vm.is_silent(0))
-            guest.send(b"half")
-            self.assertTrue(vm.is_silent(0))
-            guest.send(b" a line\nmore\n")
-            self.assertFalse(vm.is_silent(5))
-            self.assertEqual([vm.line(5), vm.line(5)], ["half a line", "more"])
-            guest.close()
-            self.assertFalse(vm.is_silent(5), "it has ended")
-            self.assertIsNone(vm.line(5))
 
 
 class Results(unittest.TestCase):

@@ -10,11 +10,7 @@ import socket
 import subprocess
 import tempfile
 
-from lib.report import Report
 from lib.vm import Spec, Vm
-
-# How long a machine may take to its first words. Ten times what a slow host needs.
-_FIRST_WORDS_SECONDS = 120.0
 
 # MiB. It puts modules behind its memory, and no call reaches further than 2 GiB.
 MOST_MEMORY = 1024
@@ -23,20 +19,6 @@ MOST_MEMORY = 1024
 def machine(spec: Spec) -> Vm:
     """Starts the kind of machine that the kernel is for."""
     return Uml(spec) if spec.kernel.kind == "um" else Vm(spec)
-
-
-def booted(spec: Spec, report: Report) -> Vm:
-    """Starts the kind of machine that the kernel is for, and waits for its first words.
-
-    Emulated machines have been seen to hang before the kernel's first message, with nothing of ours in
-    them yet. So a silent one gets a second try; one that is silent again is for the caller to judge.
-    """
-    vm = machine(spec)
-    if vm.is_silent(_FIRST_WORDS_SECONDS):
-        vm.kill()
-        report.say(f"{spec.name}: did not boot within {_FIRST_WORDS_SECONDS:.0f} s; once more")
-        vm = machine(spec)
-    return vm
 
 
 class Uml(Vm):

@@ -99,23 +99,8 @@ class Vm:
         how = "" if status is None else f"QEMU was killed by signal {-status}" if status < 0 else f"QEMU's status: {status}"
         return f"{how}\n{self._qemu_log.read_text(errors='replace')}".strip()
 
-    def is_silent(self, seconds: float) -> bool:
-        """Whether nothing comes from the results port for so long, although the machine runs."""
-        try:
-            self._await_line(seconds)
-        except GuestDied:
-            return True
-        return False
-
     def line(self, seconds: float) -> str | None:
         """The next line from the results port, None when the machine has ended."""
-        if not self._await_line(seconds):
-            return None
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line.decode(errors="replace").rstrip("\r")
-
-    def _await_line(self, seconds: float) -> bool:
-        """Waits until a line is there; false when the machine has ended instead."""
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(self.port, selectors.EVENT_READ)
@@ -130,9 +115,10 @@ class Vm:
                 except ConnectionError:
                     data = b""
                 if not data:
-                    return False
+                    return None
                 self._buffer += data
-        return True
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode(errors="replace").rstrip("\r")
 
     def say(self, line: str) -> None:
         """Sends one line to the guest's runner."""

@@ -71,7 +71,7 @@ def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "d
             kernel=kernel,
             initramfs=archive,
             logs=paths.LOGS,
-            runner=["netns", "--only", ",".join(pending)],
+            runner=["netns"],
             cpus=CPUS,
             memory=MEMORY,
             cmdline=CMDLINE,
@@ -85,7 +85,7 @@ def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "d
 
 def _one_guest(vm: Vm, report: Report, pending: list[str]) -> list[str]:
     """Runs one guest; returns the scenarios that it did not come to."""
-    outcome = results.follow(vm, "netns", report)
+    outcome = results.follow(vm, "netns", report, wanted=" ".join(pending))
     rest = [name for name in pending if name not in outcome.finished]
     if outcome.lost is not None:
         lost = outcome.current or "the guest"

@@ -29,11 +29,11 @@ class Outcome:
     lost: str | None = None  # why the guest did not come to its end
 
 
-def follow(vm: Vm, group: str, report: Report) -> Outcome:
-    """Reads results until the guest ends; reports each as it comes."""
+def follow(vm: Vm, group: str, report: Report, *, wanted: str = "") -> Outcome:
+    """Reads results until the guest ends; reports each as it comes. A guest that asks is told what is `wanted`."""
     outcome = Outcome()
     try:
-        outcome.lost = _read(vm, group, report, outcome)
+        outcome.lost = _read(vm, group, report, outcome, wanted)
     except GuestDied as died:
         outcome.lost = str(died)
     if outcome.lost is None and not vm.wait(EXIT_SECONDS):
@@ -41,7 +41,7 @@ def follow(vm: Vm, group: str, report: Report) -> Outcome:
     return outcome
 
 
-def _read(vm: Vm, group: str, report: Report, outcome: Outcome) -> str | None:
+def _read(vm: Vm, group: str, report: Report, outcome: Outcome, wanted: str) -> str | None:
     """Returns why the guest was lost, None when it came to the end of its tests."""
     limit = BOOT_SECONDS
     started = time.monotonic()
@@ -62,6 +62,8 @@ def _read(vm: Vm, group: str, report: Report, outcome: Outcome) -> str | None:
             outcome.finished.add(name)
             outcome.current = None
             notes.clear()
+        elif line == "ready":
+            vm.say(wanted)
         elif line.startswith("Bail out!"):
             return line
         elif line == "# end":

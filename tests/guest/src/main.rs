@@ -31,12 +31,8 @@ use clap::Parser;
 enum Cli {
     /// Lists the scenarios, one a line.
     List,
-    /// Runs scenarios between network namespaces of this machine.
-    Netns {
-        /// Only these, by name.
-        #[arg(long, value_delimiter = ',')]
-        only: Vec<String>,
-    },
+    /// Runs those scenarios between network namespaces of this machine that the host names.
+    Netns,
     /// Does what the host asks for.
     Agent,
     /// Inserts the module and gives the only network card this node's address.
@@ -56,7 +52,7 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Cli::Netns { only } => run::netns(&only),
+        Cli::Netns => run::netns(),
         Cli::Agent => agent::serve(),
         Cli::ShellSetup { node } => agent::shell_setup(node),
         Cli::Kunit => run::kunit(),

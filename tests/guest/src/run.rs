@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::checks::{self, Leaks};
 use crate::family;
@@ -20,13 +20,21 @@ use crate::scenarios::{Run, runs};
 /// On top of a scenario's own limit: what setting up and clearing away may take.
 const AROUND: Duration = Duration::from_secs(90);
 
-/// Runs the named scenarios (all, if none is named).
-pub fn netns(only: &[String]) -> Result<()> {
+/// Runs the scenarios that the host names in a line, when it is told that this is ready. There can be
+/// more than fit on a kernel's command line.
+pub fn netns() -> Result<()> {
     port::open()?;
     prepare();
+    say("ready");
+    let wanted = port::requests()?.next().context("the host is gone")??;
+    let wanted: Vec<&str> = wanted.split(' ').collect();
     let chosen: Vec<Run> = runs()
-        .filter(|run| only.is_empty() || only.contains(&run.name()))
+        .filter(|run| wanted.contains(&run.name().as_str()))
         .collect();
+    ensure!(
+        chosen.len() == wanted.len(),
+        "not all of these are here: {wanted:?}"
+    );
     let leaks = Leaks::known();
     say("KTAP version 1");
     say(&format!("1..{}", chosen.len() + usize::from(leaks)));

@@ -61,11 +61,11 @@ pub(crate) struct Share([Held; POOLS]);
 impl Share {
     /// None. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        const NONE: Held = Held {
+        let none = |_| Held {
             from: Atomic::new(0),
             to: Atomic::new(0),
         };
-        Ok(Arc::new(Self([NONE; POOLS]), GFP_KERNEL)?)
+        Ok(Arc::new(Self(core::array::from_fn(none)), GFP_KERNEL)?)
     }
 }
 

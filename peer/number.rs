@@ -12,9 +12,6 @@
 
 use super::super::wire::ConnType;
 
-/// The most connections for bulk, each way.
-pub(crate) const MAX_BULK: u32 = 127;
-
 /// How often in a row a peer has to refuse one more connection until it is asked no more.
 const MAX_REFUSALS: u8 = 3;
 
@@ -107,7 +104,7 @@ mod tests {
     fn one_for_control_and_some_each_way() {
         assert_eq!(grow(true, 1), [0, 1, 1, 1]);
         assert_eq!(grow(true, 4), [0, 1, 4, 4]);
-        assert_eq!(grow(true, MAX_BULK), [0, 1, 127, 127]);
+        assert_eq!(grow(true, 127), [0, 1, 127, 127]);
         assert_eq!(grow(false, 4), [1, 0, 0, 0]);
     }
 

@@ -246,11 +246,18 @@ impl Handshake {
 
     /// Waits for the other side's bytes. May sleep.
     fn read_from(self: Arc<Self>, socket: Socket) -> Result {
-        let hooked = socket.hook(self.clone());
-        self.io.lock().stage = Stage::Reading(hooked);
+        // Listed before anything can happen: what is over must not get into the list.
         if let Err(e) = self.ni.pending().add(&self) {
             self.fail(e);
             return Err(e);
+        }
+        {
+            let mut io = self.io.lock();
+            if matches!(io.stage, Stage::Over) {
+                // Whoever was faster has dealt with all but the socket.
+                return Ok(());
+            }
+            io.stage = Stage::Reading(socket.hook(self.clone()));
         }
         // What came before the callbacks were in place left no event.
         let ni = self.ni.clone();
@@ -320,6 +327,8 @@ impl Handshake {
     pub(crate) fn fail(self: &Arc<Self>, why: Error) {
         let stage = core::mem::replace(&mut self.io.lock().stage, Stage::Over);
         if matches!(stage, Stage::Over) {
+            // Whoever ends all that are listed must not meet it again and again.
+            self.ni.pending().remove(self);
             return;
         }
         // Closes the socket, if there is one.

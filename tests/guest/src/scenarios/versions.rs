@@ -21,8 +21,10 @@ use crate::wait;
 const LIMIT: Duration = Duration::from_secs(20);
 /// Connections of these types, in the order in which a node of today makes them.
 const TYPES: [u32; 3] = [CONTROL, BULK_IN, BULK_OUT];
-/// What counts as without a wait, on the slowest machine; a wait takes a second at least.
-const WITHOUT_WAIT: Duration = Duration::from_millis(700);
+/// The least that a wait takes where it must be seen that there was none, in milliseconds.
+const LONG_WAIT_MS: u64 = 20_000;
+/// What counts as without a wait, on the slowest machine.
+const WITHOUT_WAIT: Duration = Duration::from_secs(8);
 
 /// Sets a module parameter.
 pub fn set(name: &str, value: impl ToString) -> Result<()> {
@@ -220,6 +222,7 @@ fn listen(
 /// back at once in that version, stays with it as long as there are connections, and then begins
 /// anew.
 pub fn older_peers(lab: &mut Lab) -> Result<()> {
+    set("min_reconnectms", LONG_WAIT_MS)?;
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
     node.ni_add()?;

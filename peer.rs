@@ -156,6 +156,9 @@ pub(crate) enum Refusal {
     Closing,
     /// This node is connecting to that peer itself, and its NID is the higher one.
     Race,
+    /// The peer sent this HELLO when it did not know yet that connections of another version, which
+    /// this node was making, would stand first.
+    Crossing,
     /// There is a connection of that type.
     Duplicate,
     /// The peer was restarted after this handshake had begun.
@@ -355,6 +358,9 @@ impl Peer {
             // The peer was restarted: its old connections lead nowhere.
             inner.bury(ESTALE, |_| true);
         } else if !inner.conns.is_empty() && inner.proto != Some(conn.proto()) {
+            if route.is_none() && inner.has_just_connected(now) {
+                return Err(Refusal::Crossing);
+            }
             // Each of us has begun with another version.
             inner.bury(ESTALE, |_| true);
             drop(inner);
@@ -700,6 +706,14 @@ impl PeerInner {
         self.routes
             .iter()
             .any(|r| r.state(self).racing_since.is_some_and(fresh))
+    }
+
+    /// Whether an attempt of ours has succeeded so lately that one of the peer's may have crossed it.
+    fn has_just_connected(&self, now: u64) -> bool {
+        let fresh = |since: u64| now.saturating_sub(since) <= tunables::handshake_timeout_ms();
+        self.conns
+            .iter()
+            .any(|c| c.is_active() && fresh(c.born_ms()))
     }
 
     fn choose_for(&self, proto: Proto, class: MsgClass) -> Option<&Arc<Conn>> {

@@ -95,7 +95,11 @@ impl Handshake {
         peer.admit(&conn, route).map_err(|refusal| match refusal {
             Refusal::Closing => ESHUTDOWN,
             Refusal::NoMemory => ENOMEM,
-            Refusal::Race | Refusal::Duplicate | Refusal::Stale | Refusal::Version => EALREADY,
+            Refusal::Race
+            | Refusal::Crossing
+            | Refusal::Duplicate
+            | Refusal::Stale
+            | Refusal::Version => EALREADY,
         })?;
         peer.count(1, |events| &events.connects);
         conn.start(socket);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::connect::{both_ping, disconnect, one_of_each};
+use crate::family;
 use crate::lab::Lab;
 use crate::modern::{self, Dialect, Frame, Link, Order, PING, dialects, pong};
 use crate::node::{Bench, Node, Op};
@@ -147,6 +148,8 @@ fn accept(listener: &Listener, limit: Duration) -> Result<(peer::Conn, modern::H
 pub fn passive(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
+    // So long what it has made counts as just made.
+    set("accept_timeout", 60)?;
     for dialect in dialects() {
         set("protocol", dialect.version)?;
         node.ni_add()?;
@@ -202,6 +205,7 @@ fn listen(
         links.push(link);
     }
     ping.wait(LIMIT)?.checked("ping")?;
+    crossing(node, script, dialect)?;
     all_speak(node, script, dialect.version)?;
     // The other way, over the connections that it has made.
     links[0].ping(77)?;
@@ -215,6 +219,36 @@ fn listen(
     for link in &mut links {
         link.conn.await_closed(LIMIT)?;
     }
+    Ok(())
+}
+
+/// An attempt in another version than that of the connections which the node has just made is one that
+/// they have crossed: it is refused, and they stay.
+fn crossing(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
+    // Who knows versions 3 and 4 takes both.
+    let newest = if dialect.version >= 3 {
+        4
+    } else {
+        dialect.version
+    };
+    let oldest = if family::is_ipv6() { 4 } else { 2 };
+    for version in oldest..=newest {
+        if version == dialect.version {
+            continue;
+        }
+        let other = Dialect { version, ..dialect };
+        let mut conn = peer::Conn::dial(&script.space, script.addr, node.addr)?;
+        conn.send(&other.request(1, nid(node.addr)))?;
+        conn.send(&modern::Hello::new(other, script.addr, node.addr, CONTROL).bytes())?;
+        let refusal = modern::Hello::receive(&mut conn)?;
+        ensure!(
+            refusal.conn_type == NONE && refusal.dialect.version == version,
+            "no refusal: {refusal:x?}"
+        );
+        conn.await_closed(LIMIT)?;
+    }
+    let there = node.conns_to(script)?.len();
+    ensure!(there == TYPES.len(), "{there} connections are left");
     Ok(())
 }
 

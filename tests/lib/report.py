@@ -39,10 +39,12 @@ class Report:
         self.passed += passed
 
     def finish(self) -> int:
-        """What failed once more, and the last line; gives the exit status. A run that tested nothing has not passed."""
+        """What failed once more, its names, and the last line; gives the exit status. A run that tested nothing has not passed."""
         for name, why in self.failures:
             self.say(f"FAILED {name}")
             self._explain(why)
+        if self.failures:
+            print(f"failed: {', '.join(name for name, _ in self.failures)}", flush=True)
         print(f"{self.passed} passed, {self.failed} failed", flush=True)
         return 1 if self.failed or not self.passed else 0
 

@@ -22,9 +22,9 @@ use crate::peer::{
 use crate::port::note;
 use crate::wait;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 /// What the slowest machine may take on top of what the clock says.
-const SLACK: Duration = Duration::from_secs(4);
+const SLACK: Duration = Duration::from_secs(10);
 /// From where a node connects.
 const RESERVED: std::ops::RangeInclusive<u16> = 512..=1023;
 

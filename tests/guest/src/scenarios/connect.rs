@@ -19,7 +19,7 @@ use crate::wait;
 
 const ROUNDS: usize = 40;
 /// In this time both sides must agree on which connections live.
-const SETTLED: Duration = Duration::from_secs(2);
+const SETTLED: Duration = Duration::from_secs(10);
 /// Addresses where nobody is.
 const DEAD: u64 = 64;
 /// Of three connections each.
@@ -205,7 +205,7 @@ pub fn half_open(lab: &mut Lab) -> Result<()> {
         .with_context(|| format!("round {round}"))?;
         lab.cable(1, false)?;
         two.space.ip(&format!("addr del {address}"))?;
-        wait::until(Duration::from_secs(5), "connections closed", || {
+        wait::until(Duration::from_secs(20), "connections closed", || {
             let left = two.conns_to(one)?.len();
             ensure!(left == 0, "{left} are left");
             Ok(())
@@ -247,7 +247,7 @@ pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
         }
         attempts += usize::from(refuse(&listener)?);
     }
-    let name = errno(&ping.wait(Duration::from_secs(1))?)?;
+    let name = errno(&ping.wait(Duration::from_secs(20))?)?;
     note(&format!(
         "{attempts} attempts in {:.1} s, then {name}",
         started.elapsed().as_secs_f64()
@@ -276,7 +276,7 @@ fn refuse(listener: &Listener) -> Result<bool> {
         return Ok(false);
     };
     conn.send(&Hello::new(conn.from, conn.to, peer::NONE).bytes())?;
-    let _ = conn.await_closed(Duration::from_secs(5))?;
+    let _ = conn.await_closed(Duration::from_secs(20))?;
     Ok(true)
 }
 
@@ -395,7 +395,7 @@ pub fn silent_listener(lab: &mut Lab) -> Result<()> {
     node.ni_add()?;
     node.peer_add(script)?;
     let ping = node.start(&["ping", "-W", "3", &script.nid()])?;
-    let mut conn = listener.accept(Duration::from_secs(5))?;
+    let mut conn = listener.accept(Duration::from_secs(20))?;
     let output = ping.wait(Duration::from_secs(10))?;
     ensure!(
         errno(&output)? == "ETIMEDOUT",
@@ -412,18 +412,18 @@ pub fn silent_listener(lab: &mut Lab) -> Result<()> {
     let started = Instant::now();
     node.socklctl(&["peer", "del", &script.nid()])?;
     ensure!(
-        started.elapsed() < Duration::from_secs(5),
+        started.elapsed() < Duration::from_secs(20),
         "forgetting took {:?}",
         started.elapsed()
     );
     // The ping need not end with the peer's removal, but what it had queued and the connection must.
-    wait::until(Duration::from_secs(5), "nothing queued", || {
+    wait::until(Duration::from_secs(20), "nothing queued", || {
         let queued = node.counter("/live/txs")?;
         ensure!(queued == 0, "{queued} messages still wait");
         Ok(())
     })?;
     let _ = conn
-        .await_closed(Duration::from_secs(5))
+        .await_closed(Duration::from_secs(20))
         .context("the connection of a peer that was forgotten")?;
     if second.running()? {
         second.interrupt()?;

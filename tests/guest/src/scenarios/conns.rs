@@ -316,7 +316,7 @@ pub fn fair_turns(lab: &mut Lab) -> Result<()> {
         "slowest answer after {:.3} s, among {sent} thousand messages",
         slowest.as_secs_f64()
     ));
-    ensure!(slowest < Duration::from_secs(2), "after {slowest:?}");
+    ensure!(slowest < Duration::from_secs(10), "after {slowest:?}");
     node.close_conns()?;
     flood.ended()
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bystander::Bystander;
+use super::versions::set;
 use crate::family;
 use crate::lab::Lab;
 use crate::modern::{self, Dialect, Order};
@@ -117,7 +118,7 @@ pub fn byte_by_byte(lab: &mut Lab) -> Result<()> {
         }
         // The same connection type again from the same place would be a duplicate.
         conn.reset()?;
-        wait::until(AT_ONCE, "reset noticed", || no_conns(node, script))?;
+        wait::until(SOON, "reset noticed", || no_conns(node, script))?;
     }
     Ok(())
 }
@@ -612,6 +613,8 @@ pub fn unprivileged_port(lab: &mut Lab) -> Result<()> {
 
 /// Connections that end where they should not: at every byte, politely and by a reset.
 pub fn cut_off(lab: &mut Lab) -> Result<()> {
+    // So that nothing goes only because its time is up.
+    set("accept_timeout", 60)?;
     let bystander = Bystander::start(lab)?;
     let (node, script) = (lab.node(0), lab.node(2));
     let opening = [
@@ -645,7 +648,7 @@ pub fn cut_off(lab: &mut Lab) -> Result<()> {
         conn.send(&opening)?;
         conn.reset()?;
     }
-    wait::until(AT_ONCE, "no handshakes left", || no_handshakes(node))?;
+    wait::until(SOON, "no handshakes left", || no_handshakes(node))?;
     wait::until(SOON, "peer forgotten", || {
         no_conns(node, script)?;
         let peers = node.list(&["peer", "list"])?;
@@ -674,7 +677,7 @@ pub fn cut_off(lab: &mut Lab) -> Result<()> {
     for _ in 0..200 {
         Conn::dial(&script.space, script.addr, node.addr)?.reset()?;
     }
-    wait::until(AT_ONCE, "no handshakes left", || no_handshakes(node))?;
+    wait::until(SOON, "no handshakes left", || no_handshakes(node))?;
     bystander.unharmed(lab)
 }
 

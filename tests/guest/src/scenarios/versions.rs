@@ -339,7 +339,7 @@ pub fn undecided_peer(lab: &mut Lab) -> Result<()> {
         let mut ping = node.start(&["ping", "-W", "2", &script.nid()])?;
         while started.elapsed() < Duration::from_secs(8) {
             if !ping.running()? {
-                let output = ping.wait(Duration::from_secs(1))?;
+                let output = ping.wait(LIMIT)?;
                 ensure!(!output.status.success(), "it succeeded: {}", output.stdout);
                 ping = node.start(&["ping", "-W", "2", &script.nid()])?;
             }
@@ -650,11 +650,9 @@ pub fn mixed(lab: &mut Lab) -> Result<()> {
         for round in 0..3 {
             disconnect(one, two)?;
             both_ping(one, two).with_context(|| format!("{what}, round {round}"))?;
-            wait::until(
-                Duration::from_secs(5),
-                "one connection of each type",
-                || one_of_each(one, two),
-            )
+            wait::until(LIMIT, "one connection of each type", || {
+                one_of_each(one, two)
+            })
             .with_context(|| format!("{what}, round {round}"))?;
         }
     }

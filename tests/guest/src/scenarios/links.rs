@@ -199,6 +199,8 @@ pub fn coming_and_going(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0).clone(), lab.node(1).clone());
     let own = format!("{}/24 dev eth0\n", one.addr);
     let other = "10.0.1.1";
+    // In a row, so that one goes at whatever moment: also while an interface is being added.
+    let often = format!("addr add {other}/24 dev eth0\naddr del {other}/24 dev eth0\n").repeat(40);
     two.ni_add()?;
     two.peer_add(&one)?;
     let over = AtomicBool::new(false);
@@ -214,8 +216,7 @@ pub fn coming_and_going(lab: &mut Lab) -> Result<()> {
     let addresses = || {
         let _ = one.space.ip(&format!("addr del {own}"));
         let _ = one.space.ip(&format!("addr add {own}"));
-        let _ = one.space.ip(&format!("addr add {other}/24 dev eth0\n"));
-        let _ = one.space.ip(&format!("addr del {other}/24 dev eth0\n"));
+        let _ = one.space.ip(&often);
         Ok(())
     };
     let cards = || {

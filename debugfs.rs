@@ -153,6 +153,7 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
             ("refusals", ni.events().refusals.get()),
             ("bad_handshakes", ni.events().bad_handshakes.get()),
             ("drops", ni.portals().counters().drops.get()),
+            ("unanswered", ni.portals().counters().unanswered.get()),
             ("conns_per_peer", ni.conns_per_peer().into()),
             ("peers", count(live.peers().get())),
             ("conns", count(live.conns().get())),

@@ -27,7 +27,8 @@ IPV6 = "_ipv6"
 
 # What User Mode Linux can't do: it is built without user namespaces, faults on demand and tracing.
 DEBUG_ONLY = (
-    "no_capability", "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer", "tracepoints",
+    "no_capability", "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer", "no_memory_once",
+    "no_memory_once_at_gateway", "tracepoints",
 )
 
 

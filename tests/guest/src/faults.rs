@@ -4,12 +4,16 @@
 
 use std::fs;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 const SITES: [&str; 2] = ["failslab", "fail_page_alloc"];
 /// The most frames that the kernel looks at.
 const DEPTH: &str = "32";
+/// Where kmemleak gets memory for its notes about an allocation, that is once more for each. It can do
+/// without.
+const NOTES: &str = "__alloc_object";
 
 /// Fails allocations that the module's code asks for, directly or not, until it is dropped.
 pub struct Faults;
@@ -18,6 +22,8 @@ impl Faults {
     /// Aims at allocations below code at these addresses. None fails yet.
     pub fn aim(code: &Range<u64>) -> Result<Faults> {
         let (start, end) = (format!("{:#x}", code.start), format!("{:#x}", code.end));
+        let notes = function(NOTES)?;
+        let (notes_start, notes_end) = (format!("{:#x}", notes.start), format!("{:#x}", notes.end));
         for site in SITES {
             for (name, value) in [
                 ("probability", "0"),
@@ -25,6 +31,8 @@ impl Faults {
                 ("stacktrace-depth", DEPTH),
                 ("require-start", start.as_str()),
                 ("require-end", end.as_str()),
+                ("reject-start", notes_start.as_str()),
+                ("reject-end", notes_end.as_str()),
                 // Those that could have waited for memory fail too.
                 ("ignore-gfp-wait", "0"),
             ] {
@@ -75,13 +83,72 @@ fn set(site: &str, name: &str, value: &str) -> Result<()> {
     fs::write(&file, value).with_context(|| format!("cannot write {value} to {file}"))
 }
 
-/// Runs `work` in this thread with its `nth` allocation failing, of those that are aimed at.
-/// Returns what `work` returned, and whether it came as far as that allocation.
-pub fn with_nth<T>(nth: u32, work: impl FnOnce() -> T) -> Result<(T, bool)> {
-    const FILE: &str = "/proc/thread-self/fail-nth";
-    fs::write(FILE, nth.to_string()).context("the kernel can't fail allocations by number")?;
-    let result = work();
-    let left = fs::read_to_string(FILE)?;
-    fs::write(FILE, "0")?;
-    Ok((result, left.trim() == "0"))
+/// Where the kernel has a function.
+fn function(name: &str) -> Result<Range<u64>> {
+    let symbols = fs::read_to_string("/proc/kallsyms")?;
+    let mut addresses = Vec::new();
+    let mut start = None;
+    for line in symbols.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(address), _, Some(symbol)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        let address = u64::from_str_radix(address, 16)?;
+        addresses.push(address);
+        if symbol == name {
+            start = Some(address);
+        }
+    }
+    let start = start.with_context(|| format!("the kernel has no {name}"))?;
+    let behind = addresses.into_iter().filter(|address| *address > start);
+    let end = behind
+        .min()
+        .with_context(|| format!("nothing is behind {name}"))?;
+    Ok(start..end)
+}
+
+/// A thread of the kernel.
+pub struct Thread {
+    /// What it is called.
+    pub name: String,
+    file: PathBuf,
+}
+
+/// The kernel's threads whose names begin like this, by their names.
+pub fn threads(start: &str) -> Result<Vec<Thread>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        // Some have ended meanwhile.
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        if name.starts_with(start) {
+            found.push(Thread {
+                name: name.trim().to_owned(),
+                file: path.join("fail-nth"),
+            });
+        }
+    }
+    found.sort_by(|one, two| one.name.cmp(&two.name));
+    Ok(found)
+}
+
+impl Thread {
+    /// The one that this is called in.
+    pub fn this() -> Thread {
+        Thread {
+            name: "the asker".to_owned(),
+            file: PathBuf::from("/proc/thread-self/fail-nth"),
+        }
+    }
+
+    /// Runs `work` while the `nth` allocation of the thread fails, of those that are aimed at. Returns
+    /// what `work` returned, and whether the thread came as far as that allocation.
+    pub fn with_nth<T>(&self, nth: u32, work: impl FnOnce() -> T) -> Result<(T, bool)> {
+        fs::write(&self.file, nth.to_string())
+            .context("the kernel can't fail allocations by number")?;
+        let result = work();
+        let left = fs::read_to_string(&self.file)?;
+        fs::write(&self.file, "0")?;
+        Ok((result, left.trim() == "0"))
+    }
 }

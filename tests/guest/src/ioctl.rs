@@ -5,12 +5,14 @@
 use std::ffi::c_void;
 use std::fs::{File, OpenOptions};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::io::{self, Errno};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
 
 use crate::family;
+use crate::node::{Bench, Node, Op};
 
 /// Opens the device.
 pub fn open() -> Result<File> {
@@ -186,12 +188,75 @@ pub fn bench(device: &File, to: Ipv4Addr, op: u32, size: u32) -> Result<(), Errn
     ]);
     with_buffer(device, BENCH, &mut buffer)?;
     // The request itself went well: how the message did is in its result.
-    let field = u32::from_ne_bytes([buffer[76], buffer[77], buffer[78], buffer[79]]);
-    match i32::try_from(field) {
-        Ok(0) => Ok(()),
-        Ok(code) => Err(Errno::from_raw_os_error(code)),
-        Err(_) => Err(Errno::OVERFLOW),
+    first_error(&buffer).map_or(Ok(()), Err)
+}
+
+/// Pings a node.
+pub fn ping(device: &File, to: &Node, limit: Duration) -> Result<(), Errno> {
+    let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    let mut buffer = buffer(&[
+        (24, &nid(to.addr)),
+        (26, &to.network.to_ne_bytes()),
+        (48, &limit.to_ne_bytes()),
+    ]);
+    with_buffer(device, PING, &mut buffer)
+}
+
+/// Offers the service that transfers go to, on all interfaces, until the file is closed.
+pub fn serve(device: &File) -> Result<(), Errno> {
+    with_buffer(device, SERVICE, &mut buffer(&[]))
+}
+
+/// What became of a transfer's messages.
+#[derive(Debug)]
+pub struct Moved {
+    /// They arrived.
+    pub messages: u64,
+    /// They failed, or could not be counted.
+    pub errors: u64,
+    /// What the first of these failed with.
+    pub first_error: Option<Errno>,
+    /// They arrived with wrong contents, or once more than they were sent.
+    pub wrong: u64,
+}
+
+/// Asks for a verified transfer.
+pub fn transfer(device: &File, to: &Node, bench: &Bench) -> Result<Moved, Errno> {
+    let op: u32 = if bench.op == Op::Put { 1 } else { 2 };
+    let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_ne_bytes();
+    let limit = u32::try_from(bench.limit.as_millis()).unwrap_or(u32::MAX);
+    let mut buffer = buffer(&[
+        (24, &nid(to.addr)),
+        (26, &to.network.to_ne_bytes()),
+        (48, &op.to_ne_bytes()),
+        (52, &1_u32.to_ne_bytes()),
+        (56, &small(bench.size)),
+        (60, &small(bench.in_flight)),
+        (64, &(bench.count as u64).to_ne_bytes()),
+        (72, &limit.to_ne_bytes()),
+    ]);
+    with_buffer(device, BENCH, &mut buffer)?;
+    Ok(Moved {
+        messages: long(&buffer, 80),
+        errors: long(&buffer, 104),
+        first_error: first_error(&buffer),
+        wrong: long(&buffer, 112),
+    })
+}
+
+/// What the first message failed with, in the result of a transfer.
+fn first_error(buffer: &[u8; BUFFER]) -> Option<Errno> {
+    match long(buffer, 76) as u32 {
+        0 => None,
+        code => Some(Errno::from_raw_os_error(code as i32)),
     }
+}
+
+/// A number in a result.
+fn long(buffer: &[u8; BUFFER], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&buffer[at..at + 8]);
+    u64::from_ne_bytes(bytes)
 }
 
 #[cfg(test)]

@@ -266,6 +266,8 @@ pub const ALL: &[Scenario] = &[
     scenario("no_memory_inserting", 0, 900, memory::inserting).ipv4_only(NO_NODES),
     scenario("no_memory_connecting", 2, 600, memory::connecting),
     scenario("no_memory_in_transfer", 2, 900, memory::in_transfer),
+    scenario("no_memory_once", 2, 900, memory::between_two),
+    scenario("no_memory_once_at_gateway", 3, 900, memory::across_gateway),
     scenario("no_memory_to_send", 2, 180, hooks::no_memory),
     scenario("unsent_acks", 2, 90, hooks::unsent_acks),
     scenario("stalled_peer", 2, 180, hooks::stalled_peer),

@@ -137,13 +137,13 @@ pub fn routes_come_and_go(lab: &mut Lab) -> Result<()> {
 }
 
 /// Nodes on two networks that only gateways connect.
-struct Crossing {
+pub struct Crossing {
     /// On tcp.
-    clients: Vec<Node>,
+    pub clients: Vec<Node>,
     /// On both, by their side in tcp.
     gateways: Vec<Node>,
     /// On tcp1.
-    servers: Vec<Node>,
+    pub servers: Vec<Node>,
 }
 
 /// The address that a node has on tcp1.
@@ -183,7 +183,7 @@ fn stop_gateway(node: &Node) -> Result<()> {
 }
 
 impl Crossing {
-    fn new(lab: &Lab, clients: usize, gateways: usize, servers: usize) -> Result<Crossing> {
+    pub fn new(lab: &Lab, clients: usize, gateways: usize, servers: usize) -> Result<Crossing> {
         fs::write("/sys/module/ksocklnd/parameters/large_router_buffers", "16")?;
         let mut nodes = (0..clients + gateways + servers).map(|index| lab.node(index).clone());
         let clients: Vec<Node> = nodes.by_ref().take(clients).collect();

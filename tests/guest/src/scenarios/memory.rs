@@ -2,6 +2,8 @@
 
 //! No memory, at any moment.
 
+mod nth;
+
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -9,12 +11,14 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 
 use super::connect::disconnect;
-use crate::faults::{Faults, with_nth};
+use crate::faults::{Faults, Thread};
 use crate::lab::Lab;
 use crate::module;
 use crate::node::{Bench, Op, answer};
 use crate::port::note;
 use crate::wait;
+
+pub use nth::{across_gateway, between_two};
 
 /// The kernel puts all modules into one area, and the only one is ours.
 const NEIGHBOURHOOD: u64 = 64 << 20;
@@ -43,7 +47,7 @@ pub fn inserting(_: &mut Lab) -> Result<()> {
     module::remove()?;
     let mut refused = 0;
     for nth in 1..MOST {
-        let (inserted, fired) = with_nth(nth, module::try_insert)?;
+        let (inserted, fired) = Thread::this().with_nth(nth, module::try_insert)?;
         match inserted {
             Ok(()) if !fired => {
                 note(&format!("of {} allocations {refused} are vital", nth - 1));

@@ -50,6 +50,7 @@ HARMLESS = (
     "[    9.1] kmemleak: Kernel memory leak detector initialized (mem pool available: 39384)",
     "[    9.1] sysrq: Show Blocked State",
     "[    9.1] Running RCU synchronous self tests",
+    "[    9.1] ref_tracker: memory allocation failure, unreliable refcount tracker.",
 )
 
 
@@ -147,7 +148,7 @@ class Results(unittest.TestCase):
             report.result("b", None)
         with redirect_stdout(io.StringIO()) as out:
             self.assertEqual(report.finish(), 1)
-        self.assertRegex(out.getvalue(), r"FAILED a\n +because\n1 passed, 1 failed\n$")
+        self.assertRegex(out.getvalue(), r"FAILED a\n +because\nfailed: a\n1 passed, 1 failed\n$")
 
 
 class Archive(unittest.TestCase):

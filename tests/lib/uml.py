@@ -30,6 +30,8 @@ class Uml(Vm):
         self.console_log = spec.logs / f"{spec.name}.console"
         spec.logs.mkdir(parents=True, exist_ok=True)
         self._qemu_log = spec.logs / f"{spec.name}.uml"
+        self._port_log = spec.logs / f"{spec.name}.results"
+        self._port_log.write_bytes(b"")
         self._buffer = b""
         self._folder = tempfile.mkdtemp(prefix="socklnd-uml-")
         self.port, theirs = socket.socketpair()
@@ -40,6 +42,14 @@ class Uml(Vm):
                 # Every process of the guest is one of the host, in this group.
                 start_new_session=True,
             )
+
+    def line(self, seconds: float) -> str | None:
+        """As in the class above, whose QEMU writes down by itself what comes over the port."""
+        line = super().line(seconds)
+        if line is not None:
+            with open(self._port_log, "a", encoding="utf-8") as log:
+                log.write(f"{line}\n")
+        return line
 
     def kill(self) -> None:
         """Ends the kernel and all its processes."""

@@ -191,12 +191,23 @@ struct Io {
     stall: Stall,
 }
 
-/// When the peer is given up. In monotonic milliseconds; progress moves them, queueing does not.
+/// When there was progress, each way: a timeout later the peer is given up. In monotonic milliseconds;
+/// queueing is no progress.
 struct Deadlines {
     tx_ms: u64,
     rx_ms: u64,
     /// What TCP held for sending at the last look.
     wmem_mark: usize,
+}
+
+/// What the reaper finds when it looks at a connection.
+pub(crate) enum Look {
+    /// Nothing is under way.
+    Idle,
+    /// Something is, and not late.
+    Busy,
+    /// It has to be closed: it has failed, or the peer has not done its part in time.
+    Over(Error),
 }
 
 /// How a turn of I/O in one direction ended.
@@ -223,7 +234,6 @@ impl Conn {
         hello: &Hello,
     ) -> Result<Arc<Self>> {
         let now = time::monotonic_ms();
-        let timeout = tunables::timeout_ms();
         let io = Io {
             socket: None,
             rx: rx::Rx::new(hello.proto, hello.order)?,
@@ -231,8 +241,8 @@ impl Conn {
             loan: None,
             frags: BvecBuf::with_capacity(TX_FRAGS)?,
             deadlines: Deadlines {
-                tx_ms: now.saturating_add(timeout),
-                rx_ms: now.saturating_add(timeout),
+                tx_ms: now,
+                rx_ms: now,
                 wmem_mark: 0,
             },
             stall: Stall::new(),
@@ -522,7 +532,8 @@ impl Conn {
         let mut failure = None;
         let mut io = self.io.lock();
         let admitted = io.stall.admit(events, time::monotonic_ms);
-        if admitted != events {
+        let held_back = admitted != events;
+        if held_back {
             self.peer.ni().lnd().reaper().wake_later();
         }
         let events = admitted;
@@ -550,7 +561,12 @@ impl Conn {
             }
         }
         if let Some(socket) = &io.socket {
-            self.wmem.store(socket.wmem_queued() as u64, Relaxed);
+            let wmem = socket.wmem_queued();
+            self.wmem.store(wmem as u64, Relaxed);
+            // With the mutex held, see `Peer::look`.
+            if held_back || io.is_busy(wmem) {
+                self.peer.stir();
+            }
         }
         drop(io);
         if let Some(why) = failure {
@@ -587,25 +603,31 @@ impl Conn {
         closed.or_else(|| self.io.lock().socket.as_ref()?.failure())
     }
 
-    /// Whether a deadline has passed or the socket has failed. The reaper's thread, may sleep.
-    pub(crate) fn check_deadlines(self: &Arc<Self>, now: u64) -> Option<Error> {
-        // Whoever holds it makes progress this very moment.
-        let mut io = self.io.try_lock()?;
+    /// Looks for a deadline that has passed, and whether the socket has failed. The reaper's thread, may
+    /// sleep.
+    pub(crate) fn check_deadlines(self: &Arc<Self>, now: u64) -> Look {
+        let Some(mut io) = self.io.try_lock() else {
+            // Whoever holds it makes progress this very moment.
+            return Look::Busy;
+        };
         let io = &mut *io;
-        let socket = io.socket.as_ref()?;
+        let Some(socket) = io.socket.as_ref() else {
+            return Look::Idle;
+        };
         if let Some(e) = socket.take_error() {
-            return Some(e);
+            return Look::Over(e);
         }
         let wmem = socket.wmem_queued();
         self.wmem.store(wmem as u64, Relaxed);
-        let waiting = wmem > 0 || !io.out.is_empty() || !self.txq.lock().fifo.is_empty();
+        let busy = io.is_busy(wmem) || !self.txq.lock().fifo.is_empty();
         if io.deadlines.tx_seen(wmem) {
             self.peer.alive(now);
         }
-        let tx_late = waiting && now >= io.deadlines.tx_ms;
+        let late = |since| now.saturating_sub(since) >= tunables::timeout_ms();
+        let tx_late = busy && late(io.deadlines.tx_ms);
         // What this side waits for is not counted against the peer.
         let owes = io.rx.is_started() && !io.rx.is_waiting();
-        let mut rx_late = owes && now >= io.deadlines.rx_ms;
+        let mut rx_late = owes && late(io.deadlines.rx_ms);
         if rx_late && socket.has_input() {
             // The peer has done its part: it is this side that has not come to it.
             rx_late = false;
@@ -613,9 +635,13 @@ impl Conn {
         }
         if tx_late || rx_late {
             self.is_late();
-            return Some(ETIMEDOUT);
+            return Look::Over(ETIMEDOUT);
         }
-        None
+        if busy {
+            Look::Busy
+        } else {
+            Look::Idle
+        }
     }
 
     /// The peer has not done its part in time.
@@ -671,6 +697,13 @@ fn apply_tunables(socket: &Socket) -> Result {
     socket.set_keepalive(idle, interval, count)
 }
 
+impl Io {
+    /// Whether something is under way, if TCP holds `wmem` bytes for sending.
+    fn is_busy(&self, wmem: usize) -> bool {
+        wmem > 0 || !self.out.is_empty() || self.rx.is_started()
+    }
+}
+
 impl Deadlines {
     /// TCP holds `wmem` bytes for sending. Returns whether the peer has acknowledged some since
     /// the last look; that is progress, as is having nothing to acknowledge. That TCP has taken
@@ -678,7 +711,7 @@ impl Deadlines {
     fn tx_seen(&mut self, wmem: usize) -> bool {
         let acked = wmem < self.wmem_mark;
         if acked || wmem == 0 {
-            self.tx_ms = time::monotonic_ms().saturating_add(tunables::timeout_ms());
+            self.tx_ms = time::monotonic_ms();
         }
         self.wmem_mark = wmem;
         acked
@@ -686,7 +719,7 @@ impl Deadlines {
 
     /// Bytes have come in.
     fn rx_progress(&mut self, now: u64) {
-        self.rx_ms = now.saturating_add(tunables::timeout_ms());
+        self.rx_ms = now;
     }
 }
 

@@ -67,6 +67,8 @@ fn show_stats(out: &SeqFile) {
 
 fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
     let nis = lnd.all_nis()?;
+    let [busy, resting] = lnd.reaper().watched();
+    let [busy_looks, resting_looks] = lnd.reaper().looks();
     seq_print!(out, "node\n");
     lines(
         out,
@@ -77,6 +79,10 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
                 "handshake_queue_peak",
                 count(lnd.autoconnect().queue_peak()),
             ),
+            ("busy_peers", count(busy)),
+            ("busy_looks", busy_looks),
+            ("resting_peers", count(resting)),
+            ("resting_looks", resting_looks),
         ],
     );
     for sched in lnd.scheds() {

@@ -140,6 +140,24 @@ where
         core::iter::from_fn(move || list.pop_front().map(ListArc::into_arc))
     }
 
+    /// Takes out the first object if it is `wanted`, without waiting. Any context; the mailbox's lock
+    /// is held while that is asked.
+    pub(crate) fn pop_if(&self, wanted: impl FnOnce(&T) -> bool) -> Option<Arc<T>> {
+        let mut inner = self.inner.lock();
+        if !inner.list.iter().next().is_some_and(|first| wanted(&first)) {
+            return None;
+        }
+        let object = inner.list.pop_front()?;
+        inner.len = inner.len.saturating_sub(1);
+        drop(inner);
+        Some(object.into_arc())
+    }
+
+    /// How many objects are there. Any context.
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().len
+    }
+
     /// The most objects that have been there at the same time. Any context.
     pub(crate) fn peak(&self) -> usize {
         self.inner.lock().peak

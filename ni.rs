@@ -196,7 +196,7 @@ impl Ni {
         self.live.handshakes.wait_zero();
         // So long as pages of a connection are lent, it is alive.
         self.live.conns.wait_zero();
-        self.lnd.reaper().tend_pending(time::monotonic_ms());
+        self.lnd.reaper().let_go(time::monotonic_ms());
         self.live.peers.wait_zero();
     }
 

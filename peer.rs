@@ -16,6 +16,7 @@ mod connect;
 pub(crate) mod number;
 mod table;
 mod unacked;
+mod watch;
 
 use crate::{
     conn::Conn,
@@ -70,10 +71,7 @@ pub(crate) use self::{
         PeerInfo,
         RouteInfo, //
     },
-    table::{
-        PeerTable,
-        PEER_BUCKETS, //
-    },
+    table::PeerTable,
     unacked::ConnId,
 };
 use self::{
@@ -87,8 +85,11 @@ use self::{
 /// Which list of a peer is the reaper's: peers with transmits that wait for a connection.
 pub(crate) const PENDING_LIST: u64 = 4;
 
-/// Between two signs of life that a silent peer is sent at least.
-const PING_PAUSE_MS: u64 = 10_000;
+/// Which list of a peer is that of those with something under way.
+pub(crate) const BUSY_LIST: u64 = 7;
+
+/// Which list of a peer is that of those whose silence is to be noticed.
+pub(crate) const RESTING_LIST: u64 = 8;
 
 /// A node that this one talks to.
 #[pin_data]
@@ -114,14 +115,35 @@ pub(crate) struct Peer {
     pending_links: ListLinks<PENDING_LIST>,
     #[pin]
     pending_tracker: AtomicTracker<PENDING_LIST>,
+    /// It is in the reaper's list of busy peers, or being taken out of it. Changed under the lock of
+    /// `inner`.
+    watched: Atomic<bool>,
+    /// Since when it is there, in monotonic milliseconds.
+    watched_ms: Atomic<u64>,
+    /// INVARIANT: Only ever used for the reaper's list of busy peers.
+    #[pin]
+    busy_links: ListLinks<BUSY_LIST>,
+    #[pin]
+    busy_tracker: AtomicTracker<BUSY_LIST>,
+    /// Since when its silence counts, while it is in the reaper's list of resting peers.
+    resting_ms: Atomic<u64>,
+    /// INVARIANT: Only ever used for the reaper's list of resting peers.
+    #[pin]
+    resting_links: ListLinks<RESTING_LIST>,
+    #[pin]
+    resting_tracker: AtomicTracker<RESTING_LIST>,
     _live: LiveGuard,
 }
 
 impl_list_arc_safe! {
     impl ListArcSafe<4> for Peer { tracked_by pending_tracker: AtomicTracker<4>; }
+    impl ListArcSafe<7> for Peer { tracked_by busy_tracker: AtomicTracker<7>; }
+    impl ListArcSafe<8> for Peer { tracked_by resting_tracker: AtomicTracker<8>; }
 }
 impl_list_item! {
     impl ListItem<4> for Peer { using ListLinks { self.pending_links }; }
+    impl ListItem<7> for Peer { using ListLinks { self.busy_links }; }
+    impl ListItem<8> for Peer { using ListLinks { self.resting_links }; }
 }
 
 /// What the peer's lock protects.
@@ -145,6 +167,8 @@ pub(crate) struct PeerInner {
     acks: Acks,
     /// When it was sent a sign of life, in monotonic milliseconds.
     pinged_ms: u64,
+    /// It is in the reaper's list of resting peers, or being taken out of it.
+    resting: bool,
     /// Addresses of ours that it was told when it connected; it is told the same ones again.
     told: KVec<PeerUse>,
 }
@@ -188,6 +212,7 @@ impl Peer {
                         agreement: Agreement::new(),
                         acks: Acks::new(),
                         pinged_ms: 0,
+                        resting: false,
                         told: KVec::new(),
                     },
                     "socklnd_peer"
@@ -200,6 +225,13 @@ impl Peer {
                 heard: Atomic::new(false),
                 pending_links <- ListLinks::new(),
                 pending_tracker <- AtomicTracker::new(),
+                watched: Atomic::new(false),
+                watched_ms: Atomic::new(0),
+                busy_links <- ListLinks::new(),
+                busy_tracker <- AtomicTracker::new(),
+                resting_ms: Atomic::new(0),
+                resting_links <- ListLinks::new(),
+                resting_tracker <- AtomicTracker::new(),
                 _live: Gauge::enter(ni.live().peers()),
             }),
             GFP_KERNEL,
@@ -364,6 +396,7 @@ impl Peer {
             // Each of us has begun with another version.
             inner.bury(ESTALE, |_| true);
             drop(inner);
+            self.stir();
             self.is_down();
             return Err(Refusal::Version);
         } else if inner.twins_of(conn).count() >= self.most_twins(conn) {
@@ -391,6 +424,7 @@ impl Peer {
         self.alive(now);
         inner.feed();
         drop(inner);
+        self.stir();
         self.ni.upper().peer_found(&self.ni, self.nid, true);
         Ok(())
     }
@@ -440,11 +474,13 @@ impl Peer {
 
     /// A message is about to go by the connection `conn`, and the peer is to say when it has arrived.
     /// Returns the cookie for it; 0, which is none, if there is no memory for that. May sleep.
-    pub(crate) fn ask(&self, conn: ConnId) -> u64 {
-        match Reservation::new() {
-            Ok(room) => self.unacked.lock().add(conn, room),
-            Err(_) => 0,
-        }
+    pub(crate) fn ask(self: &Arc<Self>, conn: ConnId) -> u64 {
+        let Ok(room) = Reservation::new() else {
+            return 0;
+        };
+        let cookie = self.unacked.lock().add(conn, room);
+        self.stir();
+        cookie
     }
 
     /// The message with this cookie will not be sent after all. Thread context.
@@ -455,8 +491,7 @@ impl Peer {
     /// TCP has let go of `tx`, which the peer was asked to acknowledge. Gives it back if that is not
     /// waited for: it has been, or the connection has ended. Thread context.
     pub(crate) fn await_ack(&self, tx: KBox<Tx>) -> Option<KBox<Tx>> {
-        let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        self.unacked.lock().released(tx, deadline)
+        self.unacked.lock().released(tx, time::monotonic_ms())
     }
 
     /// The peer says that messages with cookies in these ranges have arrived. Thread context, no
@@ -481,51 +516,13 @@ impl Peer {
     /// The connection `conn` has ended because of `why`: so do the messages that went by it and were
     /// to be acknowledged. Thread context, no spinlock held.
     pub(crate) fn abandon(&self, conn: ConnId, why: Error) {
-        let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        let txs = self.unacked.lock().abandon(conn, deadline);
+        let txs = self.unacked.lock().abandon(conn, time::monotonic_ms());
         self.fail_txs(txs, why);
     }
 
     /// How many messages the peer has yet to acknowledge, and how many it has. Thread context.
     pub(crate) fn acks(&self) -> (u64, u64) {
         self.unacked.lock().counts()
-    }
-
-    /// Closes connections by which messages went that the peer has not acknowledged in time. Thread
-    /// context.
-    fn check_acks(self: &Arc<Self>, now: u64) {
-        self.unacked.lock().expire(now);
-        let (mut last, mut from) = (None, 0);
-        loop {
-            let late = self.unacked.lock().late(from, last, now);
-            let Some((id, next)) = late else { return };
-            (last, from) = (Some(id), next);
-            let matching = |conn: &&Arc<Conn>| conn.id() == id;
-            let conn = self.inner.lock().conns.iter().find(matching).cloned();
-            // If it is not there, it is being closed, and its messages end with that.
-            if let Some(conn) = conn {
-                conn.is_late();
-                self.count(1, |events| &events.timeouts);
-                self.close_conn(&conn, ETIMEDOUT, true);
-            }
-        }
-    }
-
-    /// Sends a sign of life if the peer has been silent for long, and its version knows such.
-    fn ping_if_silent(&self, now: u64) {
-        let Some(after) = tunables::ping_after_ms() else {
-            return;
-        };
-        let silent = now.saturating_sub(self.last_alive_ms.load(Relaxed));
-        let mut inner = self.inner.lock();
-        let pause = now.saturating_sub(inner.pinged_ms);
-        if silent < after || pause < PING_PAUSE_MS || !inner.proto.is_some_and(Proto::has_pings) {
-            return;
-        }
-        if let Some(conn) = inner.ack_conn(MsgClass::Ack).cloned() {
-            inner.pinged_ms = now;
-            conn.queue_ping();
-        }
     }
 
     /// Closes `conn` because of `why`, unless it is being closed already; with `siblings`, also
@@ -562,8 +559,11 @@ impl Peer {
         if incomplete {
             self.ni.lnd().reaper().watch(self.clone());
         }
-        if lost && why != ESHUTDOWN {
-            self.is_down();
+        if lost {
+            self.stir();
+            if why != ESHUTDOWN {
+                self.is_down();
+            }
         }
         self.unlink_if_unused();
     }
@@ -576,6 +576,7 @@ impl Peer {
         inner.drop_routes(|_| true);
         inner.bury(why, |_| true);
         failed.append(&mut inner.queue);
+        self.leave_lists(&inner);
         drop(inner);
         self.fail_txs(failed, why);
     }
@@ -583,32 +584,6 @@ impl Peer {
     /// Unlinks the peer if nothing is left of it. Thread context.
     pub(crate) fn unlink_if_unused(self: &Arc<Self>) {
         self.ni.peers().unlink_if(self, PeerInner::is_unused);
-    }
-
-    /// Unlinks a peer that nobody asked for and nobody talks to any more. Thread context.
-    fn forget_if_idle(self: &Arc<Self>, now: u64) {
-        let idle = now.saturating_sub(self.last_alive_ms.load(Relaxed));
-        if idle > tunables::max_reconnect_ms().saturating_mul(2) {
-            self.ni.peers().unlink_if(self, PeerInner::is_forgettable);
-        }
-    }
-
-    /// Looks at all connections for deadlines that have passed. Thread context, may sleep.
-    pub(crate) fn check_deadlines(self: &Arc<Self>, now: u64) {
-        let mut next = 0;
-        loop {
-            let conn = self.inner.lock().conns.get(next).cloned();
-            let Some(conn) = conn else { break };
-            if let Some(why) = conn.check_deadlines(now) {
-                self.count(1, |events| &events.timeouts);
-                self.close_conn(&conn, why, true);
-            } else {
-                next += 1;
-            }
-        }
-        self.check_acks(now);
-        self.ping_if_silent(now);
-        self.forget_if_idle(now);
     }
 
     /// Has all connections looked at by their schedulers. Thread context.
@@ -796,11 +771,13 @@ impl PeerInner {
         self.conns.is_empty() && self.routes.is_empty() && self.queue.is_empty()
     }
 
+    /// Whether nobody asked for it, and there is no connection to it.
+    fn is_stray(&self) -> bool {
+        self.conns.is_empty() && self.routes.iter().all(|r| r.state(self).shares == 0)
+    }
+
     fn is_forgettable(&self) -> bool {
-        let quiet = |r: &Arc<Route>| {
-            let state = r.state(self);
-            state.shares == 0 && !state.connecting
-        };
-        self.conns.is_empty() && self.queue.is_empty() && self.routes.iter().all(quiet)
+        let connecting = |r: &Arc<Route>| r.state(self).connecting;
+        self.is_stray() && self.queue.is_empty() && !self.routes.iter().any(connecting)
     }
 }

@@ -4,8 +4,10 @@
 //!
 //! One thread. It terminates the connections on its deathrow as they come, gives connections that
 //! ran out of memory another try after a tick, and looks once a second for deadlines: those of
-//! handshakes and of transmits that wait for a connection, and those of a part of the connections,
-//! so that each of them is seen four times per timeout.
+//! handshakes and of transmits that wait for a connection, and those of a part of the peers with which
+//! something is under way, so that each of them is seen at least four times per timeout. Peers that
+//! are idle cost nothing, but that those are sent a sign of life now and then whose version has such.
+//! How a peer comes into a list and out of it, and why none is forgotten, is told in `peer/watch.rs`.
 //!
 //! Shared by [`Arc`] between [`crate::Lnd`] and the thread; its mailboxes have locks of their own.
 
@@ -22,9 +24,11 @@ use crate::{
     ni::Ni,
     peer::{
         Peer,
-        PEER_BUCKETS,
-        PENDING_LIST, //
+        BUSY_LIST,
+        PENDING_LIST,
+        RESTING_LIST, //
     },
+    stats::Counter,
     tunables,
     Lnd, //
 };
@@ -48,11 +52,11 @@ pub(crate) const DEATHROW_LIST: u64 = 2;
 /// Which list of a connection is that of those who wait for memory.
 pub(crate) const ENOMEM_LIST: u64 = 3;
 
-/// Between two looks for deadlines.
-const SCAN_MS: u64 = 1000;
+/// Between two rounds of looks, at most.
+const ROUND_MS: u64 = 1000;
 
-/// How often each connection is looked at within the timeout.
-const SCANS_PER_TIMEOUT: u64 = 4;
+/// How often each busy peer is looked at within the timeout, at least.
+const LOOKS_PER_TIMEOUT: u64 = 4;
 
 /// Before a socket that had no memory is tried again: the least that a sleep can take.
 const ENOMEM_RETRY_MS: u64 = 1;
@@ -66,6 +70,16 @@ pub(crate) struct Reaper {
     enomem: Mailbox<Conn, ENOMEM_LIST>,
     #[pin]
     pending: Mailbox<Peer, PENDING_LIST>,
+    /// Peers with something under way, the one first that was looked at longest ago.
+    #[pin]
+    busy: Mailbox<Peer, BUSY_LIST>,
+    /// Idle peers that are to be sent signs of life; about in the order in which they fell silent.
+    #[pin]
+    resting: Mailbox<Peer, RESTING_LIST>,
+    /// Among the busy peers, and the resting ones, are such as were deleted.
+    deleted: [Atomic<bool>; 2],
+    /// Looks at busy peers so far, and at resting ones.
+    looks: [Counter; 2],
     /// The kernel has taken an address away.
     sweep: Atomic<bool>,
     /// A test hook has held a connection back since the last look.
@@ -80,6 +94,10 @@ impl Reaper {
                 deathrow <- Mailbox::new(),
                 enomem <- Mailbox::new(),
                 pending <- Mailbox::new(),
+                busy <- Mailbox::new(),
+                resting <- Mailbox::new(),
+                deleted: [Atomic::new(false), Atomic::new(false)],
+                looks: [Counter::new(), Counter::new()],
                 sweep: Atomic::new(false),
                 stalled: Atomic::new(false),
             }),
@@ -130,9 +148,39 @@ impl Reaper {
         self.pending.post(peer);
     }
 
+    /// Looks for deadlines of what is under way with `peer`. For [`Peer::watch`]. Any context.
+    pub(crate) fn attend(&self, peer: Arc<Peer>) {
+        self.busy.post(peer);
+    }
+
+    /// Looks at `peer` when it has been silent for long. For [`Peer`] itself. Any context.
+    pub(crate) fn rest(&self, peer: Arc<Peer>) {
+        self.resting.post(peer);
+    }
+
+    /// A peer was deleted that is among the busy ones, or the resting ones: lets go of it soon. Any
+    /// context.
+    pub(crate) fn sort_out(&self, busy: bool, resting: bool) {
+        for (deleted, is_there) in self.deleted.iter().zip([busy, resting]) {
+            if is_there {
+                deleted.store(true, Release);
+            }
+        }
+    }
+
+    /// How many peers are busy, and how many rest. Any context.
+    pub(crate) fn watched(&self) -> [usize; 2] {
+        [self.busy.len(), self.resting.len()]
+    }
+
+    /// How many looks at busy peers there were so far, and at resting ones. Any context.
+    pub(crate) fn looks(&self) -> [u64; 2] {
+        let [busy, resting] = &self.looks;
+        [busy.get(), resting.get()]
+    }
+
     fn run(&self, lnd: &Lnd) {
-        let mut next_scan = time::monotonic_ms().saturating_add(SCAN_MS);
-        let mut bucket = 0;
+        let mut next_scan = time::monotonic_ms().saturating_add(ROUND_MS);
         loop {
             let now = time::monotonic_ms();
             let mut wait = next_scan.saturating_sub(now);
@@ -155,8 +203,8 @@ impl Reaper {
             }
             let now = time::monotonic_ms();
             if now >= next_scan {
-                next_scan = now.saturating_add(SCAN_MS);
-                bucket = self.scan(lnd, now, bucket);
+                next_scan = now.saturating_add(round_ms(tunables::timeout_ms()));
+                self.scan(lnd, now);
             }
         }
     }
@@ -167,8 +215,8 @@ impl Reaper {
         }
     }
 
-    /// Looks after the peers with transmits that wait, and lets go of the others. Thread context.
-    pub(crate) fn tend_pending(&self, now: u64) {
+    /// Looks after the peers with transmits that wait, and lets go of the others.
+    fn tend_pending(&self, now: u64) {
         for peer in self.pending.drain() {
             if peer.tend(now) {
                 self.watch(peer);
@@ -176,26 +224,184 @@ impl Reaper {
         }
     }
 
-    /// One look for deadlines; connections are looked at from `first` bucket on. Returns where the
-    /// next look begins.
-    fn scan(&self, lnd: &Lnd, now: u64, first: usize) -> usize {
+    /// Looks at busy peers: at their share of this round, or at `all`.
+    fn look_at_busy(&self, now: u64, all: bool) {
+        let [looks, _] = &self.looks;
+        let mut round = Round::new(self.busy.len(), now, tunables::timeout_ms(), all);
+        while let Some(peer) = self.busy.pop_if(|peer| round.takes(peer.watched_ms())) {
+            looks.add(1);
+            peer.look(now);
+        }
+    }
+
+    /// Looks at resting peers: at those that have been silent for long, or at `all`.
+    fn look_at_resting(&self, now: u64, all: bool) {
+        let [_, looks] = &self.looks;
+        let long = |since| {
+            // Those that are of no use here any more are let go of.
+            let after = tunables::ping_after_ms().unwrap_or(0);
+            now.saturating_sub(since) >= after
+        };
+        // Those that are put there again in this round are not for this round.
+        for _ in 0..self.resting.len() {
+            let taken = self.resting.pop_if(|peer| all || long(peer.resting_ms()));
+            let Some(peer) = taken else { break };
+            looks.add(1);
+            peer.check_silence(now);
+        }
+    }
+
+    /// Looks at all peers in all lists, and so lets go of those that were deleted. Thread context, may
+    /// sleep.
+    pub(crate) fn let_go(&self, now: u64) {
+        self.tend_pending(now);
+        self.look_at_busy(now, true);
+        self.look_at_resting(now, true);
+    }
+
+    /// One round of looks for deadlines.
+    fn scan(&self, lnd: &Lnd, now: u64) {
         self.tend_pending(now);
         // Fully ordered: who sets it again during this look is woken by the next.
         if self.stalled.load(Relaxed) && self.stalled.xchg(false, Full) {
             lnd.for_each_ni(|ni| ni.peers().for_each(|peer| peer.retry_conns()));
         }
-        let timeout_s = (tunables::timeout_ms() / 1000).max(1);
-        let chunk = (PEER_BUCKETS as u64 * SCANS_PER_TIMEOUT).div_ceil(timeout_s);
-        let chunk = chunk.min(PEER_BUCKETS as u64) as usize;
         lnd.for_each_ni(|ni| {
             ni.pending().expire(now);
             ni.probe_gateways(now);
-            for offset in 0..chunk {
-                let bucket = first.wrapping_add(offset) % PEER_BUCKETS;
-                ni.peers()
-                    .for_each_in(bucket, |peer| peer.check_deadlines(now));
-            }
         });
-        first.wrapping_add(chunk) % PEER_BUCKETS
+        let [busy, resting] = &self.deleted;
+        self.look_at_busy(now, busy.xchg(false, Acquire));
+        // After those: who has got a sign of life meanwhile is silent from then on.
+        self.look_at_resting(now, resting.xchg(false, Acquire));
+    }
+}
+
+/// Between two rounds, if this is the timeout.
+fn round_ms(timeout_ms: u64) -> u64 {
+    (timeout_ms / LOOKS_PER_TIMEOUT).clamp(1, ROUND_MS)
+}
+
+/// Which busy peers are looked at in one round.
+///
+/// They come in the order in which they were put into the list, which is that in which they were
+/// looked at last. A round takes as many of them as it takes for all to have their turn within a
+/// quarter of the timeout, and so the work is spread. That alone would not do: each round may find
+/// fewer than the one before, and would take fewer. So it also takes those whose turn it is before the
+/// next round.
+struct Round {
+    /// Those that were there when it began; who is put there again comes behind them.
+    left: usize,
+    /// How many of them it takes in any case.
+    share: usize,
+    /// Those that are there since then are to be looked at now.
+    due_ms: u64,
+}
+
+impl Round {
+    /// At `now`, with so many peers in the list.
+    fn new(len: usize, now: u64, timeout_ms: u64, all: bool) -> Self {
+        let round = round_ms(timeout_ms);
+        let quarter = timeout_ms / LOOKS_PER_TIMEOUT;
+        // CAST: A timeout is a number of seconds that fits into an `i32`.
+        let rounds = (quarter / round).max(1) as usize;
+        Self {
+            left: len,
+            share: if all { len } else { len.div_ceil(rounds) },
+            due_ms: now.saturating_add(round).saturating_sub(quarter),
+        }
+    }
+
+    /// Whether it takes the next peer, which is in the list since then.
+    fn takes(&mut self, since_ms: u64) -> bool {
+        let takes = self.left > 0 && (self.share > 0 || since_ms <= self.due_ms);
+        if takes {
+            self.left = self.left.saturating_sub(1);
+            self.share = self.share.saturating_sub(1);
+        }
+        takes
+    }
+}
+
+#[kunit_tests(socklnd_reaper)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1000;
+
+    /// A list of busy peers: each with when it was put there, and how many more looks it takes.
+    fn list(looks: &[u32]) -> Result<KVec<(u64, u32)>> {
+        let mut list = KVec::new();
+        for looks in looks {
+            list.push((0, *looks), GFP_KERNEL)?;
+        }
+        Ok(list)
+    }
+
+    /// One round. Returns how many peers it has looked at, and the longest that one had waited.
+    fn round(list: &mut KVec<(u64, u32)>, now: u64, timeout: u64) -> Result<(usize, u64)> {
+        let mut round = Round::new(list.len(), now, timeout, false);
+        let (mut count, mut longest) = (0, 0);
+        while list.first().is_some_and(|(since, _)| round.takes(*since)) {
+            let (since, looks) = list.remove(0).map_err(|_| EINVAL)?;
+            count += 1;
+            longest = longest.max(now - since);
+            if looks > 1 {
+                list.push((now, looks - 1), GFP_KERNEL)?;
+            }
+        }
+        Ok((count, longest))
+    }
+
+    #[test]
+    fn each_is_seen_in_a_quarter_of_the_timeout() -> Result {
+        for timeout in [1, 2, 3, 4, 5, 8, 50, 301].map(|seconds| seconds * SECOND) {
+            // Of those in front most are idle by the next look, and the list gets shorter.
+            let mut list = list(&[1; 150])?;
+            for _ in 0..50 {
+                list.push((0, 20), GFP_KERNEL)?;
+            }
+            let mut now = 0;
+            while !list.is_empty() {
+                now += round_ms(timeout);
+                let (_, longest) = round(&mut list, now, timeout)?;
+                assert!(longest <= timeout / 4);
+                if let Some((since, _)) = list.first() {
+                    assert!(now - since < timeout / 4);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn work_is_spread() -> Result {
+        // All of them became busy at the same moment.
+        let mut list = list(&[u32::MAX; 120])?;
+        for second in 1..=50 {
+            let (count, _) = round(&mut list, second * SECOND, 48 * SECOND)?;
+            assert_eq!(count, 10);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_is_looked_at_twice_in_a_round() -> Result {
+        for timeout in [1, 2, 50].map(|seconds| seconds * SECOND) {
+            let mut list = list(&[u32::MAX; 3])?;
+            let (count, _) = round(&mut list, 100 * SECOND, timeout)?;
+            assert_eq!(count, 3);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_shorter_timeout_counts_at_once() -> Result {
+        let mut list = list(&[u32::MAX; 100])?;
+        let (count, _) = round(&mut list, SECOND, 86_400 * SECOND)?;
+        assert_eq!(count, 1);
+        let (count, _) = round(&mut list, 2 * SECOND, 4 * SECOND)?;
+        assert_eq!(count, 100);
+        Ok(())
     }
 }

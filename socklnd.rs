@@ -191,6 +191,16 @@ impl Lnd {
         Ok(())
     }
 
+    /// Has the reaper look at all peers. May sleep.
+    pub(crate) fn remind(&self) -> Result {
+        for ni in self.all_nis()?.iter() {
+            for peer in ni.peers().collect()?.iter() {
+                peer.watch();
+            }
+        }
+        Ok(())
+    }
+
     /// Brings up `nid` in `net`. May sleep.
     ///
     /// # Errors

@@ -119,7 +119,7 @@ knobs! {
         "count zero-copy messages as sent when the peer acknowledges them (protocol 2 and later)";
     /// Seconds of silence before a peer is sent a sign of life; 0 is never.
     keepalive: 30 in 0..=86_400, 0o644,
-        "seconds of silence before a peer is sent a keepalive message (0: never)";
+        "seconds of silence before a peer is sent a keepalive message (0: never)" => remind;
     /// Whether to connect to addresses that peers name.
     learn_routes: 0 in 0..=1, 0o644,
         "connect also to the addresses that a peer names itself (0: only to those of its routes)";
@@ -173,6 +173,14 @@ fn check_if_loaded() -> Result {
 fn apply() -> Result {
     match LND.get() {
         Some(lnd) => lnd.apply_tunables(),
+        None => Ok(()),
+    }
+}
+
+/// Has the reaper look at all peers, of which it may have left some alone. May sleep.
+fn remind() -> Result {
+    match LND.get() {
+        Some(lnd) => lnd.remind(),
         None => Ok(()),
     }
 }

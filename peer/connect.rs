@@ -124,6 +124,7 @@ impl Peer {
         }
         drop(inner);
         if stale {
+            self.stir();
             self.is_down();
         }
         news

@@ -25,7 +25,7 @@ use kernel::{
 };
 
 /// How many lists the table has.
-pub(crate) const PEER_BUCKETS: usize = 128;
+const PEER_BUCKETS: usize = 128;
 
 #[pin_data]
 struct Bucket {
@@ -99,6 +99,9 @@ impl PeerTable {
             return Ok(peer.clone());
         }
         inner.peers.push(new.clone(), GFP_ATOMIC)?;
+        drop(inner);
+        // Until it turns out to be worth keeping.
+        new.stir();
         Ok(new)
     }
 
@@ -158,7 +161,7 @@ impl PeerTable {
     }
 
     /// Calls `f` for each peer of a bucket, without a lock.
-    pub(crate) fn for_each_in(&self, bucket: usize, mut f: impl FnMut(&Arc<Peer>)) {
+    fn for_each_in(&self, bucket: usize, mut f: impl FnMut(&Arc<Peer>)) {
         let mut index = 0;
         while let Some(peer) = self.peer_at(bucket, index) {
             f(&peer);

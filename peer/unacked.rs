@@ -51,9 +51,9 @@ impl Reservation {
 struct Entry {
     /// The connection by which it goes; none if that has ended.
     conn: Option<ConnId>,
-    /// When the peer must have acknowledged it, in monotonic milliseconds; as long as TCP has it, that
-    /// is not settled.
-    deadline_ms: u64,
+    /// Since when it is up to the peer to acknowledge it, in monotonic milliseconds; as long as TCP has
+    /// it, that is not settled.
+    since_ms: u64,
     /// TCP has let go of it.
     tx: Option<KBox<Tx>>,
 }
@@ -101,7 +101,7 @@ impl Unacked {
         }
         let entry = Entry {
             conn: Some(conn),
-            deadline_ms: u64::MAX,
+            since_ms: u64::MAX,
             tx: None,
         };
         // There is none with this cookie, so nothing comes out.
@@ -119,12 +119,12 @@ impl Unacked {
         }
     }
 
-    /// TCP has let go of `tx`, which the peer must acknowledge before `deadline_ms`. Gives it back if
-    /// there is nothing to wait for: it was acknowledged, or its connection has ended.
-    pub(super) fn released(&mut self, tx: KBox<Tx>, deadline_ms: u64) -> Option<KBox<Tx>> {
+    /// TCP has let go of `tx` at `now`: from then on the peer has a timeout to acknowledge it. Gives it
+    /// back if there is nothing to wait for: it was acknowledged, or its connection has ended.
+    pub(super) fn released(&mut self, tx: KBox<Tx>, now: u64) -> Option<KBox<Tx>> {
         match self.entries.get_mut(&tx.cookie()) {
             Some(entry) if entry.conn.is_some() => {
-                entry.deadline_ms = deadline_ms;
+                entry.since_ms = now;
                 // It was empty: a transmit is released once.
                 entry.tx.replace(tx)
             }
@@ -173,13 +173,13 @@ impl Unacked {
     }
 
     /// `conn` has ended. Returns those of its transmits that TCP has let go of. The others end as TCP
-    /// lets go of them. The peer may acknowledge all of them until `deadline_ms`.
-    pub(super) fn abandon(&mut self, conn: ConnId, deadline_ms: u64) -> Fifo<Tx> {
+    /// lets go of them. The peer may acknowledge all of them for a timeout from `now` on.
+    pub(super) fn abandon(&mut self, conn: ConnId, now: u64) -> Fifo<Tx> {
         let mut txs = Fifo::new();
         for entry in self.entries.values_mut() {
             if entry.conn == Some(conn) {
                 entry.conn = None;
-                entry.deadline_ms = deadline_ms;
+                entry.since_ms = now;
                 if let Some(tx) = entry.tx.take() {
                     txs.push_back(tx);
                 }
@@ -188,12 +188,12 @@ impl Unacked {
         txs
     }
 
-    /// Forgets those of connections that have ended whose time is up.
-    pub(super) fn expire(&mut self, now: u64) {
+    /// Forgets those of connections that ended at `begun`, which is a timeout ago, or before.
+    pub(super) fn expire(&mut self, begun: u64) {
         let mut cursor = self.entries.cursor_front_mut();
         while let Some(at) = cursor {
             let (_, entry) = at.current();
-            cursor = if entry.conn.is_none() && now >= entry.deadline_ms {
+            cursor = if entry.conn.is_none() && begun >= entry.since_ms {
                 // INVARIANT: One less.
                 self.len = self.len.saturating_sub(1);
                 at.remove_current().0
@@ -203,19 +203,19 @@ impl Unacked {
         }
     }
 
-    /// A connection, other than `but`, with a message from cookie `from` on that the peer has not
-    /// acknowledged in time; and the cookie behind that.
+    /// A connection, other than `but`, with a message from cookie `from` on that the peer was to
+    /// acknowledge from `begun`, a timeout ago, on, or before; and the cookie behind that.
     pub(super) fn late(
         &mut self,
         from: u64,
         but: Option<ConnId>,
-        now: u64,
+        begun: u64,
     ) -> Option<(ConnId, u64)> {
         let mut cursor = self.entries.cursor_lower_bound_mut(&from);
         while let Some(at) = cursor {
             let (cookie, entry) = at.current();
             if let Some(conn) = entry.conn {
-                if entry.conn != but && now >= entry.deadline_ms {
+                if entry.conn != but && begun >= entry.since_ms {
                     return Some((conn, cookie.saturating_add(1)));
                 }
             }

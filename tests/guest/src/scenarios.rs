@@ -19,6 +19,7 @@ mod ipv6;
 mod links;
 mod many_conns;
 mod memory;
+mod reaper;
 mod register;
 mod simultaneous;
 mod storm;
@@ -273,6 +274,8 @@ pub const ALL: &[Scenario] = &[
     scenario("stalled_peer", 2, 180, hooks::stalled_peer),
     scenario("stalled_reader", 2, 90, hooks::stalled_reader),
     scenario("stalled_sender", 2, 90, hooks::stalled_sender),
+    scenario("idle_peers", 2, 180, reaper::idle_peers),
+    scenario("forgotten_peers", 2, 120, reaper::forgotten_peers),
     scenario("statistics", 2, 120, hooks::statistics),
     scenario("tracepoints", 2, 120, trace::tracepoints),
     scenario("unload_in_transfer", 4, 900, unload::in_transfer),

@@ -88,6 +88,11 @@ impl<T, const ID: u64> List<T, ID> {
         self.0.pop_front()
     }
 
+    /// The objects, from the first one on.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.0.iter().map(|object| &object.0)
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the reaper looks after: deadlines of what is under way, silence, and peers to be forgotten.
+//!
+//! So that peers with which nothing is under way cost nothing, the reaper knows those with which
+//! something is: whoever begins it puts the peer into the reaper's list of busy ones, by
+//! [`Peer::stir`], and [`Peer::look`] takes it out again. A peer is also busy as long as nobody asked
+//! for it and it has no connection, that is, until it is forgotten. Of the others, those that can be
+//! sent signs of life rest in a second list, out of which each comes when it has been silent for long.
+//!
+//! The peer's lock protects whether it is in either list. None is put there once `closing` is set.
+
+use super::Peer;
+use crate::{
+    conn::{
+        Conn,
+        Look, //
+    },
+    lib_linux::time,
+    peer::PeerInner,
+    tunables,
+    wire::MsgClass, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    }, //
+};
+
+/// Between two signs of life that a silent peer is sent at least.
+const PING_PAUSE_MS: u64 = 10_000;
+
+impl Peer {
+    /// Something is under way, or the peer may have to be forgotten: has the reaper look at it.
+    ///
+    /// To be called after that began, and behind, or inside, the critical section in which it did: see
+    /// [`Peer::look`]. Thread context, no spinlock held; a connection's I/O mutex may be.
+    pub(crate) fn stir(self: &Arc<Self>) {
+        if !self.watched.load(Relaxed) {
+            self.watch();
+        }
+    }
+
+    /// As [`Peer::stir`], but ordered against a look by nothing else than the peer's lock.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        let inner = self.inner.lock();
+        if inner.closing || self.watched.load(Relaxed) {
+            return;
+        }
+        self.watched.store(true, Relaxed);
+        self.watched_ms.store(time::monotonic_ms(), Relaxed);
+        self.ni.lnd().reaper().attend(self.clone());
+    }
+
+    /// Since when it is in the list of busy peers, in monotonic milliseconds. Any context.
+    pub(crate) fn watched_ms(&self) -> u64 {
+        self.watched_ms.load(Relaxed)
+    }
+
+    /// Since when it has been silent, as long as it is in the list of resting peers. Any context.
+    pub(crate) fn resting_ms(&self) -> u64 {
+        self.resting_ms.load(Relaxed)
+    }
+
+    /// Looks for deadlines that have passed. The reaper has taken the peer out of the list of busy
+    /// ones; it is put there again if something is under way. Thread context, may sleep.
+    ///
+    /// # Why nothing is forgotten
+    ///
+    /// What makes a peer busy is written in a critical section: of a connection's I/O mutex, of the
+    /// lock of the unacknowledged messages, or of the peer's own lock. `stir` reads `watched` after
+    /// that section began. This function clears `watched` first, then enters a critical section of
+    /// each of those locks to see what is there. Of two critical sections of a lock one is first:
+    ///
+    /// - If it is that of this function, the other's reading comes after the clearing. So it finds
+    ///   `watched` clear, and puts the peer into the list; or it finds what somebody else set after
+    ///   the clearing, with whose look the same can be said again.
+    /// - If it is the other one, this function sees what it has written.
+    ///
+    /// An I/O mutex that is not to be had counts as busy. A connection that is not among those looked
+    /// at has joined the peer after the clearing, under the peer's lock, and then the peer is stirred.
+    pub(crate) fn look(self: &Arc<Self>, now: u64) {
+        let mut next = {
+            let inner = self.inner.lock();
+            self.watched.store(false, Relaxed);
+            inner.conns.len()
+        };
+        let mut busy = false;
+        // Backwards: those behind one that is taken out meanwhile move up, and none is left out.
+        while next > 0 {
+            next -= 1;
+            let Some(conn) = self.conn(next) else {
+                continue;
+            };
+            match conn.check_deadlines(now) {
+                Look::Idle => {}
+                Look::Busy => busy = true,
+                Look::Over(why) => {
+                    self.count(1, |events| &events.timeouts);
+                    self.close_conn(&conn, why, true);
+                }
+            }
+        }
+        busy |= self.check_acks(now);
+        self.forget_if_idle(now);
+        busy |= self.inner.lock().is_stray();
+        if busy {
+            self.watch();
+        } else {
+            self.rest();
+        }
+    }
+
+    /// Closes connections by which messages went that the peer has not acknowledged in time. Returns
+    /// whether it has yet to acknowledge any. Thread context.
+    fn check_acks(self: &Arc<Self>, now: u64) -> bool {
+        let begun = now.saturating_sub(tunables::timeout_ms());
+        self.unacked.lock().expire(begun);
+        let (mut last, mut from) = (None, 0);
+        loop {
+            let late = self.unacked.lock().late(from, last, begun);
+            let Some((id, next)) = late else { break };
+            (last, from) = (Some(id), next);
+            let matching = |conn: &&Arc<Conn>| conn.id() == id;
+            let conn = self.inner.lock().conns.iter().find(matching).cloned();
+            // If it is not there, it is being closed, and its messages end with that.
+            if let Some(conn) = conn {
+                conn.is_late();
+                self.count(1, |events| &events.timeouts);
+                self.close_conn(&conn, ETIMEDOUT, true);
+            }
+        }
+        self.acks().0 > 0
+    }
+
+    /// Unlinks a peer that nobody asked for and nobody talks to any more. Thread context.
+    fn forget_if_idle(self: &Arc<Self>, now: u64) {
+        let idle = now.saturating_sub(self.last_alive_ms.load(Relaxed));
+        if idle > tunables::max_reconnect_ms().saturating_mul(2) {
+            self.ni.peers().unlink_if(self, PeerInner::is_forgettable);
+        }
+    }
+
+    /// Puts the peer into the list of resting ones, if it is to be sent signs of life.
+    fn rest(self: &Arc<Self>) {
+        if tunables::ping_after_ms().is_none() {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        if inner.closing || inner.resting || inner.ping_conn().is_none() {
+            return;
+        }
+        inner.resting = true;
+        self.resting_ms
+            .store(self.last_alive_ms.load(Relaxed), Relaxed);
+        self.ni.lnd().reaper().rest(self.clone());
+    }
+
+    /// Sends a sign of life if the peer has been silent for long, and its version knows such. The
+    /// reaper has taken it out of the list of resting ones. Thread context.
+    pub(crate) fn check_silence(self: &Arc<Self>, now: u64) {
+        let silent = now.saturating_sub(self.last_alive_ms.load(Relaxed));
+        let due = tunables::ping_after_ms().is_some_and(|after| silent >= after);
+        let mut inner = self.inner.lock();
+        inner.resting = false;
+        let pause = now.saturating_sub(inner.pinged_ms);
+        if due && pause >= PING_PAUSE_MS {
+            if let Some(conn) = inner.ping_conn().cloned() {
+                inner.pinged_ms = now;
+                conn.queue_ping();
+                drop(inner);
+                // It rests again when that has arrived.
+                return self.stir();
+            }
+        }
+        drop(inner);
+        self.rest();
+    }
+
+    /// The peer, whose `inner` this is, is closing for good: soon neither list has it any more.
+    pub(super) fn leave_lists(&self, inner: &PeerInner) {
+        let watched = self.watched.load(Relaxed);
+        self.ni.lnd().reaper().sort_out(watched, inner.resting);
+    }
+}
+
+impl PeerInner {
+    /// The connection for signs of life, if its version knows such.
+    fn ping_conn(&self) -> Option<&Arc<Conn>> {
+        self.proto.filter(|proto| proto.has_pings())?;
+        self.ack_conn(MsgClass::Ack)
+    }
+}

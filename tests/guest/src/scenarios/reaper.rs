@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the reaper looks at: peers with something under way, and those that nobody asked for.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::hooks::set_timeout;
+use super::versions::set;
+use crate::debugfs::sections;
+use crate::family;
+use crate::lab::Lab;
+use crate::modern::{Frame, Link, PING, dialects};
+use crate::node::Node;
+use crate::peer::{BULK_OUT, CONTROL, Conn, Message};
+use crate::port::note;
+use crate::wait;
+
+/// What the slowest machine may take on top of what the clock says.
+const SLACK: Duration = Duration::from_secs(30);
+
+fn total(name: &str) -> Result<u64> {
+    let node = sections("node")?;
+    node.first().context("no section of the node")?.get(name)
+}
+
+/// Waits until nothing is under way any more. Returns how many looks at busy peers there were.
+fn await_idle() -> Result<u64> {
+    wait::until(SLACK, "all peers idle", || {
+        let busy = total("busy_peers")?;
+        ensure!(busy == 0, "{busy} are busy");
+        Ok(())
+    })?;
+    total("busy_looks")
+}
+
+/// Many peers that are idle cost nothing; among them, one that stops in the middle of a message is
+/// found in time. When signs of life are switched on, idle peers get them.
+pub fn idle_peers(lab: &mut Lab) -> Result<()> {
+    const PEERS: u8 = 100;
+    const TIMEOUT: u64 = 4;
+    set_timeout(TIMEOUT)?;
+    set("keepalive", 0)?;
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    let nodad = if family::is_ipv6() { "nodad" } else { "" };
+    let addrs: Vec<_> = (100..100 + PEERS)
+        .map(|last| Ipv4Addr::new(10, 0, 0, last))
+        .collect();
+    let lines = addrs
+        .iter()
+        .map(|addr| format!("addr add {addr}/24 dev eth0 {nodad}\n"));
+    script.space.ip(&lines.collect::<String>())?;
+    let mut conns = Vec::new();
+    for addr in &addrs {
+        conns.push(Conn::greeted(&script.space, *addr, node, CONTROL)?);
+    }
+    let dialect = dialects().find(|dialect| dialect.version >= 3);
+    let dialect = dialect.context("no version with signs of life")?;
+    let dial = |conn_type| Link::dial(&script.space, script.addr, node, dialect, conn_type);
+    let mut links = [dial(CONTROL)?, dial(BULK_OUT)?];
+    links[0].ping(1)?;
+
+    let before = await_idle()?;
+    let mut busy = conns.pop().context("no connection")?;
+    let message = Message::put(addrs[conns.len()], node.addr, 7, 7, vec![7; 5000]).bytes();
+    busy.send(&message[..1000])?;
+    let limit = Duration::from_secs(TIMEOUT + TIMEOUT / 4);
+    let (_, time) = busy.await_closed(limit + SLACK)?;
+    let looks = await_idle()? - before;
+    note(&format!(
+        "given up after {:.1} s and {looks} looks, with {PEERS} idle peers",
+        time.as_secs_f64()
+    ));
+    ensure!(looks > 0, "nobody has looked");
+    // About one a second. At each peer four times within the timeout would be hundreds.
+    ensure!(looks < u64::from(PEERS), "{looks} looks");
+    let left = node.list(&["conn", "list"])?.len();
+    ensure!(
+        left == conns.len() + links.len(),
+        "{left} connections are left"
+    );
+    let (resting, looks) = (total("resting_peers")?, total("resting_looks")?);
+    ensure!(
+        (resting, looks) == (0, 0),
+        "without signs of life {resting} peers wait for them, after {looks} looks"
+    );
+
+    set("keepalive", 1)?;
+    let frame = links[1].receive().context("no sign of life")?;
+    ensure!(
+        matches!(frame, Frame::Noop([0, PING])),
+        "no sign of life but {frame:x?}"
+    );
+    // All of them are deleted while some rest.
+    node.socklctl(&["peer", "del", "any"])?;
+    wait::until(SLACK, "peers gone", || {
+        let (peers, resting) = (node.counter("/live/peers")?, total("resting_peers")?);
+        ensure!(
+            (peers, resting) == (0, 0),
+            "{peers}, of which {resting} rest"
+        );
+        Ok(())
+    })
+}
+
+/// Waits until a node knows nobody any more.
+fn await_forgotten(node: &Node) -> Result<()> {
+    wait::until(SLACK, "peer forgotten", || {
+        let peers = node.list(&["peer", "list"])?.len();
+        ensure!(peers == 0, "{peers} are left");
+        Ok(())
+    })?;
+    let busy = total("busy_peers")?;
+    ensure!(busy == 0, "{busy} are looked at");
+    Ok(())
+}
+
+/// A peer that nobody added is forgotten when it was out of reach for a while, whether there ever was
+/// a connection or not.
+pub fn forgotten_peers(lab: &mut Lab) -> Result<()> {
+    // Twice as long as the longer of these.
+    for (name, ms) in [("min_reconnectms", 100), ("max_reconnectms", 1500)] {
+        set(name, ms)?;
+    }
+    let (node, other) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    let output = node.try_ping(other, Duration::from_secs(1))?;
+    ensure!(!output.status.success(), "an answer from nobody");
+    await_forgotten(node)?;
+
+    other.ni_add()?;
+    node.ping(other)?;
+    let peers = node.list(&["peer", "list"])?.len();
+    ensure!(peers == 1, "{peers} peers");
+    other.ni_del()?;
+    await_forgotten(node)
+}

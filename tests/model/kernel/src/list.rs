@@ -89,8 +89,8 @@ impl<T, const ID: u64> List<T, ID> {
     }
 
     /// The objects, from the first one on.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.0.iter().map(|object| &object.0)
+    pub fn iter(&self) -> impl Iterator<Item = Arc<T>> + '_ {
+        self.0.iter().map(|object| object.0.clone())
     }
 
     /// Whether there is none.

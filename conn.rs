@@ -603,7 +603,7 @@ impl Conn {
         closed.or_else(|| self.io.lock().socket.as_ref()?.failure())
     }
 
-    /// Looks for a deadline that has passed, and whether the socket has failed. The reaper's thread, may
+    /// Looks for a deadline that has passed, and whether the socket has failed. Thread context, may
     /// sleep.
     pub(crate) fn check_deadlines(self: &Arc<Self>, now: u64) -> Look {
         let Some(mut io) = self.io.try_lock() else {

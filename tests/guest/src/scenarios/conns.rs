@@ -88,7 +88,7 @@ fn only_peer(node: &Node) -> Result<Value> {
 /// milliseconds: anything that it sends.
 pub fn signs_of_life(lab: &mut Lab) -> Result<()> {
     const QUIET: Duration = Duration::from_millis(2500);
-    // The look for deadlines, which notices acknowledgements, comes to each peer every second.
+    // The look for deadlines, which notices acknowledgements, comes to each busy peer every second.
     set("sock_timeout", 4)?;
     let (one, two) = (lab.node(0), lab.node(1));
     one.ni_add()?;

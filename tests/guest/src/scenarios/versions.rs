@@ -553,7 +553,7 @@ pub fn checksums(lab: &mut Lab) -> Result<()> {
 pub fn keepalive_messages(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     set("keepalive", 1)?;
-    // So that the node looks at each of its peers once a second.
+    // So that the node looks at each of its busy peers once a second.
     set("sock_timeout", 4)?;
     node.ni_add()?;
     for dialect in dialects() {

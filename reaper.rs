@@ -294,7 +294,7 @@ struct Round {
     left: usize,
     /// How many of them it takes in any case.
     share: usize,
-    /// Those that are there since then are to be looked at now.
+    /// Those that were there before are to be looked at now: the next round is too late.
     due_ms: u64,
 }
 
@@ -314,7 +314,7 @@ impl Round {
 
     /// Whether it takes the next peer, which is in the list since then.
     fn takes(&mut self, since_ms: u64) -> bool {
-        let takes = self.left > 0 && (self.share > 0 || since_ms <= self.due_ms);
+        let takes = self.left > 0 && (self.share > 0 || since_ms < self.due_ms);
         if takes {
             self.left = self.left.saturating_sub(1);
             self.share = self.share.saturating_sub(1);
@@ -328,12 +328,14 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1000;
+    /// When all of them are put there: longer after the machine was started than any timeout.
+    const START: u64 = 100_000 * SECOND;
 
     /// A list of busy peers: each with when it was put there, and how many more looks it takes.
     fn list(looks: &[u32]) -> Result<KVec<(u64, u32)>> {
         let mut list = KVec::new();
         for looks in looks {
-            list.push((0, *looks), GFP_KERNEL)?;
+            list.push((START, *looks), GFP_KERNEL)?;
         }
         Ok(list)
     }
@@ -359,9 +361,9 @@ mod tests {
             // Of those in front most are idle by the next look, and the list gets shorter.
             let mut list = list(&[1; 150])?;
             for _ in 0..50 {
-                list.push((0, 20), GFP_KERNEL)?;
+                list.push((START, 20), GFP_KERNEL)?;
             }
-            let mut now = 0;
+            let mut now = START;
             while !list.is_empty() {
                 now += round_ms(timeout);
                 let (_, longest) = round(&mut list, now, timeout)?;
@@ -379,7 +381,7 @@ mod tests {
         // All of them became busy at the same moment.
         let mut list = list(&[u32::MAX; 120])?;
         for second in 1..=50 {
-            let (count, _) = round(&mut list, second * SECOND, 48 * SECOND)?;
+            let (count, _) = round(&mut list, START + second * SECOND, 48 * SECOND)?;
             assert_eq!(count, 10);
         }
         Ok(())
@@ -389,7 +391,7 @@ mod tests {
     fn nobody_is_looked_at_twice_in_a_round() -> Result {
         for timeout in [1, 2, 50].map(|seconds| seconds * SECOND) {
             let mut list = list(&[u32::MAX; 3])?;
-            let (count, _) = round(&mut list, 100 * SECOND, timeout)?;
+            let (count, _) = round(&mut list, START + 100 * SECOND, timeout)?;
             assert_eq!(count, 3);
         }
         Ok(())
@@ -398,9 +400,9 @@ mod tests {
     #[test]
     fn a_shorter_timeout_counts_at_once() -> Result {
         let mut list = list(&[u32::MAX; 100])?;
-        let (count, _) = round(&mut list, SECOND, 86_400 * SECOND)?;
+        let (count, _) = round(&mut list, START + SECOND, 86_400 * SECOND)?;
         assert_eq!(count, 1);
-        let (count, _) = round(&mut list, 2 * SECOND, 4 * SECOND)?;
+        let (count, _) = round(&mut list, START + 2 * SECOND, 4 * SECOND)?;
         assert_eq!(count, 100);
         Ok(())
     }

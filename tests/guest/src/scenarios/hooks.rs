@@ -78,7 +78,8 @@ pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
         op: Op::Put,
         size: 1 << 20,
         count: 100_000,
-        in_flight: 4,
+        // So many that they can't all have arrived when it begins.
+        in_flight: 16,
         limit: Duration::from_secs(25),
     };
     let job = one.start_bench(two, &bench)?;

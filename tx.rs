@@ -13,6 +13,13 @@
 //! is written only when the connection's turn to send comes; the room for it is there from the
 //! start.
 
+#[cfg(CONFIG_KUNIT = "y")]
+use crate::wire::{
+    Body,
+    Nid,
+    WireHandle,
+    PID_LUSTRE, //
+};
 use crate::{
     lib_linux::{
         iov::Bvecs,
@@ -283,6 +290,33 @@ impl Tx {
         if let Some(done) = done {
             done.complete(result);
         }
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+impl Tx {
+    /// For unit tests: a transmit whose frame is written as `proto` wants it, with this cookie.
+    pub(crate) fn written(
+        payload: Option<PageRange>,
+        done: KBox<dyn Completion>,
+        proto: Proto,
+        cookie: u64,
+    ) -> Result<KBox<Self>> {
+        let nid = Nid::tcp(0, [10, 0, 0, 1]);
+        let header = Header {
+            dest: nid,
+            src: nid,
+            dest_pid: PID_LUSTRE,
+            src_pid: PID_LUSTRE,
+            payload_len: 0,
+            body: Body::Reply {
+                dst_wmd: WireHandle::NONE,
+            },
+        };
+        let mut tx = Self::new(&header, payload, 0, done, &Gauge::new()?).map_err(|(e, _)| e)?;
+        tx.assign(proto);
+        tx.write_frame(proto, [cookie, 0], false)?;
+        Ok(tx)
     }
 }
 

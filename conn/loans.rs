@@ -157,16 +157,8 @@ mod tests {
                 Pages, //
             }, //
         },
-        stats::Gauge,
         tx::Completion,
-        wire::{
-            Body,
-            Header,
-            Nid,
-            Proto,
-            WireHandle,
-            PID_LUSTRE, //
-        },
+        wire::Proto, //
     };
     use kernel::sync::atomic::Atomic;
 
@@ -184,18 +176,6 @@ mod tests {
     const HEADER: usize = 72;
 
     fn txs(payloads: &[usize]) -> Result<Fifo<Tx>> {
-        let nid = Nid::tcp(0, [10, 0, 0, 1]);
-        let header = Header {
-            dest: nid,
-            src: nid,
-            dest_pid: PID_LUSTRE,
-            src_pid: PID_LUSTRE,
-            payload_len: 0,
-            body: Body::Reply {
-                dst_wmd: WireHandle::NONE,
-            },
-        };
-        let live = Gauge::new()?;
         let done = Arc::new(Atomic::new(0), GFP_KERNEL)?;
         let mut txs = Fifo::new();
         for &len in payloads {
@@ -206,10 +186,7 @@ mod tests {
                 None
             };
             let done = KBox::new(Done(done.clone()), GFP_KERNEL)?;
-            let mut tx = Tx::new(&header, payload, 0, done, &live).map_err(|(e, _)| e)?;
-            tx.assign(Proto::V1);
-            tx.write_frame(Proto::V1, [0; 2], false)?;
-            txs.push_back(tx);
+            txs.push_back(Tx::written(payload, done, Proto::V1, 0)?);
         }
         Ok(txs)
     }

@@ -229,16 +229,8 @@ impl Unacked {
 mod tests {
     use super::*;
     use crate::{
-        stats::Gauge,
         tx::Completion,
-        wire::{
-            Body,
-            Header,
-            Nid,
-            Proto,
-            WireHandle,
-            PID_LUSTRE, //
-        }, //
+        wire::Proto, //
     };
     use kernel::sync::{
         atomic::{
@@ -263,22 +255,8 @@ mod tests {
 
     /// A transmit that asks by this cookie.
     fn tx(cookie: u64, ended: &Arc<Atomic<u32>>) -> Result<KBox<Tx>> {
-        let nid = Nid::tcp(0, [10, 0, 0, 1]);
-        let header = Header {
-            dest: nid,
-            src: nid,
-            dest_pid: PID_LUSTRE,
-            src_pid: PID_LUSTRE,
-            payload_len: 0,
-            body: Body::Reply {
-                dst_wmd: WireHandle::NONE,
-            },
-        };
         let done = KBox::new(Ended(ended.clone()), GFP_KERNEL)?;
-        let mut tx = Tx::new(&header, None, 0, done, &Gauge::new()?).map_err(|(e, _)| e)?;
-        tx.assign(Proto::V3);
-        tx.write_frame(Proto::V3, [cookie, 0], false)?;
-        Ok(tx)
+        Tx::written(None, done, Proto::V3, cookie)
     }
 
     fn add(unacked: &mut Unacked, conn: ConnId) -> Result<u64> {

@@ -183,7 +183,7 @@ pub const ALL: &[Scenario] = &[
     scenario("two_cards", 2, 120, links::two_cards),
     scenario("coming_and_going", 2, 240, links::coming_and_going),
     scenario("first_messages", 2, 120, connect::first_messages),
-    scenario("peer_restarts", 2, 60, connect::peer_restarts),
+    scenario("peer_restarts", 2, 120, connect::peer_restarts),
     scenario("half_open", 2, 120, connect::half_open),
     scenario("refusing_peer", 2, 60, connect::refusing_peer),
     scenario("silent_listener", 2, 60, connect::silent_listener),

@@ -164,10 +164,26 @@ pub fn peer_restarts(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
     one.ping(two)?;
-    for round in 0..5 {
-        // The other end does not see the end of the connections: the cable is out.
+    two.space.within(|| {
+        fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "1").context("tcp_orphan_retries")
+    })?;
+    for round in 0..2 {
+        // The other end does not see the end of the connections: the cable is out until nobody is left
+        // to tell.
         lab.cable(1, false)?;
         two.ni_del()?;
+        wait::until(Duration::from_secs(60), "TCP gives up", || {
+            let left = two.space.within(|| {
+                let tables = ["tcp", "tcp6"].map(|name| format!("/proc/thread-self/net/{name}"));
+                let mut left = 0;
+                for table in tables {
+                    left += fs::read_to_string(table)?.lines().skip(1).count();
+                }
+                Ok(left)
+            })?;
+            ensure!(left == 0, "{left} sockets are left");
+            Ok(())
+        })?;
         lab.cable(1, true)?;
         two.ni_add()?;
         two.peer_add(one)?;

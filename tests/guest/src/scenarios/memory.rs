@@ -4,6 +4,7 @@
 
 mod nth;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 
 use super::connect::disconnect;
-use crate::faults::{Faults, Thread};
+use super::versions::set;
+use crate::faults::{Faults, Thread, threads};
+use crate::ioctl;
 use crate::lab::Lab;
 use crate::module;
 use crate::node::{Bench, Op, answer};
@@ -24,8 +27,8 @@ pub use nth::{across_gateway, between_two};
 const NEIGHBOURHOOD: u64 = 64 << 20;
 /// More allocations than inserting the module makes.
 const MOST: u32 = 2000;
-/// How many allocations of a connection's making fail, one after the other.
-const CONNECTS: usize = 40;
+/// What a ping waits for whose question or answer may be lost for want of memory.
+const ATTEMPT: Duration = Duration::from_secs(1);
 /// One in so many allocations fails during transfers.
 const RATE: usize = 61;
 /// For so long.
@@ -67,23 +70,46 @@ pub fn inserting(_: &mut Lab) -> Result<()> {
     bail!("there is no end of allocations")
 }
 
-/// Allocations fail while connections are made: a later attempt succeeds.
+/// Each allocation of each thread fails once while a connection is made: who asks is told or answered,
+/// and a later attempt succeeds.
 pub fn connecting(lab: &mut Lab) -> Result<()> {
+    // The same thread has all handshakes, and there is one.
+    module::remove()?;
+    module::try_insert_with(c"nconnds=1 typed_conns=0")?;
+    set("min_reconnectms", 1)?;
+    set("max_reconnectms", 1)?;
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
-    let faults = Faults::aim(&code()?)?;
-    let mut failed = 0;
-    for round in 1..=CONNECTS {
-        disconnect(one, two)?;
-        faults.fire(round, 1)?;
-        let first = one.try_ping(two, Duration::from_secs(5));
-        failed += 2 - faults.cease()?;
-        first?;
-        wait::until(RECOVERED, "ping with memory", || one.ping(two).map(drop))
-            .with_context(|| format!("round {round}"))?;
+    let _faults = Faults::aim(&code()?)?;
+    let mut failed = BTreeMap::new();
+    let mut told = BTreeMap::<_, u32>::new();
+    for thread in [Thread::this()].into_iter().chain(threads("socklnd_")?) {
+        for nth in 1.. {
+            let what = || format!("allocation {nth} of {}", thread.name);
+            ensure!(nth < MOST, "there is no end: {}", what());
+            disconnect(one, two)?;
+            let (first, fired) = one
+                .space
+                .within(|| {
+                    let device = ioctl::open()?;
+                    let tried = thread.with_nth(nth, || ioctl::ping(&device, two, ATTEMPT))?;
+                    wait::until(RECOVERED, "ping with memory", || {
+                        Ok(ioctl::ping(&device, two, RECOVERED)?)
+                    })?;
+                    Ok(tried)
+                })
+                .with_context(what)?;
+            if !fired {
+                break;
+            }
+            failed.insert(thread.name.clone(), nth);
+            let first = first.map_or_else(|why| why.to_string(), |()| "well".to_owned());
+            *told.entry(first).or_default() += 1;
+        }
     }
-    note(&format!("{failed} allocations failed in {CONNECTS} rounds"));
-    ensure!(failed > CONNECTS as i32 / 4, "few allocations failed");
+    note(&format!("allocations that failed: {failed:?}"));
+    note(&format!("of the attempts then: {told:?}"));
+    ensure!(failed.len() >= 3, "not all threads had one that failed");
     Ok(())
 }
 
@@ -112,7 +138,7 @@ pub fn in_transfer(lab: &mut Lab) -> Result<()> {
     while started.elapsed() < HARD_TIMES {
         for (from, to) in [(one, two), (two, one)] {
             for kind in &kinds {
-                faults.fire(RATE, -1)?;
+                faults.fire(RATE)?;
                 let job = from.start_bench(to, kind)?;
                 let output = job.wait(kind.limit + RECOVERED);
                 faults.cease()?;

@@ -151,8 +151,7 @@ pub const ALL: &[Scenario] = &[
         6,
         7200,
         gateway::thousand_losses,
-    )
-    .ipv4_only("it takes an hour"),
+    ),
     scenario("forwarding_unload", 3, 240, gateway::unload),
     scenario("register_accepted", 2, 60, register::accepted),
     scenario("register_made", 2, 60, register::made),

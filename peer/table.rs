@@ -156,21 +156,16 @@ impl PeerTable {
     /// Calls `f` for each peer, without a lock. A peer that comes or goes meanwhile may be missed.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<Peer>)) {
         for bucket in 0..PEER_BUCKETS {
-            self.for_each_in(bucket, &mut f);
-        }
-    }
-
-    /// Calls `f` for each peer of a bucket, without a lock.
-    fn for_each_in(&self, bucket: usize, mut f: impl FnMut(&Arc<Peer>)) {
-        let mut index = 0;
-        while let Some(peer) = self.peer_at(bucket, index) {
-            f(&peer);
-            // If `f` unlinked it, the next one has taken its place.
-            if self
-                .peer_at(bucket, index)
-                .is_some_and(|p| Arc::ptr_eq(&p, &peer))
-            {
-                index += 1;
+            let mut index = 0;
+            while let Some(peer) = self.peer_at(bucket, index) {
+                f(&peer);
+                // If `f` unlinked it, the next one has taken its place.
+                if self
+                    .peer_at(bucket, index)
+                    .is_some_and(|p| Arc::ptr_eq(&p, &peer))
+                {
+                    index += 1;
+                }
             }
         }
     }

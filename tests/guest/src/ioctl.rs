@@ -237,26 +237,26 @@ pub fn transfer(device: &File, to: &Node, bench: &Bench) -> Result<Moved, Errno>
     ]);
     with_buffer(device, BENCH, &mut buffer)?;
     Ok(Moved {
-        messages: long(&buffer, 80),
-        errors: long(&buffer, 104),
+        messages: u64::from_ne_bytes(bytes(&buffer, 80)),
+        errors: u64::from_ne_bytes(bytes(&buffer, 104)),
         first_error: first_error(&buffer),
-        wrong: long(&buffer, 112),
+        wrong: u64::from_ne_bytes(bytes(&buffer, 112)),
     })
 }
 
 /// What the first message failed with, in the result of a transfer.
 fn first_error(buffer: &[u8; BUFFER]) -> Option<Errno> {
-    match long(buffer, 76) as u32 {
+    match i32::from_ne_bytes(bytes(buffer, 76)) {
         0 => None,
-        code => Some(Errno::from_raw_os_error(code as i32)),
+        code => Some(Errno::from_raw_os_error(code)),
     }
 }
 
-/// A number in a result.
-fn long(buffer: &[u8; BUFFER], at: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&buffer[at..at + 8]);
-    u64::from_ne_bytes(bytes)
+/// The bytes of a number in a result.
+fn bytes<const LEN: usize>(buffer: &[u8; BUFFER], at: usize) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    bytes.copy_from_slice(&buffer[at..at + LEN]);
+    bytes
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ pub fn connecting(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
     let _faults = Faults::aim(&code()?)?;
-    let mut failed = BTreeMap::new();
+    let mut failed = BTreeMap::<_, u32>::new();
     let mut told = BTreeMap::<_, u32>::new();
     for thread in [Thread::this()].into_iter().chain(threads("socklnd_")?) {
         for nth in 1.. {
@@ -102,7 +102,8 @@ pub fn connecting(lab: &mut Lab) -> Result<()> {
             if !fired {
                 break;
             }
-            failed.insert(thread.name.clone(), nth);
+            // Threads of several nodes have the same name.
+            *failed.entry(thread.name.clone()).or_default() += 1;
             let first = first.map_or_else(|why| why.to_string(), |()| "well".to_owned());
             *told.entry(first).or_default() += 1;
         }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use serde_json::Value;
 
+use super::connect::one_of_each;
 use crate::debugfs::{FOLDER, Section, hook, hook_value, sections};
 use crate::lab::Lab;
 use crate::module;
@@ -248,6 +249,11 @@ pub fn statistics(lab: &mut Lab) -> Result<()> {
     };
     one.bench(two, &bench)?;
     one.close_conns()?;
+    // On a quick machine all would have gone before there is a connection for bulk.
+    one.ping(two)?;
+    wait::until(SLACK, "one connection of each type", || {
+        one_of_each(one, two)
+    })?;
     one.bench(two, &bench)?;
     agree(one, two)?;
 

@@ -38,13 +38,15 @@ define for-kernel
 	@$(run) $(MAKE) --no-print-directory module KDIR='$(cache)/$(1)/build' OUT='$(CURDIR)/build/$(or $(2),$(1))' $(3)
 endef
 
-.PHONY: stock debug um-module host
+.PHONY: stock debug um-module um-debug host
 stock: ## build/stock/ksocklnd.ko, for Debian's own kernel
 	$(call for-kernel,stock)
 debug: ## build/debug/ksocklnd.ko, for the tests' kernel
 	$(call for-kernel,debug)
 um-module: ## build/um/ksocklnd.ko, for User Mode Linux
 	$(call for-kernel,um)
+um-debug: ## build/um-debug/ksocklnd.ko, for User Mode Linux with checkers
+	$(call for-kernel,um-debug)
 host: ## build/host/*: the programs that run beside the kernel, linked statically
 	@scripts/setup toolchain
 	@scripts/build-host

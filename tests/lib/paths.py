@@ -40,11 +40,11 @@ def need(path: Path, how: str) -> Path:
     return path
 
 
-IMAGES = {"stock": "vmlinuz", "debug": "bzImage", "um": "linux"}
+IMAGES = {"stock": "vmlinuz", "debug": "bzImage", "um": "linux", "um-debug": "linux"}
 
 
 def kernel(kind: str) -> Kernel:
-    """The stock kernel, the debug kernel, or User Mode Linux."""
+    """The stock kernel, the debug kernel, or User Mode Linux, with or without checkers."""
     base = need(CACHE / kind, f"scripts/setup {kind}")
     image = base / IMAGES[kind]
     release = need(base / "release", f"scripts/setup {kind}").read_text().strip()

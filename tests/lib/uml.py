@@ -18,7 +18,7 @@ MOST_MEMORY = 1024
 
 def machine(spec: Spec) -> Vm:
     """Starts the kind of machine that the kernel is for."""
-    return Uml(spec) if spec.kernel.kind == "um" else Vm(spec)
+    return Uml(spec) if spec.kernel.kind.startswith("um") else Vm(spec)
 
 
 class Uml(Vm):

@@ -21,6 +21,7 @@ TABLE = paths.TESTS / "COVERAGE.md"
 HEADER = ("Constants and tunables", "Structures", "Functions and globals")
 HISTORY = "Past defects"
 OF_2005 = "Defects of 2005"
+FIELD = "Faults from the field"
 COUNTS = "Counts"
 # Each entry of the history once.
 ENTRIES = [*(str(number) for number in range(1, 77)), *string.ascii_lowercase[:22]]
@@ -199,7 +200,7 @@ def _check_items(table: list[Row]) -> list[str]:
             number, dot, _ = row.item.partition(". ")
             entries.append(number if dot else row.item)
             names = []
-        elif row.heading == OF_2005:
+        elif row.heading in (OF_2005, FIELD):
             names = [row.item]
         else:
             wrong.append(f"{row}: a table that nobody knows")
@@ -217,7 +218,7 @@ def counts(table: list[Row]) -> list[str]:
     """The lines of the table of counts."""
     lines = [f"| table | {' | '.join(KINDS)} | with a defect |", "|---" * (len(KINDS) + 2) + "|"]
     kinds = [(row.heading, kind_of(row)) for row in table]
-    for heading in (*HEADER, HISTORY, OF_2005):
+    for heading in (*HEADER, HISTORY, OF_2005, FIELD):
         numbers = [str(kinds.count((heading, kind))) for kind in KINDS]
         numbers.append(str(sum(row.heading == heading and "`defect: " in row.shown for row in table)))
         lines.append(f"| {heading} | {' | '.join(numbers)} |")

@@ -54,20 +54,20 @@ host: ## build/host/*: the programs that run beside the kernel, linked staticall
 .PHONY: demo demo-gateway test test-ipv6 kunit soak fuzz bench defects shell
 demo: stock host ## show the module at work in two virtual machines
 demo-gateway: stock host ## show in three of them how one passes on messages for the others
-test: stock debug host ## run every test (ARGS=... goes to tests/run)
+test: stock debug um-debug host ## run every test (ARGS=... goes to tests/run)
 kunit: debug host ## run the module's own unit tests
 shell: stock host ## a shell in a virtual machine with the module
 demo demo-gateway test kunit shell:
 	@$(python) tests/run $@ $(ARGS)
-soak: debug host ## run the scenarios that take long
+soak: debug um-debug host ## run the scenarios that take long
 	@$(python) tests/run netns --filter soak
-test-ipv6: debug host ## run every scenario over IPv6, of which test runs a part
+test-ipv6: debug um-debug host ## run every scenario over IPv6, of which test runs a part
 	@$(python) tests/run netns --filter ipv6
 fuzz: ## look long for inputs that break the parsers (ARGS=... goes to fuzz/run)
 	@scripts/setup toolchain
 	@$(python) fuzz/run $(ARGS)
 defects: ## put old bugs back, one at a time, and see the tests find them (ARGS=... goes to tests/defects/run)
-	@scripts/setup um
+	@scripts/setup um-debug
 	@$(python) tests/defects/run $(ARGS)
 bench: ## measure against bare kernel TCP, on the fastest platform at hand (ARGS=... goes to bench/run)
 	@scripts/setup toolchain

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 from lib import initramfs, paths
@@ -14,20 +15,27 @@ KVM = ["-accel", "kvm", "-cpu", "host"]
 # Five levels of page tables cost an emulated machine a lot, and nothing here needs them.
 TCG = ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
 PROBE_SECONDS = 10
+# Machines are started by several threads; one of them asks.
+_ASKING = threading.Lock()
 
 
 def arguments(kernel: paths.Kernel) -> list[str]:
     """QEMU's arguments for the fastest accelerator that works. Asked once per boot of this machine."""
+    with _ASKING:
+        return KVM if _kvm_works(kernel) else TCG
+
+
+def _kvm_works(kernel: paths.Kernel) -> bool:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     cache = paths.BUILD / "accel"
     if cache.exists():
         known = cache.read_text().split()
         if len(known) == 2 and known[0] == boot:
-            return KVM if known[1] == "kvm" else TCG
+            return known[1] == "kvm"
     works = _kvm_boots(kernel)
     cache.parent.mkdir(parents=True, exist_ok=True)
     cache.write_text(f"{boot} {'kvm' if works else 'tcg'}\n")
-    return KVM if works else TCG
+    return works
 
 
 def _kvm_boots(kernel: paths.Kernel) -> bool:

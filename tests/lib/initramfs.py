@@ -15,7 +15,7 @@ from lib.cpio import Archive
 
 # Sets of tools for guests. Those that are not here are busybox's.
 BARE = ("ip",)
-NETWORK = ("ip", "tc")
+NETWORK = ("ip", "tc", "ss")
 ALL_TOOLS = ("ip", "tc", "nft", "ss", "ethtool")
 # What a stock kernel has as modules and a guest with a network card needs.
 STOCK_MODULES = ("virtio_pci", "virtio_net")

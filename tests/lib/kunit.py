@@ -36,10 +36,10 @@ def listed() -> set[str]:
     return {line for line in lines if line}
 
 
-def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "debug") -> None:
-    """Inserts the module into the debug kernel and checks what its suites said."""
-    kernel = paths.kernel(on)
-    archive = initramfs.build(kernel, paths.BUILD / "tests" / f"kunit-{on}.initramfs", initramfs.BARE)
+def run(report: Report, pattern: str | None, *, keep: bool = False, on: str | None = None) -> None:
+    """Inserts the module into the debug kernel, or into the one named, and checks what its suites said."""
+    kernel = paths.kernel(on or "debug")
+    archive = initramfs.build(kernel, paths.BUILD / "tests" / f"kunit-{kernel.kind}.initramfs", initramfs.BARE)
     spec = Spec(
         name="kunit", kernel=kernel, initramfs=archive, logs=paths.LOGS, runner=["kunit"], memory=1536,
         cmdline="kunit.enable=1 kunit.autorun=1 kmemleak=on",

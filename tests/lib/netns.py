@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Scenarios of several nodes in one virtual machine on the debug kernel."""
+"""Scenarios of several nodes in one virtual machine: several such machines, on two kernels, side by side."""
 
 from __future__ import annotations
 
+import collections
+import os
 import re
 import subprocess
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from lib import initramfs, klog, paths, results
 from lib.report import Report
@@ -13,7 +17,9 @@ from lib.uml import machine
 from lib.vm import Spec, Vm
 
 CPUS = 2
+# MiB: what a machine has, and what it takes of the host beside that.
 MEMORY = 2048
+HOST_MEMORY = 256
 # No KUnit while scenarios run: each inserts the module anew.
 CMDLINE = "kunit.enable=0 kmemleak=on"
 
@@ -25,25 +31,35 @@ IPV6_SCENARIOS = paths.TESTS / "ipv6-scenarios"
 # Over IPv6 a scenario has its name with this ending.
 IPV6 = "_ipv6"
 
-# What User Mode Linux can't do: it is built without user namespaces, faults on demand and tracing.
+# Those that run on the emulated debug kernel, which has checkers that User Mode Linux has not.
+DEBUG = paths.TESTS / "debug-scenarios"
+
+# What User Mode Linux can't do: faults aimed at one module's code, and tracing.
 DEBUG_ONLY = (
-    "no_capability", "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer", "no_memory_once",
+    "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer", "no_memory_once",
     "no_memory_once_at_gateway", "tracepoints",
 )
 
 
+def listed(path: Path) -> list[str]:
+    """The scenarios that a file names, one a line; what follows a # says why."""
+    return [name for line in path.read_text().splitlines() if (name := line.partition("#")[0].strip())]
+
+
 def names(pattern: str | None) -> list[str]:
-    """The scenarios that are to be run, in their order.
+    """The scenarios that are to be run, in the order in which they begin.
 
     Without a pattern, those of `make test`; "soak" and "ipv6" are those of `make soak` and of `make test-ipv6`;
     others are regular expressions.
     """
     runner = paths.need(paths.GUEST_RUNNER, "make host")
     listing = subprocess.run([runner, "list"], check=True, capture_output=True, text=True).stdout
-    there = listing.split()
-    soak = SOAK.read_text().split()
-    ipv6 = [f"{name}{IPV6}" for name in IPV6_SCENARIOS.read_text().split()]
-    if unknown := {*soak, *ipv6, *DEBUG_ONLY}.difference(there):
+    # Those that may take longest go first: then no machine is left with a long one while others have nothing to do.
+    limits = {name: int(seconds) for name, seconds in (line.split() for line in listing.splitlines())}
+    there = sorted(limits, key=lambda name: -limits[name])
+    soak = listed(SOAK)
+    ipv6 = [f"{name}{IPV6}" for name in listed(IPV6_SCENARIOS)]
+    if unknown := {*soak, *ipv6, *listed(DEBUG), *DEBUG_ONLY}.difference(there):
         raise paths.Missing(f"there are no scenarios {', '.join(sorted(unknown))}, but they are listed")
     if pattern not in (None, "soak", "ipv6"):
         return [name for name in there if re.search(pattern, name)]
@@ -55,45 +71,111 @@ def names(pattern: str | None) -> list[str]:
     return [name for name in there if wanted[pattern](name)]
 
 
-def run(report: Report, pattern: str | None, *, keep: bool = False, on: str = "debug") -> None:
-    """Runs them in one guest. If that is lost, another one goes on with those that are left."""
-    pending = names(pattern)
-    if on != "debug":
-        pending = [name for name in pending if name.removesuffix(IPV6) not in DEBUG_ONLY]
-    if not pending:
-        return
-    kernel = paths.kernel(on)
-    archive = initramfs.build(kernel, paths.BUILD / "tests" / f"netns-{on}.initramfs", initramfs.NETWORK)
-    round_number = 0
-    while pending:
-        round_number += 1
+class Share:
+    """The scenarios that run on one kernel, given out one at a time to its machines, which boot into `archive`."""
+
+    def __init__(self, kernel: paths.Kernel, archive: Path, scenarios: list[str]) -> None:
+        self.kernel = kernel
+        self.archive = archive
+        self._lock = threading.Lock()
+        self._left = collections.deque(scenarios)
+
+    def take(self) -> str | None:
+        """The next one, None when all are given out."""
+        with self._lock:
+            return self._left.popleft() if self._left else None
+
+    def left(self) -> list[str]:
+        """Those that no machine has taken."""
+        with self._lock:
+            return list(self._left)
+
+    def machines(self) -> int:
+        """How many machines of this kernel run side by side.
+
+        Scenarios wait most of the time, and User Mode Linux uses a processor only while it has work. An emulated machine
+        with two processors keeps one of the host's busy for each of them.
+        """
+        processors = os.cpu_count() or 1
+        wanted = processors + 1 if self.kernel.kind.startswith("um") else processors // 2
+        return max(1, min(wanted, len(self._left), _free_memory() // (MEMORY + HOST_MEMORY)))
+
+
+def run(report: Report, pattern: str | None, *, keep: bool = False, on: str | None = None) -> None:
+    """Runs each scenario on the kernel that it is listed for, or all `on` one kernel, in several machines side by side."""
+    chosen = names(pattern)
+    shares = []
+    for kind, scenarios in by_kernel(chosen, on).items():
+        if scenarios:
+            kernel = paths.kernel(kind)
+            archive = initramfs.build(kernel, paths.BUILD / "tests" / f"netns-{kind}.initramfs", initramfs.NETWORK)
+            shares.append(Share(kernel, archive, scenarios))
+    threads = []
+    for share in shares:
+        count = share.machines()
+        report.say(f"netns: {len(share.left())} scenarios on Linux {share.kernel.release}, machines: {count}")
+        threads += [threading.Thread(target=run_machines, args=(share, number, report), daemon=True) for number in range(1, count + 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for share in shares:
+        for name in share.left():
+            report.result(f"netns: {name}", "no guest ran it")
+        if not keep:
+            share.archive.unlink()
+
+
+def by_kernel(chosen: list[str], on: str | None) -> dict[str, list[str]]:
+    """Which of these scenarios run on which kernel; `on` names one for all of them."""
+    if on == "debug":
+        return {"debug": chosen}
+    if on is not None:
+        return {on: [name for name in chosen if name.removesuffix(IPV6) not in DEBUG_ONLY]}
+    emulated = listed(DEBUG)
+    on_debug = [name for name in chosen if name in emulated or name.removesuffix(IPV6) in DEBUG_ONLY]
+    return {"debug": on_debug, "um-debug": [name for name in chosen if name not in on_debug]}
+
+
+def run_machines(share: Share, number: int, report: Report) -> None:
+    """Runs scenarios in one machine. If that is lost, or a scenario fails in it, another one goes on in its place."""
+    started = 0
+    while share.left():
+        started += 1
+        name = f"netns-{share.kernel.kind}-{number}"
         spec = Spec(
-            name="netns" if round_number == 1 else f"netns-{round_number}",
-            kernel=kernel,
-            initramfs=archive,
+            name=name if started == 1 else f"{name}-{started}",
+            kernel=share.kernel,
+            initramfs=share.archive,
             logs=paths.LOGS,
             runner=["netns"],
             cpus=CPUS,
             memory=MEMORY,
             cmdline=CMDLINE,
         )
-        report.say(f"netns: {len(pending)} scenarios on Linux {kernel.release}")
-        with machine(spec) as vm:
-            pending = _one_guest(vm, report, pending)
-    if not keep:
-        archive.unlink()
+        try:
+            with machine(spec) as vm:
+                going = _one_machine(vm, share, report)
+        except Exception as why:  # noqa: BLE001  (the others go on, and the run has failed)
+            report.result(f"netns: {spec.name}", f"{type(why).__name__}: {why}")
+            return
+        if not going:
+            return
 
 
-def _one_guest(vm: Vm, report: Report, pending: list[str]) -> list[str]:
-    """Runs one guest; returns the scenarios that it did not come to."""
-    outcome = results.follow(vm, "netns", report, wanted=" ".join(pending))
-    rest = [name for name in pending if name not in outcome.finished]
+def _one_machine(vm: Vm, share: Share, report: Report) -> bool:
+    """Runs scenarios until none is left or the machine ends; says whether another one may go on."""
+    outcome = results.follow(vm, "netns", report, supply=share.take)
     if outcome.lost is not None:
-        lost = outcome.current or "the guest"
-        log = klog.section(vm.console(), lost) or vm.console()[-3000:]
-        report.result(f"netns: {lost}", f"{outcome.lost}\n{klog.trouble(log) or log[-3000:]}")
-        return [name for name in rest if name != lost] if outcome.current else []
-    for name in rest:
-        report.result(f"netns: {name}", "the guest did not run it")
-    report.result("netns: kernel log outside of scenarios", results.judge_rest(vm))
-    return []
+        log = klog.section(vm.console(), outcome.current or "") or vm.console()[-3000:]
+        report.result(f"netns: {outcome.current or vm.name}", f"{outcome.lost}\n{klog.trouble(log) or log[-3000:]}")
+        # A machine that does nothing at all would not do better the next time.
+        return bool(outcome.finished or outcome.current)
+    report.result(f"netns: kernel log of {vm.name} outside of scenarios", results.judge_rest(vm))
+    return outcome.retired
+
+
+def _free_memory() -> int:
+    """What the host has to give away, in MiB."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) // 1024

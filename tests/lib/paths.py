@@ -44,7 +44,7 @@ IMAGES = {"stock": "vmlinuz", "debug": "bzImage", "um": "linux", "um-debug": "li
 
 
 def kernel(kind: str) -> Kernel:
-    """The stock kernel, the debug kernel, or User Mode Linux, with or without checkers."""
+    """The stock kernel, the debug kernel, or User Mode Linux with (um-debug) or without checkers (um)."""
     base = need(CACHE / kind, f"scripts/setup {kind}")
     image = base / IMAGES[kind]
     release = need(base / "release", f"scripts/setup {kind}").read_text().strip()

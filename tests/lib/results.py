@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lib import klog
@@ -18,6 +19,9 @@ EXIT_SECONDS = 30.0
 
 _BEGIN = re.compile(r"# begin (\S+) (\d+)$")
 _RESULT = re.compile(r"(not ok|ok) \d+ (\S+)")
+_TIMES = re.compile(r"# times: (.+)$")
+# A guest says that it does not go on after a test that failed.
+_RETIRES = "# retires"
 
 
 @dataclass
@@ -27,13 +31,17 @@ class Outcome:
     finished: set[str] = field(default_factory=set)
     current: str | None = None  # the test that ran when the guest was lost
     lost: str | None = None  # why the guest did not come to its end
+    retired: bool = False  # whether it ended early because a test failed
 
 
-def follow(vm: Vm, group: str, report: Report, *, wanted: str = "") -> Outcome:
-    """Reads results until the guest ends; reports each as it comes. A guest that asks is told what is `wanted`."""
+def follow(vm: Vm, group: str, report: Report, *, supply: Callable[[], str | None] = lambda: None) -> Outcome:
+    """Reads results until the guest ends; reports each as it comes.
+
+    A guest that asks for a test is given the next one that `supply` names, or told that there is none left.
+    """
     outcome = Outcome()
     try:
-        outcome.lost = _read(vm, group, report, outcome, wanted)
+        outcome.lost = _read(vm, group, report, outcome, supply)
     except GuestDied as died:
         outcome.lost = str(died)
     if outcome.lost is None and not vm.wait(EXIT_SECONDS):
@@ -41,11 +49,12 @@ def follow(vm: Vm, group: str, report: Report, *, wanted: str = "") -> Outcome:
     return outcome
 
 
-def _read(vm: Vm, group: str, report: Report, outcome: Outcome, wanted: str) -> str | None:
+def _read(vm: Vm, group: str, report: Report, outcome: Outcome, supply: Callable[[], str | None]) -> str | None:
     """Returns why the guest was lost, None when it came to the end of its tests."""
     limit = BOOT_SECONDS
     started = time.monotonic()
     notes: list[str] = []
+    parts = ""
     while True:
         line = vm.line(limit)
         if line is None:
@@ -54,20 +63,26 @@ def _read(vm: Vm, group: str, report: Report, outcome: Outcome, wanted: str) -> 
             outcome.current = begin.group(1)
             limit = float(begin.group(2)) + GRACE_SECONDS
             started = time.monotonic()
+            parts = ""
             notes.clear()
         elif result := _RESULT.match(line):
             name = result.group(2)
             why = None if result.group(1) == "ok" else "\n".join(notes) or "no reason given"
-            report.result(f"{group}: {name}", judge(vm, name, why), time.monotonic() - started)
+            report.result(f"{group}: {name}", judge(vm, name, why), time.monotonic() - started, parts)
             outcome.finished.add(name)
             outcome.current = None
             notes.clear()
         elif line == "ready":
-            vm.say(wanted)
+            outcome.current = supply()
+            vm.say(outcome.current or "")
         elif line.startswith("Bail out!"):
             return line
+        elif line == _RETIRES:
+            outcome.retired = True
         elif line == "# end":
             return None
+        elif times := _TIMES.match(line):
+            parts = times.group(1)
         elif line.startswith("# "):
             notes.append(line[2:])
 

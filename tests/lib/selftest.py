@@ -10,8 +10,9 @@ import unittest.mock
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from lib import coverage, cpio, defects, klog, results
+from lib import coverage, cpio, defects, klog, netns, paths, results
 from lib.report import Report
+from lib.vm import Spec
 
 TROUBLE = (
     "[    9.1] WARNING: CPU: 0 PID: 1 at net/core/sock.c:10 f+0x1/0x2 [ksocklnd]",
@@ -149,6 +150,71 @@ class Results(unittest.TestCase):
         with redirect_stdout(io.StringIO()) as out:
             self.assertEqual(report.finish(), 1)
         self.assertRegex(out.getvalue(), r"FAILED a\n +because\nfailed: a\n1 passed, 1 failed\n$")
+
+
+class FakeGuest(FakeVm):
+    """A guest that runs scenarios which it is given, with what comes of each: True, False, or its loss."""
+
+    def __init__(self, spec: Spec, outcomes: dict[str, bool | None], ran: list[tuple[str, str]]) -> None:
+        super().__init__(["KTAP version 1", "ready"], "")
+        self.name = spec.name
+        self._outcomes = outcomes
+        self._ran = ran
+
+    def __enter__(self) -> FakeGuest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, name: str) -> None:
+        """Runs the scenario of this name."""
+        self._ran.append((self.name, name))
+        self._console += marks(name) if name else ""
+        came = self._outcomes.get(name)
+        if not name:
+            self._lines = ["# end"]
+        elif came is not None:
+            rest = ["ready"] if came else ["# retires", "# end"]
+            self._lines = [f"# begin {name} 5", "# times: running 0.1 s", f"{'ok' if came else 'not ok'} 1 {name} # 0.1 s", *rest]
+
+
+class Machines(unittest.TestCase):
+    """Scenarios given out to machines."""
+
+    def run_them(self, outcomes: dict[str, bool | None]) -> tuple[Report, list[tuple[str, str]]]:
+        """Runs these scenarios in one machine at a time."""
+        report = Report()
+        ran: list[tuple[str, str]] = []
+        kernel = paths.Kernel("debug", Path(), "7", Path(), None, Path())
+        share = netns.Share(kernel, Path(), list(outcomes))
+        with (
+            redirect_stdout(io.StringIO()),
+            unittest.mock.patch.object(netns, "machine", lambda spec: FakeGuest(spec, outcomes, ran)),
+        ):
+            netns.run_machines(share, 1, report)
+        self.assertEqual(share.left(), [])
+        return report, ran
+
+    def test_one_machine_runs_all_that_succeed(self) -> None:
+        report, ran = self.run_them({"a": True, "b": True})
+        self.assertEqual(report.failures, [])
+        self.assertEqual([name for _, name in ran], ["a", "b", ""])
+        self.assertEqual(len({machine for machine, _ in ran}), 1)
+
+    def test_after_a_failure_the_next_has_a_machine_of_its_own(self) -> None:
+        for came in (False, None):
+            with self.subTest(came):
+                report, ran = self.run_them({"a": True, "b": came, "c": True})
+                self.assertEqual([name for name, _ in report.failures], ["netns: b"])
+                self.assertEqual([name for _, name in ran], ["a", "b", "c", ""])
+                self.assertEqual(len({machine for machine, _ in ran}), 2)
+
+    def test_each_runs_on_one_kernel(self) -> None:
+        there = ["messages", "no_memory_once_ipv6", "crowd"]
+        self.assertEqual(netns.by_kernel(there, None), {"debug": there[:2], "um-debug": there[2:]})
+        self.assertEqual(netns.by_kernel(there, "debug"), {"debug": there})
+        self.assertEqual(netns.by_kernel(there, "um-debug"), {"um-debug": ["messages", "crowd"]})
 
 
 class Archive(unittest.TestCase):

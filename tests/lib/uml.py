@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 
-from lib.vm import Spec, Vm
+from lib.vm import Spec, Vm, die_with_parent
 
 # MiB. It puts modules behind its memory, and no call reaches further than 2 GiB.
 MOST_MEMORY = 1024
@@ -40,7 +40,7 @@ class Uml(Vm):
                 _uml_command(spec, theirs.fileno(), self._folder),
                 stdin=subprocess.DEVNULL, stdout=console, stderr=log, pass_fds=[theirs.fileno()],
                 # Every process of the guest is one of the host, in this group.
-                start_new_session=True,
+                start_new_session=True, preexec_fn=die_with_parent,
             )
 
     def line(self, seconds: float) -> str | None:

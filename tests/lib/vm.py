@@ -15,6 +15,7 @@ from pathlib import Path
 from lib import accel, paths
 
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 
 class GuestDied(Exception):
@@ -56,7 +57,7 @@ class Vm:
                 stdout=None if spec.console else log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def __enter__(self) -> Vm:
@@ -125,9 +126,9 @@ class Vm:
         self.port.sendall(line.encode() + b"\n")
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: no machine may outlive a run that was killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent() -> None:
+    """Runs in the child: no machine may outlive a run that was killed, nor the thread that started it."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _command(spec: Spec, console: Path, port: int, port_log: Path) -> list[str]:

@@ -3,9 +3,10 @@
 //! What must be true after every scenario: nothing is left behind.
 
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::lab::Lab;
@@ -23,25 +24,18 @@ const GAUGES: [&str; 5] = ["peers", "routes", "conns", "handshakes", "txs"];
 
 /// Takes down every node's interfaces as an administrator would; nothing of them may stay.
 pub fn retire(lab: &Lab) -> Result<()> {
-    let mut with_interface = Vec::new();
-    for node in lab.nodes() {
-        if node.stats()?.is_some() {
-            with_interface.push(node);
-        }
-    }
-    for node in &with_interface {
-        // A gateway that is gone would be looked for, and be a peer again.
-        node.socklctl(&["route", "del", "any"])?;
-    }
-    for node in &with_interface {
-        node.socklctl(&["peer", "del", "any"])?;
-    }
-    for node in &with_interface {
-        wait::until(
-            REST_LIMIT,
-            &format!("counters of {} at rest", node.nid()),
-            || at_rest(node),
-        )?;
+    let nodes: Vec<&Node> = lab.nodes().collect();
+    // What one of them still has would make peers of others again: each step is done by all, side by side.
+    let has_interface = together(&nodes, |node| Ok(node.stats()?.is_some()))?;
+    let nodes: Vec<&Node> = std::iter::zip(nodes, has_interface)
+        .filter_map(|(node, has_interface)| has_interface.then_some(node))
+        .collect();
+    // A gateway that is gone would be looked for, and be a peer again.
+    together(&nodes, |node| node.socklctl(&["route", "del", "any"]))?;
+    together(&nodes, |node| node.socklctl(&["peer", "del", "any"]))?;
+    together(&nodes, |node| {
+        let what = format!("counters of {} at rest", node.nid());
+        wait::until(REST_LIMIT, &what, || at_rest(node))?;
         for ni in node.list(&["ni", "list"])? {
             node.socklctl(&["ni", "del", ni["nid"].as_str().unwrap_or_default()])?;
         }
@@ -50,8 +44,27 @@ pub fn retire(lab: &Lab) -> Result<()> {
             "{} is still listed after its removal",
             node.nid()
         );
-    }
+        Ok(())
+    })?;
     Ok(())
+}
+
+/// Does the same at all nodes, side by side; gives what came of it in the order of the nodes.
+fn together<T: Send>(
+    nodes: &[&Node],
+    work: impl Fn(&Node) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = nodes
+            .iter()
+            .map(|node| scope.spawn(move || work(node)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| anyhow!("a check panicked"))?)
+            .collect()
+    })
 }
 
 fn at_rest(node: &Node) -> Result<()> {

@@ -2,20 +2,26 @@
 
 //! Several nodes in one machine: network namespaces with a network card each, joined by a bridge
 //! that stands in a namespace of its own.
+//!
+//! Making and deleting namespaces takes longer than most scenarios. So they stay, with their cables,
+//! for the next scenario, unless something was changed in them; those are deleted with the
+//! scenario that changed them. Scenarios run one at a time.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::command::{Job, run};
-use crate::family;
+use crate::family::{self, Family};
 use crate::node::Node;
 use crate::wait;
 
@@ -23,10 +29,15 @@ const TOOL_LIMIT: Duration = Duration::from_secs(20);
 /// How long the kernel may take to take a namespace apart.
 const CLEANUP_LIMIT: Duration = Duration::from_secs(30);
 
+/// Where the kernel says who holds references to a namespace.
+const REFERENCES: &str = "/sys/kernel/debug/ref_tracker";
+
 /// A network namespace. The kernel keeps it while this, a process or a real reference is in it.
 #[derive(Clone)]
 pub struct Namespace {
     handle: Arc<File>,
+    /// Whether it is no longer as it was made.
+    altered: Arc<AtomicBool>,
 }
 
 impl Namespace {
@@ -43,6 +54,8 @@ impl Namespace {
                     fs::write(format!("/proc/sys/net/ipv6/conf/{device}/{name}"), value)?;
                 }
             }
+            // What one scenario's connections learned of the way is not for those of the next.
+            fs::write("/proc/sys/net/ipv4/tcp_no_metrics_save", "1")?;
             Ok(File::open("/proc/thread-self/ns/net")?)
         });
         let handle = handle
@@ -50,7 +63,18 @@ impl Namespace {
             .map_err(|_| anyhow!("the thread panicked"))??;
         Ok(Namespace {
             handle: Arc::new(handle),
+            altered: Arc::default(),
         })
+    }
+
+    /// Says that it is no longer as it was made. What programs other than socklctl do here counts as
+    /// that without being said.
+    pub fn alter(&self) {
+        self.altered.store(true, Ordering::Relaxed);
+    }
+
+    fn is_altered(&self) -> bool {
+        self.altered.load(Ordering::Relaxed)
     }
 
     /// Runs `work` in a thread of this namespace. Sockets made and programs started there stay.
@@ -69,6 +93,9 @@ impl Namespace {
 
     /// Starts a program in this namespace.
     pub fn start(&self, command: &mut Command, input: &str) -> Result<Job> {
+        if command.get_program() != "socklctl" {
+            self.alter();
+        }
         self.within(|| Job::start(command, input))
     }
 
@@ -76,13 +103,52 @@ impl Namespace {
     pub fn tool(&self, program: &str, arguments: &[&str], input: &str) -> Result<String> {
         let mut command = Command::new(program);
         command.args(arguments);
-        let output = self.within(|| run(&mut command, input, TOOL_LIMIT))?;
+        let output = self.start(&mut command, input)?.wait(TOOL_LIMIT)?;
         Ok(output.checked(&crate::command::describe(&command))?.stdout)
     }
 
     /// Runs `ip` on several lines of arguments at once.
     pub fn ip(&self, lines: &str) -> Result<String> {
         self.tool("ip", &["-batch", "-"], lines)
+    }
+
+    /// The same for what belongs to how the namespace is made, or leaves it as it was.
+    fn set_up(&self, lines: &str) -> Result<()> {
+        let was_altered = self.is_altered();
+        self.ip(lines)?;
+        self.altered.store(was_altered, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many real references to it the kernel knows of; nothing if this kernel does not count them.
+    fn references(&self) -> Result<Option<usize>> {
+        let Ok(listing) = fs::read_dir(REFERENCES) else {
+            return Ok(None);
+        };
+        let ending = format!("-{}-refcnt", self.handle.metadata()?.ino());
+        for entry in listing {
+            let path = entry?.path();
+            if path.to_string_lossy().ends_with(&ending) {
+                return Ok(Some(users(&fs::read_to_string(path)?)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends the connections that only wait for late packets. Says whether none is left.
+    fn forget_connections(&self) -> Result<bool> {
+        let waiting = || {
+            let text = self.within(|| Ok(fs::read_to_string("/proc/thread-self/net/sockstat")?))?;
+            let mut words = text.split_whitespace().skip_while(|word| *word != "tw");
+            Ok::<_, anyhow::Error>(words.nth(1) != Some("0"))
+        };
+        if waiting()? {
+            let mut kill = Command::new("ss");
+            kill.args(["--kill", "--tcp", "state", "time-wait"]);
+            // Where the kernel can't do that, some are left.
+            self.within(|| run(&mut kill, "", TOOL_LIMIT))?;
+        }
+        Ok(!waiting()?)
     }
 
     /// A path by which other programs can name this namespace while this handle is open.
@@ -112,40 +178,153 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_default()
 }
 
+/// How many references a report of the kernel's tracker tells of.
+fn users(report: &str) -> usize {
+    // Each line of a place has how many are from there, and how many there are in all.
+    let total = report.lines().find_map(|line| {
+        let (_, counts) = line.split_once(" has ")?;
+        let (counts, _) = counts.split_once(" users")?;
+        counts.split_once('/')?.1.parse().ok()
+    });
+    total.unwrap_or(0)
+}
+
+/// Namespaces that are ready for scenarios over one family: the one with the bridge, and those of nodes,
+/// each at the place of the node that it is joined as, with the references that there were to it.
+struct Pool {
+    switch: Namespace,
+    spaces: Vec<Option<(Namespace, Option<usize>)>>,
+}
+
+static POOLS: Mutex<Vec<(Family, Pool)>> = Mutex::new(Vec::new());
+
+impl Pool {
+    fn new() -> Result<Pool> {
+        let switch = Namespace::new()?;
+        switch.set_up("link set lo up\nlink add br0 type bridge\nlink set br0 up\n")?;
+        Ok(Pool {
+            switch,
+            spaces: Vec::new(),
+        })
+    }
+
+    /// Takes out what is ready for scenarios over this family, if anything is.
+    fn take(family: Family) -> Option<Pool> {
+        let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = pools.iter().position(|(of, _)| *of == family)?;
+        Some(pools.swap_remove(at).1)
+    }
+
+    fn put_back(self, family: Family) {
+        let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.push((family, self));
+    }
+
+    /// Makes what is missing for this many nodes.
+    fn fill(&mut self, count: usize) -> Result<()> {
+        let missing: Vec<usize> = (0..count)
+            .filter(|index| !matches!(self.spaces.get(*index), Some(Some(_))))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut links = String::new();
+        let mut made = Vec::new();
+        for index in missing {
+            let space = Namespace::new()?;
+            links += &format!(
+                "link add n{index} type veth peer name eth0 netns {}\n\
+                 link set n{index} master br0 up\n",
+                space.path()
+            );
+            made.push((index, space));
+        }
+        self.switch.set_up(&links)?;
+        self.spaces.resize_with(self.spaces.len().max(count), || None);
+        for (index, space) in made {
+            let addr = address(index)?;
+            // One that is kept while its card is down is searched for again, unless it is such a one.
+            let nodad = if family::is_ipv6() { "nodad" } else { "" };
+            space.set_up(&format!(
+                "link set lo up\naddr add {addr}/24 dev eth0 {nodad}\nlink set eth0 up\n"
+            ))?;
+            let references = space.references()?;
+            if let Some(place) = self.spaces.get_mut(index) {
+                *place = Some((space, references));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the kernel has taken the namespaces of these nodes apart, which nobody holds: then
+    /// their network cards are gone, and so are the other ends.
+    fn await_deleted(&self, indices: &[usize]) -> Result<()> {
+        if indices.is_empty() {
+            return Ok(());
+        }
+        let ends: Vec<_> = indices.iter().map(|index| format!("n{index}")).collect();
+        wait::until(CLEANUP_LIMIT, "namespaces deleted", || {
+            let there = self.switch.devices()?;
+            let left: Vec<_> = ends.iter().filter(|end| there.contains(end)).collect();
+            ensure!(left.is_empty(), "cables are still there: {left:?}");
+            Ok(())
+        })
+    }
+
+    /// Whether nobody holds more references to the namespaces than before they were used.
+    fn at_rest(&self) -> Result<()> {
+        for (space, references) in self.spaces.iter().flatten() {
+            let now = space.references()?;
+            ensure!(
+                now <= *references,
+                "a namespace has {now:?} references, and had {references:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Nobody may hold a reference to a namespace of the last scenario when the module is gone.
+pub fn no_references() -> Result<()> {
+    let pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    wait::until(CLEANUP_LIMIT, "namespaces released", || {
+        pools.iter().try_for_each(|(_, pool)| pool.at_rest())
+    })
+}
+
+/// Deletes all namespaces that scenarios have left for others, and sees that they go.
+pub fn delete_pools() -> Result<()> {
+    let pools = std::mem::take(&mut *POOLS.lock().unwrap_or_else(PoisonError::into_inner));
+    for (_, mut pool) in pools {
+        let indices: Vec<usize> = (0..pool.spaces.len()).collect();
+        pool.spaces.clear();
+        pool.await_deleted(&indices)?;
+    }
+    Ok(())
+}
+
 /// The nodes of one scenario, 10.0.0.1 and up, and the bridge between them. Over IPv6 these are names
 /// for other addresses, see [`crate::family`].
 pub struct Lab {
-    switch: Namespace,
+    pool: Pool,
     nodes: Vec<Option<Node>>,
+    has_second_switch: bool,
 }
 
 impl Lab {
-    /// Makes the namespaces and links; no node has an interface of the module yet.
+    /// Takes the namespaces and cables, or makes them; no node has an interface of the module yet.
     pub fn new(count: usize) -> Result<Lab> {
-        let switch = Namespace::new()?;
-        let mut links = "link set lo up\nlink add br0 type bridge\nlink set br0 up\n".to_owned();
-        let mut nodes = Vec::new();
-        for index in 0..count {
-            let space = Namespace::new()?;
-            links += &format!(
-                "link add n{index} type veth peer name eth0 netns {}\n",
-                space.path()
-            );
-            links += &format!("link set n{index} master br0 up\n");
-            nodes.push((space, address(index)?));
-        }
-        switch.ip(&links)?;
-        let nodes = nodes.into_iter().map(|(space, addr)| {
-            // One that is kept while its card is down is searched for again, unless it is such a one.
-            let nodad = if family::is_ipv6() { "nodad" } else { "" };
-            space.ip(&format!(
-                "link set lo up\naddr add {addr}/24 dev eth0 {nodad}\nlink set eth0 up\n"
-            ))?;
-            Ok(Some(Node::new(space, addr)))
+        let mut pool = Pool::take(family::current()).map_or_else(Pool::new, Ok)?;
+        pool.fill(count)?;
+        let nodes = pool.spaces.iter().take(count).enumerate();
+        let nodes = nodes.map(|(index, space)| {
+            let (space, _) = space.as_ref().context("no namespace was made")?;
+            Ok(Some(Node::new(space.clone(), address(index)?)))
         });
         Ok(Lab {
-            switch,
             nodes: nodes.collect::<Result<_>>()?,
+            pool,
+            has_second_switch: false,
         })
     }
 
@@ -180,34 +359,40 @@ impl Lab {
         let device = format!("n{index}");
         let mut words = vec!["qdisc", "replace", "dev", &device, "root", "netem"];
         words.extend(arguments.split_whitespace());
-        self.switch.tool("tc", &words, "").map(drop)
+        self.node(index).space.alter();
+        self.pool.switch.tool("tc", &words, "").map(drop)
     }
 
     /// Pulls or plugs the cable of one node, without its seeing that.
     pub fn cable(&self, index: usize, plugged: bool) -> Result<()> {
         let master = if plugged { "master br0" } else { "nomaster" };
-        self.switch
-            .ip(&format!("link set n{index} {master}\n"))
-            .map(drop)
+        self.change_end(index, master)
     }
 
     /// Takes the carrier away from a node's network card, or gives it back: the node sees that.
     pub fn carrier(&self, index: usize, there: bool) -> Result<()> {
-        let state = if there { "up" } else { "down" };
-        self.switch
-            .ip(&format!("link set n{index} {state}\n"))
-            .map(drop)
+        self.change_end(index, if there { "up" } else { "down" })
+    }
+
+    /// Changes the bridge's end of a node's cable. It goes with the node's namespace.
+    fn change_end(&self, index: usize, how: &str) -> Result<()> {
+        self.node(index).space.alter();
+        self.pool
+            .switch
+            .set_up(&format!("link set n{index} {how}\n"))
     }
 
     /// Gives the first `count` nodes a second card, eth1, with a switch of its own; the third number
     /// of its address is `subnet`.
-    pub fn second_cards(&self, count: usize, subnet: u8) -> Result<()> {
-        self.switch
-            .ip("link add br1 type bridge\nlink set br1 up\n")?;
+    pub fn second_cards(&mut self, count: usize, subnet: u8) -> Result<()> {
+        self.has_second_switch = true;
+        self.pool
+            .switch
+            .set_up("link add br1 type bridge\nlink set br1 up\n")?;
         for index in 0..count {
             let node = self.node(index);
             let path = node.space.path();
-            self.switch.ip(&format!(
+            self.pool.switch.set_up(&format!(
                 "link add m{index} type veth peer name eth1 netns {path}\n\
                  link set m{index} master br1 up\n"
             ))?;
@@ -220,38 +405,47 @@ impl Lab {
     }
 
     /// Gives up the last hold on one node's namespace, and waits until the kernel has taken it
-    /// apart: then its network card is gone, and so is the card's other end.
+    /// apart.
     pub fn delete(&mut self, index: usize) -> Result<()> {
         let gone = self.nodes.get_mut(index).context("no such node")?.take();
         ensure!(gone.is_some(), "node {index} was deleted before");
+        self.pool.spaces[index] = None;
         drop(gone);
-        self.await_deleted(&format!("n{index}"))
+        self.pool.await_deleted(&[index])
     }
 
-    /// Deletes all that is left, in order, and sees that it goes.
+    /// Leaves what is as it was made to the next scenario. Deletes all else, and sees that it goes.
     pub fn close(mut self) -> Result<()> {
-        for index in 0..self.nodes.len() {
-            if self.nodes.get(index).is_some_and(Option::is_some) {
-                self.delete(index)?;
+        let mut gone = Vec::new();
+        for (index, node) in self.nodes.into_iter().enumerate() {
+            let Some(node) = node else { continue };
+            if node.space.is_altered() || !node.space.forget_connections()? {
+                self.pool.spaces[index] = None;
+                gone.push(index);
             }
         }
+        self.pool.await_deleted(&gone)?;
+        if self.has_second_switch {
+            self.pool.switch.set_up("link del br1\n")?;
+        }
+        self.pool.put_back(family::current());
         Ok(())
-    }
-
-    fn await_deleted(&self, device: &str) -> Result<()> {
-        wait::until(
-            CLEANUP_LIMIT,
-            &format!("namespace of {device} deleted"),
-            || {
-                if self.switch.devices()?.iter().any(|name| name == device) {
-                    bail!("its network card is still there");
-                }
-                Ok(())
-            },
-        )
     }
 }
 
 fn address(index: usize) -> Result<Ipv4Addr> {
     Ok(Ipv4Addr::new(10, 0, 0, u8::try_from(index + 1)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_counted() {
+        assert_eq!(users(""), 0);
+        let report = "net_refcnt@00000000 has 2/3 users at\n     sk_alloc+0x1/0x2\n\n\
+                      net_refcnt@00000000 has 1/3 users at\n     inet_create+0x1/0x2\n";
+        assert_eq!(users(report), 3);
+    }
 }

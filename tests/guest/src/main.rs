@@ -29,9 +29,9 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(about = "Runs socklnd's scenarios inside a virtual machine")]
 enum Cli {
-    /// Lists the scenarios, one a line.
+    /// Lists the scenarios, one a line, each with the seconds that it may take.
     List,
-    /// Runs those scenarios between network namespaces of this machine that the host names.
+    /// Runs the scenarios that the host names, one after the other, between network namespaces of this machine.
     Netns,
     /// Does what the host asks for.
     Agent,
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     match Cli::parse() {
         Cli::List => {
             for run in scenarios::runs() {
-                println!("{}", run.name());
+                println!("{} {}", run.name(), run.scenario.limit.as_secs());
             }
             Ok(())
         }

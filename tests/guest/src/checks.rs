@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use serde_json::Value;
 
+use crate::debugfs::{self, Section};
 use crate::lab::Lab;
 use crate::module;
 use crate::node::Node;
@@ -19,79 +19,92 @@ const REST_LIMIT: Duration = Duration::from_secs(20);
 /// kmemleak does not report what is younger than five seconds.
 const LEAK_AGE: Duration = Duration::from_millis(5500);
 
-/// Numbers of `socklctl stats` that count what exists now.
-const GAUGES: [&str; 5] = ["peers", "routes", "conns", "handshakes", "txs"];
+/// Values of an interface in the statistics that count what exists now.
+const GAUGES: [&str; 4] = ["peers", "conns", "handshakes", "txs"];
 
 /// Takes down every node's interfaces as an administrator would; nothing of them may stay.
+///
+/// What is there is read from debugfs, which has it for all namespaces at once.
 pub fn retire(lab: &Lab) -> Result<()> {
-    let nodes: Vec<&Node> = lab.nodes().collect();
+    let sections = debugfs::stats()?;
+    let with_interface: Vec<(&Node, Vec<&str>)> = lab
+        .nodes()
+        .map(|node| Ok((node, interfaces_of(&sections, node.space.inode()?))))
+        .filter(|found| !matches!(found, Ok((_, nids)) if nids.is_empty()))
+        .collect::<Result<_>>()?;
     // What one of them still has would make peers of others again: each step is done by all, side by side.
-    let has_interface = together(&nodes, |node| Ok(node.stats()?.is_some()))?;
-    let nodes: Vec<&Node> = std::iter::zip(nodes, has_interface)
-        .filter_map(|(node, has_interface)| has_interface.then_some(node))
-        .collect();
     // A gateway that is gone would be looked for, and be a peer again.
-    together(&nodes, |node| node.socklctl(&["route", "del", "any"]))?;
-    together(&nodes, |node| node.socklctl(&["peer", "del", "any"]))?;
-    together(&nodes, |node| {
-        let what = format!("counters of {} at rest", node.nid());
-        wait::until(REST_LIMIT, &what, || at_rest(node))?;
-        for ni in node.list(&["ni", "list"])? {
-            node.socklctl(&["ni", "del", ni["nid"].as_str().unwrap_or_default()])?;
-        }
-        ensure!(
-            node.list(&["ni", "list"])?.is_empty(),
-            "{} is still listed after its removal",
-            node.nid()
-        );
-        Ok(())
+    for what in ["route", "peer"] {
+        together(&with_interface, |(node, _)| {
+            node.socklctl(&[what, "del", "any"]).map(drop)
+        })?;
+    }
+    wait::until(REST_LIMIT, "counters at rest", at_rest)?;
+    together(&with_interface, |(node, nids)| {
+        nids.iter()
+            .try_for_each(|nid| node.socklctl(&["ni", "del", nid]).map(drop))
     })?;
+    let left = debugfs::stats()?;
+    let left: Vec<_> = left.iter().map(|section| &section.heading).collect();
+    ensure!(
+        !left.iter().any(|heading| heading.starts_with("interface ")),
+        "interfaces are left: {left:?}"
+    );
     Ok(())
 }
 
-/// Does the same at all nodes, side by side; gives what came of it in the order of the nodes.
-fn together<T: Send>(
-    nodes: &[&Node],
-    work: impl Fn(&Node) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
+/// The NIDs of the interfaces in the namespace with this number.
+fn interfaces_of(sections: &[Section], namespace: u64) -> Vec<&str> {
+    let ending = format!(" namespace {namespace}");
+    let headings = sections.iter().map(|section| section.heading.as_str());
+    headings
+        .filter_map(|heading| heading.strip_prefix("interface ")?.strip_suffix(&ending))
+        .collect()
+}
+
+fn at_rest() -> Result<()> {
+    // Whether the node passes on messages is told before its pools.
+    let mut forwards = false;
+    for section in debugfs::stats()? {
+        let heading = &section.heading;
+        match heading.split(' ').next().unwrap_or_default() {
+            "peer" | "route" | "conn" => bail!("{heading} is left"),
+            "interface" => {
+                for name in GAUGES {
+                    let count = section.get(name)?;
+                    ensure!(count == 0, "{heading} has {count} {name}");
+                }
+            }
+            "forwarding" => forwards = section.get("on")? != 0,
+            "pool" => {
+                for name in ["busy", "waiting"] {
+                    let count = section.get(name)?;
+                    ensure!(count == 0, "forwarding buffers, {heading}: {count} {name}");
+                }
+                let buffers = section.get("buffers")?;
+                ensure!(
+                    forwards || buffers == 0,
+                    "forwarding buffers, {heading}: {buffers} are left"
+                );
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Does the same for all of them, side by side.
+fn together<T: Sync>(all: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     thread::scope(|scope| {
         let work = &work;
-        let threads: Vec<_> = nodes
+        let threads: Vec<_> = all
             .iter()
-            .map(|node| scope.spawn(move || work(node)))
+            .map(|one| scope.spawn(move || work(one)))
             .collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().map_err(|_| anyhow!("a check panicked"))?)
-            .collect()
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a check panicked"))?)
     })
-}
-
-fn at_rest(node: &Node) -> Result<()> {
-    for stats in node.list(&["stats"])? {
-        let busy: Vec<_> = GAUGES
-            .iter()
-            .filter(|name| stats["live"][**name].as_u64() != Some(0))
-            .collect();
-        ensure!(busy.is_empty(), "{busy:?} not zero in {stats}");
-    }
-    let routing = node.socklctl(&["show", "routing"])?;
-    for pool in ["small", "large"] {
-        let pool = &routing[pool];
-        let idle = pool["busy"] == 0 && pool["waiting"] == 0;
-        ensure!(idle, "forwarding buffers are in use: {routing}");
-        ensure!(
-            routing["routing"] == true || pool["buffers"] == 0,
-            "forwarding buffers are left: {routing}"
-        );
-    }
-    let conns = node.list(&["conn", "list"])?;
-    ensure!(
-        conns.is_empty(),
-        "connections are left: {}",
-        Value::from(conns)
-    );
-    Ok(())
 }
 
 /// No TCP socket may be left anywhere in this machine.

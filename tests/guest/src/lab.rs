@@ -10,8 +10,8 @@
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::Command;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -120,12 +120,17 @@ impl Namespace {
         Ok(())
     }
 
+    /// Its number, by which the kernel and the module name it.
+    pub fn inode(&self) -> Result<u64> {
+        Ok(self.handle.metadata()?.ino())
+    }
+
     /// How many real references to it the kernel knows of; nothing if this kernel does not count them.
     fn references(&self) -> Result<Option<usize>> {
         let Ok(listing) = fs::read_dir(REFERENCES) else {
             return Ok(None);
         };
-        let ending = format!("-{}-refcnt", self.handle.metadata()?.ino());
+        let ending = format!("-{}-refcnt", self.inode()?);
         for entry in listing {
             let path = entry?.path();
             if path.to_string_lossy().ends_with(&ending) {
@@ -232,15 +237,18 @@ impl Pool {
         let mut made = Vec::new();
         for index in missing {
             let space = Namespace::new()?;
+            // The others' tables of neighbours outlive a node that is made anew.
             links += &format!(
-                "link add n{index} type veth peer name eth0 netns {}\n\
+                "link add n{index} type veth peer name eth0 address 02:00:0a:00:00:{:02x} netns {}\n\
                  link set n{index} master br0 up\n",
+                index + 1,
                 space.path()
             );
             made.push((index, space));
         }
         self.switch.set_up(&links)?;
-        self.spaces.resize_with(self.spaces.len().max(count), || None);
+        self.spaces
+            .resize_with(self.spaces.len().max(count), || None);
         for (index, space) in made {
             let addr = address(index)?;
             // One that is kept while its card is down is searched for again, unless it is such a one.

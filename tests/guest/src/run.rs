@@ -159,11 +159,10 @@ fn one(run: &Run) -> Result<()> {
     clock.lap("running");
     // When the scenario failed, what is left behind is no news; but the module must still go.
     let rest = if result.is_ok() {
-        clear_away(lab)
+        clear_away(lab, &mut clock)
     } else {
         lab.close()
     };
-    clock.lap("clearing away");
     let removal = if module::is_inserted() {
         module::remove().map(drop)
     } else {
@@ -171,7 +170,10 @@ fn one(run: &Run) -> Result<()> {
     };
     clock.lap("removing");
     note(&format!("times: {}", clock.laps));
-    result.and(rest).and(removal).and_then(|()| lab::no_references())
+    result
+        .and(rest)
+        .and(removal)
+        .and_then(|()| lab::no_references())
 }
 
 /// Where the time goes.
@@ -195,10 +197,14 @@ impl Clock {
     }
 }
 
-fn clear_away(lab: Lab) -> Result<()> {
+fn clear_away(lab: Lab, clock: &mut Clock) -> Result<()> {
     if module::is_inserted() {
         checks::retire(&lab)?;
     }
+    clock.lap("retiring");
     lab.close()?;
-    checks::no_sockets()
+    clock.lap("deleting");
+    checks::no_sockets()?;
+    clock.lap("sockets");
+    Ok(())
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::{family, wait};
+use crate::{family, pace, wait};
 
 /// How a program ended.
 pub struct Output {
@@ -113,8 +113,10 @@ impl Job {
         self.stderr.so_far()
     }
 
-    /// Waits for the end. A program that takes longer is killed, which is an error.
+    /// Waits for the end. A program that takes longer, by the pace of this guest, is killed, which is
+    /// an error.
     pub fn wait(mut self, limit: Duration) -> Result<Output> {
+        let limit = pace::stretched(limit);
         if !self.ended_within(limit)? {
             self.kill();
             bail!(

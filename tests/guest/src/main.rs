@@ -16,12 +16,14 @@ mod lab;
 mod modern;
 mod module;
 mod node;
+mod pace;
 mod peer;
 mod port;
 mod proxy;
 mod run;
 mod scenarios;
 mod wait;
+mod worker;
 
 use anyhow::Result;
 use clap::Parser;

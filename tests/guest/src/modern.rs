@@ -348,6 +348,12 @@ pub enum Frame {
 }
 
 impl Frame {
+    /// Whether this is what a node sends when it has heard nothing for long: it may come whenever a
+    /// guest is slow or a script silent.
+    pub fn is_sign_of_life(&self) -> bool {
+        matches!(self, Frame::Noop([0, PING]))
+    }
+
     /// All cookies that it acknowledges, by the rules of version 3, or of 2, where only the last
     /// one counts.
     pub fn acknowledges(&self) -> Vec<u64> {
@@ -396,8 +402,18 @@ fn receive_frame(conn: &mut Conn, theirs: Dialect) -> Result<(Frame, bool)> {
     Ok((frame, csum != 0))
 }
 
-/// Receives what a script expects that speaks version 1.0 over IPv4: a message and nothing else.
+/// Receives what a script expects that speaks version 1.0 over IPv4: a message and nothing else, but
+/// for signs of life.
 pub fn receive_plain(conn: &mut Conn) -> Result<Message> {
+    loop {
+        if let Some(message) = receive_plain_or_sign(conn)? {
+            return Ok(message);
+        }
+    }
+}
+
+/// The same, or one sign of life, which is nothing.
+pub fn receive_plain_or_sign(conn: &mut Conn) -> Result<Option<Message>> {
     match receive_frame(conn, PLAIN)? {
         (
             Frame::Message {
@@ -405,7 +421,8 @@ pub fn receive_plain(conn: &mut Conn) -> Result<Message> {
                 message,
             },
             false,
-        ) => Ok(message),
+        ) => Ok(Some(message)),
+        (frame, false) if frame.is_sign_of_life() => Ok(None),
         other => bail!("no plain message: {other:x?}"),
     }
 }
@@ -548,8 +565,18 @@ impl Link {
     }
 
     /// Receives a message or a NOOP; a checksum, if there is one, must be right. Says whether there
-    /// was one.
+    /// was one. Signs of life are passed over.
     pub fn receive_summed(&mut self) -> Result<(Frame, bool)> {
+        loop {
+            let (frame, is_summed) = self.receive_any()?;
+            if !frame.is_sign_of_life() {
+                return Ok((frame, is_summed));
+            }
+        }
+    }
+
+    /// Receives whatever comes next.
+    fn receive_any(&mut self) -> Result<(Frame, bool)> {
         let theirs = Dialect {
             order: self.theirs,
             ..self.dialect
@@ -557,7 +584,25 @@ impl Link {
         receive_frame(&mut self.conn, theirs)
     }
 
-    /// Receives a message or a NOOP without a checksum.
+    /// Receives a sign of life, and nothing else.
+    pub fn receive_sign_of_life(&mut self) -> Result<()> {
+        let (frame, is_summed) = self.receive_any().context("no sign of life")?;
+        ensure!(
+            frame.is_sign_of_life() && !is_summed,
+            "no sign of life but {frame:x?}"
+        );
+        Ok(())
+    }
+
+    /// Nothing but signs of life has come.
+    pub fn expect_nothing(&mut self) -> Result<()> {
+        while self.conn.has_input(Duration::from_millis(1))? {
+            self.receive_sign_of_life()?;
+        }
+        Ok(())
+    }
+
+    /// Receives a message or a NOOP without a checksum. Signs of life are passed over.
     pub fn receive(&mut self) -> Result<Frame> {
         match self.receive_summed()? {
             (frame, false) => Ok(frame),

@@ -14,9 +14,12 @@ use serde_json::Value;
 use crate::command::{Job, Output};
 use crate::family::{self, Family};
 use crate::lab::Namespace;
+use crate::pace;
 
 /// The longest that any administrative command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
+/// How long an answer to a ping is waited for.
+const PING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Which way a transfer goes, seen from who asks for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,7 +47,7 @@ pub struct Bench {
     pub count: usize,
     /// How many of them at the same time.
     pub in_flight: usize,
-    /// How long all of it may take.
+    /// How long all of it may take, on the reference: see [`crate::pace`].
     pub limit: Duration,
 }
 
@@ -124,10 +127,25 @@ impl Node {
 
     /// Pings another node.
     pub fn ping(&self, other: &Node) -> Result<Value> {
-        self.socklctl(&["ping", &other.nid()])
+        answer(self.ping_within(other, PING_LIMIT)?.checked(&format!(
+            "ping from {} to {}",
+            self.nid(),
+            other.nid()
+        ))?)
     }
 
-    /// Pings another node and gives up after `limit`: what came of it, and how long it took.
+    /// Pings another node, which has so long to answer, by the pace of this guest: what came of it, and
+    /// how long it took.
+    pub fn ping_within(&self, other: &Node, limit: Duration) -> Result<Output> {
+        self.try_ping(other, pace::stretched(limit))
+    }
+
+    /// Starts a ping of another node that waits for the answer as long as it is wanted.
+    pub fn start_ping(&self, other: &Node) -> Result<Job> {
+        self.start(&["ping", "-W", "3600", &other.nid()])
+    }
+
+    /// Pings another node and gives up after just `limit`: what came of it, and how long it took.
     pub fn try_ping(&self, other: &Node, limit: Duration) -> Result<Output> {
         let limit_text = limit.as_secs_f64().to_string();
         self.attempt(
@@ -162,7 +180,7 @@ impl Node {
             "--in-flight",
             &bench.in_flight.to_string(),
             "--timeout",
-            &bench.limit.as_secs().to_string(),
+            &pace::stretched(bench.limit).as_secs_f64().to_string(),
             &other.nid(),
         ])
     }

@@ -11,17 +11,22 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket, sockopt};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt,
+};
 
 use crate::family::{self, Family};
 use crate::lab::Namespace;
 use crate::modern;
 use crate::node::Node;
+use crate::pace;
+use crate::worker::{self, Line};
 
 /// Where nodes listen.
 pub const PORT: u16 = 988;
@@ -47,6 +52,7 @@ const PING_MATCH: u64 = 1 << 63;
 const PING_MAGIC: u32 = 0x7069_6e67;
 
 const PID: u32 = 12345;
+/// How long a script waits for what must come, or until it may send more.
 const IO_LIMIT: Duration = Duration::from_secs(10);
 
 /// The 64 bits of the NID of an address on network tcp0. Over IPv6 scripts have it by the same name.
@@ -337,9 +343,10 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
     Ok(u64::from_le_bytes(field.try_into()?))
 }
 
-/// One end of a connection that a script plays.
+/// One end of a connection that a script plays. Nothing of it survives the scenario: see
+/// [`worker::hang_up`].
 pub struct Conn {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     /// This end's address.
     pub from: Ipv4Addr,
     /// The other end's address.
@@ -375,10 +382,17 @@ impl Conn {
 
     /// A connection that was made in another way.
     pub fn over(stream: TcpStream, from: Ipv4Addr, to: Ipv4Addr) -> Result<Conn> {
+        let limit = pace::stretched(IO_LIMIT);
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(IO_LIMIT))?;
-        stream.set_write_timeout(Some(IO_LIMIT))?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
+        let stream = worker::watched(stream);
         Ok(Conn { stream, from, to })
+    }
+
+    /// By which the connection can be ended while a thread has it.
+    pub fn line(&self) -> Line {
+        Arc::downgrade(&self.stream)
     }
 
     /// A connection through the exchange of greetings, as a correct peer makes it.
@@ -391,17 +405,18 @@ impl Conn {
     }
 
     /// Nothing but the socket.
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> Arc<TcpStream> {
         self.stream
     }
 
     /// Sends bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.stream.write_all(bytes)?)
+        Ok((&*self.stream).write_all(bytes)?)
     }
 
-    /// Lets sending take as long as it takes.
+    /// Lets sending and receiving take as long as it takes.
     pub fn be_patient(&self) -> Result<()> {
+        self.stream.set_read_timeout(None)?;
         Ok(self.stream.set_write_timeout(None)?)
     }
 
@@ -417,7 +432,7 @@ impl Conn {
     /// Receives exactly so many bytes.
     pub fn receive(&mut self, length: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; length];
-        self.stream.read_exact(&mut bytes)?;
+        (&*self.stream).read_exact(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -476,19 +491,14 @@ impl Conn {
         Ok(message)
     }
 
-    /// Receives a message that begins within `limit`; nothing, if none does or there will be none.
+    /// Receives a message that begins within just `limit`; nothing, if none does or there will be none.
     pub fn receive_message_within(&mut self, limit: Duration) -> Result<Option<Message>> {
-        self.stream.set_read_timeout(Some(limit))?;
-        let mut first = [0];
-        let begun = self.stream.peek(&mut first);
-        self.stream.set_read_timeout(Some(IO_LIMIT))?;
-        match begun {
-            Ok(0) => Ok(None),
-            Ok(_) => self.receive_message().map(Some),
-            Err(why) if matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Ok(None)
-            }
-            Err(why) => Err(why.into()),
+        if !self.has_input(limit)? {
+            return Ok(None);
+        }
+        match family::current() {
+            Family::V4 => self.receive_message().map(Some),
+            Family::V6 => modern::receive_plain_or_sign(self),
         }
     }
 
@@ -501,7 +511,7 @@ impl Conn {
             .check_pong(&ping)
     }
 
-    /// Whether something comes within this time; it is left there.
+    /// Whether something comes within just this time; it is left there.
     pub fn has_input(&mut self, limit: Duration) -> Result<bool> {
         self.stream.set_read_timeout(Some(limit))?;
         let there = match self.stream.peek(&mut [0]) {
@@ -509,13 +519,14 @@ impl Conn {
             Err(why) if why.kind() == ErrorKind::WouldBlock => false,
             Err(why) => return Err(why.into()),
         };
-        self.stream.set_read_timeout(Some(IO_LIMIT))?;
+        self.stream
+            .set_read_timeout(Some(pace::stretched(IO_LIMIT)))?;
         Ok(there)
     }
 
     /// Has it take no more than about so much that is not read, and what it has offered already.
     pub fn narrow(&self, bytes: usize) -> Result<()> {
-        Ok(sockopt::set_socket_recv_buffer_size(&self.stream, bytes)?)
+        Ok(sockopt::set_socket_recv_buffer_size(&*self.stream, bytes)?)
     }
 
     /// Whether the other end has closed, and nothing is left to be read.
@@ -531,8 +542,10 @@ impl Conn {
         }
     }
 
-    /// Waits until the other end closes. Returns what it sent before, and how long that took.
+    /// Waits until the other end closes, as long as `limit` is by the pace of this guest. Returns what it
+    /// sent before, and how long that took.
     pub fn await_closed(&mut self, limit: Duration) -> Result<(Vec<u8>, Duration)> {
+        let limit = pace::stretched(limit);
         let started = Instant::now();
         let mut got = Vec::new();
         let mut buffer = [0; 4096];
@@ -544,7 +557,7 @@ impl Conn {
                 limit.as_secs_f64()
             );
             self.stream.set_read_timeout(Some(left))?;
-            match self.stream.read(&mut buffer) {
+            match (&*self.stream).read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => got.extend(&buffer[..count]),
                 Err(why)
@@ -564,7 +577,7 @@ impl Conn {
 
     /// Ends the connection with a reset.
     pub fn reset(self) -> Result<()> {
-        sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))?;
+        sockopt::set_socket_linger(&*self.stream, Some(Duration::ZERO))?;
         Ok(())
     }
 
@@ -643,13 +656,14 @@ impl Listener {
     }
 }
 
-/// A socket that is not bound yet.
+/// A socket that is not bound yet, and that no program inherits.
 pub fn tcp_socket() -> Result<OwnedFd, Errno> {
     let family = match family::current() {
         Family::V4 => AddressFamily::INET,
         Family::V6 => AddressFamily::INET6,
     };
-    socket(family, SocketType::STREAM, None)
+    // Programs that are started later don't inherit it: closed here, it is closed.
+    socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)
 }
 
 /// A socket at a port that only an administrator may use.

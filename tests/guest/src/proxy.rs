@@ -16,7 +16,7 @@ use crate::node::Node;
 use crate::peer::{Conn, Listener};
 
 /// The two sides of what is one connection to the nodes.
-type Pair = [TcpStream; 2];
+type Pair = [Arc<TcpStream>; 2];
 
 /// What its threads share.
 #[derive(Default)]
@@ -88,26 +88,21 @@ fn end(pair: &Pair) {
     }
 }
 
-fn join(shared: &Arc<Shared>, one: TcpStream, two: TcpStream) -> Result<()> {
+fn join(shared: &Arc<Shared>, one: Arc<TcpStream>, two: Arc<TcpStream>) -> Result<()> {
     for stream in [&one, &two] {
         stream.set_read_timeout(None)?;
+        stream.set_write_timeout(None)?;
     }
-    shared.pairs().push([one.try_clone()?, two.try_clone()?]);
-    for (from, to) in [
-        (one.try_clone()?, two.try_clone()?),
-        (two.try_clone()?, one.try_clone()?),
-    ] {
+    shared.pairs().push([one.clone(), two.clone()]);
+    for (from, to) in [(one.clone(), two.clone()), (two, one)] {
         let shared = Arc::clone(shared);
         thread::spawn(move || {
             let _ = pass_on(&from, &to);
             let _ = from.shutdown(Shutdown::Both);
             let _ = to.shutdown(Shutdown::Both);
-            let gone = from.peer_addr();
             // What the nodes have ended themselves is none any more.
-            shared.pairs().retain(|pair| {
-                let ends = pair.iter().any(|stream| stream.peer_addr().is_err());
-                !(gone.is_err() && ends)
-            });
+            let mut pairs = shared.pairs();
+            pairs.retain(|pair| pair.iter().all(|stream| !Arc::ptr_eq(stream, &from)));
         });
     }
     Ok(())

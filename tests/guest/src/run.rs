@@ -14,8 +14,10 @@ use crate::checks::{self, Leaks};
 use crate::family;
 use crate::lab::{self, Lab, panic_text};
 use crate::module::{self, Stuck};
+use crate::pace;
 use crate::port::{self, mark, note, say};
 use crate::scenarios::{Run, runs};
+use crate::worker;
 
 /// On top of a scenario's own limit: what setting up and clearing away may take.
 const AROUND: Duration = Duration::from_secs(90);
@@ -44,7 +46,8 @@ pub fn netns() -> Result<()> {
             .find(|run| run.name() == name)
             .with_context(|| format!("there is no scenario {name}"))?;
         number += 1;
-        let limit = run.scenario.limit + AROUND;
+        pace::measure()?;
+        let limit = pace::stretched(run.scenario.limit + AROUND);
         if !report(number, &name, limit, move || one(&run))? {
             say("# retires");
             say("# end");
@@ -52,10 +55,11 @@ pub fn netns() -> Result<()> {
         }
     }
     number += 1;
-    report(number, "no_namespaces", AROUND, lab::delete_pools)?;
+    let limit = pace::stretched(AROUND);
+    report(number, "no_namespaces", limit, lab::delete_pools)?;
     if leaks {
         number += 1;
-        report(number, "no_leaks", AROUND, Leaks::none)?;
+        report(number, "no_leaks", limit, Leaks::none)?;
     }
     say(&format!("1..{number}"));
     say("# end");
@@ -150,12 +154,16 @@ fn one(run: &Run) -> Result<()> {
     let scenario = run.scenario;
     family::choose(run.family);
     let mut clock = Clock::start();
+    let threads = worker::threads()?;
     module::insert()?;
     clock.lap("inserting");
     let mut lab = Lab::new(scenario.nodes)?;
     clock.lap("setting up");
     let result = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&mut lab)));
     let result = result.unwrap_or_else(|panic| Err(anyhow!("panic: {}", panic_text(&*panic))));
+    // What it began ends with it. If it went well, it has ended that itself.
+    worker::hang_up();
+    let ended = worker::none_left(threads);
     clock.lap("running");
     // When the scenario failed, what is left behind is no news; but the module must still go.
     let rest = if result.is_ok() {
@@ -169,8 +177,12 @@ fn one(run: &Run) -> Result<()> {
         Ok(())
     };
     clock.lap("removing");
+    if pace::slowness() > 1.0 {
+        note(&format!("limits stretched {:.1} times", pace::slowness()));
+    }
     note(&format!("times: {}", clock.laps));
     result
+        .and(ended)
         .and(rest)
         .and(removal)
         .and_then(|()| lab::no_references())

@@ -2,7 +2,6 @@
 
 //! What becomes of attempts to connect, of this node and of others.
 
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -11,10 +10,12 @@ use rustix::io::Errno;
 use rustix::net::bind;
 
 use super::basic::pong;
+use super::versions::set;
 use crate::command::Job;
 use crate::family;
 use crate::lab::Lab;
 use crate::node::{Node, errno};
+use crate::pace;
 use crate::peer::{
     ACCEPTOR_MAGIC, BULK_IN, CONTROL, Conn, Hello, Listener, NONE, inverse, nid, request,
     tcp_socket,
@@ -23,7 +24,7 @@ use crate::port::note;
 use crate::wait;
 
 const SOON: Duration = Duration::from_secs(30);
-/// What the slowest machine may take on top of what the clock says.
+/// What may come on top of what the clock says.
 const SLACK: Duration = Duration::from_secs(10);
 /// From where a node connects.
 const RESERVED: std::ops::RangeInclusive<u16> = 512..=1023;
@@ -113,24 +114,33 @@ pub fn closing_peer(lab: &mut Lab) -> Result<()> {
     ping.kill();
     note(&format!("{attempts} attempts and {pings} pings"));
     ensure!(attempts > 1, "{attempts} attempts");
-    // With waits that begin at one second and double, and three connections wanted at most each
-    // time, eight seconds have room for few.
-    ensure!(attempts <= 15, "{attempts} attempts in eight seconds");
+    // With waits that begin at one second and double, and three connections wanted at most each time,
+    // eight seconds have room for few.
+    let time = started.elapsed();
+    let waits = (time.as_secs() + 1).ilog2() + 1;
+    ensure!(
+        attempts <= 3 * (waits + 1),
+        "{attempts} attempts in {:.1} s",
+        time.as_secs_f64()
+    );
     Ok(())
+}
+
+/// No attempt to connect comes by itself after one that has failed.
+fn rest_for_long() -> Result<()> {
+    set("max_reconnectms", 3_600_000)?;
+    set("min_reconnectms", 3_600_000)
 }
 
 /// A peer is deleted while messages wait for it, and no attempt to reach it is under way: they end
 /// at once.
 pub fn deleted_while_waiting(lab: &mut Lab) -> Result<()> {
-    // Long enough that no attempt comes by itself.
-    for name in ["max_reconnectms", "min_reconnectms"] {
-        fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), "60000")?;
-    }
+    rest_for_long()?;
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
     node.ni_add()?;
     node.peer_add(script)?;
-    let mut ping = node.start(&["ping", "-W", "60", &script.nid()])?;
+    let mut ping = node.start_ping(script)?;
     let (mut conn, _) = listener.accept_greeting(SOON)?;
     conn.send(&Hello::new(script.addr, node.addr, NONE).bytes())?;
     conn.await_closed(SOON)?;
@@ -153,9 +163,8 @@ pub fn deleted_while_waiting(lab: &mut Lab) -> Result<()> {
 /// Nobody answers at the peer's address, so its route rests, and what is sent fails at once; but not
 /// while the peer itself is about to connect. The same when an attempt fails meanwhile.
 pub fn greeting_while_resting(lab: &mut Lab) -> Result<()> {
-    for (name, value) in [("min_reconnectms", "60000"), ("accept_timeout", "60")] {
-        fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), value)?;
-    }
+    rest_for_long()?;
+    set("accept_timeout", 3600)?;
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
     node.peer_add(script)?;
@@ -190,7 +199,7 @@ pub fn greeting_while_resting(lab: &mut Lab) -> Result<()> {
         ensure!(node.counter("/live/handshakes")? == 1);
         Ok(())
     })?;
-    let mut ping = node.start(&["ping", "-W", "60", &script.nid()])?;
+    let mut ping = node.start_ping(script)?;
     waits(&mut ping)?;
     answered(conn, ping)?;
 
@@ -198,7 +207,7 @@ pub fn greeting_while_resting(lab: &mut Lab) -> Result<()> {
     node.socklctl(&["peer", "del", "any"])?;
     node.peer_add(script)?;
     let listener = Listener::new(&script.space, script.addr)?;
-    let mut ping = node.start(&["ping", "-W", "60", &script.nid()])?;
+    let mut ping = node.start_ping(script)?;
     let attempt = listener.accept_request(SOON)?;
     let conn = half_way()?;
     wait::until(SOON, "greeting and attempt under way", || {
@@ -265,7 +274,7 @@ pub fn taken_ports(lab: &mut Lab) -> Result<()> {
     let name = errno(&output)?;
     ensure!(name == "EADDRNOTAVAIL", "failed with {name}");
     ensure!(
-        output.time < SLACK,
+        output.time < pace::stretched(SLACK),
         "failed after {:.1} s",
         output.time.as_secs_f64()
     );
@@ -277,17 +286,14 @@ pub fn taken_ports(lab: &mut Lab) -> Result<()> {
 /// long as TCP goes on trying.
 pub fn unanswered(lab: &mut Lab) -> Result<()> {
     const TIMEOUT: Duration = Duration::from_secs(4);
-    fs::write(
-        "/sys/module/ksocklnd/parameters/sock_timeout",
-        TIMEOUT.as_secs().to_string(),
-    )?;
+    set("sock_timeout", TIMEOUT.as_secs())?;
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
     // Frames to a card that is not there: nobody says that nobody is there.
     let neighbour = format!("{} lladdr 02:00:00:00:00:01 dev eth0\n", two.addr);
     one.space.ip(&format!("neigh replace {neighbour}"))?;
     let started = Instant::now();
-    let mut ping = one.start(&["ping", "-W", "60", &two.nid()])?;
+    let mut ping = one.start_ping(two)?;
     wait::until(SOON, "attempt under way", || {
         ensure!(one.counter("/live/handshakes")? == 1);
         Ok(())

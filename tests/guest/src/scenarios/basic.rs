@@ -10,10 +10,11 @@ use crate::family;
 use crate::lab::Lab;
 use crate::modern;
 use crate::node::{Node, errno};
+use crate::pace;
 use crate::peer::{self, GET, Hello, Listener};
 use crate::wait;
 
-/// How much later than asked for a command may end: the machine may be slow.
+/// How much later than asked for a command may end.
 const SLACK: Duration = Duration::from_secs(15);
 
 /// Two nodes reach each other, whoever begins.
@@ -68,9 +69,9 @@ pub fn ping_nobody_listens(lab: &mut Lab) -> Result<()> {
         Duration::from_secs(10),
         &["ECONNREFUSED", "EHOSTUNREACH"],
     )?;
-    let output = one.try_ping(two, Duration::from_secs(60))?;
+    let output = one.ping_within(two, Duration::from_secs(60))?;
     ensure!(
-        output.time < Duration::from_secs(20),
+        output.time < pace::stretched(Duration::from_secs(20)),
         "refused only after {:.1} s",
         output.time.as_secs_f64()
     );
@@ -84,7 +85,7 @@ pub fn ping_scripted_peer(lab: &mut Lab) -> Result<()> {
     let listener = Listener::new(&script.space, script.addr)?;
     node.ni_add()?;
     node.peer_add(script)?;
-    let ping = node.start(&["ping", &script.nid()])?;
+    let ping = node.start_ping(script)?;
     // Three connections come, in any order; the ping is on the one for control.
     let mut conns = Vec::new();
     for _ in 0..3 {
@@ -132,6 +133,7 @@ pub fn pong(node: &Node) -> Vec<u8> {
 }
 
 fn expect_failure(from: &Node, to: &Node, limit: Duration, names: &[&str]) -> Result<()> {
+    let limit = pace::stretched(limit);
     let output = from.try_ping(to, limit)?;
     let name = errno(&output)?;
     ensure!(
@@ -139,7 +141,7 @@ fn expect_failure(from: &Node, to: &Node, limit: Duration, names: &[&str]) -> Re
         "failed with {name} instead of one of {names:?}"
     );
     ensure!(
-        output.time < limit + SLACK,
+        output.time < limit + pace::stretched(SLACK),
         "failed only after {:.1} s",
         output.time.as_secs_f64()
     );

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use super::connect::one_of_each;
 use crate::command::Job;
 use crate::lab::Lab;
 use crate::node::{Bench, Node, Op};
 use crate::port::note;
+use crate::wait;
 
 const BENCH: Bench = Bench {
     op: Op::Put,
@@ -37,12 +39,17 @@ impl Bystander {
         let (from, to) = (lab.node(1).clone(), lab.node(0).clone());
         let service = to.serve()?;
         from.bench(&to, &BENCH)?;
+        // The last of them may come only now.
+        wait::until(BENCH.limit, "one connection of each type", || {
+            one_of_each(&from, &to)
+        })?;
         let conns = ends(&from, &to)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
         let transfers = thread::spawn(move || {
             let mut rounds = 0;
-            while !stopping.load(Ordering::Relaxed) {
+            // Once at least, however soon the scenario is over.
+            while rounds == 0 || !stopping.load(Ordering::Relaxed) {
                 from.bench(&to, &BENCH)?;
                 rounds += 1;
             }

@@ -16,6 +16,7 @@ use crate::lab::Lab;
 use crate::node::{Node, errno};
 use crate::port::note;
 use crate::wait;
+use crate::worker::Over;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -460,6 +461,7 @@ pub fn steady_lists(lab: &mut Lab) -> Result<()> {
     }
     let stop = AtomicBool::new(false);
     let (rounds, most, least) = thread::scope(|scope| -> Result<_> {
+        let over = Over(&stop);
         let churn: Vec<_> = [2, 3]
             .into_iter()
             .map(|part| {
@@ -500,7 +502,7 @@ pub fn steady_lists(lab: &mut Lab) -> Result<()> {
             }
             Ok((most, least))
         })();
-        stop.store(true, Ordering::Relaxed);
+        drop(over);
         let mut rounds = 0;
         for thread in churn {
             rounds += thread.join().unwrap_or_else(|_| Ok(0))?;

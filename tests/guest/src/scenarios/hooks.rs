@@ -14,12 +14,13 @@ use crate::debugfs::{FOLDER, Section, hook, hook_value, sections};
 use crate::lab::Lab;
 use crate::module;
 use crate::node::{Bench, Node, Op, errno};
+use crate::pace;
 use crate::peer::{ACK, CONTROL, Conn, Message};
 use crate::port::note;
 use crate::scenarios::traffic::await_traffic;
 use crate::wait;
 
-/// What the slowest machine may take on top of what the clock says.
+/// What may come on top of what the clock says.
 const SLACK: Duration = Duration::from_secs(30);
 
 pub fn set_timeout(seconds: u64) -> Result<()> {
@@ -68,10 +69,10 @@ pub fn no_memory(lab: &mut Lab) -> Result<()> {
 
 /// A peer that stops reading is given up in time, and all is well when it reads again.
 pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
-    const TIMEOUT: u64 = 8;
+    let timeout = pace::scaled(5);
     // Less room on the way than what is in flight, so that it is full at once.
     fs::write("/proc/sys/socknal/buffer_size", "300000")?;
-    set_timeout(TIMEOUT)?;
+    set_timeout(timeout)?;
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
     let _service = two.serve()?;
@@ -81,14 +82,14 @@ pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
         count: 100_000,
         // So many that they can't all have arrived when it begins.
         in_flight: 16,
-        limit: Duration::from_secs(25),
+        limit: Duration::from_secs(15),
     };
     let job = one.start_bench(two, &bench)?;
     await_traffic(two, 5)?;
     let stall = hook("stall_rx", 3600)?;
     let started = Instant::now();
     let peer = format!("peer {} of {}", two.nid(), one.nid());
-    let limit = Duration::from_secs(TIMEOUT + TIMEOUT / 4);
+    let limit = Duration::from_secs(timeout + timeout / 4);
     wait::until(limit + SLACK, "timeout", || {
         ensure!(sum(&sections(&peer)?, "timeouts")? > 0);
         Ok(())
@@ -96,7 +97,7 @@ pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
     let time = started.elapsed();
     note(&format!("given up after {:.1} s", time.as_secs_f64()));
     ensure!(
-        time >= Duration::from_secs(TIMEOUT - 2),
+        time >= Duration::from_secs(timeout - timeout.div_ceil(4)),
         "given up too soon"
     );
     let output = job.wait(bench.limit + SLACK)?;
@@ -112,9 +113,9 @@ pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
 /// A message that is there and not read yet is no reason to give its sender up; one that does not
 /// come is.
 pub fn stalled_reader(lab: &mut Lab) -> Result<()> {
-    const TIMEOUT: u64 = 6;
-    let limit = Duration::from_secs(TIMEOUT + TIMEOUT / 4);
-    set_timeout(TIMEOUT)?;
+    let timeout = pace::scaled(4);
+    let limit = Duration::from_secs(timeout + timeout / 4);
+    set_timeout(timeout)?;
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
     let mut conn = Conn::greeted(&script.space, script.addr, node, CONTROL)?;
@@ -143,7 +144,7 @@ pub fn stalled_reader(lab: &mut Lab) -> Result<()> {
     conn.send(begin)?;
     let (_, time) = conn.await_closed(limit + SLACK)?;
     ensure!(
-        time >= Duration::from_secs(TIMEOUT - 1),
+        time >= Duration::from_secs(timeout - 1),
         "given up too soon"
     );
     Ok(())
@@ -192,34 +193,35 @@ pub fn unsent_acks(lab: &mut Lab) -> Result<()> {
 
 /// A sluggish sender sends, only later.
 pub fn stalled_sender(lab: &mut Lab) -> Result<()> {
-    const SECONDS: u32 = 2;
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
     one.ping(two)?;
-    let stall = hook("stall_tx", SECONDS)?;
+    // Much longer than a ping takes on this machine.
+    let seconds = pace::scaled(3);
+    let stall = hook("stall_tx", seconds as u32)?;
     let output = one
-        .try_ping(two, Duration::from_secs(20))?
+        .ping_within(two, Duration::from_secs(20))?
         .checked("ping")?;
     // At least the question. For the answer it may be over already: a turn of that connection with
     // nothing to send begins the delay as well.
     ensure!(
-        output.time >= Duration::from_secs(SECONDS.into()),
+        output.time >= Duration::from_secs(seconds),
         "it took only {:.1} s",
         output.time.as_secs_f64()
     );
     drop(stall);
     let output = one
-        .try_ping(two, Duration::from_secs(20))?
+        .ping_within(two, Duration::from_secs(20))?
         .checked("ping")?;
     ensure!(
-        output.time < Duration::from_secs(u64::from(SECONDS)),
+        output.time < Duration::from_secs(seconds),
         "it still took {:.1} s",
         output.time.as_secs_f64()
     );
 
     // What is held back when its connection is closed ends with that.
     let _stall = hook("stall_tx", 3600)?;
-    let ping = one.start(&["ping", "-W", "60", &two.nid()])?;
+    let ping = one.start_ping(two)?;
     wait::until(SLACK, "message held back", || {
         ensure!(one.counter("/live/txs")? > 0);
         Ok(())
@@ -275,7 +277,7 @@ pub fn statistics(lab: &mut Lab) -> Result<()> {
 
     // An attempt that fails is counted at its route.
     two.ni_del()?;
-    let _ = one.try_ping(two, Duration::from_secs(2))?;
+    let _ = one.ping_within(two, Duration::from_secs(2))?;
     wait::until(SLACK, "failure at the route", || {
         ensure!(sum(&sections(&format!("route {}", two.addr))?, "failures")? > 0);
         Ok(())

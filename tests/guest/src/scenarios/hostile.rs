@@ -14,6 +14,7 @@ use crate::family;
 use crate::lab::Lab;
 use crate::modern::{self, Dialect, Order};
 use crate::node::Node;
+use crate::pace;
 use crate::peer::{
     self, ACCEPTOR_MAGIC, ACK, ANY, CONTROL, Conn, GET, HELLO_MAGIC, Hello, LNET_MAGIC, Message,
     NONE, PUT, REPLY, nid, request, short_request,
@@ -21,13 +22,14 @@ use crate::peer::{
 use crate::port::note;
 use crate::wait;
 
-/// Who sends something wrong loses the connection at once, that is, in this time.
-/// Less than what a stranger has for its handshake.
-const AT_ONCE: Duration = Duration::from_secs(4);
-/// In this time the module has let go of a connection that has ended, on the slowest machine.
+/// Who sends something wrong loses the connection at once, that is, in this time. Nothing is closed
+/// because its time is up: see [`no_deadlines`].
+const AT_ONCE: Duration = Duration::from_secs(20);
+/// In this time the module has let go of a connection that has ended.
 const SOON: Duration = Duration::from_secs(20);
-/// What the module gives a stranger for its whole handshake, and some more for a slow machine.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// What the module gives a stranger for its whole handshake, in seconds.
+const HANDSHAKE: u64 = 5;
+/// What may come on top of that.
 const SLACK: Duration = Duration::from_secs(12);
 /// Handshakes of strangers that an interface has under way at most.
 const MAX_PENDING: u64 = 64;
@@ -73,6 +75,20 @@ fn expect_closed(node: &Node, script: &Node, bytes: &[u8], answer: Answer) -> Re
         }
     }
     Ok(())
+}
+
+/// Has no connection closed because its time is up, neither in its handshake nor in a message, so that it
+/// must be for what was sent.
+pub fn no_deadlines() -> Result<()> {
+    set("accept_timeout", 3600)?;
+    set("sock_timeout", 86_400)
+}
+
+/// Sets how long a handshake may take, by the pace of this guest; gives that time.
+fn limit_handshakes() -> Result<Duration> {
+    let seconds = pace::scaled(HANDSHAKE);
+    set("accept_timeout", seconds)?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn good_request(node: &Node) -> Vec<u8> {
@@ -131,6 +147,7 @@ fn no_conns(node: &Node, script: &Node) -> Result<()> {
 
 /// Greetings and requests of other versions get an answer that says which one is spoken.
 pub fn foreign_versions(lab: &mut Lab) -> Result<()> {
+    no_deadlines()?;
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
     for order in [Order::Little, Order::Big] {
@@ -197,6 +214,7 @@ pub fn foreign_versions(lab: &mut Lab) -> Result<()> {
 
 /// Requests that mean nothing, or somebody else.
 pub fn wrong_requests(lab: &mut Lab) -> Result<()> {
+    no_deadlines()?;
     let bystander = Bystander::start(lab)?;
     let (node, script) = (lab.node(0), lab.node(2));
     let me = nid(node.addr);
@@ -253,6 +271,7 @@ pub fn wrong_requests(lab: &mut Lab) -> Result<()> {
 
 /// Greetings with one wrong field each.
 pub fn wrong_hellos(lab: &mut Lab) -> Result<()> {
+    no_deadlines()?;
     let bystander = Bystander::start(lab)?;
     let (node, script) = (lab.node(0), lab.node(2));
     let good = Hello::new(script.addr, node.addr, CONTROL);
@@ -383,6 +402,7 @@ fn hello_refused(node: &Node, script: &Node, hello: &[u8]) -> Result<bool> {
 
 /// Messages with one wrong field each, over a connection that was made properly.
 pub fn wrong_messages(lab: &mut Lab) -> Result<()> {
+    no_deadlines()?;
     let bystander = Bystander::start(lab)?;
     let (node, script) = (lab.node(0), lab.node(2));
     let (from, to) = (script.addr, node.addr);
@@ -571,6 +591,7 @@ fn works_on(conn: &mut Conn, bytes: &[u8]) -> Result<bool> {
 
 /// A program without privileges can't pretend to be a node, unless the administrator allows it.
 pub fn unprivileged_port(lab: &mut Lab) -> Result<()> {
+    no_deadlines()?;
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
     let policy = "/sys/module/ksocklnd/parameters/accept";
@@ -613,8 +634,7 @@ pub fn unprivileged_port(lab: &mut Lab) -> Result<()> {
 
 /// Connections that end where they should not: at every byte, politely and by a reset.
 pub fn cut_off(lab: &mut Lab) -> Result<()> {
-    // So that nothing goes only because its time is up.
-    set("accept_timeout", 60)?;
+    no_deadlines()?;
     let bystander = Bystander::start(lab)?;
     let (node, script) = (lab.node(0), lab.node(2));
     let opening = [
@@ -690,8 +710,11 @@ fn no_handshakes(node: &Node) -> Result<()> {
 /// Many connections that say nothing: they are bounded in number and in time, and a real node gets
 /// through at once.
 pub fn slow_loris(lab: &mut Lab) -> Result<()> {
+    let handshake = limit_handshakes()?;
     lab.connect(2)?;
     let (node, real, script) = (lab.node(0), lab.node(1), lab.node(2));
+    // Less than what the silent ones have.
+    let at_once = handshake * 4 / 5;
 
     // One attacker.
     let started = Instant::now();
@@ -699,11 +722,11 @@ pub fn slow_loris(lab: &mut Lab) -> Result<()> {
     for _ in 0..100 {
         silent.push(Conn::dial(&script.space, script.addr, node.addr)?);
     }
-    real.try_ping(node, AT_ONCE)?
+    real.try_ping(node, at_once)?
         .checked("ping while silent connections are open")?;
     let pending = node.counter("/live/handshakes")?;
     ensure!(pending <= MAX_PENDING, "{pending} handshakes under way");
-    await_all_closed(&mut silent, started)?;
+    await_all_closed(&mut silent, handshake, started)?;
     wait::until(SLACK, "no handshakes left", || no_handshakes(node))?;
 
     // Attackers with many addresses: the sum is bounded, too.
@@ -729,23 +752,23 @@ pub fn slow_loris(lab: &mut Lab) -> Result<()> {
     }
     real.close_conns()?;
     let pings = Instant::now();
-    let result = wait::until(HANDSHAKE + SLACK, "a real node gets through", || {
-        real.try_ping(node, AT_ONCE)?.checked("ping").map(drop)
+    let result = wait::until(handshake + SLACK, "a real node gets through", || {
+        real.try_ping(node, at_once)?.checked("ping").map(drop)
     });
     note(&format!(
         "at most {most} handshakes; a real node got through after {:.1} s",
         pings.elapsed().as_secs_f64()
     ));
     result?;
-    await_all_closed(&mut silent, started)?;
+    await_all_closed(&mut silent, handshake, started)?;
     wait::until(SLACK, "no handshakes left", || no_handshakes(node))
 }
 
 /// Each of them must be closed in time, counted from when the first was opened: those that were
 /// accepted later were opened later.
-fn await_all_closed(conns: &mut [Conn], started: Instant) -> Result<()> {
+fn await_all_closed(conns: &mut [Conn], handshake: Duration, started: Instant) -> Result<()> {
     let opening = started.elapsed();
-    let limit = HANDSHAKE + SLACK + opening;
+    let limit = handshake + SLACK + opening;
     for conn in conns.iter_mut() {
         let left = limit
             .saturating_sub(started.elapsed())
@@ -759,6 +782,7 @@ fn await_all_closed(conns: &mut [Conn], started: Instant) -> Result<()> {
 /// A handshake that goes on for ever, byte by byte, is ended: its time is limited as a whole.
 pub fn dribbling_handshake(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
+    let handshake = limit_handshakes()?;
     node.ni_add()?;
     let started = Instant::now();
     let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
@@ -773,9 +797,9 @@ pub fn dribbling_handshake(lab: &mut Lab) -> Result<()> {
             break;
         }
         sent += 1;
-        wait::quiet_time(Duration::from_millis(500));
+        wait::quiet_time(handshake / 10);
         ensure!(
-            started.elapsed() < HANDSHAKE + SLACK,
+            started.elapsed() < handshake + pace::stretched(SLACK),
             "still open after {sent} bytes"
         );
     }
@@ -785,6 +809,6 @@ pub fn dribbling_handshake(lab: &mut Lab) -> Result<()> {
         took.as_secs_f64()
     ));
     ensure!(sent < bytes.len(), "it got through");
-    ensure!(took + AT_ONCE > HANDSHAKE, "closed too early");
+    ensure!(took > handshake * 4 / 5, "closed too early");
     Ok(())
 }

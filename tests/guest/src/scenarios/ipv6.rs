@@ -9,12 +9,13 @@ use std::net::{Ipv6Addr, SocketAddrV6, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use serde_json::{Value, json};
 
 use crate::debugfs::sections;
 use crate::lab::Lab;
 use crate::node::{Bench, Node, Op, check_bench, errno};
+use crate::pace;
 use crate::peer::PORT;
 use crate::wait;
 
@@ -335,13 +336,14 @@ impl Stranger {
         let local: Ipv6Addr = from.parse()?;
         let to: Ipv6Addr = address(node).parse()?;
         let stream = script.space.within(|| {
-            let socket = socket(AddressFamily::INET6, SocketType::STREAM, None)?;
+            let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
+            let socket = socket_with(AddressFamily::INET6, kind, flags, None)?;
             rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
             bind(&socket, &SocketAddrV6::new(local, port, 0, device))?;
             connect(&socket, &SocketAddrV6::new(to, PORT, 0, 0))?;
             Ok(TcpStream::from(socket))
         })?;
-        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(pace::stretched(LIMIT)))?;
         Ok(Stranger { stream })
     }
 
@@ -516,11 +518,14 @@ pub fn gateway(lab: &mut Lab) -> Result<()> {
             }
             // From the other side it is the gateway that can't, and all others go on.
             fails(server, &["ping", "-W", "2", &client.nid()], "ETIMEDOUT")?;
-            let stats = gateway.list(&["stats"])?;
-            let failed = stats
-                .iter()
-                .filter_map(|s| s["forwarding"]["failed"].as_u64());
-            ensure!(failed.sum::<u64>() > 0, "nothing has failed: {stats:?}");
+            wait::until(LIMIT, "failure at the gateway", || {
+                let stats = gateway.list(&["stats"])?;
+                let failed = stats
+                    .iter()
+                    .filter_map(|s| s["forwarding"]["failed"].as_u64());
+                ensure!(failed.sum::<u64>() > 0, "nothing has failed: {stats:?}");
+                Ok(())
+            })?;
             ping(client, &gateway.nid())?;
             ping(server, &far(gateway))?;
         }

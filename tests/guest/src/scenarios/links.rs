@@ -15,6 +15,7 @@ use crate::lab::Lab;
 use crate::node::{Bench, Node, Op, errno};
 use crate::port::note;
 use crate::wait;
+use crate::worker::Over;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -237,6 +238,7 @@ pub fn coming_and_going(lab: &mut Lab) -> Result<()> {
         Ok(())
     };
     let counts = thread::scope(|scope| -> Result<Vec<usize>> {
+        let all_over = Over(&over);
         let works: [&(dyn Fn() -> Result<()> + Sync); 4] = [&addresses, &cards, &lists, &pings];
         let others = works.map(|work| scope.spawn(move || repeat(work)));
         let mut added = 0;
@@ -250,7 +252,7 @@ pub fn coming_and_going(lab: &mut Lab) -> Result<()> {
             Ok(())
         };
         let done = instances();
-        over.store(true, Ordering::Relaxed);
+        drop(all_over);
         let mut counts = vec![added];
         for other in others {
             let rounds = other.join().map_err(|_| anyhow!("the thread panicked"))??;

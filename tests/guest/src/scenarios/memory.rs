@@ -18,6 +18,7 @@ use crate::ioctl;
 use crate::lab::Lab;
 use crate::module;
 use crate::node::{Bench, Op, answer};
+use crate::pace;
 use crate::port::note;
 use crate::wait;
 
@@ -81,6 +82,7 @@ pub fn connecting(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
     let _faults = Faults::aim(&code()?)?;
+    let attempt = pace::stretched(ATTEMPT);
     let mut failed = BTreeMap::<_, u32>::new();
     let mut told = BTreeMap::<_, u32>::new();
     for thread in [Thread::this()].into_iter().chain(threads("socklnd_")?) {
@@ -92,9 +94,9 @@ pub fn connecting(lab: &mut Lab) -> Result<()> {
                 .space
                 .within(|| {
                     let device = ioctl::open()?;
-                    let tried = thread.with_nth(nth, || ioctl::ping(&device, two, ATTEMPT))?;
+                    let tried = thread.with_nth(nth, || ioctl::ping(&device, two, attempt))?;
                     wait::until(RECOVERED, "ping with memory", || {
-                        Ok(ioctl::ping(&device, two, RECOVERED)?)
+                        Ok(ioctl::ping(&device, two, pace::stretched(RECOVERED))?)
                     })?;
                     Ok(tried)
                 })
@@ -136,7 +138,8 @@ pub fn in_transfer(lab: &mut Lab) -> Result<()> {
     ];
     let started = Instant::now();
     let (mut whole, mut hurt) = (0, 0);
-    while started.elapsed() < HARD_TIMES {
+    let limit = pace::stretched(3 * HARD_TIMES);
+    while started.elapsed() < HARD_TIMES || hurt == 0 && started.elapsed() < limit {
         for (from, to) in [(one, two), (two, one)] {
             for kind in &kinds {
                 faults.fire(RATE)?;

@@ -13,12 +13,14 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 use serde_json::Value;
 
+use super::versions::set;
 use crate::family;
 use crate::ioctl::{self, register};
 use crate::lab::Lab;
 use crate::modern;
 use crate::module;
 use crate::node::Node;
+use crate::pace;
 use crate::peer::{
     ACCEPTOR_MAGIC, ANY, BULK_IN, CONTROL, Conn, Hello, Listener, NONE, inverse, nid, request,
     tcp_socket,
@@ -26,8 +28,10 @@ use crate::peer::{
 use crate::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// What the module gives a stranger for its whole handshake, and some more for a slow machine.
-const HANDSHAKE: Duration = Duration::from_millis(7500);
+/// What the module gives a stranger for its whole handshake, in seconds.
+const HANDSHAKE: u64 = 5;
+/// What may come on top of that.
+const SLACK: Duration = Duration::from_millis(2500);
 
 /// A program on a node that accepts connections where the driver doesn't.
 struct Acceptor {
@@ -203,6 +207,9 @@ pub fn made(lab: &mut Lab) -> Result<()> {
 /// Who says nothing is turned away in time, and until then keeps nobody waiting.
 pub fn silent(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
+    let handshake = pace::scaled(HANDSHAKE);
+    set("accept_timeout", handshake)?;
+    let handshake = Duration::from_secs(handshake);
     node.ni_add()?;
     let acceptor = Acceptor::new(node, false)?;
     let before = node.counter("/errors/handshake")?;
@@ -222,8 +229,8 @@ pub fn silent(lab: &mut Lab) -> Result<()> {
         "the silent ones were turned away before their time"
     );
     for conn in [&mut mute, &mut halting] {
-        let left = HANDSHAKE.saturating_sub(started.elapsed());
-        let (got, _) = conn.await_closed(left.max(Duration::from_millis(100)))?;
+        let left = handshake.saturating_sub(started.elapsed());
+        let (got, _) = conn.await_closed(left + SLACK)?;
         ensure!(got.is_empty(), "the silent one got {got:02x?}");
     }
     wait::until(LIMIT, "both counted", || {
@@ -240,7 +247,7 @@ pub fn silent(lab: &mut Lab) -> Result<()> {
 
 /// A socket of the program's over which nothing goes any more.
 fn ended(socket: &mut TcpStream) -> Result<()> {
-    socket.set_read_timeout(Some(LIMIT))?;
+    socket.set_read_timeout(Some(pace::stretched(LIMIT)))?;
     let mut buffer = [0; 16];
     match socket.read(&mut buffer) {
         Ok(0) => {}

@@ -20,11 +20,12 @@ use crate::family;
 use crate::lab::Lab;
 use crate::modern::{self, Dialect, Link, Order, pong};
 use crate::node::Node;
+use crate::pace;
 use crate::peer::{BULK_IN, BULK_OUT, CONTROL, Conn, GET, Hello, Listener, NONE, inverse, nid};
 use crate::port::note;
 use crate::wait;
 
-/// More than enough on the slowest machine.
+/// More than enough.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Between an attempt that was refused and the next.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -172,6 +173,15 @@ struct Party<'a> {
     over: AtomicBool,
 }
 
+/// Ends what a party does when it is dropped.
+struct Ended<'a>(&'a Party<'a>);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 impl<'a> Party<'a> {
     fn new(node: &'a Node, script: &'a Node, dialect: Dialect) -> Self {
         Party {
@@ -190,6 +200,15 @@ impl<'a> Party<'a> {
 
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
+    }
+
+    /// Has everybody come to an end.
+    fn end(&self) {
+        // With the lock, so that nobody is just about to wait.
+        let state = self.lock();
+        self.over.store(true, Ordering::Relaxed);
+        drop(state);
+        self.changed.notify_all();
     }
 
     fn hello(&self, conn_type: u32) -> Vec<u8> {
@@ -317,6 +336,8 @@ impl<'a> Party<'a> {
     fn round(&self, listener: &Listener) -> Result<Duration> {
         let barrier = Barrier::new(2);
         thread::scope(|scope| {
+            // Also if what follows fails.
+            let _over = Ended(self);
             let connecting = scope.spawn(|| {
                 barrier.wait();
                 self.connect();
@@ -324,8 +345,7 @@ impl<'a> Party<'a> {
             let accepting = scope.spawn(|| self.accept(listener));
             barrier.wait();
             let result = self.agree();
-            self.over.store(true, Ordering::Relaxed);
-            self.changed.notify_all();
+            self.end();
             connecting.join().map_err(|_| anyhow!("a panic"))?;
             accepting.join().map_err(|_| anyhow!("a panic"))??;
             let time = result?;
@@ -340,7 +360,7 @@ impl<'a> Party<'a> {
 
     fn agree(&self) -> Result<Duration> {
         let started = Instant::now();
-        let ping = self.node.start(&["ping", "-W", "60", &self.script.nid()])?;
+        let ping = self.node.start_ping(self.script)?;
         wait::until(LIMIT, "one connection of each type", || {
             let state = self.lock();
             let types: Vec<_> = state.conns.iter().map(|(there, _)| there).collect();
@@ -370,7 +390,8 @@ impl<'a> Party<'a> {
         let mut answered = false;
         let asked = Instant::now();
         while !answered {
-            ensure!(asked.elapsed() < LIMIT, "the question did not come");
+            let limit = pace::stretched(LIMIT);
+            ensure!(asked.elapsed() < limit, "the question did not come");
             for (conn_type, slot) in &mut state.conns {
                 let mut conn = slot.take().context("it is not there")?;
                 if !answered && conn.has_input(Duration::from_millis(2))? {

@@ -9,7 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rustix::net::{AddressFamily, Protocol, RawProtocol, SendFlags, SocketType, sendto, socket};
+use rustix::net::{
+    AddressFamily, Protocol, RawProtocol, SendFlags, SocketFlags, SocketType, sendto, socket_with,
+};
 
 use crate::lab::Lab;
 use crate::module;
@@ -102,9 +104,10 @@ fn syn(from: Ipv4Addr, to: Ipv4Addr, source: u16) -> Vec<u8> {
 /// Requests for connections that nobody goes on with, as many as can be sent.
 fn syns(script: &Node, node: &Node) -> Result<Again> {
     let tcp = RawProtocol::new(6).map(Protocol::from_raw);
-    let socket = script
-        .space
-        .within(|| Ok(socket(AddressFamily::INET, SocketType::RAW, tcp)?))?;
+    let socket = script.space.within(|| {
+        let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
+        Ok(socket_with(AddressFamily::INET, kind, flags, tcp)?)
+    })?;
     let (from, to) = (script.addr, node.addr);
     let mut source = 600;
     Ok(Again::start(move || {

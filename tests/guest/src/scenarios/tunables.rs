@@ -337,13 +337,17 @@ pub fn eager_ack(lab: &mut Lab) -> Result<()> {
         Ok(delayed_acks(node)? - before)
     };
     let lazily = delayed()?;
-    set("eager_ack", 1)?;
-    let eagerly = delayed()?;
     ensure!(
-        lazily >= ROUNDS / 2 && eagerly == 0,
-        "acknowledgements delayed: {lazily} without eager_ack, {eagerly} with it"
+        lazily >= ROUNDS / 2,
+        "acknowledgements delayed: {lazily} without eager_ack"
     );
-    Ok(())
+    set("eager_ack", 1)?;
+    // On a slow machine TCP's time may be up before the message is looked at, now and then.
+    wait::until(SOON, "no acknowledgement delayed", || {
+        let eagerly = delayed()?;
+        ensure!(eagerly == 0, "{eagerly} of {ROUNDS} were, with eager_ack");
+        Ok(())
+    })
 }
 
 /// How many acknowledgements a node's TCP has sent because their time was up.

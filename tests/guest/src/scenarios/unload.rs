@@ -5,27 +5,29 @@
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
 use super::bystander::Bystander;
 use super::hooks::set_timeout;
 use super::traffic::await_traffic;
+use super::versions::set;
 use crate::command::Job;
 use crate::lab::Lab;
 use crate::module;
 use crate::node::{Bench, Node, Op, answer};
+use crate::pace;
 use crate::peer::{
     ACCEPTOR_MAGIC, BULK_OUT, CONTROL, Conn, Hello, Listener, Message, nid, request,
 };
 use crate::port::note;
 use crate::wait;
+use crate::worker::Worker;
 
 /// In this time a transfer must end whose interface is gone.
-const ENDED: Duration = Duration::from_secs(10);
+const ENDED: Duration = Duration::from_secs(20);
 /// More than can be moved while the scenario lasts.
 const ENDLESS: Bench = Bench {
     op: Op::Put,
@@ -96,7 +98,7 @@ fn interface_first(lab: &Lab) -> Result<Duration> {
     let started = Instant::now();
     lab.node(0).ni_del()?;
     ensure!(
-        started.elapsed() < ENDED,
+        started.elapsed() < pace::stretched(ENDED),
         "removing the interface took {:?}",
         started.elapsed()
     );
@@ -153,16 +155,16 @@ fn from_strangers(lab: &Lab) -> Result<Duration> {
 /// A peer that sends the same message again and again and never reads an answer.
 pub struct Flood {
     sent: Arc<AtomicUsize>,
-    thread: JoinHandle<bool>,
+    thread: Worker<bool>,
 }
 
 impl Flood {
     /// Connects, and begins at once.
     pub fn start(script: &Node, node: &Node, conn_type: u32, message: Vec<u8>) -> Result<Flood> {
-        let mut conn = Conn::greeted(&script.space, script.addr, node, conn_type)?;
+        let conn = Conn::greeted(&script.space, script.addr, node, conn_type)?;
         let sent = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&sent);
-        let thread = thread::spawn(move || {
+        let thread = Worker::start(conn, move |mut conn| {
             loop {
                 match conn.send(&message) {
                     Ok(()) => count.fetch_add(1, Ordering::Relaxed),
@@ -200,11 +202,7 @@ impl Flood {
                 Ok(())
             },
         )?;
-        let closed = self
-            .thread
-            .join()
-            .map_err(|_| anyhow!("the thread panicked"))?;
-        ensure!(closed, "the connection was never closed");
+        ensure!(self.thread.join()?, "the connection was never closed");
         Ok(())
     }
 }
@@ -225,6 +223,8 @@ pub fn in_handshake(lab: &mut Lab) -> Result<()> {
         if !module::is_inserted() {
             module::insert()?;
         }
+        // None of them is over before the module goes.
+        set("accept_timeout", 3600)?;
         let (node, script, dark) = (lab.node(0), lab.node(1), lab.node(2));
         node.ni_add()?;
         node.peer_add(script)?;
@@ -232,11 +232,8 @@ pub fn in_handshake(lab: &mut Lab) -> Result<()> {
         lab.cable(2, false)?;
         // Outwards: to one who accepts and says nothing, and to one who does not even answer.
         let listener = Listener::new(&script.space, script.addr)?;
-        let mut pings = vec![
-            node.start(&["ping", &script.nid()])?,
-            node.start(&["ping", &dark.nid()])?,
-        ];
-        let mut outward = listener.accept(Duration::from_secs(5))?;
+        let mut pings = vec![node.start_ping(script)?, node.start_ping(dark)?];
+        let mut outward = listener.accept(Duration::from_secs(10))?;
         // Inwards: silent, in the middle of the request, in the middle of the greeting.
         let opening = [
             request(ACCEPTOR_MAGIC, 1, nid(node.addr)),
@@ -250,7 +247,7 @@ pub fn in_handshake(lab: &mut Lab) -> Result<()> {
             inward.push(conn);
         }
         if round % 2 == 0 {
-            wait::until(Duration::from_secs(2), "handshakes under way", || {
+            wait::until(Duration::from_secs(10), "handshakes under way", || {
                 let count = node.counter("/live/handshakes")?;
                 ensure!(count >= 5, "only {count}");
                 Ok(())
@@ -276,7 +273,8 @@ pub fn in_handshake(lab: &mut Lab) -> Result<()> {
 ///
 /// Its last packets may go down with its network card: what the node that stays then goes by is time.
 pub fn namespace_deleted(lab: &mut Lab) -> Result<()> {
-    set_timeout(5)?;
+    // What the bystanders have on its way takes less.
+    set_timeout(pace::scaled(5))?;
     for (name, value) in [("idle", 2), ("count", 3), ("intvl", 1)] {
         let path = format!("/proc/sys/socknal/keepalive_{name}");
         fs::write(&path, value.to_string()).with_context(|| path)?;

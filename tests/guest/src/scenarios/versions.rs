@@ -13,6 +13,7 @@ use crate::family;
 use crate::lab::Lab;
 use crate::modern::{self, Dialect, Frame, Link, Order, PING, dialects, pong};
 use crate::node::{Bench, Node, Op};
+use crate::pace;
 use crate::peer::{
     self, ANY, BULK_IN, BULK_OUT, CONTROL, GET, Hello, Listener, Message, NONE, nid,
 };
@@ -22,10 +23,12 @@ use crate::wait;
 const LIMIT: Duration = Duration::from_secs(20);
 /// Connections of these types, in the order in which a node of today makes them.
 const TYPES: [u32; 3] = [CONTROL, BULK_IN, BULK_OUT];
-/// The least that a wait takes where it must be seen that there was none, in milliseconds.
-const LONG_WAIT_MS: u64 = 20_000;
-/// What counts as without a wait, on the slowest machine.
+/// The least that a wait takes where it must be seen that there was none.
+const LONG_WAIT: Duration = Duration::from_secs(3600);
+/// What counts as without a wait.
 const WITHOUT_WAIT: Duration = Duration::from_secs(8);
+/// Between two signs of life that a silent peer is sent at least, and a little less.
+const PAUSE: Duration = Duration::from_secs(9);
 
 /// Sets a module parameter.
 pub fn set(name: &str, value: impl ToString) -> Result<()> {
@@ -149,7 +152,7 @@ pub fn passive(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
     // So long what it has made counts as just made.
-    set("accept_timeout", 60)?;
+    set("accept_timeout", 3600)?;
     for dialect in dialects() {
         set("protocol", dialect.version)?;
         node.ni_add()?;
@@ -172,7 +175,7 @@ fn listen(
     dialect: Dialect,
     pause: Option<Duration>,
 ) -> Result<()> {
-    let ping = node.start(&["ping", "-W", "30", &script.nid()])?;
+    let ping = node.start_ping(script)?;
     let mut links = Vec::new();
     for conn_type in TYPES {
         let (conn, hello) = accept(listener, LIMIT)?;
@@ -256,7 +259,9 @@ fn crossing(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
 /// back at once in that version, stays with it as long as there are connections, and then begins
 /// anew.
 pub fn older_peers(lab: &mut Lab) -> Result<()> {
-    set("min_reconnectms", LONG_WAIT_MS)?;
+    for name in ["max_reconnectms", "min_reconnectms"] {
+        set(name, LONG_WAIT.as_millis())?;
+    }
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
     node.ni_add()?;
@@ -273,7 +278,7 @@ pub fn older_peers(lab: &mut Lab) -> Result<()> {
 }
 
 fn older_peer(node: &Node, script: &Node, listener: &Listener, version: u32) -> Result<()> {
-    let ping = node.start(&["ping", &script.nid()])?;
+    let ping = node.start_ping(script)?;
     let (mut conn, hello) = accept(listener, LIMIT)?;
     ensure!(
         hello.dialect.version == 3 && hello.conn_type == CONTROL,
@@ -318,7 +323,8 @@ fn older_peer(node: &Node, script: &Node, listener: &Listener, version: u32) -> 
         }
         if conn_type == CONTROL {
             let took = refused.elapsed();
-            ensure!(took < WITHOUT_WAIT, "came back only after {took:?}");
+            let limit = pace::stretched(WITHOUT_WAIT);
+            ensure!(took < limit, "came back only after {took:?}");
         }
     }
     ping.wait(LIMIT)?.checked("ping")?;
@@ -334,7 +340,7 @@ pub fn undecided_peer(lab: &mut Lab) -> Result<()> {
     node.peer_add(script)?;
     for unknown in [false, true] {
         let started = Instant::now();
-        let mut attempts = 0;
+        let mut attempts: u64 = 0;
         // Somebody who wants something of it all the time.
         let mut ping = node.start(&["ping", "-W", "2", &script.nid()])?;
         while started.elapsed() < Duration::from_secs(8) {
@@ -361,8 +367,9 @@ pub fn undecided_peer(lab: &mut Lab) -> Result<()> {
         }
         ping.kill();
         note(&format!("unknown: {unknown}: {attempts} attempts"));
-        ensure!(attempts > 1, "{attempts} attempts in eight seconds");
-        ensure!(attempts <= 10, "{attempts} attempts in eight seconds");
+        let time = started.elapsed().as_secs();
+        ensure!(attempts > 1, "{attempts} attempts in {time} s");
+        ensure!(attempts <= time + 2, "{attempts} attempts in {time} s");
         node.socklctl(&["peer", "del", "any"])?;
         node.peer_add(script)?;
     }
@@ -563,24 +570,25 @@ pub fn keepalive_messages(lab: &mut Lab) -> Result<()> {
         control.ping(1)?;
         let started = Instant::now();
         if dialect.version >= 3 {
-            let frame = bulk_out.receive().context("no sign of life")?;
-            ensure!(
-                matches!(frame, Frame::Noop([0, PING])),
-                "no sign of life but {frame:x?}"
-            );
+            bulk_out.receive_sign_of_life()?;
             note(&format!(
                 "{dialect:?}: after {:.1} s",
                 started.elapsed().as_secs_f64()
             ));
         }
         // Nothing else, and no second one soon.
-        wait::quiet_time(Duration::from_secs(4));
+        let told = Instant::now();
+        wait::quiet_time(Duration::from_secs(3));
         control.ping(2)?;
         bulk_out.send([0, 0], &bulk_out.new_put(10))?;
         node.close_conns()?;
         for link in [&mut control, &mut bulk_out] {
             let (got, _) = link.conn.await_closed(LIMIT)?;
-            ensure!(got.is_empty(), "{dialect:?}: it also said {got:02x?}");
+            let is_late = dialect.version >= 3 && told.elapsed() >= PAUSE;
+            ensure!(
+                got.is_empty() || is_late,
+                "{dialect:?}: it also said {got:02x?}"
+            );
         }
         wait::until(LIMIT, "connections forgotten", || no_conns(node, script))?;
     }

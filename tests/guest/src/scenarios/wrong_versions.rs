@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::bystander::Bystander;
+use super::hostile::no_deadlines;
 use super::versions::set;
 use crate::command::Job;
 use crate::family;
@@ -16,10 +17,9 @@ use crate::node::Node;
 use crate::peer::{ACK, BULK_OUT, CONTROL, Conn, Listener, Message, NONE, nid};
 use crate::wait;
 
-/// Who sends something wrong loses the connection in this time, which is less than what a stranger
-/// has for its handshake.
-const AT_ONCE: Duration = Duration::from_secs(4);
-/// In this time the module has let go of a connection that has ended, on the slowest machine.
+/// Who sends something wrong loses the connection in this time, and not because its time is up.
+const AT_ONCE: Duration = Duration::from_secs(20);
+/// In this time the module has let go of a connection that has ended.
 const SOON: Duration = Duration::from_secs(20);
 
 fn no_conns(node: &Node, script: &Node) -> Result<()> {
@@ -30,6 +30,7 @@ fn no_conns(node: &Node, script: &Node) -> Result<()> {
 
 /// Greetings with one wrong field each.
 pub fn hellos(lab: &mut Lab) -> Result<()> {
+    no_deadlines()?;
     let bystander = Bystander::start(lab)?;
     let (node, script) = (lab.node(0), lab.node(2));
     let (me, other) = (nid(node.addr), nid(lab.node(1).addr));
@@ -128,6 +129,7 @@ pub fn hellos(lab: &mut Lab) -> Result<()> {
 /// Answers to the node's own greeting with one wrong field each, in one piece and byte by byte: it goes,
 /// and comes again for the right one.
 pub fn answers(lab: &mut Lab) -> Result<()> {
+    no_deadlines()?;
     let bystander = Bystander::start(lab)?;
     let (node, script) = (lab.node(0), lab.node(2));
     let (me, other) = (nid(node.addr), nid(lab.node(1).addr));
@@ -135,12 +137,12 @@ pub fn answers(lab: &mut Lab) -> Result<()> {
     set("max_reconnectms", 1)?;
     let listener = Listener::new(&script.space, script.addr)?;
     node.peer_add(script)?;
-    let mut ping = node.start(&["ping", "-W", "60", &script.nid()])?;
+    let mut ping = node.start_ping(script)?;
     // Its question fails with the attempt, and is asked again.
     let await_attempt = |ping: &mut Job| {
         wait::until(SOON, "attempt to connect", || {
             if !ping.running()? {
-                *ping = node.start(&["ping", "-W", "60", &script.nid()])?;
+                *ping = node.start_ping(script)?;
             }
             listener.accept_request(Duration::from_millis(100))
         })
@@ -218,6 +220,7 @@ pub fn answers(lab: &mut Lab) -> Result<()> {
 
 /// What can't be anything but wrong closes the connection, and nothing is answered.
 pub fn messages(lab: &mut Lab) -> Result<()> {
+    no_deadlines()?;
     let bystander = Bystander::start(lab)?;
     let (node, script) = (lab.node(0), lab.node(2));
     let ping = Message::ping(script.addr, node.addr, 9);

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::traffic::{await_traffic, four_ways};
+use super::versions::set;
 use crate::command::Job;
 use crate::lab::Lab;
 use crate::module;
 use crate::node::{Bench, Node, Op};
+use crate::pace;
 use crate::port::note;
 use crate::wait;
 
@@ -138,7 +140,9 @@ fn await_given_back(node: &Node, limit: Duration) -> Result<Duration> {
 /// Connections closed while packets with lent pages wait in the card's queue; and connections that
 /// lead nowhere any more, until their time is over.
 pub fn cut(lab: &mut Lab) -> Result<()> {
-    fs::write("/sys/module/ksocklnd/parameters/sock_timeout", "8")?;
+    // What goes through takes less.
+    let timeout = pace::scaled(6);
+    set("sock_timeout", timeout)?;
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
     slow_card(one, "delay 200ms")?;
@@ -156,8 +160,9 @@ pub fn cut(lab: &mut Lab) -> Result<()> {
     for job in &mut jobs {
         job.kill();
     }
-    // The deadline, five quarters of it at most, and the time to get there on a slow machine.
-    let time = await_given_back(one, Duration::from_secs(40)).context("without a cable")?;
+    // The deadline, five quarters of it at most, and the time to get there.
+    let limit = Duration::from_secs(timeout * 5 / 4 + 30);
+    let time = await_given_back(one, limit).context("without a cable")?;
     note(&format!("timed out in {:.1} s", time.as_secs_f64()));
     lab.cable(0, true)
 }

@@ -2,7 +2,6 @@
 
 //! Gateways that come and go under load.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,16 +14,19 @@ use super::{
 use crate::command::Output;
 use crate::lab::Lab;
 use crate::node::{Bench, Node, Op, answer};
+use crate::pace;
 use crate::port::note;
 use crate::scenarios::admin::Random;
-use crate::scenarios::traffic::await_traffic;
+use crate::scenarios::traffic::{await_traffic, lasting};
+use crate::scenarios::versions::set;
 use crate::wait;
 
 /// A gateway lost under load: its messages end with an error, the others and all that come later go
 /// by the other gateway. It comes back, and is used again.
 pub fn lost(lab: &mut Lab) -> Result<()> {
-    fs::write("/sys/module/ksocklnd/parameters/sock_timeout", "4")?;
-    fs::write("/sys/module/ksocklnd/parameters/max_reconnectms", "1000")?;
+    // What goes through takes less.
+    set("sock_timeout", pace::scaled(4))?;
+    set("max_reconnectms", 1000)?;
     let crossing = Crossing::new(lab, 2, 2, 2)?;
     let (one, two) = (&crossing.clients[0], &crossing.servers[0]);
     let (first, second) = (&crossing.gateways[0], &crossing.gateways[1]);
@@ -35,12 +37,18 @@ pub fn lost(lab: &mut Lab) -> Result<()> {
             ["tcp1", "10.0.0.4@tcp", 0, "up"],
         ])
     };
-    one.bench(two, &bench(Op::Put, 20_000, 20))?;
+    // Many more than are on their way at a time, and more than go through until the gateway is lost.
+    let count = lasting(
+        one,
+        two,
+        &bench(Op::Put, 20_000, 60),
+        Duration::from_secs(3),
+    )?;
     for killed in [true, false] {
-        let load = bench(Op::Put, 20_000, 1500);
+        let load = bench(Op::Put, 20_000, count.max(200));
         let before = second.counter("/rx/msgs")?;
         let job = one.start_bench(two, &load)?;
-        await_traffic(second, 50)?;
+        await_traffic(second, 20)?;
         if killed {
             stop_gateway(first)?;
         } else {
@@ -264,11 +272,11 @@ impl Fragile<'_> {
 /// and in the end all is well again.
 fn random_losses(lab: &mut Lab, events: usize) -> Result<()> {
     for (name, value) in [
-        ("sock_timeout", "3"),
-        ("min_reconnectms", "200"),
-        ("max_reconnectms", "800"),
+        ("sock_timeout", pace::scaled(3)),
+        ("min_reconnectms", 200),
+        ("max_reconnectms", 800),
     ] {
-        fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), value)?;
+        set(name, value)?;
     }
     let crossing = Crossing::new(lab, 2, 2, 2)?;
     let mut fragile = Fragile {

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,21 +17,16 @@ use super::{
 use crate::command::Job;
 use crate::lab::Lab;
 use crate::node::{Bench, Node, Op, check_bench};
+use crate::pace;
 use crate::peer::{BULK_OUT, Conn, Hello, Listener, Message, inverse, nid};
 use crate::port::note;
+use crate::scenarios::traffic::lasting;
+use crate::scenarios::versions::set;
 use crate::wait;
+use crate::worker::{Over, Worker};
 
 /// Bytes of the payload of most messages here.
 const SIZE: usize = 20_000;
-/// What others transfer meanwhile.
-const LOAD: Bench = bench(Op::Put, SIZE, 80);
-
-fn set(parameters: &[(&str, &str)]) -> Result<()> {
-    for (name, value) in parameters {
-        fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), value)?;
-    }
-    Ok(())
-}
 
 /// A message to a scripted receiver, with a number.
 fn numbered(from: Ipv4Addr, to: Ipv4Addr, number: u64, size: usize) -> Vec<u8> {
@@ -55,17 +51,60 @@ fn welcome(listener: &Listener) -> Result<Conn> {
     Ok(conn)
 }
 
-/// Reads what comes until nothing does for a while; gives the numbers, each of which is there once.
-fn read_numbered(mut conn: Conn, from: Ipv4Addr, to: Ipv4Addr) -> Result<Vec<u64>> {
-    let mut numbers = Vec::new();
-    while let Some(message) = conn.receive_message_within(Duration::from_secs(2))? {
-        ensure!(message.src == nid1(from), "wrong NID: {:x}", message.src);
-        ensure!(message.payload.len() == SIZE, "wrong length");
-        let number = number_of(&message, to)?;
-        ensure!(!numbers.contains(&number), "message {number} came twice");
-        numbers.push(number);
-    }
-    Ok(numbers)
+/// Reads so many messages from all of these connections, and sees that no more come. Gives the numbers
+/// that came by each, of which none is there twice. Each message must pass the `check`.
+fn read_numbered(
+    conns: Vec<Conn>,
+    to: Ipv4Addr,
+    expected: usize,
+    check: impl Fn(&Message) -> Result<()> + Sync,
+) -> Result<Vec<Vec<u64>>> {
+    let (count, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let read = |mut conn: Conn| -> Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        while !over.load(Ordering::Relaxed) {
+            let Some(message) = conn.receive_message_within(Duration::from_millis(100))? else {
+                continue;
+            };
+            check(&message)?;
+            ensure!(message.payload.len() == SIZE, "wrong length");
+            numbers.push(number_of(&message, to)?);
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(numbers)
+    };
+    thread::scope(|scope| {
+        let all_over = Over(&over);
+        let readers = conns.into_iter().map(|conn| scope.spawn(|| read(conn)));
+        let readers: Vec<_> = readers.collect();
+        let (mut before, mut progress) = (0, Ok(()));
+        while progress.is_ok() && before < expected {
+            progress = wait::until(LIMIT, "messages that come", || {
+                let now = count.load(Ordering::Relaxed);
+                let failed = readers.iter().any(|reader| reader.is_finished());
+                ensure!(now > before || failed, "{now} of {expected} are there");
+                before = if failed { expected } else { now };
+                Ok(())
+            });
+        }
+        wait::quiet_time(Duration::from_millis(300));
+        drop(all_over);
+        let mut all = Vec::new();
+        for reader in readers {
+            all.push(reader.join().map_err(|_| anyhow!("a reader panicked"))??);
+        }
+        progress?;
+        let mut numbers = all.concat();
+        ensure!(
+            numbers.len() == expected,
+            "{} messages arrived, not {expected}",
+            numbers.len()
+        );
+        numbers.sort_unstable();
+        numbers.dedup();
+        ensure!(numbers.len() == expected, "some came twice: {numbers:?}");
+        Ok(all)
+    })
 }
 
 /// Memory that is there for the asking, in KiB.
@@ -94,22 +133,22 @@ impl Traffic {
         Ok(Traffic { client, server })
     }
 
-    fn start(&self) -> Result<Job> {
-        self.client.start_bench(&self.server, &LOAD)
+    fn start(&self, load: &Bench) -> Result<Job> {
+        self.client.start_bench(&self.server, load)
     }
 }
 
 /// How fast one goes compared with another, at the same time, as the machine has other things to do as
 /// well.
-fn compare(one: &Traffic, other: &Traffic) -> Result<f64> {
+fn compare(one: &Traffic, other: &Traffic, load: &Bench) -> Result<f64> {
     const TIMES: usize = 3;
     let rate = |job: Job| -> Result<f64> {
-        let result = check_bench(job.wait(LOAD.limit + LIMIT)?, &LOAD)?;
+        let result = check_bench(job.wait(load.limit + LIMIT)?, load)?;
         result["messages_per_second"].as_f64().context("no rate")
     };
     let mut ratios = Vec::new();
     for _ in 0..TIMES {
-        let jobs = (one.start()?, other.start()?);
+        let jobs = (one.start(load)?, other.start(load)?);
         let rates = (rate(jobs.0)?, rate(jobs.1)?);
         note(&format!("messages/s: {:.0} and {:.0}", rates.0, rates.1));
         ratios.push(rates.0 / rates.1);
@@ -123,11 +162,13 @@ fn compare(one: &Traffic, other: &Traffic) -> Result<f64> {
 /// meanwhile; who dies waiting gives all back. When it reads, all that was sent arrives, in order.
 pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
     /// Many times what the gateway's buffers and those of the sockets hold.
-    const MESSAGES: u64 = 800;
+    const MESSAGES: usize = 800;
     const BUFFERS: u64 = 8;
     /// An eighth and two.
     const ITS_BUFFERS: u64 = 3;
-    set(&[("large_router_buffers", &BUFFERS.to_string())])?;
+    set("large_router_buffers", BUFFERS)?;
+    // Nobody is given up for the time that it takes to look at the others.
+    set("sock_timeout", 86_400)?;
     let (stuck, gateway) = (lab.node(0), lab.node(1));
     make_gateway(gateway)?;
     make_gateway(lab.node(3))?;
@@ -135,17 +176,25 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
     let others = Traffic::new(lab.node(4), gateway, lab.node(5))?;
     let free = Traffic::new(lab.node(6), lab.node(3), lab.node(7))?;
     let _services = [others.server.serve()?, free.server.serve()?];
-    let before = compare(&others, &free)?;
+    // Long enough for a rate, however fast the machine is.
+    let mut load = bench(Op::Put, SIZE, 20);
+    load.count = lasting(
+        &free.client,
+        &free.server,
+        &load,
+        Duration::from_millis(500),
+    )?;
+    let before = compare(&others, &free, &load)?;
     note(&format!("{before:.2} of the rate elsewhere"));
 
     let listener = Listener::new(&stuck.space, stuck.addr)?;
     listener.narrow(65536)?;
-    let mut first = dial_across(&sender, sender.addr, gateway, BULK_OUT)?;
+    let first = dial_across(&sender, sender.addr, gateway, BULK_OUT)?;
     first.be_patient()?;
     let (from, to) = (sender.addr, stuck.addr);
-    let sending = thread::spawn(move || -> Result<Conn> {
+    let sending = Worker::start(first, move |mut first| -> Result<Conn> {
         for number in 0..MESSAGES {
-            first.send(&numbered(from, to, number, SIZE))?;
+            first.send(&numbered(from, to, number as u64, SIZE))?;
         }
         Ok(first)
     });
@@ -166,11 +215,11 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
     let mut doomed = dial_across(&sender, second, gateway, BULK_OUT)?;
     doomed.send(&numbered(second, to, 9999, SIZE))?;
     await_large(gateway, "waiting", 2)?;
-    compare(&others, &free)?;
+    compare(&others, &free, &load)?;
     let memory = available()?;
     let mut ratio = 0.0;
     for _ in 0..8 {
-        ratio = compare(&others, &free)?.max(ratio);
+        ratio = compare(&others, &free, &load)?.max(ratio);
         if ratio >= 0.8 {
             break;
         }
@@ -188,19 +237,15 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
     );
 
     // The first ones may have gone over another connection, while that for bulk data was made.
-    let mut seen = 0;
     let conns: Vec<Conn> = conns.into_iter().collect::<Result<_>>()?;
-    let readers: Vec<_> = conns
-        .into_iter()
-        .map(|conn| thread::spawn(move || read_numbered(conn, from, to)))
-        .collect();
-    for reader in readers {
-        let numbers = reader.join().map_err(|_| anyhow!("a reader panicked"))??;
+    let check = |message: &Message| {
+        ensure!(message.src == nid1(from), "wrong NID: {:x}", message.src);
+        Ok(())
+    };
+    for numbers in read_numbered(conns, to, MESSAGES, check)? {
         ensure!(numbers.is_sorted(), "out of order: {numbers:?}");
-        seen += numbers.len() as u64;
     }
-    ensure!(seen == MESSAGES, "{seen} messages arrived, not {MESSAGES}");
-    let sent = sending.join().map_err(|_| anyhow!("the sender panicked"))?;
+    let sent = sending.join()?;
     await_large(gateway, "busy", 0)?;
     await_large(gateway, "waiting", 0)?;
     ensure!(forwarding(gateway, "failed")? == 0, "something failed");
@@ -211,7 +256,7 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
 /// Connections die while they wait for a buffer, while they fill one, and while what was in one is on
 /// its way: each buffer comes back once, and what was complete arrives.
 pub fn dying_conns(lab: &mut Lab) -> Result<()> {
-    set(&[("large_router_buffers", "8")])?;
+    set("large_router_buffers", 8)?;
     let (receiver, gateway) = (lab.node(0), lab.node(1));
     make_gateway(gateway)?;
     let sender = move_across(lab.node(2))?;
@@ -262,13 +307,7 @@ pub fn dying_conns(lab: &mut Lab) -> Result<()> {
     for _ in 0..2 {
         conns.push(welcome(&listener)?);
     }
-    let mut numbers = Vec::new();
-    for conn in &mut conns {
-        while let Some(message) = conn.receive_message_within(Duration::from_secs(2))? {
-            ensure!(message.payload.len() == SIZE, "wrong length");
-            numbers.push(number_of(&message, to)?);
-        }
-    }
+    let mut numbers = read_numbered(conns, to, 4, |_| Ok(()))?.concat();
     numbers.sort_unstable();
     ensure!(numbers == [1, 3, 4, 6], "{numbers:?} arrived");
     state(0, 0)?;
@@ -280,14 +319,12 @@ pub fn dying_conns(lab: &mut Lab) -> Result<()> {
 /// A receiver reads so slowly that others wait for the only buffer many times as long as a peer may be
 /// silent. They are not given up for that.
 pub fn long_wait(lab: &mut Lab) -> Result<()> {
-    const TIMEOUT: Duration = Duration::from_secs(5);
     const LONG: usize = 1 << 20;
-    set(&[
-        ("sock_timeout", &TIMEOUT.as_secs().to_string()),
-        ("typed_conns", "0"),
-        ("buffer_size", "65536"),
-        ("large_router_buffers", "1"),
-    ])?;
+    let timeout = Duration::from_secs(pace::scaled(4));
+    set("sock_timeout", timeout.as_secs())?;
+    set("typed_conns", 0)?;
+    set("buffer_size", 65536)?;
+    set("large_router_buffers", 1)?;
     let (slow, gateway) = (lab.node(0), lab.node(1));
     make_gateway(gateway)?;
     let sender = move_across(lab.node(2))?;
@@ -325,7 +362,7 @@ pub fn long_wait(lab: &mut Lab) -> Result<()> {
     wait::until(LIMIT, "wait for the buffer", || is_waiting(1))?;
     let mut read = 0;
     let started = Instant::now();
-    while started.elapsed() < 3 * TIMEOUT {
+    while started.elapsed() < 3 * timeout {
         let piece = (16 << 10).min(LONG - read - 1);
         if piece == 0 {
             bail!("all was read too early");
@@ -333,7 +370,7 @@ pub fn long_wait(lab: &mut Lab) -> Result<()> {
         let bytes = reader.receive(piece)?;
         ensure!(bytes.iter().all(|byte| *byte == 1), "wrong contents");
         read += piece;
-        wait::quiet_time(Duration::from_millis(400));
+        wait::quiet_time(timeout / 12);
         is_waiting(1)?;
     }
     note(&format!("{read} bytes were read meanwhile"));
@@ -341,7 +378,7 @@ pub fn long_wait(lab: &mut Lab) -> Result<()> {
     // It has the buffer. The time of its payload is counted from now on.
     wait::until(LIMIT, "end of the wait", || is_waiting(0))?;
     await_large(gateway, "busy", 1)?;
-    wait::quiet_time(TIMEOUT / 3);
+    wait::quiet_time(timeout / 3);
     is_waiting(0)?;
     second.send(&payload)?;
     let message = reader.receive_message()?;

@@ -21,6 +21,7 @@ use crate::faults::{Faults, Thread, threads};
 use crate::ioctl::{self, Moved};
 use crate::lab::Lab;
 use crate::node::{Bench, Node, Op};
+use crate::pace;
 use crate::port::note;
 use crate::scenarios::gateway::Crossing;
 use crate::scenarios::versions::set;
@@ -34,7 +35,7 @@ const BULK: usize = 6000;
 const MOST: u32 = 500;
 /// After this time a message is given up that the other side had no memory to take or to answer.
 const GIVEN_UP: Duration = Duration::from_millis(300);
-/// The same on the slowest machine; and in this time all is well if there is memory.
+/// The same where that is too little; and in this time all is well if there is memory.
 const LIMIT: Duration = Duration::from_secs(30);
 /// More than the largest message: no payload is lent.
 const NEVER: usize = 2 << 20;
@@ -169,7 +170,7 @@ impl<'a> Trial<'a> {
         let mut outcome = self.disturbed(kind, thread, nth, GIVEN_UP)?;
         if outcome.is_silent() || !outcome.fired && outcome.error().is_some() {
             // On a slow machine there may have been too little time.
-            outcome = self.disturbed(kind, thread, nth, LIMIT)?;
+            outcome = self.disturbed(kind, thread, nth, pace::stretched(LIMIT))?;
         }
         ensure!(!outcome.is_silent(), "a message is lost, and nobody knows");
         self.nothing_left()?;
@@ -185,7 +186,7 @@ impl<'a> Trial<'a> {
         *self.told.entry(told).or_default() += 1;
         for (from, to) in [(self.from, self.to), (self.to, self.from)] {
             from.space
-                .within(|| Ok(ioctl::ping(&ioctl::open()?, to, LIMIT)?))
+                .within(|| Ok(ioctl::ping(&ioctl::open()?, to, pace::stretched(LIMIT))?))
                 .context("ping afterwards")?;
         }
         Ok(true)
@@ -204,7 +205,8 @@ impl<'a> Trial<'a> {
     }
 
     fn undisturbed(&self, kind: Kind) -> Result<()> {
-        let moved = self.prepared(kind, |device| Ok(self.transfer(device, kind, LIMIT)))?;
+        let limit = pace::stretched(LIMIT);
+        let moved = self.prepared(kind, |device| Ok(self.transfer(device, kind, limit)))?;
         all_is_well(&moved?)?;
         self.nothing_left()
     }

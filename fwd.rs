@@ -34,6 +34,8 @@ use crate::{
     tunables,
     tx::Completion,
     wire::{
+        End,
+        Foreign,
         Header,
         Nid,
         MAX_PAYLOAD, //
@@ -128,7 +130,7 @@ impl Forwarder {
     }
 
     /// Whether it is on. Thread context.
-    fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.small.is_open()
     }
 
@@ -202,6 +204,25 @@ impl Misrouted {
             self.text()
         );
     }
+}
+
+/// Why a message that `peer` has sent goes nowhere whose target or source is on a network of another
+/// kind, of which this driver knows no NIDs: says so in the log, too. Thread context.
+pub(crate) fn refuse(peer: &Peer, foreign: &Foreign) -> Misrouted {
+    let why = match foreign.end {
+        // No route here leads to such a network, so nobody is a gateway to it.
+        End::Source => Misrouted::Forged,
+        End::Target if peer.ni().forwarder().is_on() => Misrouted::NoRoute,
+        End::Target => Misrouted::Off,
+    };
+    pr_info_ratelimited!(
+        "{}: dropped a message {}, sent by {}: {}\n",
+        peer.ni().nid(),
+        foreign,
+        peer.nid(),
+        why.text()
+    );
+    why
 }
 
 /// Where a message that `peer` has sent is to go: `None` is to the interface itself. Thread context,

@@ -40,6 +40,8 @@ pub(crate) use handshake::{
 };
 pub(crate) use hdr::{
     Body,
+    End,
+    Foreign,
     Header,
     WireHandle,
     HEADER_LEN,
@@ -87,6 +89,10 @@ pub(crate) enum WireError {
     Type(u32),
     /// Not the NID of a host on a TCP network, or not one that the format can hold.
     Nid,
+    /// A NID on a network of another kind, of this LND type.
+    NetType(u8),
+    /// A message whose target or source is on a network of another kind.
+    Foreign(Foreign),
     /// 0 in a list of IP addresses.
     Ip,
     /// A payload length that is too large, or that this type of message can't have.
@@ -108,6 +114,8 @@ impl fmt::Display for WireError {
             Self::Version(version) => write!(f, "unknown version {version:#x}"),
             Self::Type(kind) => write!(f, "unexpected message type {kind:#x}"),
             Self::Nid => f.write_str("not a TCP NID"),
+            Self::NetType(kind) => write!(f, "a NID of network type {kind}"),
+            Self::Foreign(foreign) => write!(f, "a message {foreign}"),
             Self::Ip => f.write_str("IP address 0"),
             Self::Length(len) => write!(f, "bad payload length {len}"),
             Self::ConnType(kind) => write!(f, "unknown connection type {kind}"),
@@ -256,6 +264,7 @@ impl<'a> Writer<'a> {
 mod print {
     use super::{
         fmt,
+        Foreign,
         Nid,
         WireError, //
     };
@@ -270,7 +279,7 @@ mod print {
         )+};
     }
 
-    forward_display!(Nid, WireError);
+    forward_display!(Foreign, Nid, WireError);
 }
 
 /// Whether `value` is displayed as `text`; for tests, which can't allocate in the kernel.

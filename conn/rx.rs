@@ -45,10 +45,12 @@ use crate::{
     wire::{
         told,
         ByteOrder,
+        Foreign,
         Header,
         Msg,
         MsgKind,
         Proto,
+        WireError,
         MSG_LEN, //
     }, //
 };
@@ -88,6 +90,8 @@ enum Event {
     Noop,
     /// A message's frame; [`Rx::expect`] is to be told what becomes of the payload.
     Message(Header),
+    /// The frame of a message that can go nowhere; likewise.
+    Foreign(Foreign),
     /// A message whose sender wants to be told of that by its cookie.
     Arrived(u64),
 }
@@ -262,15 +266,22 @@ impl Rx {
             return Ok(Event::Noop);
         }
         let bytes = self.frame.as_slice().get(start..).ok_or(EPROTO)?;
-        let header = self.proto.parse_header(bytes)?;
+        let header = match self.proto.parse_header(bytes) {
+            Err(WireError::Foreign(foreign)) => Err(foreign),
+            header => Ok(header?),
+        };
         if let Some(csum) = self.csum {
             self.csum = Some(crc32(csum, bytes));
         }
-        if header.payload_len == 0 {
+        let payload_len = match &header {
+            Ok(header) => header.payload_len,
+            Err(foreign) => foreign.payload_len,
+        };
+        if payload_len == 0 {
             // Before anybody acts on it.
             self.check_sum()?;
         }
-        Ok(Event::Message(header))
+        Ok(header.map_or_else(Event::Foreign, Event::Message))
     }
 
     /// Begins a message's checksum, if it has one, with its message header.
@@ -392,16 +403,14 @@ impl Conn {
         while rx.is_complete() {
             match rx.advance()? {
                 Some(Event::Message(header)) => {
-                    self.traffic.rx_msgs.add(1);
-                    let frame = self.proto.frame_len() as u64;
-                    let bytes = u64::from(header.payload_len).saturating_add(frame);
-                    trace::receive(|| self.subject(), bytes, None);
-                    self.peer.heard();
-                    rx.routed = header.src != self.peer.nid();
-                    // Not after the payload, which may have to wait for a buffer that this sets free.
-                    self.take_acks(&rx.msg)?;
+                    self.begun(rx, header.payload_len, header.src != self.peer.nid())?;
                     let delivery = self.deliver(&header)?;
                     rx.expect(header.payload_len as usize, delivery)?;
+                }
+                Some(Event::Foreign(foreign)) => {
+                    self.begun(rx, foreign.payload_len, true)?;
+                    self.drop_misrouted(fwd::refuse(&self.peer, &foreign));
+                    rx.expect(foreign.payload_len as usize, Delivery::Discard)?;
                 }
                 Some(Event::Noop) => self.take_acks(&rx.msg)?,
                 Some(Event::Arrived(cookie)) => self.peer.acknowledge(cookie, rx.routed)?,
@@ -409,6 +418,18 @@ impl Conn {
             }
         }
         Ok(())
+    }
+
+    /// A message with so much payload has begun, which the peer has sent itself or passed on.
+    fn begun(&self, rx: &mut Rx, payload_len: u32, routed: bool) -> Result {
+        self.traffic.rx_msgs.add(1);
+        let frame = self.proto.frame_len() as u64;
+        let bytes = u64::from(payload_len).saturating_add(frame);
+        trace::receive(|| self.subject(), bytes, None);
+        self.peer.heard();
+        rx.routed = routed;
+        // Not after the payload, which may have to wait for a buffer that this sets free.
+        self.take_acks(&rx.msg)
     }
 
     /// The peer has sent `msg`, which may say which messages of ours have arrived.

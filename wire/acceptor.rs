@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(with(4, 2), Err(WireError::Truncated));
         assert_eq!(with(4, 3), Err(WireError::Version(3)));
         assert_eq!(with(7, 1), Err(WireError::Version(0x0100_0001)));
-        assert_eq!(with(14, 5), Err(WireError::Nid));
+        assert_eq!(with(14, 5), Err(WireError::NetType(5)));
         assert_eq!(
             AcceptorRequest::parse(&ACCEPTOR_REFUSAL, LITTLE),
             Err(WireError::Nid)

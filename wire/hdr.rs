@@ -15,6 +15,7 @@ use super::{
     WireError,
     Writer, //
 };
+use core::fmt;
 
 /// Bytes of a header with NIDs of 8 bytes.
 pub(crate) const HEADER_LEN: usize = 72;
@@ -130,31 +131,78 @@ pub(crate) struct Header {
     pub(crate) body: Body,
 }
 
+/// One of the two nodes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Who has sent it.
+    Source,
+    /// Whom it is for.
+    Target,
+}
+
+/// A message that goes to, or comes from, a network of another kind, where no NID here can lead. All
+/// else about its header is as it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Foreign {
+    /// Which of its nodes is there; the source, if both are.
+    pub(crate) end: End,
+    /// The LND type of that network.
+    pub(crate) kind: u8,
+    /// Bytes that follow the header.
+    pub(crate) payload_len: u32,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = match self.end {
+            End::Source => "from",
+            End::Target => "to",
+        };
+        write!(f, "{end} a network of type {}", self.kind)
+    }
+}
+
+/// The NID, or the type of the network of another kind that it is on. Other errors stay errors.
+fn if_tcp(nid: Result<Nid, WireError>) -> Result<Result<Nid, u8>, WireError> {
+    match nid {
+        Ok(nid) => Ok(Ok(nid)),
+        Err(WireError::NetType(kind)) => Ok(Err(kind)),
+        Err(e) => Err(e),
+    }
+}
+
 impl Header {
     /// Reads a received header.
     ///
     /// # Errors
     ///
-    /// - [`WireError::Nid`] if either NID is not a TCP host's.
+    /// - [`WireError::Foreign`] if either NID is on a network of another kind. The message ends where
+    ///   that says.
+    /// - [`WireError::Nid`] if either NID is not a host's.
     /// - [`WireError::Type`] if the type is unknown.
     /// - [`WireError::Length`] if the payload is longer than this type may have.
     ///
-    /// After any of them it is unknown where the next message starts.
+    /// After any of the last three it is unknown where the next message starts.
     pub(crate) fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Self, WireError> {
         let mut from = Reader::new(bytes, ByteOrder::Little);
-        let (dest, src) = (from.nid()?, from.nid()?);
+        let (dest, src) = (from.nid(), from.nid());
         Self::parse_rest(dest, src, from)
     }
 
     /// Reads a received header with NIDs of 20 bytes; as [`Header::parse`].
     pub(crate) fn parse_long(bytes: &[u8; LONG_HEADER_LEN]) -> Result<Self, WireError> {
         let mut from = Reader::new(bytes, ByteOrder::Little);
-        let (dest, src) = (from.long_nid()?, from.long_nid()?);
+        let (dest, src) = (from.long_nid(), from.long_nid());
         Self::parse_rest(dest, src, from)
     }
 
     #[inline]
-    fn parse_rest(dest: Nid, src: Nid, mut from: Reader<'_>) -> Result<Self, WireError> {
+    fn parse_rest(
+        dest: Result<Nid, WireError>,
+        src: Result<Nid, WireError>,
+        mut from: Reader<'_>,
+    ) -> Result<Self, WireError> {
+        let (dest, src) = (if_tcp(dest)?, if_tcp(src)?);
         let dest_pid = from.u32()?;
         let src_pid = from.u32()?;
         let kind = from.u32()?;
@@ -187,6 +235,18 @@ impl Header {
             _ => return Err(WireError::Type(kind)),
         };
         body.check_payload(payload_len)?;
+        let foreign = |end, kind| {
+            Err(WireError::Foreign(Foreign {
+                end,
+                kind,
+                payload_len,
+            }))
+        };
+        let (dest, src) = match (dest, src) {
+            (Ok(dest), Ok(src)) => (dest, src),
+            (_, Err(kind)) => return foreign(End::Source, kind),
+            (Err(kind), Ok(_)) => return foreign(End::Target, kind),
+        };
         Ok(Self {
             dest,
             src,
@@ -468,6 +528,16 @@ mod tests {
                 }
                 assert_eq!(Header::parse_long(&bad), Err(WireError::Nid));
             }
+            for (at, end) in [(1, End::Target), (21, End::Source)] {
+                let mut other = long;
+                other[at] = 5;
+                let foreign = Foreign {
+                    end,
+                    kind: 5,
+                    payload_len: header.payload_len,
+                };
+                assert_eq!(Header::parse_long(&other), Err(WireError::Foreign(foreign)));
+            }
         }
         let mut header = meaning()[PUT];
         header.dest = Nid::tcp(3, [0xfd00u16, 0, 0, 0, 0, 0, 0, 1]);
@@ -508,12 +578,36 @@ mod tests {
 
     #[test]
     fn foreign_nids_are_refused() {
-        for (offset, value) in [(0, 0), (4, 0x0005_0000), (8, 0), (12, u32::MAX)] {
+        for (offset, value) in [(0, 0), (4, 0x0105_0000), (8, 0), (12, u32::MAX)] {
             assert_eq!(
                 Header::parse(&with(PUT, offset, value)),
                 Err(WireError::Nid)
             );
         }
+        let foreign = |end, kind, payload_len| {
+            Err(WireError::Foreign(Foreign {
+                end,
+                kind,
+                payload_len,
+            }))
+        };
+        let length = meaning()[PUT].payload_len;
+        let o2ib = 0x0005_0000;
+        let mut both = with(PUT, 4, o2ib);
+        assert_eq!(Header::parse(&both), foreign(End::Target, 5, length));
+        both[12..16].copy_from_slice(&0x000d_0000u32.to_le_bytes());
+        assert_eq!(Header::parse(&both), foreign(End::Source, 13, length));
+        let source = Header::parse(&with(PUT, 12, o2ib));
+        assert_eq!(source, foreign(End::Source, 5, length));
+        // What would end the stream still does.
+        both[8..16].fill(0);
+        assert_eq!(Header::parse(&both), Err(WireError::Nid));
+        let mut bytes = with(PUT, 12, o2ib);
+        bytes[28..32].copy_from_slice(&(MAX_PAYLOAD + 1).to_le_bytes());
+        let long = Err(WireError::Length(MAX_PAYLOAD + 1));
+        assert_eq!(Header::parse(&bytes), long);
+        bytes[24..28].copy_from_slice(&7u32.to_le_bytes());
+        assert_eq!(Header::parse(&bytes), Err(WireError::Type(7)));
         let mut header = meaning()[PUT];
         header.dest = Nid::tcp(0, [0u16, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(header.build(), Err(WireError::Nid));

@@ -411,7 +411,7 @@ mod tests {
         for (offset, value, error) in [
             (8, 0, WireError::Nid),
             (12, u32::MAX, WireError::Nid),
-            (12, 0x0005_0000, WireError::Nid),
+            (12, 0x0005_0000, WireError::NetType(5)),
             (24, 0, WireError::Type(0)),
             (24, 0x0400_0000, WireError::Type(0x0400_0000)),
             (24, u32::MAX, WireError::Type(u32::MAX)),

@@ -21,6 +21,19 @@ use core::{
 
 /// LND type of TCP networks.
 const SOCKLND: u8 = 2;
+/// LND type in "any", which is all ones.
+const ANY: u8 = 0xff;
+
+/// The most bytes that an address in the 20-byte form can have beyond 4.
+const MAX_LONGER: u8 = 12;
+
+/// The error for a NID that is well-formed but for its LND type, `kind`.
+fn other_type(kind: u8) -> WireError {
+    match kind {
+        0 | SOCKLND | ANY => WireError::Nid,
+        _ => WireError::NetType(kind),
+    }
+}
 
 /// A node's name on a TCP network.
 ///
@@ -80,13 +93,17 @@ impl Nid {
     ///
     /// # Errors
     ///
-    /// [`WireError::Nid`] if the LND type is not TCP's (so for "any", which is all ones), or the
-    /// address is 0.
+    /// - [`WireError::NetType`] if the LND type is another than TCP's.
+    /// - [`WireError::Nid`] if there is no such type (so for "any", which is all ones), or the
+    ///   address is 0.
     #[inline]
     pub(crate) fn from_nid4(nid: u64) -> Result<Self, WireError> {
-        let [0, SOCKLND, net1, net0, a, b, c, d] = nid.to_be_bytes() else {
+        let [0, kind, net1, net0, a, b, c, d] = nid.to_be_bytes() else {
             return Err(WireError::Nid);
         };
+        if kind != SOCKLND {
+            return Err(other_type(kind));
+        }
         let addr = Ipv4Addr::new(a, b, c, d);
         if addr.is_unspecified() {
             return Err(WireError::Nid);
@@ -102,14 +119,19 @@ impl Nid {
     ///
     /// # Errors
     ///
-    /// [`WireError::Nid`] if the LND type is not TCP's (so for "any"), if the length is not that of
-    /// an IPv4 or an IPv6 address, if what pads an IPv4 address is not 0, or if the address is 0
-    /// or an IPv4 address in its IPv6 form.
+    /// - [`WireError::NetType`] if the LND type is another than TCP's.
+    /// - [`WireError::Nid`] if there is no such type (so for "any") or the length can't be; of TCP's,
+    ///   if the length is not that of an IPv4 or an IPv6 address, if what pads an IPv4 address is not
+    ///   0, or if the address is 0 or an IPv4 address in its IPv6 form.
     #[inline]
     pub(crate) fn from_bytes20(bytes: &[u8; 20]) -> Result<Self, WireError> {
-        let [longer, SOCKLND, net1, net0, addr @ ..] = *bytes else {
-            return Err(WireError::Nid);
-        };
+        let [longer, kind, net1, net0, addr @ ..] = *bytes;
+        if kind != SOCKLND {
+            return Err(match longer {
+                0..=MAX_LONGER => other_type(kind),
+                _ => WireError::Nid,
+            });
+        }
         let bits = u128::from_be_bytes(addr);
         let addr: IpAddr = match longer {
             // CAST: The other bits are 0.
@@ -225,11 +247,17 @@ mod tests {
             0,
             0x0002_0000_0000_0000, // address 0
             0x0000_0000_c0a8_4d02, // no LND type
-            0x0005_0000_c0a8_4d02, // InfiniBand
             0x0102_0000_c0a8_4d02, // a type above 255 that ends like TCP's
             0x024d_a8c0_0000_0200, // TCP's, but in the wrong byte order
         ] {
             assert_eq!(Nid::from_nid4(nid), Err(WireError::Nid));
+        }
+        for (nid, kind) in [
+            (0x0005_0000_c0a8_4d02, 5), // InfiniBand
+            (0x0009_0000_0000_0000, 9), // loopback
+            (0x000d_0007_0000_0003, 13),
+        ] {
+            assert_eq!(Nid::from_nid4(nid), Err(WireError::NetType(kind)));
         }
         assert_eq!(Nid::tcp(0, Ipv4Addr::UNSPECIFIED).to_nid4(), None);
         assert_eq!(Nid::tcp(0, [0u16, 0, 0, 0, 0, 0, 0, 1]).to_nid4(), None);
@@ -272,10 +300,18 @@ mod tests {
             assert_eq!(with(v4, 0, longer), Err(WireError::Nid));
             assert_eq!(with(v6, 0, longer), Err(WireError::Nid));
         }
-        for kind in [0, 1, 5, 9, 255] {
+        for kind in [0, 255] {
             assert_eq!(with(v4, 1, kind), Err(WireError::Nid));
             assert_eq!(with(v6, 1, kind), Err(WireError::Nid));
         }
+        for kind in [1, 5, 9, 254] {
+            assert_eq!(with(v4, 1, kind), Err(WireError::NetType(kind)));
+            assert_eq!(with(v6, 1, kind), Err(WireError::NetType(kind)));
+        }
+        // Longer than the form.
+        let mut long = v6;
+        long[..2].copy_from_slice(&[13, 5]);
+        assert_eq!(Nid::from_bytes20(&long), Err(WireError::Nid));
         // An IPv6 address that claims to be a shorter one, and garbage behind an IPv4 address.
         assert_eq!(with(v6, 0, 0), Err(WireError::Nid));
         for at in 8..20 {

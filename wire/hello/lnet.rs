@@ -235,7 +235,7 @@ mod tests {
             (8, 1),
             (8, 12),
             (8, 255),
-            (9, 1),
+            (9, 0),
             (16, 1),
             (28, 11),
             (29, 255),
@@ -269,7 +269,7 @@ mod tests {
         for (offset, value, error) in [
             (8, 0, WireError::Nid),
             (12, u32::MAX, WireError::Nid),
-            (12, 0x0005_0000, WireError::Nid),
+            (12, 0x0005_0000, WireError::NetType(5)),
             (16, 0, WireError::Nid),
             (20, 0x0100_0200, WireError::Nid),
             (48, 4, WireError::ConnType(4)),

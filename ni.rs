@@ -146,7 +146,7 @@ impl Ni {
     /// for it; those of [`Interfaces::add`]; `ENOMEM`.
     pub(crate) fn start(lnd: &Arc<Lnd>, net: Net, nid: Nid) -> Result<Arc<Self>> {
         let peers = PeerTable::new()?;
-        let portals = Portals::new(nid)?;
+        let portals = Portals::new(lnd.bulk_memory())?;
         let forwarder = lnd.forwarder(&net)?;
         let live = Live::new()?;
         let ni = Arc::pin_init(

@@ -17,9 +17,9 @@
 //! and the last one to end frees it. [`MessageLayer::shutdown`] ends all operations and empties the
 //! table; memory that a message is being received into lives until that has ended too.
 //!
-//! The table of match entries, the table of operations and the router's table each have a spinlock,
-//! taken in thread context only. They are never taken together, and nothing is sent, completed or freed under them.
-//! Inside the locks of the driver they are the innermost ones.
+//! The table of match entries, the table of operations, the router's table and the counts of answers
+//! owed each have a spinlock, taken in thread context only. They are never taken together, and nothing
+//! is sent, completed or freed under them. Inside the locks of the driver they are the innermost ones.
 
 pub(crate) mod bulk;
 mod handle;
@@ -27,20 +27,22 @@ mod incoming;
 mod md;
 mod op;
 mod outgoing;
+mod owed;
 pub(crate) mod ping;
 pub(crate) mod router;
 mod table;
 
 use self::{
     bulk::{
+        BulkMemory,
         BulkResult,
         BulkService,
         BulkSpec,
         Service, //
     },
-    incoming::Owed,
     md::Md,
     op::OpTable,
+    owed::Owed,
     ping::PingReport,
     router::{
         NetRoute,
@@ -208,16 +210,17 @@ pub(crate) struct Core {
     ops: SpinLock<OpTable>,
     #[pin]
     router: Router,
+    #[pin]
     owed: Owed,
     counters: Counters,
+    memory: Arc<BulkMemory>,
     /// The bulk service while one is offered. Outside the service's own lock.
     #[pin]
     service: Mutex<Option<Arc<BulkService>>>,
 }
 
 impl Core {
-    fn new() -> Result<Arc<Self>> {
-        let owed = Owed::new()?;
+    fn new(memory: &Arc<BulkMemory>) -> Result<Arc<Self>> {
         // Never the value of `WireHandle::NONE`.
         let interface = misc::random_u64() >> 1;
         Arc::pin_init(
@@ -225,7 +228,7 @@ impl Core {
                 table <- new_spinlock!(MatchTable::new(), "socklnd_portals_table"),
                 ops <- new_spinlock!(OpTable::new(interface), "socklnd_portals_ops"),
                 router <- Router::new(),
-                owed,
+                owed <- Owed::new(),
                 counters: Counters {
                     puts: Counter::new(),
                     gets: Counter::new(),
@@ -235,6 +238,7 @@ impl Core {
                     unwanted: Counter::new(),
                     unanswered: Counter::new(),
                 },
+                memory: memory.clone(),
                 service <- new_mutex!(None, "socklnd_portals_service"),
             }),
             GFP_KERNEL,
@@ -305,10 +309,11 @@ pub(crate) struct Portals {
 }
 
 impl Portals {
-    /// The message layer of the interface `nid`. It answers pings from the start. May sleep.
-    pub(crate) fn new(nid: Nid) -> Result<Arc<Self>> {
-        let core = Core::new()?;
-        ping::serve(&core, nid)?;
+    /// The message layer of one interface. It answers pings from the start. Sessions of its bulk service
+    /// take their memory from what the module has for all. May sleep.
+    pub(crate) fn new(memory: &Arc<BulkMemory>) -> Result<Arc<Self>> {
+        let core = Core::new(memory)?;
+        ping::serve(&core)?;
         Ok(Arc::new(Self { core }, GFP_KERNEL)?)
     }
 

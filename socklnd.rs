@@ -72,6 +72,7 @@ use crate::{
         thread::KThread, //
     },
     ni::Ni,
+    portals::bulk::BulkMemory,
     reaper::Reaper,
     sched::Sched,
     stats::Gauge,
@@ -107,6 +108,7 @@ pub(crate) struct Lnd {
     reaper: Arc<Reaper>,
     autoconnect: Arc<Autoconnect>,
     acceptor: Arc<Acceptor>,
+    bulk_memory: Arc<BulkMemory>,
     live_nis: Arc<Gauge>,
     /// Held while an interface is brought up or shut down. Says whether that is over for good.
     #[pin]
@@ -128,6 +130,7 @@ impl Lnd {
         let reaper = Reaper::new()?;
         let autoconnect = Autoconnect::new()?;
         let acceptor = Acceptor::new()?;
+        let bulk_memory = BulkMemory::new()?;
         let live_nis = Gauge::new()?;
         Arc::pin_init(
             pin_init!(Self {
@@ -135,6 +138,7 @@ impl Lnd {
                 reaper,
                 autoconnect,
                 acceptor,
+                bulk_memory,
                 live_nis,
                 config <- new_mutex!(false, "socklnd_config"),
                 nis <- new_spinlock!(KVec::new(), "socklnd_nis"),
@@ -152,6 +156,11 @@ impl Lnd {
     /// The autoconnect daemons.
     pub(crate) fn autoconnect(&self) -> &Arc<Autoconnect> {
         &self.autoconnect
+    }
+
+    /// The memory of all bulk services.
+    pub(crate) fn bulk_memory(&self) -> &Arc<BulkMemory> {
+        &self.bulk_memory
     }
 
     /// The acceptor.
@@ -350,6 +359,24 @@ impl Lnd {
         };
         // With no lock held: it may have much to free.
         drop(gone);
+    }
+
+    /// The interfaces of `net` at one moment, oldest first. Waits for nobody who changes something; may
+    /// sleep for memory.
+    pub(crate) fn snapshot(&self, net: &Net) -> Result<KVec<Arc<Ni>>> {
+        let mut found = KVec::new();
+        loop {
+            let count = self.nis.lock().len();
+            // Memory first; if there are more by then, once again.
+            found.reserve(count, GFP_KERNEL)?;
+            let nis = self.nis.lock();
+            if nis.len() <= count {
+                for ni in nis.iter().filter(|ni| ni.net() == net) {
+                    let _ = found.push_within_capacity(ni.clone());
+                }
+                return Ok(found);
+            }
+        }
     }
 
     /// The interfaces of `net`, oldest first. May sleep.

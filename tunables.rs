@@ -93,6 +93,9 @@ knobs! {
     /// Forwarding buffers of the largest message.
     large_router_buffers: 64 in 1..=4_096, 0o644,
         "forwarding buffers of 1 MiB for larger messages, for each node that forwards";
+    /// MiB of memory for all sessions of the bulk service.
+    bulk_memory: 128 in 0..=65_536, 0o644,
+        "MiB that sessions of the bulk test service take at most, of all NIDs together (0: no sessions)";
     /// The port to listen on and to connect to.
     accept_port: 988 in 1..=65_535, 0o444,
         "port to listen on, and to connect to unless a route says otherwise";
@@ -198,6 +201,11 @@ pub(crate) fn timeout_ms() -> u64 {
 /// How long a stranger's whole handshake may take, in milliseconds.
 pub(crate) fn handshake_timeout_ms() -> u64 {
     get(accept_timeout.get()).saturating_mul(1000)
+}
+
+/// The most bytes of memory for all sessions of the bulk service. For new sessions.
+pub(crate) fn bulk_bytes() -> usize {
+    (get(bulk_memory.get()) as usize) << 20
 }
 
 /// The wait before the first retry, in milliseconds. In force at once.

@@ -133,9 +133,10 @@ impl PeerTable {
         peer
     }
 
-    /// All peers; one that is there all the time is there once. May sleep.
-    pub(crate) fn collect(&self) -> Result<KVec<Arc<Peer>>> {
-        let mut all = KVec::new();
+    /// All peers; one that is there all the time is there once. The list needs no contiguous memory,
+    /// however many there are. May sleep.
+    pub(crate) fn collect(&self) -> Result<KVVec<Arc<Peer>>> {
+        let mut all = KVVec::new();
         for bucket in self.buckets.iter() {
             loop {
                 let count = bucket.inner.lock().peers.len();

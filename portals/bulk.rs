@@ -26,15 +26,16 @@
 //! | 51 | `DATA`, session | GET of a message |
 //! | 51 | `STATE`, session | GET of the [`State`] |
 //!
-//! A session is named by a number that the client makes up, together with the client's NID; its
-//! memory is given to no other NID. The server bounds sessions and memory, and when it needs room
-//! it forgets the sessions of clients that are gone or silent.
+//! A session is named by a random number that the client makes up. Who knows it may use the session: a
+//! client may have several NIDs, and each of its messages come from another one. The server bounds
+//! sessions and memory, and when it needs room it forgets the sessions of clients that are gone or silent.
 //!
 //! Contents differ from message to message, not only from slot to slot: each is a part of a longer
 //! pattern, which begins somewhere else each [`TURNS`] times. So data that is stale or in the wrong
 //! place is found.
 
 mod client;
+mod memory;
 mod server;
 
 use crate::wire::{
@@ -44,6 +45,7 @@ use crate::wire::{
 use kernel::prelude::*;
 
 pub(super) use client::run;
+pub(crate) use memory::BulkMemory;
 pub(super) use server::BulkService;
 pub(crate) use server::Service;
 

@@ -34,7 +34,7 @@ pub(super) struct Slot<T> {
 
 /// Objects by name.
 pub(super) struct HandleTable<T> {
-    slots: KVec<Slot<T>>,
+    slots: KVVec<Slot<T>>,
     free: u32,
     live: usize,
 }
@@ -46,7 +46,7 @@ impl<T> HandleTable<T> {
     /// An empty table without room.
     pub(super) const fn new() -> Self {
         Self {
-            slots: KVec::new(),
+            slots: KVVec::new(),
             free: END,
             live: 0,
         }
@@ -64,7 +64,7 @@ impl<T> HandleTable<T> {
 
     /// Replaces the room with `room` if that is larger; what is left over is in `room` afterwards,
     /// to be dropped with no lock held.
-    pub(super) fn enlarge(&mut self, room: &mut KVec<Slot<T>>) {
+    pub(super) fn enlarge(&mut self, room: &mut KVVec<Slot<T>>) {
         if room.capacity() <= self.slots.capacity() || !room.is_empty() {
             return;
         }
@@ -159,7 +159,7 @@ mod tests {
 
     fn table(capacity: usize) -> Result<HandleTable<u32>> {
         let mut table = HandleTable::new();
-        table.enlarge(&mut KVec::with_capacity(capacity, GFP_KERNEL)?);
+        table.enlarge(&mut KVVec::with_capacity(capacity, GFP_KERNEL)?);
         Ok(table)
     }
 
@@ -212,7 +212,7 @@ mod tests {
             assert!(table.insert(i as u32).is_ok());
         }
         assert_eq!(table.insert(7), Err(7));
-        table.enlarge(&mut KVec::with_capacity(room * 2, GFP_KERNEL)?);
+        table.enlarge(&mut KVVec::with_capacity(room * 2, GFP_KERNEL)?);
         assert!(table.insert(7).is_ok());
         assert_eq!(table.remove(first), Some(0));
         Ok(())

@@ -4,7 +4,7 @@
 //!
 //! A PUT or GET that has found memory is a [`Usage`] until it has ended; that belongs to the
 //! completion of the received payload or of the REPLY, and keeps memory and message layer alive.
-//! Answers that wait to be sent are counted, see [`Owed`].
+//! Answers that wait to be sent are counted, see [`super::owed`].
 
 use super::{
     completion,
@@ -16,6 +16,8 @@ use super::{
     },
     op::Unwanted,
     outgoing::Got,
+    owed::Debt,
+    ping,
     table::{
         Match,
         Request, //
@@ -26,10 +28,7 @@ use super::{
     Sink, //
 };
 use crate::{
-    lib_linux::{
-        misc,
-        ratelimit::pr_info_ratelimited, //
-    },
+    lib_linux::ratelimit::pr_info_ratelimited,
     ni::Ni,
     wire::{
         Body,
@@ -40,93 +39,8 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        Arc, //
-    }, //
+    sync::Arc, //
 };
-
-/// How many sorts of peers are told apart when unsent answers are counted.
-const OWED_BUCKETS: usize = 256;
-/// The most unsent answers to peers of one sort.
-const MAX_OWED: u32 = 1024;
-
-/// Counts the answers that wait to be sent.
-///
-/// A peer that asks and does not read the answers must not fill our memory with them: what it asks
-/// when too many wait is dropped. Peers are counted by a keyed hash of their NIDs, so that there is
-/// nothing to allocate or to forget, and nobody can choose whom to share a count with.
-pub(super) struct Owed {
-    key: [u64; 2],
-    counts: KVec<Atomic<u32>>,
-}
-
-impl Owed {
-    /// Nothing is owed to anybody. May sleep.
-    pub(super) fn new() -> Result<Self> {
-        let mut counts = KVec::with_capacity(OWED_BUCKETS, GFP_KERNEL)?;
-        for _ in 0..OWED_BUCKETS {
-            counts.push(Atomic::new(0), GFP_KERNEL)?;
-        }
-        Ok(Self {
-            key: [misc::random_u64(), misc::random_u64()],
-            counts,
-        })
-    }
-
-    fn count(&self, nid: Nid) -> Option<&Atomic<u32>> {
-        let mut words = [0u64; 3];
-        for (word, bytes) in words.iter_mut().zip(nid.to_bytes20().chunks(8)) {
-            for byte in bytes {
-                *word = (*word << 8) | u64::from(*byte);
-            }
-        }
-        let bucket = misc::siphash(self.key, &words) % OWED_BUCKETS as u64;
-        self.counts.get(bucket as usize)
-    }
-
-    /// One more answer; `false` if there are too many.
-    fn add(&self, nid: Nid) -> bool {
-        let Some(count) = self.count(nid) else {
-            return false;
-        };
-        if count.fetch_add(1, Relaxed) < MAX_OWED {
-            return true;
-        }
-        count.fetch_sub(1, Relaxed);
-        false
-    }
-
-    fn sub(&self, nid: Nid) {
-        if let Some(count) = self.count(nid) {
-            count.fetch_sub(1, Relaxed);
-        }
-    }
-}
-
-/// One unsent answer, counted until it is dropped.
-struct Debt {
-    core: Arc<Core>,
-    to: Nid,
-}
-
-impl Debt {
-    fn new(core: &Arc<Core>, to: Nid) -> Option<Self> {
-        core.owed.add(to).then(|| Self {
-            core: core.clone(),
-            to,
-        })
-    }
-}
-
-impl Drop for Debt {
-    fn drop(&mut self) {
-        self.core.owed.sub(self.to);
-    }
-}
 
 impl Core {
     /// See [`super::MessageLayer::parse`].
@@ -211,7 +125,7 @@ impl Core {
         let debt = if ack_wmd == WireHandle::NONE {
             None
         } else {
-            let Some(debt) = Debt::new(self, request.from) else {
+            let Some(debt) = Debt::new(self, request.from, via) else {
                 return self.dropped(request);
             };
             Some((debt, ack_wmd))
@@ -240,23 +154,28 @@ impl Core {
         request: &Request,
         return_wmd: WireHandle,
     ) -> Delivery {
-        let Some(debt) = Debt::new(self, request.from) else {
+        let Some(debt) = Debt::new(self, request.from, via) else {
             return self.dropped(request);
         };
-        let Some(found) = self.find(request) else {
-            return self.dropped(request);
+        let (usage, payload) = if ping::is_question(request) {
+            let Ok(description) = ping::answer(ni, request) else {
+                return self.dropped(request);
+            };
+            (None, description)
+        } else {
+            let Some(found) = self.find(request) else {
+                return self.dropped(request);
+            };
+            let range = found.range.clone();
+            (Some(Usage::new(self, request, found, 0)), range)
         };
         self.counters.gets.add(1);
-        let answer = Answer {
-            usage: Some(Usage::new(self, request, found, 0)),
-            debt,
-        };
-        let payload = answer.usage.as_ref().map(|usage| usage.event.range.clone());
+        let answer = Answer { usage, debt };
         if let Ok(done) = completion(answer) {
             let body = Body::Reply {
                 dst_wmd: return_wmd,
             };
-            self.answer(ni, via, request.from, body, payload, done);
+            self.answer(ni, via, request.from, body, Some(payload), done);
         }
         Delivery::Discard
     }
@@ -397,7 +316,7 @@ impl Finish for Arrival {
 
 /// When an ACK or a REPLY was sent.
 struct Answer {
-    /// Of a REPLY: the descriptor that it was read from.
+    /// Of a REPLY: the descriptor that it was read from, if it was from one.
     usage: Option<Usage>,
     debt: Debt,
 }
@@ -405,7 +324,7 @@ struct Answer {
 impl Finish for Answer {
     fn finish(self, result: Result) {
         if result.is_err() {
-            self.debt.core.counters.unanswered.add(1);
+            self.debt.core().counters.unanswered.add(1);
         }
         if let Some(usage) = self.usage {
             usage.end(result);

@@ -74,7 +74,7 @@ impl Md {
 }
 
 /// How many of `length` bytes memory of `size` bytes takes at `offset`.
-fn fit(size: usize, truncate: bool, offset: u32, length: u32) -> Option<u32> {
+pub(super) fn fit(size: usize, truncate: bool, offset: u32, length: u32) -> Option<u32> {
     // An offset behind the end does not match at all: there is no room to speak of.
     let room = size.checked_sub(offset as usize)?;
     let room = u32::try_from(room).unwrap_or(u32::MAX);

@@ -145,7 +145,7 @@ impl OpTable {
     }
 
     /// Brings in room that was made without a lock held; what is left in `room` is to be dropped so.
-    pub(super) fn enlarge(&mut self, room: &mut KVec<Slot<Op>>) {
+    pub(super) fn enlarge(&mut self, room: &mut KVVec<Slot<Op>>) {
         self.table.enlarge(room);
     }
 
@@ -379,7 +379,7 @@ mod tests {
 
     fn table() -> Result<OpTable> {
         let mut table = OpTable::new(COOKIE);
-        let mut room = KVec::with_capacity(table.wants_room().ok_or(EINVAL)?, GFP_KERNEL)?;
+        let mut room = KVVec::with_capacity(table.wants_room().ok_or(EINVAL)?, GFP_KERNEL)?;
         table.enlarge(&mut room);
         Ok(table)
     }

@@ -232,7 +232,7 @@ impl Core {
                 }
             };
             // Memory is got and given back without the lock.
-            let mut room = match KVec::with_capacity(wants_room, GFP_KERNEL) {
+            let mut room = match KVVec::with_capacity(wants_room, GFP_KERNEL) {
                 Ok(room) => room,
                 Err(_) => return Err((ENOMEM, op)),
             };

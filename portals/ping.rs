@@ -11,14 +11,16 @@
 //! how many bytes the whole description has. That form is not from captures, which have only IPv4.
 //!
 //! Nodes that do discovery also put their own description there ("push"), and wait for the ACK, which
-//! says how much of it was taken. A node with one NID has no use for it: it is received into memory
-//! that nobody reads, where descriptions of several nodes overwrite each other.
+//! says how much of it was taken. This node does not use what others say unasked: it is received into
+//! memory that nobody reads, where descriptions of several nodes overwrite each other.
 //!
-//! The description does not change while the interface lives, and belongs to its match entry. The
-//! asking thread owns the memory for the answer.
+//! What a node is changes: it gets and loses NIDs, links, and the task to forward. So each answer is
+//! written when the question comes, from what is so then. It belongs to the message that carries it;
+//! the asking thread owns the memory for what it is told.
 
 use super::{
     md::{
+        self,
         Access,
         Md,
         Placement,
@@ -28,7 +30,8 @@ use super::{
     outgoing::Get,
     table::{
         Criteria,
-        Position, //
+        Position,
+        Request, //
     },
     Core, //
 };
@@ -43,6 +46,7 @@ use crate::{
     ni::Ni,
     wire::{
         Nid,
+        WireError,
         PID_LUSTRE, //
     },
 };
@@ -68,8 +72,8 @@ const LONG_RECORD_LEN: usize = 24;
 pub(crate) const MAX_NIS: usize = 16;
 const MAX_LEN: usize = HEAD_LEN + RECORD_LEN + MAX_NIS * LONG_RECORD_LEN;
 
-/// The most bytes of the description of this node: head, loopback and one NID.
-const INFO_LEN: usize = HEAD_LEN + RECORD_LEN + LONG_RECORD_LEN;
+/// The most NIDs of its own that a node tells of, so that all fits into a page of the asker's.
+const MAX_OWN: usize = 128;
 
 /// As much of what is pushed is taken. Nobody has so many NIDs.
 const PUSH_LEN: usize = 4096;
@@ -93,86 +97,118 @@ const NID_LOOPBACK: u64 = 9 << 48;
 const VERSION: u32 = 1;
 /// The status of an interface that is up.
 const STATUS_UP: u32 = 0x15aa_c0de;
+/// The status of an interface without a link.
+const STATUS_DOWN: u32 = 0xdead_face;
 
-/// Memory that is written from its beginning.
-struct Writer<'a>(&'a mut [u8]);
+/// A description that is being written.
+struct Writer(KVec<u8>);
 
-impl Writer<'_> {
-    fn bytes(&mut self, bytes: &[u8]) {
-        let slice = core::mem::take(&mut self.0);
-        if let Some((to, rest)) = slice.split_at_mut_checked(bytes.len()) {
-            to.copy_from_slice(bytes);
-            self.0 = rest;
-        }
+impl Writer {
+    fn bytes(&mut self, bytes: &[u8]) -> Result {
+        Ok(self.0.extend_from_slice(bytes, GFP_KERNEL)?)
     }
 
-    fn u32(&mut self, value: u32) {
-        self.bytes(&value.to_le_bytes());
+    fn u32(&mut self, value: u32) -> Result {
+        self.bytes(&value.to_le_bytes())
     }
 
-    fn record(&mut self, nid: u64, status: u32, whole: u32) {
-        self.bytes(&nid.to_le_bytes());
-        self.u32(status);
-        self.u32(whole);
+    fn record(&mut self, nid: u64, status: u32, whole: u32) -> Result {
+        self.bytes(&nid.to_le_bytes())?;
+        self.u32(status)?;
+        self.u32(whole)
     }
 
-    fn long_record(&mut self, nid: Nid, status: u32) {
-        self.u32(status);
-        self.bytes(&nid.to_bytes20());
+    fn long_record(&mut self, nid: Nid, status: u32) -> Result {
+        self.u32(status)?;
+        self.bytes(&nid.to_bytes20())
     }
 }
 
-/// Writes the description of the node `nid` and says how long it is.
-fn describe(nid: Nid, info: &mut [u8; INFO_LEN]) -> usize {
-    let mut features =
-        FEATURE_NI_STATUS | FEATURE_NOT_A_ROUTER | FEATURE_MULTI_RAIL | FEATURE_DISCOVERY;
-    let nid4 = nid.to_nid4();
-    let (count, len) = match nid4 {
-        Some(_) => (2, HEAD_LEN + 2 * RECORD_LEN),
-        None => {
-            features |= FEATURE_LONG | FEATURE_PRIMARY_LONG;
-            (1, INFO_LEN)
+/// The description of a node with the NIDs `all`, the one by which it wants to be known first. May
+/// sleep.
+fn describe(all: &[PingNi], forwards: bool) -> Result<KVec<u8>> {
+    let own = all.get(..MAX_OWN).unwrap_or(all);
+    let mut features = FEATURE_NI_STATUS | FEATURE_DISCOVERY;
+    if !forwards {
+        features |= FEATURE_NOT_A_ROUTER;
+    }
+    if own.len() == all.len() {
+        features |= FEATURE_MULTI_RAIL;
+    }
+    let short = own.iter().filter(|ni| ni.nid.to_nid4().is_some()).count();
+    let long = own.len() - short;
+    let mut len = 0;
+    if long > 0 {
+        features |= FEATURE_LONG;
+        len = HEAD_LEN + (1 + short) * RECORD_LEN + long * LONG_RECORD_LEN;
+    }
+    if own.first().is_some_and(|ni| ni.nid.to_nid4().is_none()) {
+        features |= FEATURE_PRIMARY_LONG;
+    }
+    let mut to = Writer(KVec::new());
+    to.u32(MAGIC)?;
+    to.u32(features)?;
+    to.u32(PID_LUSTRE)?;
+    // CAST: At most `MAX_OWN` and one, and what so many take.
+    to.u32((1 + short) as u32)?;
+    to.record(NID_LOOPBACK, VERSION, len as u32)?;
+    for ni in own {
+        if let Some(nid4) = ni.nid.to_nid4() {
+            to.record(nid4, ni.status, 0)?;
         }
+    }
+    for ni in own.iter().filter(|ni| ni.nid.to_nid4().is_none()) {
+        to.long_record(ni.nid, ni.status)?;
+    }
+    Ok(to.0)
+}
+
+/// Whether somebody asks who this node is.
+pub(super) fn is_question(request: &Request) -> bool {
+    request.access == Access::Get && request.portal == PORTAL && request.match_bits == MATCH_BITS
+}
+
+/// The answer to `request`, which has come to `ni`. May sleep.
+///
+/// # Errors
+///
+/// `ENOMEM`; `EINVAL` if it asks for what is behind the end.
+pub(super) fn answer(ni: &Ni, request: &Request) -> Result<PageRange> {
+    let status = |ni: &Ni| PingNi {
+        nid: ni.nid(),
+        status: if ni.is_linked() {
+            STATUS_UP
+        } else {
+            STATUS_DOWN
+        },
     };
-    let mut to = Writer(info);
-    to.u32(MAGIC);
-    to.u32(features);
-    to.u32(PID_LUSTRE);
-    to.u32(count);
-    match nid4 {
-        Some(nid4) => {
-            to.record(NID_LOOPBACK, VERSION, 0);
-            to.record(nid4, STATUS_UP, 0);
-        }
-        None => {
-            // CAST: A small constant.
-            to.record(NID_LOOPBACK, VERSION, len as u32);
-            to.long_record(nid, STATUS_UP);
-        }
+    let nis = ni.lnd().snapshot(ni.net())?;
+    let mut own = KVec::with_capacity(nis.len().saturating_add(1), GFP_KERNEL)?;
+    if !nis.iter().any(|other| other.nid() == ni.nid()) {
+        // It is about to be listed, or is no longer.
+        own.push(status(ni), GFP_KERNEL)?;
     }
-    len
+    for ni in nis.iter() {
+        own.push(status(ni), GFP_KERNEL)?;
+    }
+    let description = describe(&own, ni.forwarder().is_on())?;
+    let length = md::fit(description.len(), true, request.offset, request.length);
+    let pages = Pages::alloc(description.len())?;
+    pages.copy_in(0, &description)?;
+    PageRange::new(
+        Arc::new(pages, GFP_KERNEL)?,
+        request.offset as usize,
+        length.ok_or(EINVAL)? as usize,
+    )
 }
 
-/// Lets `core` answer pings as the node `nid`. May sleep.
-pub(super) fn serve(core: &Core, nid: Nid) -> Result {
+/// Lets `core` take what is pushed. Pings need no match entry, see [`answer`]. May sleep.
+pub(super) fn serve(core: &Core) -> Result {
     let criteria = Criteria {
         portal: PORTAL,
         match_bits: MATCH_BITS,
         ignore_bits: 0,
         source: None,
-    };
-    let mut info = [0; INFO_LEN];
-    let len = describe(nid, &mut info);
-    let pages = Pages::alloc(INFO_LEN)?;
-    pages.copy_in(0, &info)?;
-    let pages = Arc::new(pages, GFP_KERNEL)?;
-    let asked = Md {
-        range: PageRange::new(pages, 0, len)?,
-        access: Access::Get,
-        truncate: true,
-        placement: Placement::Remote,
-        reuse: Reuse::Always,
-        handler: None,
     };
     let pushed = Md {
         range: PageRange::new(Arc::new(Pages::alloc(PUSH_LEN)?, GFP_KERNEL)?, 0, PUSH_LEN)?,
@@ -182,7 +218,6 @@ pub(super) fn serve(core: &Core, nid: Nid) -> Result {
         reuse: Reuse::Always,
         handler: None,
     };
-    core.attach(criteria, Position::Last, &Arc::new(asked, GFP_KERNEL)?)?;
     core.attach(criteria, Position::Last, &Arc::new(pushed, GFP_KERNEL)?)?;
     Ok(())
 }
@@ -270,11 +305,16 @@ fn understand(bytes: &[u8]) -> Result<PingReport> {
         // Less than a record is left of one that did not fit.
         while from.bytes.len() >= LONG_RECORD_LEN {
             let status = from.u32()?;
-            // One of another length: where the next one begins is not known.
-            let Ok(nid) = Nid::from_bytes20(&from.take()?) else {
-                break;
-            };
-            let _ = nis.push_within_capacity(PingNi { nid, status });
+            let bytes = from.take()?;
+            match Nid::from_bytes20(&bytes) {
+                Ok(nid) => {
+                    let _ = nis.push_within_capacity(PingNi { nid, status });
+                }
+                // On another kind of network: nothing that could be asked for here either.
+                Err(WireError::NetType(_)) if bytes.first() == Some(&12) => {}
+                // One of another length: where the next one begins is not known.
+                Err(_) => break,
+            }
         }
     }
     Ok(PingReport {
@@ -322,15 +362,48 @@ mod tests {
         Nid::tcp(0, [192, 168, 77, 2])
     }
 
+    fn up(nid: Nid) -> PingNi {
+        PingNi {
+            nid,
+            status: STATUS_UP,
+        }
+    }
+
     #[test]
-    fn answers_as_captured() {
-        let mut info = [0; INFO_LEN];
-        assert_eq!(describe(nid(), &mut info), CAPTURED.len());
-        assert!(info.starts_with(&CAPTURED));
+    fn answers_as_captured() -> Result {
+        assert!(describe(&[up(nid())], false)?.eq(&CAPTURED[..]));
+        Ok(())
+    }
+
+    #[test]
+    fn says_what_is_so() -> Result {
+        let down = PingNi {
+            nid: Nid::tcp(7, [10, 0, 0, 1]),
+            status: STATUS_DOWN,
+        };
+        let all = [up(nid()), up(long_nid()), down];
+        let told = describe(&all, true)?;
+        let report = understand(&told)?;
+        assert_eq!(report.features, 0x3a);
+        // Short ones come first.
+        assert!(report.nis.eq(&[all[0], all[2], all[1]][..]));
+        assert_eq!(
+            told.get(28..32),
+            Some(&(told.len() as u32).to_le_bytes()[..])
+        );
+        // The first one is a long one, and more than are told of.
+        let mut many = KVec::from_elem(down, MAX_OWN + 1, GFP_KERNEL)?;
+        *many.first_mut().ok_or(EINVAL)? = up(long_nid());
+        let told = describe(&many, false)?;
+        assert_eq!(understand(&told)?.features, 0x76);
+        let len = HEAD_LEN + MAX_OWN * RECORD_LEN + LONG_RECORD_LEN;
+        assert_eq!(told.len(), len);
+        Ok(())
     }
 
     /// Written down by hand, for fd00::2@tcp7.
-    const LONG: [u8; INFO_LEN] = *b"\x67\x6e\x69\x70\x7e\0\0\0\x39\x30\0\0\x01\0\0\0\
+    const LONG_LEN: usize = HEAD_LEN + RECORD_LEN + LONG_RECORD_LEN;
+    const LONG: [u8; LONG_LEN] = *b"\x67\x6e\x69\x70\x7e\0\0\0\x39\x30\0\0\x01\0\0\0\
            \0\0\0\0\0\0\x09\0\x01\0\0\0\x38\0\0\0\
            \xde\xc0\xaa\x15\x0c\x02\0\x07\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02";
 
@@ -340,38 +413,31 @@ mod tests {
 
     #[test]
     fn long_nids() -> Result {
-        let mut info = [0; INFO_LEN];
-        assert_eq!(describe(long_nid(), &mut info), INFO_LEN);
-        assert!(info == LONG);
+        assert!(describe(&[up(long_nid())], false)?.eq(&LONG[..]));
         let report = understand(&LONG)?;
-        let up = PingNi {
-            nid: long_nid(),
-            status: STATUS_UP,
-        };
-        assert!(report.nis.len() == 1 && report.nis.first() == Some(&up));
+        assert!(report.nis.eq(&[up(long_nid())][..]));
 
         // Cut off; without the feature; and with more short records said than there are.
-        let short = LONG.get(..INFO_LEN - 1).ok_or(EINVAL)?;
+        let short = LONG.get(..LONG_LEN - 1).ok_or(EINVAL)?;
         assert_eq!(understand(short)?.nis.len(), 0);
         for (at, value) in [(4, 0x1e), (12, 200)] {
             let mut bytes = LONG;
             *bytes.get_mut(at).ok_or(EINVAL)? = value;
             assert_eq!(understand(&bytes)?.nis.len(), 0);
         }
-        // NIDs of no known length, or of another kind of network, end the list.
-        for (at, value) in [(36, 13), (37, 5)] {
+        // NIDs of no known length end the list; those on another kind of network are not in it.
+        for (at, value) in [(36, 13), (37, 0), (37, 5)] {
             let mut bytes = LONG;
             *bytes.get_mut(at).ok_or(EINVAL)? = value;
             assert_eq!(understand(&bytes)?.nis.len(), 0);
         }
         // As many as were asked for, and no more.
-        let mut bytes = [0; MAX_LEN + LONG_RECORD_LEN];
-        let mut to = Writer(&mut bytes);
-        to.bytes(LONG.first_chunk::<32>().ok_or(EINVAL)?);
+        let mut to = Writer(KVec::new());
+        to.bytes(LONG.first_chunk::<32>().ok_or(EINVAL)?)?;
         for _ in 0..MAX_NIS + 1 {
-            to.long_record(long_nid(), STATUS_UP);
+            to.long_record(long_nid(), STATUS_UP)?;
         }
-        assert_eq!(understand(&bytes)?.nis.len(), MAX_NIS);
+        assert_eq!(understand(&to.0)?.nis.len(), MAX_NIS);
         Ok(())
     }
 
@@ -381,23 +447,19 @@ mod tests {
         assert_eq!(report.pid, PID_LUSTRE);
         assert_eq!(report.features, 0x1e);
         assert_eq!(report.nis.len(), 1);
-        let up = PingNi {
-            nid: nid(),
-            status: STATUS_UP,
-        };
-        assert!(report.nis.first() == Some(&up));
+        assert!(report.nis.first() == Some(&up(nid())));
         Ok(())
     }
 
     #[test]
     fn understands_the_other_byte_order() -> Result {
-        let mut bytes = [0; HEAD_LEN + RECORD_LEN];
-        let mut to = Writer(&mut bytes);
+        let mut to = Writer(KVec::new());
         for word in [MAGIC, 0x06, PID_LUSTRE, 1, 0x0002_0000, 0xc0a8_4d02] {
-            to.bytes(&word.to_be_bytes());
+            to.bytes(&word.to_be_bytes())?;
         }
-        to.bytes(&STATUS_UP.to_be_bytes());
-        let report = understand(&bytes)?;
+        to.bytes(&STATUS_UP.to_be_bytes())?;
+        to.u32(0)?;
+        let report = understand(&to.0)?;
         assert_eq!(report.pid, PID_LUSTRE);
         assert_eq!(report.features, 0x06);
         assert!(report.nis.first().is_some_and(|ni| ni.nid == nid()));
@@ -414,7 +476,7 @@ mod tests {
             let bytes = CAPTURED.get(..len).ok_or(EINVAL)?;
             assert_eq!(understand(bytes)?.nis.len(), 0);
         }
-        assert_eq!(understand(&[0xff; INFO_LEN]).err(), Some(EPROTO));
+        assert_eq!(understand(&[0xff; LONG_LEN]).err(), Some(EPROTO));
         // A count that is a lie.
         let mut bytes = CAPTURED;
         if let Some(count) = bytes.get_mut(12..16) {

@@ -59,14 +59,14 @@ struct Entry {
 }
 
 struct Table {
-    entries: KVec<Entry>,
+    entries: KVVec<Entry>,
     turns: u64,
 }
 
 impl Table {
     const fn new() -> Self {
         Self {
-            entries: KVec::new(),
+            entries: KVVec::new(),
             turns: 0,
         }
     }
@@ -96,6 +96,25 @@ impl Table {
             turn: 0,
         };
         Ok(self.entries.push(entry, GFP_ATOMIC)?)
+    }
+
+    /// Whether another route needs more room than there is.
+    fn is_full(&self) -> bool {
+        let len = self.entries.len();
+        len >= self.entries.capacity() && len < MAX_ROUTES
+    }
+
+    /// Replaces the room with `room` if that is larger; what is left over is in `room` afterwards, to be
+    /// dropped with no lock held.
+    fn enlarge(&mut self, room: &mut KVVec<Entry>) {
+        if room.capacity() <= self.entries.len() {
+            return;
+        }
+        for entry in self.entries.drain_all() {
+            // There is more room than before.
+            let _ = room.push_within_capacity(entry);
+        }
+        core::mem::swap(&mut self.entries, room);
     }
 
     /// The gateway whose turn it is.
@@ -141,14 +160,25 @@ impl Router {
         })
     }
 
-    /// Adds a route to network `target`, which is not the gateway's own. Thread context.
+    /// Adds a route to network `target`, which is not the gateway's own. May sleep.
     ///
     /// # Errors
     ///
     /// `EEXIST` if this gateway leads there already, `ENOSPC` if there are too many routes,
     /// `ENOMEM`.
     pub(crate) fn add(&self, target: u16, gateway: Nid, priority: u32) -> Result {
-        self.table.lock().add(target, gateway, priority)
+        let mut room = KVVec::new();
+        loop {
+            let mut table = self.table.lock();
+            table.enlarge(&mut room);
+            if !table.is_full() {
+                return table.add(target, gateway, priority);
+            }
+            let count = table.entries.len().saturating_mul(2);
+            drop(table);
+            // Memory without the lock, and what was there before is given back without it, too.
+            room = KVVec::with_capacity(count.clamp(8, MAX_ROUTES), GFP_KERNEL)?;
+        }
     }
 
     /// Takes away the routes that match. Returns how many did. Thread context.
@@ -218,8 +248,8 @@ impl Router {
     }
 
     /// All routes, as they are at one moment. May sleep.
-    pub(crate) fn snapshot(&self) -> Result<KVec<NetRoute>> {
-        let mut routes = KVec::new();
+    pub(crate) fn snapshot(&self) -> Result<KVVec<NetRoute>> {
+        let mut routes = KVVec::new();
         loop {
             let count = self.table.lock().entries.len();
             // Memory first; if there are more by then, once again.

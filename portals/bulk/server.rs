@@ -12,6 +12,10 @@
 //! receiver should.
 
 use super::{
+    memory::{
+        BulkMemory,
+        Grant, //
+    },
     nonce_in,
     BulkOp,
     Kind,
@@ -48,6 +52,7 @@ use crate::{
         },
         Core, //
     },
+    tunables,
     wire::Nid,
 };
 use kernel::{
@@ -67,16 +72,15 @@ use kernel::{
 
 /// The most sessions at a time.
 const MAX_SESSIONS: usize = 32;
-/// The most sessions of one client.
+/// The most sessions that were opened by one NID.
 const MAX_PER_CLIENT: usize = 4;
-/// The most memory of all sessions together, in bytes.
-const MAX_BYTES: usize = 128 << 20;
 /// A session may be forgotten when nothing was heard of it for so long.
 const IDLE_MS: u64 = 30_000;
 
 /// A client's session.
 #[pin_data]
 struct Session {
+    /// By which NID it was opened. Others of the client's may use it.
     client: Nid,
     nonce: u64,
     offer: Offer,
@@ -88,10 +92,12 @@ struct Session {
     last_used_ms: Atomic<u64>,
     /// The client was lost since.
     is_lost: Atomic<bool>,
+    /// For the memory of all slots, which is in use as long as a message of the session is under way.
+    _grant: Grant,
 }
 
 impl Session {
-    fn new(client: Nid, nonce: u64, offer: Offer) -> Result<Arc<Self>> {
+    fn new(client: Nid, nonce: u64, offer: Offer, grant: Grant) -> Result<Arc<Self>> {
         let page = Arc::new(Pages::alloc(STATE_LEN)?, GFP_KERNEL)?;
         let state = State {
             size: offer.size,
@@ -108,6 +114,7 @@ impl Session {
                 page,
                 last_used_ms: Atomic::new(time::monotonic_ms()),
                 is_lost: Atomic::new(false),
+                _grant: grant,
             }),
             GFP_KERNEL,
         )
@@ -157,31 +164,32 @@ impl Handler for Session {
     }
 }
 
-/// A session and its match entries.
+/// A session and its match entries, which are in the table of `core`. That holds the service, but only
+/// until it is stopped, when all sessions are closed.
 struct Open {
+    core: Arc<Core>,
     session: Arc<Session>,
     entries: KVec<MeHandle>,
-    bytes: usize,
 }
 
 impl Open {
     /// Makes the memory of a session and posts it.
-    fn new(core: &Core, client: Nid, nonce: u64, offer: Offer) -> Result<Self> {
+    fn new(core: &Arc<Core>, client: Nid, nonce: u64, offer: Offer, grant: Grant) -> Result<Self> {
         let mut open = Self {
-            session: Session::new(client, nonce, offer)?,
+            core: core.clone(),
+            session: Session::new(client, nonce, offer, grant)?,
             entries: KVec::new(),
-            bytes: offer.server_bytes(),
         };
-        match open.post(core) {
+        match open.post() {
             Ok(()) => Ok(open),
             Err(e) => {
-                open.unlink(core);
+                open.unlink();
                 Err(e)
             }
         }
     }
 
-    fn post(&mut self, core: &Core) -> Result {
+    fn post(&mut self) -> Result {
         let session = self.session.clone();
         let offer = session.offer;
         match offer.op {
@@ -190,7 +198,7 @@ impl Open {
                     let size = offer.size as usize;
                     let pages = Arc::new(Pages::alloc(size)?, GFP_KERNEL)?;
                     let range = PageRange::new(pages, 0, size)?;
-                    self.attach(core, Kind::Data, slot, range, Reuse::OneAtATime)?;
+                    self.attach(Kind::Data, slot, range, Reuse::OneAtATime)?;
                 }
             }
             BulkOp::Get => {
@@ -198,22 +206,15 @@ impl Open {
                 let pages = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
                 pages.fill_pattern(0, len, session.nonce)?;
                 let range = PageRange::new(pages, 0, len)?;
-                self.attach(core, Kind::Data, 0, range, Reuse::Always)?;
+                self.attach(Kind::Data, 0, range, Reuse::Always)?;
             }
         }
         // The state last: who sees it may count on the rest.
         let range = PageRange::new(session.page.clone(), 0, STATE_LEN)?;
-        self.attach(core, Kind::State, 0, range, Reuse::Always)
+        self.attach(Kind::State, 0, range, Reuse::Always)
     }
 
-    fn attach(
-        &mut self,
-        core: &Core,
-        kind: Kind,
-        slot: u32,
-        range: PageRange,
-        reuse: Reuse,
-    ) -> Result {
+    fn attach(&mut self, kind: Kind, slot: u32, range: PageRange, reuse: Reuse) -> Result {
         let is_put = kind == Kind::Data && self.session.offer.op == BulkOp::Put;
         let handler: Option<Arc<dyn Handler>> = match kind {
             Kind::Data => Some(self.session.clone()),
@@ -231,18 +232,21 @@ impl Open {
             portal: if is_put { PORTAL_PUT } else { PORTAL_GET },
             match_bits: kind.bits(self.session.nonce, slot),
             ignore_bits: 0,
-            source: Some(self.session.client),
+            // A number that nobody can guess is enough.
+            source: None,
         };
         self.entries.reserve(1, GFP_KERNEL)?;
         // In front of the entry that says that there is no such session.
-        let me = core.attach(criteria, Position::First, &Arc::new(md, GFP_KERNEL)?)?;
+        let me = self
+            .core
+            .attach(criteria, Position::First, &Arc::new(md, GFP_KERNEL)?)?;
         self.entries.push(me, GFP_KERNEL)?;
         Ok(())
     }
 
-    fn unlink(self, core: &Core) {
+    fn unlink(self) {
         for me in self.entries.iter() {
-            core.unlink(*me);
+            self.core.unlink(*me);
         }
     }
 }
@@ -257,17 +261,19 @@ struct Inner {
 /// The service of one interface.
 #[pin_data]
 pub(in crate::portals) struct BulkService {
+    memory: Arc<BulkMemory>,
     /// Outside the lock of the portal table.
     #[pin]
     inner: Mutex<Inner>,
 }
 
 impl BulkService {
-    fn new() -> Result<Arc<Self>> {
+    fn new(memory: &Arc<BulkMemory>) -> Result<Arc<Self>> {
         let sessions = KVec::with_capacity(MAX_SESSIONS, GFP_KERNEL)?;
         let entries = KVec::with_capacity(3, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
+                memory: memory.clone(),
                 inner <- new_mutex!(
                     Inner {
                         sessions,
@@ -338,30 +344,43 @@ impl BulkService {
     /// # Errors
     ///
     /// `EBUSY` if there are too many, `ENOMEM`, `ENOSPC`, `ESHUTDOWN`.
-    fn open(&self, core: &Core, client: Nid, nonce: u64, offer: Offer) -> Result {
+    fn open(&self, core: &Arc<Core>, client: Nid, nonce: u64, offer: Offer) -> Result {
         let mut inner = self.inner.lock();
         if inner.is_stopped {
             return Err(ESHUTDOWN);
         }
-        if inner.position(client, nonce).is_some() {
+        if inner.position(nonce).is_some() {
             return Ok(());
         }
-        inner.make_room(core, client, offer.server_bytes())?;
-        let open = Open::new(core, client, nonce, offer)?;
+        let grant = inner.make_room(&self.memory, client, offer.server_bytes())?;
+        let open = Open::new(core, client, nonce, offer, grant)?;
         if let Err(e) = inner.sessions.push_within_capacity(open) {
             // Can't be: there was room made for it.
-            e.0.unlink(core);
+            e.0.unlink();
             return Err(EBUSY);
         }
         Ok(())
     }
 
     /// Closes a session, if it is open.
-    fn close(&self, core: &Core, client: Nid, nonce: u64) {
+    fn close(&self, nonce: u64) {
         let mut inner = self.inner.lock();
-        if let Some(at) = inner.position(client, nonce) {
-            inner.forget(core, at);
+        if let Some(at) = inner.position(nonce) {
+            inner.forget(at);
         }
+    }
+
+    /// Forgets the session that was idle for longest of those that may be forgotten, for another
+    /// service's sake. Returns whether there was one. May sleep.
+    pub(super) fn forget_one(&self) -> bool {
+        let Some(mut inner) = self.inner.try_lock() else {
+            return false;
+        };
+        let oldest = inner.oldest(None);
+        if let Some(at) = oldest {
+            inner.forget(at);
+        }
+        oldest.is_some()
     }
 
     /// A client was lost: its sessions are the first to make room for others.
@@ -379,7 +398,7 @@ impl BulkService {
         let mut inner = self.inner.lock();
         inner.is_stopped = true;
         while let Some(open) = inner.sessions.pop() {
-            open.unlink(core);
+            open.unlink();
         }
         while let Some(me) = inner.entries.pop() {
             core.unlink(me);
@@ -388,40 +407,47 @@ impl BulkService {
 }
 
 impl Inner {
-    fn position(&self, client: Nid, nonce: u64) -> Option<usize> {
-        self.sessions
-            .iter()
-            .position(|open| open.session.client == client && open.session.nonce == nonce)
+    fn position(&self, nonce: u64) -> Option<usize> {
+        let mut sessions = self.sessions.iter();
+        sessions.position(|open| open.session.nonce == nonce)
     }
 
-    fn forget(&mut self, core: &Core, at: usize) {
+    fn forget(&mut self, at: usize) {
         if let Ok(open) = self.sessions.remove(at) {
-            open.unlink(core);
+            open.unlink();
         }
     }
 
-    /// Forgets sessions until there is room for one more of `client` with so much memory.
-    fn make_room(&mut self, core: &Core, client: Nid, bytes: usize) -> Result {
+    /// Of the sessions that may be forgotten, of `client` or of all, the one that was idle for longest.
+    fn oldest(&self, client: Option<Nid>) -> Option<usize> {
         let now_ms = time::monotonic_ms();
+        self.sessions
+            .iter()
+            .enumerate()
+            .filter(|(_, open)| client.is_none_or(|client| open.session.client == client))
+            .filter(|(_, open)| open.session.may_be_forgotten(now_ms))
+            .max_by_key(|(_, open)| open.session.idle_ms(now_ms))
+            .map(|(at, _)| at)
+    }
+
+    /// Forgets sessions until there is room for one more of `client` with so much memory. `EBUSY`.
+    fn make_room(&mut self, memory: &Arc<BulkMemory>, client: Nid, bytes: usize) -> Result<Grant> {
+        if bytes > tunables::bulk_bytes() {
+            return Err(EBUSY);
+        }
         loop {
             let of_client = |open: &&Open| open.session.client == client;
             let is_crowded = self.sessions.iter().filter(of_client).count() >= MAX_PER_CLIENT;
-            let total: usize = self.sessions.iter().map(|open| open.bytes).sum();
-            if !is_crowded
-                && self.sessions.len() < MAX_SESSIONS
-                && total.saturating_add(bytes) <= MAX_BYTES
-            {
-                return Ok(());
+            if !is_crowded && self.sessions.len() < MAX_SESSIONS {
+                if let Some(grant) = memory.grant(bytes) {
+                    return Ok(grant);
+                }
+                if memory.reclaim() {
+                    continue;
+                }
             }
-            let oldest = self
-                .sessions
-                .iter()
-                .enumerate()
-                .filter(|(_, open)| !is_crowded || open.session.client == client)
-                .filter(|(_, open)| open.session.may_be_forgotten(now_ms))
-                .max_by_key(|(_, open)| open.session.idle_ms(now_ms))
-                .map(|(at, _)| at);
-            self.forget(core, oldest.ok_or(EBUSY)?);
+            let oldest = self.oldest(is_crowded.then_some(client));
+            self.forget(oldest.ok_or(EBUSY)?);
         }
     }
 }
@@ -433,7 +459,7 @@ impl Handler for BulkService {
         }
         let nonce = nonce_in(event.match_bits);
         if Kind::Close.is_in(event.match_bits) {
-            return self.close(core, event.from, nonce);
+            return self.close(nonce);
         }
         // The client is told by the state that it gets, or does not get.
         let opened = match Offer::decode(event.hdr_data) {
@@ -459,12 +485,14 @@ pub(crate) struct Service {
 impl Service {
     /// See [`crate::portals::Portals::start_service`].
     pub(in crate::portals) fn start(core: &Arc<Core>) -> Result<Self> {
-        let service = BulkService::new()?;
+        let service = BulkService::new(&core.memory)?;
         let mut current = core.service.lock();
         if current.is_some() {
             return Err(EBUSY);
         }
+        core.memory.enlist(&service)?;
         if let Err(e) = service.post(core) {
+            core.memory.strike(&service);
             service.stop(core);
             return Err(e);
         }
@@ -479,6 +507,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
+        self.core.memory.strike(&self.service);
         self.service.stop(&self.core);
         let mut current = self.core.service.lock();
         *current = None;
@@ -547,7 +576,7 @@ mod tests {
 
     #[test]
     fn one_service_at_a_time() -> Result {
-        let core = Core::new()?;
+        let core = Core::new(&BulkMemory::new()?)?;
         let service = Service::start(&core)?;
         assert_eq!(Service::start(&core).err(), Some(EBUSY));
         assert_eq!(entries(&core), 3);
@@ -561,7 +590,7 @@ mod tests {
 
     #[test]
     fn open_and_close() -> Result {
-        let core = Core::new()?;
+        let core = Core::new(&BulkMemory::new()?)?;
         let service = Service::start(&core)?;
         assert_eq!(state(&core, 1, 7)?.status, NO_SESSION);
         tell(&core, 1, Kind::Open.bits(7, 0), OFFER.encode())?;
@@ -571,10 +600,14 @@ mod tests {
         // The same once more, and somebody else's.
         tell(&core, 1, Kind::Open.bits(7, 0), OFFER.encode())?;
         assert_eq!(entries(&core), 3 + 4 + 1);
-        assert_eq!(state(&core, 2, 7)?.status, NO_SESSION);
+        assert_eq!(state(&core, 1, 8)?.status, NO_SESSION);
+        tell(&core, 1, Kind::Close.bits(8, 0), 0)?;
+        // The client has several NIDs.
+        tell(&core, 3, Kind::Open.bits(7, 0), OFFER.encode())?;
+        assert_eq!(entries(&core), 3 + 4 + 1);
+        assert_eq!(state(&core, 2, 7)?.status, 0);
         tell(&core, 2, Kind::Close.bits(7, 0), 0)?;
-        assert_eq!(state(&core, 1, 7)?.status, 0);
-        tell(&core, 1, Kind::Close.bits(7, 0), 0)?;
+        assert_eq!(state(&core, 2, 7)?.status, NO_SESSION);
         assert_eq!(state(&core, 1, 7)?.status, NO_SESSION);
         assert_eq!(entries(&core), 3);
         // Nonsense opens nothing.
@@ -588,13 +621,12 @@ mod tests {
 
     #[test]
     fn contents_are_compared() -> Result {
-        let core = Core::new()?;
+        let core = Core::new(&BulkMemory::new()?)?;
         let _service = Service::start(&core)?;
         tell(&core, 1, Kind::Open.bits(7, 0), OFFER.encode())?;
         let slot = Kind::Data.bits(7, 3);
         let right = request(1, slot, 100);
         assert!(find(&core, &request(1, slot, 101)).is_none());
-        assert!(find(&core, &request(2, slot, 100)).is_none());
         assert!(find(&core, &request(1, Kind::Data.bits(7, 4), 100)).is_none());
 
         let found = find(&core, &right).ok_or(ENOENT)?;
@@ -620,7 +652,7 @@ mod tests {
 
     #[test]
     fn sessions_are_bounded() -> Result {
-        let core = Core::new()?;
+        let core = Core::new(&BulkMemory::new()?)?;
         let service = Service::start(&core)?;
         let most = MAX_PER_CLIENT as u64;
         for nonce in 0..most {
@@ -633,24 +665,42 @@ mod tests {
         tell(&core, 1, Kind::Open.bits(most, 0), OFFER.encode())?;
         assert_eq!(state(&core, 1, most)?.status, 0);
         for client in 2..=u8::MAX {
-            tell(&core, client, Kind::Open.bits(1, 0), OFFER.encode())?;
+            let open = Kind::Open.bits(u64::from(client) << 8, 0);
+            tell(&core, client, open, OFFER.encode())?;
         }
         assert_eq!(service.service.inner.lock().sessions.len(), MAX_SESSIONS);
-        assert_eq!(state(&core, u8::MAX, 1)?.status, NO_SESSION);
+        let last = u64::from(u8::MAX) << 8;
+        assert_eq!(state(&core, u8::MAX, last)?.status, NO_SESSION);
         Ok(())
     }
 
     #[test]
-    fn memory_is_bounded() -> Result {
-        let core = Core::new()?;
-        let service = Service::start(&core)?;
-        let large = |client, bytes| {
+    fn memory_is_bounded_for_all_services() -> Result {
+        let memory = BulkMemory::new()?;
+        let most = tunables::bulk_bytes();
+        let (one, other) = (Core::new(&memory)?, Core::new(&memory)?);
+        let (first, _second) = (Service::start(&one)?, Service::start(&other)?);
+        let room = |service: &Service, bytes| {
             let mut inner = service.service.inner.lock();
-            inner.make_room(&core, nid(client), bytes)
+            inner.make_room(&memory, nid(1), bytes)
         };
-        assert_eq!(large(1, MAX_BYTES), Ok(()));
-        assert_eq!(large(1, MAX_BYTES + 1), Err(EBUSY));
-        assert_eq!(large(1, usize::MAX), Err(EBUSY));
+        drop(room(&first, most)?);
+        assert_eq!(room(&first, most + 1).err(), Some(EBUSY));
+        assert_eq!(room(&first, usize::MAX).err(), Some(EBUSY));
+
+        tell(&other, 2, Kind::Open.bits(7, 0), OFFER.encode())?;
+        let session = Offer::decode(OFFER.encode()).ok_or(EINVAL)?.server_bytes();
+        drop(room(&first, most - session)?);
+        assert_eq!(room(&first, most - session + 1).err(), Some(EBUSY));
+        // A client that is gone makes room for those of other interfaces.
+        other.peer_down(nid(2));
+        let all = room(&first, most)?;
+        assert_eq!(state(&other, 2, 7)?.status, NO_SESSION);
+        tell(&other, 2, Kind::Open.bits(7, 0), OFFER.encode())?;
+        assert_eq!(state(&other, 2, 7)?.status, NO_SESSION);
+        drop(all);
+        tell(&other, 2, Kind::Open.bits(7, 0), OFFER.encode())?;
+        assert_eq!(state(&other, 2, 7)?.status, 0);
         Ok(())
     }
 }

@@ -140,6 +140,7 @@ pub const ALL: &[Scenario] = &[
     scenario("routes", 3, 60, gateway::routes_come_and_go),
     scenario("forwarding", 6, 180, gateway::across),
     scenario("forwarding_refused", 3, 60, gateway::refused),
+    scenario("foreign_networks", 3, 90, gateway::foreign_networks),
     scenario("forwarding_stuck_receiver", 8, 300, gateway::stuck_receiver),
     scenario("forwarding_dying_conns", 3, 90, gateway::dying_conns),
     scenario("forwarding_long_wait", 3, 120, gateway::long_wait),

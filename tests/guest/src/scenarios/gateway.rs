@@ -2,6 +2,7 @@
 
 //! Nodes in the middle: routes to other networks, and what passes through gateways.
 
+mod foreign;
 mod lost;
 mod refused;
 mod stuck;
@@ -23,6 +24,7 @@ use crate::peer::{ACCEPTOR_MAGIC, Conn, Hello, nid, request};
 use crate::port::note;
 use crate::wait;
 
+pub use foreign::foreign_networks;
 pub use lost::{lost, thirty_losses, thousand_losses};
 pub use refused::refused;
 pub use stuck::{dying_conns, long_wait, stuck_receiver};

@@ -124,20 +124,29 @@ int socklnd_helper_inet6_prefix_len(struct net *net, const u8 addr[16])
 	return len;
 }
 
-/* The device that has the address, in network order, or NULL. RCU, or RTNL as well, keeps it. */
-static struct net_device *socklnd_dev_of(struct net *net, bool is_ipv6, const void *addr)
+/*
+ * The device that has the address, in network order, or NULL. The namespace is alive; RCU, or RTNL as
+ * well, keeps the device.
+ */
+static struct net_device *socklnd_dev_of(struct net *net, bool is_ipv6, const u8 addr[16])
 {
-	if (!is_ipv6)
-		return __ip_dev_find(net, *(const __be32 *)addr, false);
+	struct in6_addr in6;
+	__be32 in;
+
+	if (!is_ipv6) {
+		memcpy(&in, addr, sizeof(in));
+		return __ip_dev_find(net, in, false);
+	}
+	memcpy(&in6, addr, sizeof(in6));
 #if IS_ENABLED(CONFIG_IPV6)
-	return ipv6_dev_find(net, addr, NULL);
+	return ipv6_dev_find(net, &in6, NULL);
 #else
 	return NULL;
 #endif
 }
 
 /* Whether the device that has the address can send; -1 if none has it. Unknown is not down. */
-int socklnd_helper_link_is_up(struct net *net, bool is_ipv6, const void *addr)
+int socklnd_helper_link_is_up(struct net *net, bool is_ipv6, const u8 addr[16])
 {
 	struct net_device *dev;
 	int up = -1;
@@ -154,7 +163,7 @@ int socklnd_helper_link_is_up(struct net *net, bool is_ipv6, const void *addr)
  * Megabits per second of the device that has the address, in network order; 0 if nobody knows.
  * Takes RTNL: drivers want that when they are asked.
  */
-unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const void *addr)
+unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const u8 addr[16])
 {
 	struct ethtool_link_ksettings settings;
 	struct net_device *dev;

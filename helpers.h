@@ -49,8 +49,8 @@ void *socklnd_helper_net_generic(const struct net *net, unsigned int id);
 /* Addresses of devices; @ifaddr is a struct in_ifaddr, @ifaddr6 a struct inet6_ifaddr. */
 int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr);
 int socklnd_helper_inet6_prefix_len(struct net *net, const u8 addr[16]);
-int socklnd_helper_link_is_up(struct net *net, bool is_ipv6, const void *addr);
-unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const void *addr);
+int socklnd_helper_link_is_up(struct net *net, bool is_ipv6, const u8 addr[16]);
+unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const u8 addr[16]);
 struct net *socklnd_helper_ifaddr_net(const void *ifaddr);
 __be32 socklnd_helper_ifaddr_local(const void *ifaddr);
 struct net *socklnd_helper_ifaddr6_net(const void *ifaddr6);

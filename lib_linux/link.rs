@@ -2,7 +2,8 @@
 
 //! What is known about the network devices that addresses are on.
 //!
-//! Nothing is kept here: each question is asked of the kernel anew.
+//! Nothing is kept here: each question is asked of the kernel anew. The namespace is kept alive while it
+//! is answered, because the tables of addresses go when it dies.
 //!
 //! C header: [`include/linux/ethtool.h`](srctree/include/linux/ethtool.h)
 
@@ -27,26 +28,25 @@ fn raw(addr: IpAddr) -> (bool, [u8; 16]) {
 }
 
 /// Whether the device of the namespace that has `addr` can send: it is up, and not without a
-/// carrier. `None` if no device has the address. Thread context.
+/// carrier. `None` if no device has the address, or the namespace is dying. Thread context.
 pub(crate) fn is_up(net: &Net, addr: IpAddr) -> Option<bool> {
+    let _alive = net.get_alive()?;
     let (is_ipv6, bytes) = raw(addr);
-    // SAFETY: `net` has the object allocated, with its devices or none; `bytes` is an address of
-    // that family, aligned like any byte, which the helper reads during the call.
-    let up =
-        unsafe { sys::socklnd_helper_link_is_up(net.as_ptr(), is_ipv6, bytes.as_ptr().cast()) };
+    // SAFETY: The namespace is alive; `bytes` is an address of that family.
+    let up = unsafe { sys::socklnd_helper_link_is_up(net.as_ptr(), is_ipv6, bytes.as_ptr()) };
     (up >= 0).then_some(up != 0)
 }
 
-/// Megabits per second of the device of the namespace that has `addr`, if the device knows.
+/// Megabits per second of the device of the namespace that has `addr`, if the device knows. `None` also if
+/// the namespace is dying.
 ///
 /// May sleep, and waits for the kernel's configuration lock (RTNL): not to be called by who holds
 /// what its owner may wait for.
 pub(crate) fn speed_mbps(net: &Net, addr: IpAddr) -> Option<u32> {
+    let _alive = net.get_alive()?;
     let (is_ipv6, bytes) = raw(addr);
-    // SAFETY: `net` has the object allocated, with its devices or none; `bytes` is an address of
-    // that family, aligned like any byte, which the helper reads during the call.
-    let speed =
-        unsafe { sys::socklnd_helper_link_speed(net.as_ptr(), is_ipv6, bytes.as_ptr().cast()) };
+    // SAFETY: The namespace is alive; `bytes` is an address of that family.
+    let speed = unsafe { sys::socklnd_helper_link_speed(net.as_ptr(), is_ipv6, bytes.as_ptr()) };
     (speed != 0).then_some(speed)
 }
 

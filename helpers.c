@@ -14,6 +14,8 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/netdevice.h>
+#include <linux/page_frag_cache.h>
+#include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/rtnetlink.h>
 #include <linux/sched.h>
@@ -619,6 +621,46 @@ unsigned int socklnd_helper_memalloc_nofs_save(void)
 void socklnd_helper_memalloc_nofs_restore(unsigned int flags)
 {
 	memalloc_nofs_restore(flags);
+}
+
+/*
+ * Small pieces of pages. The network's own, of netdev_alloc_frag(), come from the reserves that the
+ * receive path lives on.
+ */
+struct socklnd_frags {
+	/* Protects the cache, which is used by whoever happens to run on its processor. */
+	spinlock_t lock;
+	struct page_frag_cache cache;
+};
+
+static DEFINE_PER_CPU(struct socklnd_frags, socklnd_frags) = {
+	.lock = __SPIN_LOCK_UNLOCKED(socklnd_frags.lock),
+};
+
+/* @size is at most a page. May sleep. */
+void *socklnd_helper_page_frag_alloc(unsigned int size)
+{
+	struct socklnd_frags *frags = raw_cpu_ptr(&socklnd_frags);
+	struct page *page;
+	void *start;
+
+	spin_lock(&frags->lock);
+	start = page_frag_alloc(&frags->cache, size, GFP_NOWAIT | __GFP_NOWARN);
+	spin_unlock(&frags->lock);
+	if (start)
+		return start;
+	/* A page for this one alone is worth waiting for; page_frag_free() knows no difference. */
+	page = alloc_page(GFP_KERNEL);
+	return page ? page_address(page) : NULL;
+}
+
+/* Gives back what is left of the caches; nobody allocates any more. */
+void socklnd_helper_page_frag_drain(void)
+{
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu)
+		page_frag_cache_drain(&per_cpu_ptr(&socklnd_frags, cpu)->cache);
 }
 
 struct page *socklnd_helper_virt_to_page(const void *address)

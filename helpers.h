@@ -117,6 +117,8 @@ void socklnd_helper_sk_lock_class_kernel(struct sock *sk);
 /* Memory. */
 unsigned int socklnd_helper_memalloc_nofs_save(void);
 void socklnd_helper_memalloc_nofs_restore(unsigned int flags);
+void *socklnd_helper_page_frag_alloc(unsigned int size);
+void socklnd_helper_page_frag_drain(void);
 struct page *socklnd_helper_virt_to_page(const void *address);
 void socklnd_helper_memcpy_from_page(void *to, struct page *page, size_t offset, size_t len);
 void socklnd_helper_memcpy_to_page(struct page *page, size_t offset, const void *from, size_t len);

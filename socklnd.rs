@@ -68,6 +68,7 @@ use crate::{
             PernetHandler,
             PernetRegistration, //
         },
+        page::FragCaches,
         sysctl,
         thread::KThread, //
     },
@@ -531,11 +532,13 @@ struct Ksocklnd {
     _published: Published<Lnd>,
     _namespaces: PernetRegistration<NamespaceExit>,
     _callbacks: Callbacks,
+    _frags: FragCaches,
 }
 
 impl kernel::InPlaceModule for Ksocklnd {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            _frags: FragCaches::new(),
             _callbacks: Callbacks,
             _namespaces: PernetRegistration::new()?,
             _published: LND.publish(Lnd::new()?)?,

@@ -30,7 +30,7 @@ use crate::{
         iov::BvecBuf,
         page::{
             crc32,
-            PageFrag, //
+            RecvBuf, //
         },
         socket::Socket,
         time,
@@ -102,7 +102,7 @@ pub(super) struct Rx {
     order: ByteOrder,
     state: State,
     /// Where frames are read into.
-    frame: PageFrag,
+    frame: RecvBuf,
     /// Header of the message that is being received, if the version has such.
     msg: Msg,
     /// Checksum of what was received of a message that has one, as long as nothing of it is thrown
@@ -120,7 +120,7 @@ impl Rx {
             proto,
             order,
             state: State::Frame { have: 0 },
-            frame: PageFrag::alloc(proto.frame_len())?,
+            frame: RecvBuf::alloc(proto.frame_len())?,
             msg: Msg::new(MsgKind::Lnet),
             csum: None,
             routed: false,
@@ -158,7 +158,7 @@ impl Rx {
             State::Frame { have } => {
                 let left = frame_len.saturating_sub(*have);
                 let mut frags = self.frags.start_recv();
-                frags.push_frag_mut(&mut self.frame, *have, left);
+                frags.push_buf(&mut self.frame, *have, left);
                 let nob = socket.recv(&frags)?;
                 *have = have.saturating_add(nob);
                 Ok(nob)
@@ -174,7 +174,7 @@ impl Rx {
                 // With nothing to skip, the next frame is right behind: one call for both.
                 let whole = frags.push_range(&sink.range, *have);
                 if whole && *slop == 0 {
-                    frags.push_frag_mut(&mut self.frame, 0, frame_len);
+                    frags.push_buf(&mut self.frame, 0, frame_len);
                 }
                 let nob = socket.recv(&frags)?;
                 let body = nob.min(left);

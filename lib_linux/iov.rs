@@ -11,8 +11,8 @@
 
 use super::page::{
     FrozenFrag,
-    PageFrag,
-    PageRange, //
+    PageRange,
+    RecvBuf, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -192,20 +192,15 @@ impl<'a> RecvBvecs<'a> {
         self.0.push_range(range, skip)
     }
 
-    /// Adds `len` bytes of `frag` from `offset`, or as many as there are. Any context.
+    /// Adds `len` bytes of `buf` from `offset`, or as many as there are. Any context.
     ///
     /// Returns whether there was room.
-    pub(crate) fn push_frag_mut(
-        &mut self,
-        frag: &'a mut PageFrag,
-        offset: usize,
-        len: usize,
-    ) -> bool {
-        match frag.len().saturating_sub(offset).min(len) {
+    pub(crate) fn push_buf(&mut self, buf: &'a mut RecvBuf, offset: usize, len: usize) -> bool {
+        match buf.len().saturating_sub(offset).min(len) {
             0 => true,
             len => {
-                let (page, offset) = frag.locate(offset);
-                // SAFETY: The bytes are part of `frag`, which is borrowed for `'a`.
+                let (page, offset) = buf.locate(offset);
+                // SAFETY: The bytes are part of `buf`, which is borrowed for `'a`.
                 // INVARIANT: With an exclusive borrow the bytes may be written.
                 unsafe { self.0.push(page, offset, len) }
             }
@@ -231,7 +226,10 @@ impl<'a> RecvBvecs<'a> {
 #[kunit_tests(socklnd_lib_linux_iov)]
 mod tests {
     use super::*;
-    use crate::lib_linux::page::Pages;
+    use crate::lib_linux::page::{
+        PageFrag,
+        Pages, //
+    };
     use kernel::{
         page::PAGE_SIZE,
         sync::Arc, //
@@ -278,12 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn fragments_to_receive_into() -> Result {
-        let mut frag = PageFrag::alloc(72)?;
+    fn buffers_to_receive_into() -> Result {
+        let mut into = RecvBuf::alloc(72)?;
         let mut buf = BvecBuf::with_capacity(2)?;
         for (offset, len, bytes) in [(0, 72, 72), (10, 72, 62), (72, 1, 0), (100, 5, 0)] {
             let mut bvecs = buf.start_recv();
-            assert!(bvecs.push_frag_mut(&mut frag, offset, len));
+            assert!(bvecs.push_buf(&mut into, offset, len));
             assert_eq!(bvecs.len_bytes(), bytes);
         }
         Ok(())

@@ -9,10 +9,15 @@
 //! functions that copy.
 //!
 //! A [`PageFrag`] is a small piece of memory with one owner, who frees it, and who alone has
-//! access. A [`FrozenFrag`] is one that nobody changes, so TCP may read it even after that.
+//! access. A [`FrozenFrag`] is one that nobody changes, so TCP may read it even after that. They come
+//! from caches of the processors, each protected by a lock of its own, which hold on to the page that
+//! they cut up, and are given back by [`FragCaches`]. A fragment keeps up to eight pages from being used
+//! for anything else, so it is for what soon goes.
 //!
 //! All of this comes from the page allocator, and can be lent to TCP: a page is not used for
 //! anything else before the last reference to it is gone, no matter whose that is.
+//!
+//! A [`RecvBuf`] is a small piece of other memory with one owner, which TCP can only write.
 
 use super::sys;
 use core::ptr::NonNull;
@@ -297,7 +302,7 @@ unsafe impl Send for PageFrag {}
 unsafe impl Sync for PageFrag {}
 
 impl PageFrag {
-    /// Allocates `len` zero bytes, at most a page. Any context; never sleeps.
+    /// Allocates `len` zero bytes, at most a page. May sleep.
     ///
     /// # Errors
     ///
@@ -308,8 +313,8 @@ impl PageFrag {
             Ok(size) if size > 0 && len <= PAGE_SIZE => size,
             _ => return Err(EINVAL),
         };
-        // SAFETY: The size is reasonable, and the mask asks for no alignment.
-        let start = unsafe { bindings::__netdev_alloc_frag_align(size, c_uint::MAX) };
+        // SAFETY: The size is at most a page.
+        let start = unsafe { sys::socklnd_helper_page_frag_alloc(size) };
         let start = NonNull::new(start.cast::<u8>()).ok_or(ENOMEM)?;
         // SAFETY: We just got `len` bytes.
         unsafe { start.write_bytes(0, len) };
@@ -332,19 +337,6 @@ impl PageFrag {
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: By the type invariants the bytes are valid, initialised and ours.
         unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
-    }
-
-    /// Moves `len` bytes from `from` to the front, or as many as there are.
-    pub(crate) fn shift(&mut self, from: usize, len: usize) {
-        let contents = self.as_mut_slice();
-        for to in 0..len {
-            let Some(byte) = contents.get(from.saturating_add(to)).copied() else {
-                return;
-            };
-            if let Some(place) = contents.get_mut(to) {
-                *place = byte;
-            }
-        }
     }
 
     /// Fills it with `contents`, never to be changed again; what room is left is not part of it.
@@ -389,6 +381,65 @@ impl FrozenFrag {
     /// As [`PageFrag::locate`].
     pub(super) fn locate(&self, offset: usize) -> (*mut bindings::page, usize) {
         self.0.locate(offset)
+    }
+}
+
+/// The caches that [`PageFrag`]s come from. Dropping this gives back the memory that is left in them; no
+/// [`PageFrag`] is allocated after that.
+pub(crate) struct FragCaches(());
+
+impl FragCaches {
+    /// The module's. To be made once, before anything is allocated.
+    pub(crate) fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Drop for FragCaches {
+    fn drop(&mut self) {
+        // SAFETY: Nobody allocates any more. What is still in use has references of its own.
+        unsafe { sys::socklnd_helper_page_frag_drain() };
+    }
+}
+
+/// A small buffer to receive into, for as long as one likes.
+pub(crate) struct RecvBuf(KVec<u8>);
+
+impl RecvBuf {
+    /// Allocates `len` zero bytes. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn alloc(len: usize) -> Result<Self> {
+        Ok(Self(KVec::from_elem(0, len, GFP_KERNEL)?))
+    }
+
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The contents.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Moves `len` bytes from `from` to the front, or as many as there are.
+    pub(crate) fn shift(&mut self, from: usize, len: usize) {
+        let from = from.min(self.0.len());
+        let end = from.saturating_add(len).min(self.0.len());
+        self.0.copy_within(from..end, 0);
+    }
+
+    /// The page that the byte at `offset` is in, and where in the page it is, for C to write there. The
+    /// bytes behind it are in this page, or in physically adjacent ones.
+    pub(super) fn locate(&mut self, offset: usize) -> (*mut bindings::page, usize) {
+        let len = self.0.len();
+        let address = self.0.as_mut_ptr().wrapping_add(offset.min(len));
+        // SAFETY: What `kmalloc` allocates is in the kernel's linear mapping.
+        let page = unsafe { sys::socklnd_helper_virt_to_page(address.cast()) };
+        (page, address.addr() % PAGE_SIZE)
     }
 }
 
@@ -472,7 +523,7 @@ mod tests {
 
     #[test]
     fn contents_are_shifted_as_far_as_they_go() -> Result {
-        let mut frag = PageFrag::alloc(4)?;
+        let mut buf = RecvBuf::alloc(4)?;
         for (from, len, after) in [
             (1, 2, [2, 3, 3, 4]),
             (0, 4, [1, 2, 3, 4]),
@@ -480,9 +531,9 @@ mod tests {
             (4, 1, [1, 2, 3, 4]),
             (usize::MAX, usize::MAX, [1, 2, 3, 4]),
         ] {
-            frag.as_mut_slice().copy_from_slice(&[1, 2, 3, 4]);
-            frag.shift(from, len);
-            assert!(frag.as_slice() == after);
+            buf.0.copy_from_slice(&[1, 2, 3, 4]);
+            buf.shift(from, len);
+            assert!(buf.as_slice() == after);
         }
         Ok(())
     }
@@ -522,6 +573,26 @@ mod tests {
         assert!(range.slice(51, 450).is_err());
         assert!(range.slice(usize::MAX, 2).is_err());
         assert_eq!(part.slice(450, 0)?.len(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn fragments_are_not_the_receive_paths() -> Result {
+        const COUNT: usize = 64;
+        let mut ours = KVec::with_capacity(COUNT, GFP_KERNEL)?;
+        let mut theirs = KVec::with_capacity(COUNT, GFP_KERNEL)?;
+        for _ in 0..COUNT {
+            ours.push(PageFrag::alloc(72)?, GFP_KERNEL)?;
+            // SAFETY: The size is reasonable, and the mask asks for no alignment.
+            let start = unsafe { bindings::__netdev_alloc_frag_align(72, c_uint::MAX) };
+            let start = NonNull::new(start.cast::<u8>()).ok_or(ENOMEM)?;
+            // A fragment of theirs is freed like one of ours.
+            theirs.push(PageFrag { start, len: 0 }, GFP_KERNEL)?;
+        }
+        let page = |frag: &PageFrag| frag.locate(0).0;
+        assert!(!ours
+            .iter()
+            .any(|one| theirs.iter().any(|other| page(one) == page(other))));
         Ok(())
     }
 

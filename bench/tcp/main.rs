@@ -33,10 +33,13 @@ mod driver {
 
 use crate::{
     driver::lib_linux,
-    lib_linux::netns::{
-        Net,
-        PernetHandler,
-        PernetRegistration, //
+    lib_linux::{
+        netns::{
+            Net,
+            PernetHandler,
+            PernetRegistration, //
+        },
+        page::FragCaches, //
     },
     run::{
         Outcome,
@@ -146,6 +149,7 @@ struct TcpBench {
     _dir: Dir,
     _namespaces: PernetRegistration<Namespaces>,
     _callbacks: Callbacks,
+    _frags: FragCaches,
 }
 
 impl kernel::InPlaceModule for TcpBench {
@@ -169,6 +173,7 @@ impl kernel::InPlaceModule for TcpBench {
                 _dir: dir,
                 _namespaces: namespaces,
                 _callbacks: Callbacks,
+                _frags: FragCaches::new(),
             }))
         })
     }

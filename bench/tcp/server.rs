@@ -8,7 +8,7 @@ use crate::{
     connection::Connection,
     lib_linux::{
         iov::BvecBuf,
-        page::PageFrag, //
+        page::RecvBuf, //
     },
     run::{
         bodies,
@@ -26,7 +26,7 @@ const BATCH: usize = 64;
 
 /// Receives all messages and sends all answers. May sleep.
 pub(crate) fn run(conn: &mut Connection, spec: &Spec) -> Result {
-    let mut header = PageFrag::alloc(HEADER_LEN)?;
+    let mut header = RecvBuf::alloc(HEADER_LEN)?;
     let bodies = bodies(spec)?;
     let mut frags = BvecBuf::with_capacity(FRAGS)?;
     let mut headers = KVec::from_elem(0u8, BATCH * HEADER_LEN, GFP_KERNEL)?;
@@ -39,7 +39,7 @@ pub(crate) fn run(conn: &mut Connection, spec: &Spec) -> Result {
         let mut progress = conn.recv(|socket| match body {
             Some(body) if spec.size > 0 => {
                 let mut bvecs = frags.start_recv();
-                bvecs.push_frag_mut(&mut header, inside, HEADER_LEN);
+                bvecs.push_buf(&mut header, inside, HEADER_LEN);
                 bvecs.push_range(body, inside.saturating_sub(HEADER_LEN));
                 socket.recv(&bvecs)
             }

@@ -9,7 +9,8 @@ use super::{
         page::{
             PageFrag,
             PageRange,
-            Pages, //
+            Pages,
+            RecvBuf, //
         },
         thread::{
             self,
@@ -212,7 +213,7 @@ mod suite {
         let header = PageFrag::alloc(72)?.filled(&[0xaa; 72])?;
         let sink = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
         let into = PageRange::new(sink.clone(), 0, len)?;
-        let mut got = PageFrag::alloc(72)?;
+        let mut got = RecvBuf::alloc(72)?;
         let (mut tx, mut rx) = (BvecBuf::with_capacity(64)?, BvecBuf::with_capacity(64)?);
 
         let (mut sent, mut have) = (0, 0);
@@ -225,7 +226,7 @@ mod suite {
                 sent += settled(one.send(&from, false)).transpose()?.unwrap_or(0);
             }
             let mut to = rx.start_recv();
-            assert!(to.push_frag_mut(&mut got, have, 72));
+            assert!(to.push_buf(&mut got, have, 72));
             assert!(to.push_range(&into, have.saturating_sub(72)));
             have += eventually(|| settled(two.recv(&to)))??;
         }

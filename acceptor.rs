@@ -3,10 +3,11 @@
 //! The acceptor: takes connections that other nodes open.
 //!
 //! Each address of an interface instance is listened on, in the instance's network namespace. The
-//! listeners' callbacks post them to one thread, which accepts what is there, turns away who may
+//! listeners' wait queues post them to one thread, which accepts what is there, turns away who may
 //! not connect, and leaves the rest to the autoconnect daemons. It never reads from a connection.
+//! A connection that somebody else in the kernel has taken, such as a BPF program, is turned away.
 //!
-//! A [`Listener`] is shared by [`Arc`] between its interface, its socket's callbacks and the
+//! A [`Listener`] is shared by [`Arc`] between its interface, its socket's wait queue and the
 //! mailbox. Its socket is behind a mutex; closing it takes the socket out.
 
 use crate::{
@@ -14,9 +15,11 @@ use crate::{
     lib_linux::{
         ratelimit::pr_warn_ratelimited,
         socket::{
-            HookedSocket,
-            Socket,
-            SocketEvents, //
+            Accepted,
+            Arrivals,
+            ListeningSocket,
+            Owner,
+            Socket, //
         },
         thread::{
             self,
@@ -101,7 +104,7 @@ impl Acceptor {
 pub(crate) struct Listener {
     ni: Arc<Ni>,
     #[pin]
-    socket: Mutex<Option<HookedSocket<Listener>>>,
+    socket: Mutex<Option<ListeningSocket<Listener>>>,
     /// INVARIANT: Only ever used for the acceptor's mailbox.
     #[pin]
     links: ListLinks<LISTENER_LIST>,
@@ -141,13 +144,8 @@ impl Listener {
             }),
             GFP_KERNEL,
         )?;
-        let hooked = socket.hook(this.clone());
-        let listening = hooked.listen(tunables::backlog());
-        *this.socket.lock() = Some(hooked);
-        if let Err(e) = listening {
-            this.close();
-            return Err(e);
-        }
+        let listening = ListeningSocket::new(socket, tunables::backlog(), this.clone())?;
+        *this.socket.lock() = Some(listening);
         // Who was faster than the line above left an event that found no socket.
         ni.lnd().acceptor().mailbox.post(this.clone());
         Ok(this)
@@ -174,7 +172,8 @@ impl Listener {
                 None => return,
             };
             match accepted {
-                Ok(Some(socket)) => self.take(socket),
+                Ok(Some(Accepted::Socket(socket))) => self.take(socket),
+                Ok(Some(Accepted::Owned { by, remote })) => self.refuse(by, remote),
                 Ok(None) => return,
                 Err(e) => {
                     // It was reset while it waited, or there is no memory. The others are still
@@ -186,6 +185,21 @@ impl Listener {
                 }
             }
             thread::cond_resched();
+        }
+    }
+
+    /// A connection is useless, because somebody else in the kernel has its socket.
+    fn refuse(&self, by: Owner, remote: Option<SocketAddr>) {
+        self.ni.events().bad_handshakes.add(1);
+        let nid = self.ni.nid();
+        let port = tunables::port();
+        match remote {
+            Some(remote) => pr_warn_ratelimited!(
+                "{nid}: refused the connection from {remote:?}: {by} has taken its socket, and must leave out TCP port {port}\n"
+            ),
+            None => pr_warn_ratelimited!(
+                "{nid}: refused a connection: {by} has taken its socket, and must leave out TCP port {port}\n"
+            ),
         }
     }
 
@@ -220,13 +234,9 @@ fn set_inherited(socket: &Socket) {
     }
 }
 
-impl SocketEvents for Listener {
-    fn data_ready(this: ArcBorrow<'_, Self>) {
+impl Arrivals for Listener {
+    fn arrived(this: ArcBorrow<'_, Self>) {
         let acceptor = this.ni.lnd().acceptor();
         acceptor.mailbox.post(this.into());
     }
-
-    fn write_space(_this: ArcBorrow<'_, Self>) {}
-
-    fn state_change(_this: ArcBorrow<'_, Self>) {}
 }

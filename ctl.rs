@@ -45,7 +45,7 @@ use crate::{
     conn::Handshake,
     lib_linux::{
         netns::Net,
-        socket::Socket,
+        socket::Handover,
         uapi, //
     },
     ni::Ni,
@@ -440,12 +440,7 @@ fn conn_register(caller: &Caller, request: &uapi::socklnd_register) -> Result {
     if active.is_some_and(|(_, nid)| nid == ni.nid()) {
         return Err(EINVAL);
     }
-    let socket = Socket::from_fd(request.fd, &caller.net)?;
-    let remote = socket.peer_addr()?;
-    match active {
-        None => Handshake::accepted(&ni, socket, remote),
-        Some((kind, nid)) => Handshake::registered(&ni, socket, remote, nid, kind),
-    }
+    Handshake::handed_over(&ni, Handover::from_fd(request.fd, &caller.net)?, active)
 }
 
 #[kunit_tests(socklnd_ctl)]

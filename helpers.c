@@ -8,6 +8,8 @@
 #include <linux/crc32.h>
 #include <linux/debugfs.h>
 #include <linux/ethtool.h>
+#include <linux/file.h>
+#include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/inetdevice.h>
 #include <linux/lockdep.h>
@@ -22,6 +24,7 @@
 #include <linux/sched/mm.h>
 #include <linux/siphash.h>
 #include <linux/topology.h>
+#include <linux/wait.h>
 #include <linux/xxhash.h>
 #include <net/addrconf.h>
 #include <net/inet_ecn.h>
@@ -280,6 +283,68 @@ bool socklnd_helper_tcp_nodelay(const struct sock *sk)
 	return tcp_sk(sk)->nonagle & TCP_NAGLE_OFF;
 }
 
+/* ---- Sockets: whose they are ---- */
+
+/*
+ * What sk_user_data points to while a socket is taken, and nobody is to be told of its events. While it
+ * is there, or anything else, no psock can be put on the socket.
+ */
+static const u64 socklnd_nobody;
+
+static void socklnd_set_user_data(struct sock *sk, const void *data)
+{
+	/* NOCOPY: sockets that a listener begets don't inherit it. */
+	__rcu_assign_sk_user_data_with_flags(sk, (void *)data, SK_USER_DATA_NOCOPY);
+}
+
+/* sk_callback_lock is held. The one of our pointers that is there, or NULL: a psock has more flags. */
+static void *socklnd_user_data(const struct sock *sk)
+{
+	uintptr_t data = (uintptr_t)rcu_dereference_check(__sk_user_data(sk),
+							  lockdep_is_held(&sk->sk_callback_lock));
+
+	if ((data & ~SK_USER_DATA_PTRMASK) != SK_USER_DATA_NOCOPY)
+		return NULL;
+	return (void *)(data & SK_USER_DATA_PTRMASK);
+}
+
+/* sk_callback_lock is held. Who has the socket, as far as one can see. */
+static int socklnd_owner(const struct sock *sk)
+{
+	uintptr_t data = (uintptr_t)rcu_access_pointer(__sk_user_data(sk));
+
+	if (data & SK_USER_DATA_PSOCK)
+		return SOCKLND_OWNER_PSOCK;
+	if (inet_csk_has_ulp(sk))
+		return SOCKLND_OWNER_ULP;
+	return data ? SOCKLND_OWNER_OTHER : SOCKLND_OWNER_NONE;
+}
+
+/*
+ * Takes a socket unless somebody in the kernel has it: returns who. Does not take the socket lock, so
+ * it is for the caller to know that nobody is putting a ULP on it meanwhile, or to look again.
+ */
+int socklnd_helper_sk_claim(struct sock *sk)
+{
+	int owner;
+
+	write_lock_bh(&sk->sk_callback_lock);
+	owner = socklnd_owner(sk);
+	if (owner == SOCKLND_OWNER_NONE)
+		socklnd_set_user_data(sk, &socklnd_nobody);
+	write_unlock_bh(&sk->sk_callback_lock);
+	return owner;
+}
+
+/* Undoes socklnd_helper_sk_claim(), unless somebody has overwritten it. */
+void socklnd_helper_sk_disclaim(struct sock *sk)
+{
+	write_lock_bh(&sk->sk_callback_lock);
+	if (socklnd_user_data(sk) == &socklnd_nobody)
+		rcu_assign_sk_user_data(sk, NULL);
+	write_unlock_bh(&sk->sk_callback_lock);
+}
+
 /* ---- Sockets of programs ---- */
 
 void socklnd_helper_sockfd_put(struct socket *sock)
@@ -297,57 +362,127 @@ bool socklnd_helper_sk_in_net(const struct sock *sk, const struct net *net)
 	return net_eq(sock_net(sk), net);
 }
 
-/*
- * While it is on a socket, nobody can put TLS or the like on top of ours, nor listen with it: both
- * would keep copies of our callbacks. Never registered, so nobody can ask for it by name.
- */
-static const struct tcp_ulp_ops socklnd_ulp = {
-	.name = "socklnd",
-};
+/* As getpeername() has it, but without the socket lock, which programs may hold for long. */
+void socklnd_helper_sk_peername(const struct sock *sk, void *addr)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	if (READ_ONCE(sk->sk_family) == AF_INET6) {
+		struct sockaddr_in6 *sin6 = addr;
+
+		sin6->sin6_family = AF_INET6;
+		sin6->sin6_port = READ_ONCE(inet_sk(sk)->inet_dport);
+		sin6->sin6_addr = sk->sk_v6_daddr;
+		sin6->sin6_scope_id = ipv6_iface_scope_id(&sin6->sin6_addr,
+							  READ_ONCE(sk->sk_bound_dev_if));
+		return;
+	}
+#endif
+	struct sockaddr_in *sin = addr;
+
+	sin->sin_family = AF_INET;
+	sin->sin_port = READ_ONCE(inet_sk(sk)->inet_dport);
+	sin->sin_addr.s_addr = READ_ONCE(inet_sk(sk)->inet_daddr);
+}
 
 /*
- * Takes a socket from the program that made it: its user data and its callbacks are ours from now
- * on, and what the program has set that would hold data back is undone. Takes the socket lock.
+ * Whether nobody but the caller has a reference to the file of the socket, and nobody can get one any
+ * more. A program's call on the socket has a reference, or a descriptor that has one. epoll has none,
+ * but takes one now and then for as long as it watches the file.
  */
-int socklnd_helper_sk_claim(struct sock *sk, void *data, struct socklnd_sk_callbacks *callbacks)
+bool socklnd_helper_sock_is_unshared(const struct socket *sock)
 {
+	struct file *file = sock->file;
+
+	if (file_count(file) != 1)
+		return false;
+#ifdef CONFIG_EPOLL
+	/* Pairs with file_ref_get() in epoll, as does the barrier below. */
+	smp_mb();
+	if (READ_ONCE(file->f_ep))
+		return false;
+#endif
+	smp_mb();
+	if (file_count(file) != 1)
+		return false;
+	/* Pairs with file_ref_put(): what others have done to the socket is seen. */
+	smp_mb();
+	return true;
+}
+
+/* Gives up a reference to the file of the socket unless it is the last one: returns whether. */
+bool socklnd_helper_sock_put_unless_last(struct socket *sock)
+{
+	file_ref_t *ref = &sock->file->f_ref;
+	long old = atomic_long_read(&ref->refcnt);
+
+	/* A count of 0 is one reference; what is negative is saturated. */
+	while (old > 0) {
+		if (atomic_long_try_cmpxchg_release(&ref->refcnt, &old, old - 1))
+			return true;
+	}
+	return false;
+}
+
+/* A socket of ours without a connection, of the kind of @like; see kernel_accept(). */
+int socklnd_helper_sock_create_like(const struct socket *like, struct socket **sock)
+{
+	const struct sock *sk = like->sk;
+	int err;
+
+	err = sock_create_lite(sk->sk_family, sk->sk_type, sk->sk_protocol, sock);
+	if (err)
+		return err;
+	(*sock)->ops = READ_ONCE(like->ops);
+	__module_get((*sock)->ops->owner);
+	return 0;
+}
+
+/*
+ * Moves the connection from a program's socket that was claimed, and whose file nobody else has, to one
+ * of ours. What the program has set that would hold data back, fill the receive buffer with what nobody
+ * reads, or make errors of mere advice, is undone.
+ */
+int socklnd_helper_sock_take(struct socket *from, struct socket *to)
+{
+	struct inode *inode = SOCK_INODE(from);
+	struct file *file = from->file;
+	struct sock *sk = from->sk;
 	int err = 0;
 
+	/* As when the file is closed: that finds no connection any more. */
+	if (file->f_flags & FASYNC)
+		file->f_op->fasync(-1, file, 0);
+	/* As in __sock_release(), against who changes the owner of the inode. */
+	inode_lock(inode);
 	lock_sock(sk);
 	if (sk->sk_state != TCP_ESTABLISHED) {
 		err = -ENOTCONN;
 		goto out;
 	}
-	if (inet_csk_has_ulp(sk) || tcp_sk(sk)->repair) {
-		err = -EBUSY;
-		goto out;
-	}
 	write_lock_bh(&sk->sk_callback_lock);
-	if (sk->sk_user_data)
+	if (socklnd_user_data(sk) != &socklnd_nobody || inet_csk_has_ulp(sk) || tcp_sk(sk)->repair)
 		err = -EBUSY;
-	else
-		__rcu_assign_sk_user_data_with_flags(sk, data, SK_USER_DATA_NOCOPY);
-	socklnd_helper_sk_get_callbacks(sk, callbacks);
 	write_unlock_bh(&sk->sk_callback_lock);
 	if (err)
 		goto out;
-	inet_csk(sk)->icsk_ulp_ops = &socklnd_ulp;
+	if (test_bit(SOCK_SUPPORT_ZC, &from->flags))
+		set_bit(SOCK_SUPPORT_ZC, &to->flags);
+	sock_graft(sk, to);
+	to->state = SS_CONNECTED;
+	from->sk = NULL;
+	from->state = SS_UNCONNECTED;
 	WRITE_ONCE(sk->sk_rcvlowat, 1);
+	WRITE_ONCE(sk->sk_tsflags, 0);
 	tcp_sk(sk)->nonagle &= ~TCP_NAGLE_CORK;
+	inet_clear_bit(RECVERR, sk);
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6)
+		inet6_clear_bit(RECVERR6, sk);
+#endif
 out:
 	release_sock(sk);
+	inode_unlock(inode);
 	return err;
-}
-
-/* The callbacks are the program's own again. Takes the socket lock. */
-void socklnd_helper_sk_disclaim(struct sock *sk)
-{
-	lock_sock(sk);
-	inet_csk(sk)->icsk_ulp_ops = NULL;
-	write_lock_bh(&sk->sk_callback_lock);
-	rcu_assign_sk_user_data(sk, NULL);
-	write_unlock_bh(&sk->sk_callback_lock);
-	release_sock(sk);
 }
 
 /* ---- What a socket is set to ---- */
@@ -512,16 +647,15 @@ void socklnd_helper_sk_callback_write_unlock_bh(struct sock *sk)
 /* sk_callback_lock is held; what socklnd_helper_sk_set_user_data() stored, or NULL. */
 void *socklnd_helper_sk_user_data(const struct sock *sk)
 {
-	return __locked_read_sk_user_data_with_flags(sk, SK_USER_DATA_NOCOPY);
+	void *data = socklnd_user_data(sk);
+
+	return data == &socklnd_nobody ? NULL : data;
 }
 
-/* sk_callback_lock is held for writing. NOCOPY: sockets that a listener begets don't inherit it. */
+/* sk_callback_lock is held for writing, and the socket is claimed. NULL: nobody is to be told. */
 void socklnd_helper_sk_set_user_data(struct sock *sk, void *data)
 {
-	if (data)
-		__rcu_assign_sk_user_data_with_flags(sk, data, SK_USER_DATA_NOCOPY);
-	else
-		rcu_assign_sk_user_data(sk, NULL);
+	socklnd_set_user_data(sk, data ?: &socklnd_nobody);
 }
 
 void socklnd_helper_sk_get_callbacks(const struct sock *sk, struct socklnd_sk_callbacks *to)
@@ -529,7 +663,6 @@ void socklnd_helper_sk_get_callbacks(const struct sock *sk, struct socklnd_sk_ca
 	to->data_ready = sk->sk_data_ready;
 	to->write_space = sk->sk_write_space;
 	to->state_change = sk->sk_state_change;
-	to->error_report = sk->sk_error_report;
 }
 
 /* sk_callback_lock is held for writing; TCP reads the pointers without it. */
@@ -538,7 +671,22 @@ void socklnd_helper_sk_set_callbacks(struct sock *sk, const struct socklnd_sk_ca
 	WRITE_ONCE(sk->sk_data_ready, from->data_ready);
 	WRITE_ONCE(sk->sk_write_space, from->write_space);
 	WRITE_ONCE(sk->sk_state_change, from->state_change);
-	WRITE_ONCE(sk->sk_error_report, from->error_report);
+}
+
+/* ---- Sockets: their wait queues ---- */
+
+/* @func is called, with the queue's lock held and interrupts off, when the socket wakes who waits. */
+void socklnd_helper_sk_add_wait(struct sock *sk, struct wait_queue_entry *entry,
+				wait_queue_func_t func)
+{
+	init_waitqueue_func_entry(entry, func);
+	add_wait_queue(sk_sleep(sk), entry);
+}
+
+/* When this returns, @func is not running. */
+void socklnd_helper_sk_remove_wait(struct sock *sk, struct wait_queue_entry *entry)
+{
+	remove_wait_queue(sk_sleep(sk), entry);
 }
 
 /* ---- Sockets: lock classes ---- */

@@ -8,6 +8,7 @@
 #define _SOCKLND_HELPERS_H
 
 #include <linux/types.h>
+#include <linux/wait.h>
 
 struct dentry;
 struct file_operations;
@@ -17,12 +18,22 @@ struct sock;
 struct socket;
 struct xxh64_state;
 
-/* The functions that TCP calls when something happens to a socket. */
+/* The functions that TCP calls when something happens to a socket, but for sk_error_report. */
 struct socklnd_sk_callbacks {
 	void (*data_ready)(struct sock *sk);
 	void (*write_space)(struct sock *sk);
 	void (*state_change)(struct sock *sk);
-	void (*error_report)(struct sock *sk);
+};
+
+/* Who in the kernel has a socket. */
+enum socklnd_owner {
+	SOCKLND_OWNER_NONE,
+	/* The sockmap of a BPF program. */
+	SOCKLND_OWNER_PSOCK,
+	/* A protocol on top of TCP, such as TLS. */
+	SOCKLND_OWNER_ULP,
+	/* Another module, or we. */
+	SOCKLND_OWNER_OTHER,
 };
 
 /* What events in trace.h tell about a connection. */
@@ -77,12 +88,19 @@ unsigned int socklnd_helper_tcp_rcv_wscale(const struct sock *sk);
 int socklnd_helper_sk_tos(const struct sock *sk);
 gfp_t socklnd_helper_sk_allocation(const struct sock *sk);
 
+/* Sockets: whose they are. */
+int socklnd_helper_sk_claim(struct sock *sk);
+void socklnd_helper_sk_disclaim(struct sock *sk);
+
 /* Sockets of programs. */
 void socklnd_helper_sockfd_put(struct socket *sock);
 bool socklnd_helper_sk_is_tcp(const struct sock *sk);
 bool socklnd_helper_sk_in_net(const struct sock *sk, const struct net *net);
-int socklnd_helper_sk_claim(struct sock *sk, void *data, struct socklnd_sk_callbacks *callbacks);
-void socklnd_helper_sk_disclaim(struct sock *sk);
+void socklnd_helper_sk_peername(const struct sock *sk, void *addr);
+bool socklnd_helper_sock_is_unshared(const struct socket *sock);
+bool socklnd_helper_sock_put_unless_last(struct socket *sock);
+int socklnd_helper_sock_create_like(const struct socket *like, struct socket **sock);
+int socklnd_helper_sock_take(struct socket *from, struct socket *to);
 
 /* Sockets: the socket lock is held. */
 void socklnd_helper_sk_set_allocation(struct sock *sk, gfp_t allocation);
@@ -109,6 +127,11 @@ void *socklnd_helper_sk_user_data(const struct sock *sk);
 void socklnd_helper_sk_set_user_data(struct sock *sk, void *data);
 void socklnd_helper_sk_get_callbacks(const struct sock *sk, struct socklnd_sk_callbacks *to);
 void socklnd_helper_sk_set_callbacks(struct sock *sk, const struct socklnd_sk_callbacks *from);
+
+/* Sockets: their wait queues. */
+void socklnd_helper_sk_add_wait(struct sock *sk, struct wait_queue_entry *entry,
+				wait_queue_func_t func);
+void socklnd_helper_sk_remove_wait(struct sock *sk, struct wait_queue_entry *entry);
 
 /* Sockets: lock classes. */
 void socklnd_helper_sk_lock_class_own(struct sock *sk);

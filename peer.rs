@@ -359,7 +359,8 @@ impl Peer {
 
     /// Admits a connection whose handshake has succeeded so far.
     ///
-    /// `route` is that of an active one; its claim ends. Thread context, no spinlock held.
+    /// `route` is that of an attempt of ours; its claim ends. Connections of ours that programs have made
+    /// have none. Thread context, no spinlock held.
     pub(crate) fn admit(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
@@ -376,7 +377,7 @@ impl Peer {
         if inner.closing {
             return Err(Refusal::Closing);
         }
-        if route.is_none() && self.ni.nid() > self.nid && inner.is_racing(now) {
+        if !conn.is_active() && self.ni.nid() > self.nid && inner.is_racing(now) {
             return Err(Refusal::Race);
         }
         if !inner.conns.is_empty() && inner.incarnation > conn.incarnation() {
@@ -390,7 +391,7 @@ impl Peer {
             // The peer was restarted: its old connections lead nowhere.
             inner.bury(ESTALE, |_| true);
         } else if !inner.conns.is_empty() && inner.proto != Some(conn.proto()) {
-            if route.is_none() && inner.has_just_connected(now) {
+            if !conn.is_active() && inner.has_just_connected(now) {
                 return Err(Refusal::Crossing);
             }
             // Each of us has begun with another version.

@@ -7,12 +7,17 @@
 //! handshakes and of transmits that wait for a connection, and those of a part of the peers with which
 //! something is under way, so that each of them is seen at least four times per timeout. Peers that
 //! are idle cost nothing, but that those are sent a sign of life now and then whose version has such.
+//! It also has the autoconnect daemons look, every few milliseconds, whether programs have closed the
+//! sockets that they hand over, because the kernel tells nobody.
 //! How a peer comes into a list and out of it, and why none is forgotten, is told in `peer/watch.rs`.
 //!
 //! Shared by [`Arc`] between [`crate::Lnd`] and the thread; its mailboxes have locks of their own.
 
 use crate::{
-    conn::Conn,
+    conn::{
+        Conn,
+        Handshake, //
+    },
     lib_linux::{
         thread::KThread,
         time, //
@@ -52,6 +57,9 @@ pub(crate) const DEATHROW_LIST: u64 = 2;
 /// Which list of a connection is that of those who wait for memory.
 pub(crate) const ENOMEM_LIST: u64 = 3;
 
+/// Which list of a handshake is that of sockets that are handed over.
+pub(crate) const HANDOVER_LIST: u64 = 10;
+
 /// Between two rounds of looks, at most.
 const ROUND_MS: u64 = 1000;
 
@@ -61,6 +69,9 @@ const LOOKS_PER_TIMEOUT: u64 = 4;
 /// Before a socket that had no memory is tried again: the least that a sleep can take.
 const ENOMEM_RETRY_MS: u64 = 1;
 
+/// Between two looks whether programs have closed the sockets that they hand over.
+const HANDOVER_POLL_MS: u64 = 10;
+
 /// The reaper's lists.
 #[pin_data]
 pub(crate) struct Reaper {
@@ -68,6 +79,9 @@ pub(crate) struct Reaper {
     deathrow: Mailbox<Conn, DEATHROW_LIST>,
     #[pin]
     enomem: Mailbox<Conn, ENOMEM_LIST>,
+    /// Sockets that programs have not closed yet.
+    #[pin]
+    handovers: Mailbox<Handshake, HANDOVER_LIST>,
     #[pin]
     pending: Mailbox<Peer, PENDING_LIST>,
     /// Peers with something under way, the one first that was looked at longest ago.
@@ -93,6 +107,7 @@ impl Reaper {
             pin_init!(Self {
                 deathrow <- Mailbox::new(),
                 enomem <- Mailbox::new(),
+                handovers <- Mailbox::new(),
                 pending <- Mailbox::new(),
                 busy <- Mailbox::new(),
                 resting <- Mailbox::new(),
@@ -128,6 +143,13 @@ impl Reaper {
     /// Tries to send again on `conn` after a tick. Thread context.
     pub(crate) fn retry(&self, conn: Arc<Conn>) {
         if self.enomem.post(conn) {
+            self.deathrow.kick();
+        }
+    }
+
+    /// Has the program's socket that `handshake` is about looked at again after a while. Thread context.
+    pub(crate) fn look_again(&self, handshake: Arc<Handshake>) {
+        if self.handovers.post(handshake) {
             self.deathrow.kick();
         }
     }
@@ -181,9 +203,13 @@ impl Reaper {
 
     fn run(&self, lnd: &Lnd) {
         let mut next_scan = time::monotonic_ms().saturating_add(ROUND_MS);
+        let mut next_poll = 0_u64;
         loop {
             let now = time::monotonic_ms();
             let mut wait = next_scan.saturating_sub(now);
+            if !self.handovers.is_empty() {
+                wait = wait.min(next_poll.saturating_sub(now));
+            }
             if !self.enomem.is_empty() {
                 wait = wait.min(ENOMEM_RETRY_MS);
             }
@@ -193,7 +219,11 @@ impl Reaper {
             {
                 Mail::Object(conn) => conn.terminate(),
                 Mail::Tick => {}
-                Mail::Stop => return,
+                Mail::Stop => {
+                    // They are over; what is there would keep all else alive.
+                    self.handovers.drain().for_each(drop);
+                    return;
+                }
             }
             if self.sweep.load(Relaxed) && self.sweep.xchg(false, Acquire) {
                 lnd.for_each_ni(Ni::sweep_interfaces);
@@ -202,6 +232,10 @@ impl Reaper {
                 self.retry_all();
             }
             let now = time::monotonic_ms();
+            if now >= next_poll && !self.handovers.is_empty() {
+                next_poll = now.saturating_add(HANDOVER_POLL_MS);
+                self.handovers.drain().for_each(Handshake::look_again);
+            }
             if now >= next_scan {
                 next_scan = now.saturating_add(round_ms(tunables::timeout_ms()));
                 self.scan(lnd, now);

@@ -8,6 +8,9 @@
 //! which bounds how many strangers may be half-way in, and through which the reaper enforces the
 //! deadline and the interface's end. The socket's callbacks hold one reference, and go with the
 //! socket.
+//!
+//! A socket that a program hands over can only be taken when the program has closed it, and the
+//! handshake begins then. The reaper has the daemons look for that.
 
 mod finish;
 
@@ -16,16 +19,20 @@ use crate::{
     autoconnect::HANDSHAKE_LIST,
     lib_linux::{
         link,
+        ratelimit::pr_warn_ratelimited,
         socket::{
+            Handover,
             HookedSocket,
             Socket,
-            SocketEvents, //
+            SocketEvents,
+            Taken, //
         },
         time,
         trace, //
     },
     ni::Ni,
     peer::Peer,
+    reaper::HANDOVER_LIST,
     route::Route,
     stats::{
         Gauge,
@@ -64,6 +71,10 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         ArcBorrow,
         Mutex, //
@@ -86,7 +97,8 @@ pub(crate) struct Handshake {
     ni: Arc<Ni>,
     role: Role,
     remote: SocketAddr,
-    deadline_ms: u64,
+    /// In monotonic milliseconds. Moved once, when a socket that was handed over is taken.
+    deadline_ms: Atomic<u64>,
     #[pin]
     io: Mutex<Io>,
     /// INVARIANT: Only ever used for the autoconnect daemons' mailbox.
@@ -94,14 +106,21 @@ pub(crate) struct Handshake {
     links: ListLinks<HANDSHAKE_LIST>,
     #[pin]
     tracker: AtomicTracker<HANDSHAKE_LIST>,
+    /// INVARIANT: Only ever used for the reaper's list of sockets that are handed over.
+    #[pin]
+    handover_links: ListLinks<HANDOVER_LIST>,
+    #[pin]
+    handover_tracker: AtomicTracker<HANDOVER_LIST>,
     _live: LiveGuard,
 }
 
 impl_list_arc_safe! {
     impl ListArcSafe<5> for Handshake { tracked_by tracker: AtomicTracker<5>; }
+    impl ListArcSafe<10> for Handshake { tracked_by handover_tracker: AtomicTracker<10>; }
 }
 impl_list_item! {
     impl ListItem<5> for Handshake { using ListLinks { self.links }; }
+    impl ListItem<10> for Handshake { using ListLinks { self.handover_links }; }
 }
 
 /// Who began it.
@@ -126,13 +145,15 @@ struct Io {
 }
 
 enum Stage {
+    /// A program has not closed its socket yet.
+    HandedOver(Handover),
     /// Active: no socket yet.
     Begin,
     /// Active: the connection request is out.
     Connecting(HookedSocket<Handshake>),
     /// The other side's bytes are awaited.
     Reading(HookedSocket<Handshake>),
-    /// The other side was told that this leads nowhere; the failure is not dealt with yet.
+    /// It leads nowhere, and the socket is gone or going; the failure is not dealt with yet.
     Parted,
     /// Succeeded or failed; somebody has taken the socket.
     Over,
@@ -151,25 +172,33 @@ impl Handshake {
         ni: &Arc<Ni>,
         role: Role,
         remote: SocketAddr,
+        stage: Stage,
         deadline_ms: u64,
-        reader: HelloReader,
     ) -> Result<Arc<Self>> {
+        let newest = ni.newest_proto();
+        let reader = match role {
+            Role::Passive => HelloReader::passive(newest),
+            Role::Active { .. } | Role::Registered { .. } => HelloReader::active(newest),
+        };
+        let reader = reader.not_before(ni.oldest_proto());
         Arc::pin_init(
             pin_init!(Self {
                 ni: ni.clone(),
                 role,
                 remote,
-                deadline_ms,
+                deadline_ms: Atomic::new(deadline_ms),
                 io <- new_mutex!(
                     Io {
-                        stage: Stage::Begin,
+                        stage,
                         reader,
-                        tried: ni.newest_proto(),
+                        tried: newest,
                     },
                     "socklnd_handshake"
                 ),
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
+                handover_links <- ListLinks::new(),
+                handover_tracker <- AtomicTracker::new(),
                 _live: Gauge::enter(ni.live().handshakes()),
             }),
             GFP_KERNEL,
@@ -186,13 +215,7 @@ impl Handshake {
             kind,
         };
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        let this = Self::new(
-            ni,
-            role,
-            route.addr(),
-            deadline,
-            HelloReader::active(ni.newest_proto()).not_before(ni.oldest_proto()),
-        )?;
+        let this = Self::new(ni, role, route.addr(), Stage::Begin, deadline)?;
         ni.pending().add(&this)?;
         ni.lnd().autoconnect().post(this);
         Ok(())
@@ -202,46 +225,76 @@ impl Handshake {
     pub(crate) fn accepted(ni: &Arc<Ni>, socket: Socket, remote: SocketAddr) -> Result {
         setup(&socket)?;
         let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
-        let this = Self::new(
-            ni,
-            Role::Passive,
-            remote,
-            deadline,
-            HelloReader::passive(ni.newest_proto()).not_before(ni.oldest_proto()),
-        )?;
+        let this = Self::new(ni, Role::Passive, remote, Stage::Begin, deadline)?;
         this.read_from(socket)
     }
 
-    /// Begins the handshake of a connection that a program has made for us. May sleep.
+    /// Begins to take over the socket of a program: for a connection of this type to this peer that the
+    /// program has made, or for one that the other node has. The program has as long to close it as a
+    /// stranger has for his handshake. May sleep.
     ///
     /// # Errors
     ///
-    /// What the first bytes could not be sent for; `ENOMEM`, `ESHUTDOWN`.
-    pub(crate) fn registered(
+    /// `ENOTCONN`, `ENOMEM`, `ESHUTDOWN`: the program keeps the socket.
+    pub(crate) fn handed_over(
         ni: &Arc<Ni>,
-        socket: Socket,
-        remote: SocketAddr,
-        nid: Nid,
-        kind: ConnType,
+        handover: Handover,
+        made: Option<(ConnType, Nid)>,
     ) -> Result {
-        setup(&socket)?;
-        let role = Role::Registered { nid, kind };
-        let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        let this = Self::new(
-            ni,
-            role,
-            remote,
-            deadline,
-            HelloReader::active(ni.newest_proto()).not_before(ni.oldest_proto()),
-        )?;
-        let known = ni.peers().find(nid);
-        let proto = match known {
-            Some(peer) => peer.proto_to_try(remote.ip()),
-            None => ni.first_proto(nid, remote.ip()),
+        let remote = handover.peer_addr()?;
+        let role = match made {
+            Some((kind, nid)) => Role::Registered { nid, kind },
+            None => Role::Passive,
         };
-        this.introduce(&socket, nid, kind, proto)?;
-        this.io.lock().tried = proto;
-        this.read_from(socket)
+        let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
+        let stage = Stage::HandedOver(handover);
+        let this = Self::new(ni, role, remote, stage, deadline)?;
+        ni.pending().add(&this)?;
+        ni.lnd().autoconnect().post(this);
+        Ok(())
+    }
+
+    /// Looks whether the program has closed its socket, and if so begins with it. Returns whether.
+    fn take_over(self: &Arc<Self>, io: &mut Io) -> Result<bool> {
+        let Stage::HandedOver(handover) = core::mem::replace(&mut io.stage, Stage::Over) else {
+            return Ok(false);
+        };
+        let socket = match handover.take() {
+            Ok(Taken::Socket(socket)) => socket,
+            Ok(Taken::NotYet(handover)) => {
+                io.stage = Stage::HandedOver(handover);
+                self.ni.lnd().reaper().look_again(self.clone());
+                return Ok(false);
+            }
+            Err(e) => {
+                io.stage = Stage::Parted;
+                return Err(e);
+            }
+        };
+        // From here on a failure ends the connection.
+        io.stage = Stage::Parted;
+        setup(&socket)?;
+        let time = match &self.role {
+            Role::Registered { nid, kind } => {
+                io.tried = match self.ni.peers().find(*nid) {
+                    Some(peer) => peer.proto_to_try(self.remote.ip()),
+                    None => self.ni.first_proto(*nid, self.remote.ip()),
+                };
+                self.introduce(&socket, *nid, *kind, io.tried)?;
+                tunables::timeout_ms()
+            }
+            _ => tunables::handshake_timeout_ms(),
+        };
+        let deadline = time::monotonic_ms().saturating_add(time);
+        self.deadline_ms.store(deadline, Relaxed);
+        io.stage = Stage::Reading(socket.hook(self.clone()));
+        Ok(true)
+    }
+
+    /// Has the autoconnect daemons look again whether the program has closed its socket. Thread context.
+    pub(crate) fn look_again(self: Arc<Self>) {
+        let ni = self.ni.clone();
+        ni.lnd().autoconnect().post(self);
     }
 
     /// Waits for the other side's bytes. May sleep.
@@ -277,7 +330,7 @@ impl Handshake {
 
     /// When its time is up, in monotonic milliseconds.
     pub(super) fn deadline_ms(&self) -> u64 {
-        self.deadline_ms
+        self.deadline_ms.load(Relaxed)
     }
 
     /// Whether it is for a route that was taken away. Thread context.
@@ -309,6 +362,7 @@ impl Handshake {
                         if let Err(e) = done {
                             self.ni.events().connect_failures.add(1);
                             self.trace_failure(e);
+                            self.warn_of_registered(e);
                         }
                     }
                     Role::Passive => {
@@ -331,6 +385,7 @@ impl Handshake {
             self.ni.pending().remove(self);
             return;
         }
+        let kept = matches!(stage, Stage::HandedOver(_));
         // Closes the socket, if there is one.
         drop(stage);
         self.ni.pending().remove(self);
@@ -340,12 +395,40 @@ impl Handshake {
                 peer.count(1, |events| &events.connect_failures);
                 peer.connect_failed(route, why);
             }
-            Role::Registered { .. } => self.ni.events().connect_failures.add(1),
+            Role::Registered { .. } => {
+                self.ni.events().connect_failures.add(1);
+                if !kept {
+                    self.warn_of_registered(why);
+                }
+            }
             Role::Passive => self.ni.events().bad_handshakes.add(1),
+        }
+        if kept && why == ETIMEDOUT {
+            pr_warn_ratelimited!(
+                "{}: the socket with {:?} that was handed over was not closed: a program or its epoll set still has it\n",
+                self.ni.nid(),
+                self.remote
+            );
+        }
+    }
+
+    /// The program that handed a socket over can't be told any more what became of it.
+    fn warn_of_registered(&self, why: Error) {
+        if let Role::Registered { nid, .. } = &self.role {
+            pr_warn_ratelimited!(
+                "{}: the connection to {} at {:?} that was handed over is of no use: {:?}\n",
+                self.ni.nid(),
+                nid,
+                self.remote,
+                why
+            );
         }
     }
 
     fn step(self: &Arc<Self>, io: &mut Io) -> Result<Step> {
+        if matches!(io.stage, Stage::HandedOver(_)) && !self.take_over(io)? {
+            return Ok(Step::Wait);
+        }
         if let (Stage::Begin, Role::Active { peer, route, .. }) = (&io.stage, &self.role) {
             if !peer.connect_begins(route) {
                 return Err(ESHUTDOWN);

@@ -1,31 +1,46 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! TCP sockets of the kernel's own, and of programs that have handed them over.
+//! TCP sockets of the kernel's own.
 //!
 //! A [`Socket`] owns a `struct socket`, and releases it when it is dropped. TCP protects the socket
 //! by its own lock, which the methods take where it is needed, so a [`Socket`] may be shared
-//! between threads. No method waits for the network; some wait for the socket's lock ("may sleep").
+//! between threads. No method waits for the network; some wait for the socket's lock ("may sleep"),
+//! which nobody holds for long, because no program has the socket.
 //!
-//! The socket holds a passive reference to its network namespace, so that sockets don't keep a
-//! namespace alive. By its [`NetUser`] it keeps the namespace's *end* waiting.
+//! Others in the kernel may: a BPF program can put any socket into a sockmap when its connection is
+//! made. So every socket is claimed, by its `sk_user_data`, before anything else is done with it,
+//! and until it is released; one that somebody has already is refused, see [`Owner`].
 //!
-//! [`HookedSocket`] adds callbacks, see [`SocketEvents`]; a [`Loan`] lets TCP have pages without
-//! copying them.
+//! A socket that was made here holds a passive reference to its network namespace, so that sockets
+//! don't keep a namespace alive. One that a program has handed over, by a [`Handover`], does. By its
+//! [`NetUser`] each keeps the namespace's *end* waiting.
+//!
+//! [`HookedSocket`] adds callbacks, see [`SocketEvents`], and [`ListeningSocket`] tells of
+//! connections to accept; a [`Loan`] lets TCP have pages without copying them.
 //!
 //! C headers: [`include/linux/net.h`](srctree/include/linux/net.h),
 //! [`include/net/sock.h`](srctree/include/net/sock.h)
 
 mod addr;
-mod claimed;
+mod handover;
 mod hook;
+mod listening;
 mod loan;
 mod options;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
 
+pub(crate) use self::handover::{
+    Handover,
+    Taken, //
+};
 pub(crate) use self::hook::{
     HookedSocket,
     SocketEvents, //
+};
+pub(crate) use self::listening::{
+    Arrivals,
+    ListeningSocket, //
 };
 pub(crate) use self::loan::{
     Lender,
@@ -35,10 +50,7 @@ pub(crate) use self::loan::{
 
 pub(super) use self::addr::RawAddr;
 
-use self::{
-    claimed::Claim,
-    hook::Hook, //
-};
+use self::hook::Hook;
 use super::{
     iov::{
         Bvecs,
@@ -61,6 +73,7 @@ use core::{
 use kernel::{
     bindings,
     error::to_result,
+    fmt,
     prelude::*, //
 };
 
@@ -80,6 +93,87 @@ pub(crate) enum TcpState {
     Closing,
 }
 
+impl TcpState {
+    /// The state of a socket at this moment. Any context.
+    ///
+    /// # Safety
+    ///
+    /// `sk` must be a valid TCP socket.
+    unsafe fn of(sk: *const bindings::sock) -> Self {
+        // SAFETY: By our requirement.
+        match unsafe { sys::socklnd_helper_sk_state(sk) } {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 => Self::SynReceived,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            // What else there is are states of other objects than sockets.
+            _ => Self::Close,
+        }
+    }
+}
+
+/// Who else in the kernel has a socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A BPF program, by a sockmap.
+    Sockmap,
+    /// A protocol on top of TCP, such as TLS.
+    Protocol,
+    /// Another module.
+    Other,
+}
+
+impl Owner {
+    /// What `socklnd_helper_sk_claim` returns.
+    fn from_raw(raw: c_int) -> Option<Self> {
+        match c_uint::try_from(raw).unwrap_or(sys::socklnd_owner_SOCKLND_OWNER_OTHER) {
+            sys::socklnd_owner_SOCKLND_OWNER_NONE => None,
+            sys::socklnd_owner_SOCKLND_OWNER_PSOCK => Some(Self::Sockmap),
+            sys::socklnd_owner_SOCKLND_OWNER_ULP => Some(Self::Protocol),
+            _ => Some(Self::Other),
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sockmap => "a BPF program (sockmap)",
+            Self::Protocol => "a protocol on top of TCP (ULP)",
+            Self::Other => "another kernel module",
+        })
+    }
+}
+
+/// A connection that was accepted.
+pub(crate) enum Accepted {
+    /// It is ours.
+    Socket(Socket),
+    /// Somebody else in the kernel has the socket already. The connection was aborted.
+    Owned {
+        /// Who.
+        by: Owner,
+        /// The other side's address, if the connection was still there.
+        remote: Option<SocketAddr>,
+    },
+}
+
+/// Where a socket comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It was made here, or accepted by one that was.
+    Kernel,
+    /// A program has made it: it is a counting reference to its network namespace, and its locks are of
+    /// the classes that programs' sockets have.
+    Program,
+}
+
 /// How long TCP tries, without an answer, to deliver the rest of a connection that was closed
 /// gracefully, in milliseconds.
 pub(crate) const ORPHAN_MS: c_uint = 10_000;
@@ -89,16 +183,16 @@ pub(crate) const ORPHAN_MS: c_uint = 10_000;
 /// # Invariants
 ///
 /// - `sock` is a TCP socket that nobody else releases, and `sk` its `struct sock`.
-/// - The socket does not count as a reference to its namespace, of which `net` is a user.
+/// - The socket is claimed: its user data is what [`hook`] has put there.
+/// - The socket is in the namespace that `net` is a user of, and does not count as a reference to it
+///   unless `origin` says so.
 /// - The socket's callbacks are TCP's own, which `hook` has recorded; except in a [`HookedSocket`],
 ///   which says what they are there.
-/// - A socket with a `claim` is a program's: nobody else releases *our* reference to its file, it
-///   does count as a reference to its namespace, and see [`Claim`].
 pub(crate) struct Socket {
     sock: NonNull<bindings::socket>,
     sk: NonNull<bindings::sock>,
     hook: KBox<Hook>,
-    claim: Option<Claim>,
+    origin: Origin,
     net: NetUser,
 }
 
@@ -163,6 +257,7 @@ impl Socket {
     /// - `ENETDOWN` if the namespace is dying.
     /// - `ESHUTDOWN` if there is no [`PernetRegistration`](super::netns::PernetRegistration).
     /// - `EAFNOSUPPORT` if the kernel has no IPv6.
+    /// - `EBUSY` if somebody in the kernel takes sockets that are not even connected.
     /// - `ENOMEM`, `ENFILE`.
     pub(crate) fn new_tcp(net: &Net, v6: bool) -> Result<Self> {
         let net = NetUser::new(net)?;
@@ -184,44 +279,47 @@ impl Socket {
                 &mut sock,
             )
         })?;
+        // SAFETY: The socket was just made.
+        let sk = unsafe { sys::socklnd_helper_sock_sk(sock) };
+        // SAFETY: The socket is valid.
+        if unsafe { sys::socklnd_helper_sk_claim(sk) } != 0 {
+            // SAFETY: The socket is ours.
+            unsafe { bindings::sock_release(sock) };
+            return Err(EBUSY);
+        }
         // SAFETY: The socket was just made, in the namespace of `net`, by a function that makes no
-        // counting references.
-        unsafe { Self::from_raw(sock, net, None) }
+        // counting references, and was claimed.
+        unsafe { Self::from_claimed(sock, net, Origin::Kernel) }
     }
 
-    /// Takes over a socket, which `listener` has begotten if there is one. Releases it on failure.
-    /// May sleep.
+    /// Makes a [`Socket`] of a socket that was claimed. Releases it on failure. May sleep.
     ///
     /// # Safety
     ///
-    /// `sock` must be a TCP socket that belongs to the caller alone, and does not count as a
-    /// reference to its namespace, of which `net` is a user. Without a `listener` its callbacks
-    /// must be TCP's own.
-    unsafe fn from_raw(
+    /// `sock` must be a TCP socket that belongs to the caller alone, was claimed, has TCP's own
+    /// callbacks, is in the namespace of `net`, and refers to it as `origin` says.
+    unsafe fn from_claimed(
         sock: *mut bindings::socket,
         net: NetUser,
-        listener: Option<&Hook>,
+        origin: Origin,
     ) -> Result<Self> {
         // SAFETY: By this function's requirement.
         let sk = unsafe { sys::socklnd_helper_sock_sk(sock) };
-        let hook = match listener {
-            // SAFETY: By this function's requirement.
-            None => unsafe { Hook::new(sk) },
-            // SAFETY: By this function's requirement.
-            Some(listener) => unsafe { listener.for_child(sk) },
-        };
-        let hook = match KBox::new(hook, GFP_KERNEL) {
+        // SAFETY: By this function's requirement.
+        let hook = match KBox::new(unsafe { Hook::new(sk) }, GFP_KERNEL) {
             Ok(hook) => hook,
             Err(e) => {
-                // SAFETY: The socket is valid; the function takes the lock.
-                unsafe { sys::sock_no_linger(sk) };
+                // SAFETY: The socket is valid, and was claimed.
+                unsafe { sys::socklnd_helper_sk_disclaim(sk) };
                 // SAFETY: The socket is ours.
-                unsafe { bindings::sock_release(sock) };
+                unsafe { Self::abort_raw(sock, sk) };
                 return Err(e.into());
             }
         };
-        // SAFETY: The socket is valid, we don't hold its lock, and this is done once.
-        unsafe { sys::socklnd_helper_sk_lock_class_own(sk) };
+        if origin == Origin::Kernel {
+            // SAFETY: The socket is valid, we don't hold its lock, and this is done once.
+            unsafe { sys::socklnd_helper_sk_lock_class_own(sk) };
+        }
         // INVARIANT: As required of our caller; `hook` has TCP's callbacks.
         Ok(Self {
             // SAFETY: A socket is not null.
@@ -229,9 +327,21 @@ impl Socket {
             // SAFETY: A socket that was not released has a `struct sock`.
             sk: unsafe { NonNull::new_unchecked(sk) },
             hook,
-            claim: None,
+            origin,
             net,
         })
+    }
+
+    /// Releases a socket, with a RST if there is a connection. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// `sock` must belong to the caller, and must not be used afterwards; `sk` is its `struct sock`.
+    unsafe fn abort_raw(sock: *mut bindings::socket, sk: *mut bindings::sock) {
+        // SAFETY: The socket is valid; the function takes the lock.
+        unsafe { sys::sock_no_linger(sk) };
+        // SAFETY: The socket is the caller's to release.
+        unsafe { bindings::sock_release(sock) };
     }
 
     fn sock(&self) -> *mut bindings::socket {
@@ -291,14 +401,14 @@ impl Socket {
 
     /// Takes a connection, if there is one. May sleep.
     ///
-    /// The new socket has TCP's own callbacks, whether or not the listener is hooked. What is set
-    /// on the listener (buffers, [`Socket::set_kernel_defaults`]) is inherited.
+    /// The new socket has TCP's own callbacks. What is set on the listener (buffers,
+    /// [`Socket::set_kernel_defaults`]) is inherited.
     ///
     /// # Errors
     ///
     /// `ECONNABORTED` and `EPROTO` concern one connection, `ENFILE`, `ENOMEM` the machine; `EINVAL`
     /// means that the socket does not listen.
-    pub(crate) fn accept(&self) -> Result<Option<Self>> {
+    pub(crate) fn accept(&self) -> Result<Option<Accepted>> {
         let mut sock = ptr::null_mut();
         // SAFETY: The socket is valid, and `sock` may be written to.
         let ret = unsafe { bindings::kernel_accept(self.sock(), &mut sock, Self::NONBLOCK) };
@@ -307,9 +417,23 @@ impl Socket {
             Err(e) if e == EAGAIN => return Ok(None),
             Err(e) => return Err(e),
         }
-        // SAFETY: The new socket belongs to us alone, and has its namespace, and the way it refers
-        // to it, from its listener.
-        unsafe { Self::from_raw(sock, self.net.clone(), Some(&self.hook)) }.map(Some)
+        // SAFETY: The socket was just made.
+        let sk = unsafe { sys::socklnd_helper_sock_sk(sock) };
+        // SAFETY: The socket is valid.
+        let owner = unsafe { sys::socklnd_helper_sk_claim(sk) };
+        if let Some(by) = Owner::from_raw(owner) {
+            // SAFETY: The socket is valid.
+            let remote = unsafe { Self::peer_addr_of(sock) }.ok();
+            // Whoever has it is told by the socket's protocol, which he has replaced.
+            // SAFETY: The `struct socket` is ours.
+            unsafe { Self::abort_raw(sock, sk) };
+            return Ok(Some(Accepted::Owned { by, remote }));
+        }
+        // SAFETY: The new socket belongs to us alone, was claimed, and has its namespace, and the way
+        // it refers to it, from its listener. So it has its callbacks, which are TCP's own, because
+        // nobody hooks a listener.
+        let socket = unsafe { Self::from_claimed(sock, self.net.clone(), self.origin) }?;
+        Ok(Some(Accepted::Socket(socket)))
     }
 
     /// The local address and port. May sleep.
@@ -326,9 +450,19 @@ impl Socket {
     ///
     /// `ENOTCONN` if there is no connection, or none any more.
     pub(crate) fn peer_addr(&self) -> Result<SocketAddr> {
+        // SAFETY: By the type invariants.
+        unsafe { Self::peer_addr_of(self.sock()) }
+    }
+
+    /// As [`Socket::peer_addr`].
+    ///
+    /// # Safety
+    ///
+    /// `sock` must be a valid socket.
+    unsafe fn peer_addr_of(sock: *mut bindings::socket) -> Result<SocketAddr> {
         let mut addr = RawAddr::empty();
         // SAFETY: The socket is valid; there is room for an address of any family.
-        to_bytes(unsafe { bindings::kernel_getpeername(self.sock(), addr.as_mut_ptr().cast()) })?;
+        to_bytes(unsafe { bindings::kernel_getpeername(sock, addr.as_mut_ptr().cast()) })?;
         addr.parse()
     }
 
@@ -467,20 +601,7 @@ impl Socket {
     /// The state at this moment. Any context.
     pub(crate) fn state(&self) -> TcpState {
         // SAFETY: By the type invariants `sk` is valid.
-        match unsafe { sys::socklnd_helper_sk_state(self.sk()) } {
-            1 => TcpState::Established,
-            2 => TcpState::SynSent,
-            3 => TcpState::SynReceived,
-            4 => TcpState::FinWait1,
-            5 => TcpState::FinWait2,
-            6 => TcpState::TimeWait,
-            8 => TcpState::CloseWait,
-            9 => TcpState::LastAck,
-            10 => TcpState::Listen,
-            11 => TcpState::Closing,
-            // What else there is are states of other objects than sockets.
-            _ => TcpState::Close,
-        }
+        unsafe { TcpState::of(self.sk()) }
     }
 
     /// Whether data can flow both ways at this moment. Any context.
@@ -541,15 +662,21 @@ impl Socket {
     pub(crate) fn close_gracefully(self) {
         // Not to be dropped as a whole, which would abort.
         let mut this = ManuallyDrop::new(self);
-        if this.claim.is_some() {
-            this.shut_down();
-            // SAFETY: The socket is not used after this.
-            unsafe { this.disclaim() };
-        } else if let Some(_alive) = this.net.net().get_alive() {
+        let may_outlive = match this.origin {
+            Origin::Program => true,
+            Origin::Kernel => match this.net.net().get_alive() {
+                Some(_alive) => {
+                    let lock = this.lock();
+                    // SAFETY: The socket does not count as a reference to its namespace. The namespace
+                    // is alive, so it can be made to.
+                    unsafe { sys::sk_net_refcnt_upgrade(lock.sk()) };
+                    true
+                }
+                None => false,
+            },
+        };
+        if may_outlive {
             let lock = this.lock();
-            // SAFETY: The socket does not count as a reference to its namespace. The namespace is
-            // alive, so it can be made to.
-            unsafe { sys::sk_net_refcnt_upgrade(lock.sk()) };
             // SAFETY: `lock` holds the lock of a TCP socket.
             unsafe { sys::socklnd_helper_tcp_set_user_timeout(lock.sk(), ORPHAN_MS) };
             drop(lock);
@@ -561,8 +688,6 @@ impl Socket {
         }
         // SAFETY: The field is not used after this.
         unsafe { ptr::drop_in_place(&mut this.hook) };
-        // SAFETY: The field is not used after this.
-        unsafe { ptr::drop_in_place(&mut this.claim) };
         // The namespace's end need not wait any more.
         // SAFETY: The field is not used after this.
         unsafe { ptr::drop_in_place(&mut this.net) };
@@ -578,12 +703,6 @@ impl Socket {
     ///
     /// The socket must not be used afterwards.
     unsafe fn reset(&self) {
-        if self.claim.is_some() {
-            self.break_off();
-            // SAFETY: As this function's own requirement.
-            unsafe { self.disclaim() };
-            return;
-        }
         // SAFETY: By the type invariants `sk` is valid; the function takes the lock.
         unsafe { sys::sock_no_linger(self.sk()) };
         // SAFETY: As this function's own requirement.
@@ -596,9 +715,14 @@ impl Socket {
     ///
     /// The socket must not be used afterwards.
     unsafe fn release(&self) {
-        // SAFETY: By the type invariants `sk` is valid; it was given our lock class when it was
-        // taken over, and we don't hold its lock.
-        unsafe { sys::socklnd_helper_sk_lock_class_kernel(self.sk()) };
+        if self.origin == Origin::Kernel {
+            // SAFETY: By the type invariants `sk` is valid; it was given our lock class when it was
+            // taken over, and we don't hold its lock.
+            unsafe { sys::socklnd_helper_sk_lock_class_kernel(self.sk()) };
+        }
+        // SAFETY: By the type invariants `sk` is valid and claimed. It is not hooked, because a
+        // `HookedSocket` unhooks first.
+        unsafe { sys::socklnd_helper_sk_disclaim(self.sk()) };
         // SAFETY: By the type invariants the socket is ours to release.
         unsafe { bindings::sock_release(self.sock()) };
     }

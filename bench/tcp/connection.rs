@@ -8,6 +8,7 @@
 
 use crate::lib_linux::{
     socket::{
+        Arrivals,
         HookedSocket,
         Socket,
         SocketEvents, //
@@ -113,6 +114,12 @@ impl SocketEvents for Events {
 
     fn state_change(this: ArcBorrow<'_, Self>) {
         // Receiving tells what happened.
+        this.raise(&this.rx);
+    }
+}
+
+impl Arrivals for Events {
+    fn arrived(this: ArcBorrow<'_, Self>) {
         this.raise(&this.rx);
     }
 }

@@ -18,7 +18,11 @@ use crate::{
             PageRange,
             Pages, //
         },
-        socket::Socket,
+        socket::{
+            Accepted,
+            ListeningSocket,
+            Socket, //
+        },
         thread::KThread, //
     },
     server, //
@@ -239,10 +243,9 @@ fn set_up(socket: &Socket) -> Result {
 fn connect(client: &Net, server: &Net, addr: Ipv4Addr) -> Result<(Connection, Connection)> {
     let listener = Socket::new_tcp(server, false)?;
     listener.bind(&SocketAddr::new(IpAddr::V4(addr), 0))?;
-    listener.listen(1)?;
     let addr = listener.local_addr()?;
     let incoming = Events::new()?;
-    let listener = listener.hook(incoming.clone());
+    let listener = ListeningSocket::new(listener, 1, incoming.clone())?;
 
     let socket = Socket::new_tcp(client, false)?;
     set_up(&socket)?;
@@ -261,7 +264,8 @@ fn connect(client: &Net, server: &Net, addr: Ipv4Addr) -> Result<(Connection, Co
     let accepted = loop {
         incoming.take();
         match listener.accept()? {
-            Some(accepted) => break accepted,
+            Some(Accepted::Socket(accepted)) => break accepted,
+            Some(Accepted::Owned { .. }) => return Err(EBUSY),
             None => incoming.wait()?,
         }
     };

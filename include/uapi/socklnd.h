@@ -336,21 +336,25 @@ struct socklnd_conn_close {
  * @flags: none yet
  * @pad: zero
  *
- * For programs that accept or make connections themselves. The driver takes its own reference to
- * the socket, so the descriptor may, and should, be closed afterwards; who goes on reading or
- * writing spoils the stream. When the connection ends, however it does, the socket is shut down for
- * whoever still has it open. Until then it keeps its network namespace alive, as sockets of programs
- * do.
+ * For programs that accept or make connections themselves, and close the socket afterwards. The driver
+ * takes the connection when nobody has the socket any more: no descriptor of it is left in any process,
+ * no call on it is under way, no other part of the kernel (io_uring, a message that carries it) has it, and
+ * no epoll set watches it: EPOLL_CTL_DEL comes before close(). Until then the driver does not touch it,
+ * whatever the program does with it. If that takes longer than the accept_timeout, the driver gives up:
+ * whoever has the socket keeps it as it is, and a line in the kernel log says so. A connection that was
+ * taken belongs to the driver alone. It keeps its network namespace alive until it ends, as sockets of
+ * programs do; SO_LINGER, SO_RCVLOWAT, TCP_CORK, SO_TIMESTAMPING and IP_RECVERR are undone.
  *
- * The request only begins the exchange of greetings, and waits for nothing. If that fails or takes
- * too long, the connection is closed, and counted among the errors in SOCKLND_IOC_STATS.
+ * The request waits for nothing, and what becomes of the socket later is not its result. If it is not
+ * closed in time, or the exchange of greetings fails or takes too long, that is counted among the errors
+ * in SOCKLND_IOC_STATS, and in the second case the connection is closed.
  *
  * EBADF: no such descriptor. ENOTSOCK: it is no socket. EPROTONOSUPPORT: it is not TCP. EXDEV: the
  * socket belongs to another network namespace. ENOTCONN: it is not connected, or not any more.
- * EBUSY: somebody in the kernel uses it already: it was registered before, or has TLS or BPF on it.
+ * EBUSY: it was registered before, or somebody in the kernel uses it: it has TLS or BPF on it.
  * ENOENT: no interface matches @ni. ENOTUNIQ: several do. ENETUNREACH: none of them serves the
- * network of @nid. After any other error the connection is gone: there was no memory for it
- * (ENOMEM), the interface is being stopped (ESHUTDOWN), or nothing could be sent over it.
+ * network of @nid. ESHUTDOWN: the interface is being stopped. ENOMEM: no memory. After any error the
+ * program has its socket as before.
  */
 struct socklnd_register {
 	struct socklnd_nid ni;

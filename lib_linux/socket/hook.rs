@@ -3,14 +3,20 @@
 //! Callbacks of a socket.
 //!
 //! While a socket is hooked, its `sk_user_data` points to its [`Hook`], which holds one reference
-//! to the object that is told of events. `sk_callback_lock` protects both: every callback runs with
-//! the lock held for reading, and hooking and unhooking take it for writing. So when the lock has
-//! been taken for unhooking, no callback for the object is running, and none will find it any more.
+//! to the object that is told of events; while it is not, to something that says that it is taken,
+//! see `socklnd_helper_sk_claim` in `helpers.c`. `sk_callback_lock` protects the pointer and the
+//! hook: every callback runs with the lock held for reading, and hooking and unhooking take it for
+//! writing. So when the lock has been taken for unhooking, no callback for the object is running,
+//! and none will find it any more.
 //!
 //! A callback that was entered before, and gets the lock only afterwards, finds no object and does
-//! nothing; so do the callbacks of connections that a hooked listener has not accepted yet, because
-//! these inherit its callbacks but, thanks to `SK_USER_DATA_NOCOPY`, not its object. Such callbacks
-//! execute the module's code, see [`wait_for_callbacks`](crate::lib_linux::wait_for_callbacks).
+//! nothing. It executes the module's code, see
+//! [`wait_for_callbacks`](crate::lib_linux::wait_for_callbacks).
+//!
+//! Listeners are not hooked, because their connections would inherit the callbacks, and whoever in the
+//! kernel takes one of these before it is accepted would keep them: see
+//! [`ListeningSocket`](super::ListeningSocket). `sk_error_report` stays TCP's own: it may be called in
+//! a hard interrupt, and TCP calls `sk_state_change` whenever an error ends a connection.
 
 use super::{
     super::sys,
@@ -40,14 +46,13 @@ use kernel::{
 /// must not drop the last reference to anything whose destructor may do these things. They may be
 /// called on several processors at once, and without need.
 pub(crate) trait SocketEvents: Send + Sync + 'static {
-    /// There may be something to receive: data, the end of the stream, an error, or, on a listener,
-    /// a connection to accept.
+    /// There may be something to receive: data, the end of the stream, an error.
     fn data_ready(this: ArcBorrow<'_, Self>);
 
     /// There is room to send again, after [`Socket::send`] had found none.
     fn write_space(this: ArcBorrow<'_, Self>);
 
-    /// The connection's state has changed, or there is an error.
+    /// The connection's state has changed, perhaps by an error.
     fn state_change(this: ArcBorrow<'_, Self>);
 }
 
@@ -55,7 +60,7 @@ pub(crate) trait SocketEvents: Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// - `originals` are TCP's own callbacks; or a program's socket's, whatever they were.
+/// - `originals` are TCP's own callbacks.
 /// - `target` is something exactly while the socket is hooked.
 // The lowest three bits of `sk_user_data` are flags.
 #[repr(align(8))]
@@ -107,7 +112,7 @@ impl Target {
 }
 
 impl Hook {
-    /// A hook for a new socket.
+    /// A hook for a socket that was claimed.
     ///
     /// # Safety
     ///
@@ -122,33 +127,6 @@ impl Hook {
             target: None,
         }
     }
-
-    /// A hook for nobody, with these callbacks.
-    pub(super) fn mark(originals: sys::socklnd_sk_callbacks) -> Self {
-        // INVARIANT: Not hooked. What the callbacks are is for the caller to know.
-        Self {
-            originals,
-            target: None,
-        }
-    }
-
-    /// A hook for a socket that was accepted from the one to which this hook belongs.
-    ///
-    /// If the listener was hooked when the connection came, the new socket has the listener's
-    /// callbacks. It gets TCP's.
-    ///
-    /// # Safety
-    ///
-    /// `sk` must be a valid socket that belongs to the caller alone.
-    pub(super) unsafe fn for_child(&self, sk: *mut bindings::sock) -> Self {
-        // SAFETY: The socket is valid; by the type invariants these are TCP's callbacks.
-        unsafe { set_callbacks(sk, &self.originals, ptr::null()) };
-        // INVARIANT: TCP's own callbacks, and not hooked.
-        Self {
-            originals: self.originals,
-            target: None,
-        }
-    }
 }
 
 /// Replaces callbacks and user data of a socket, waiting until no callback with user data is
@@ -156,7 +134,7 @@ impl Hook {
 ///
 /// # Safety
 ///
-/// - `sk` must be a valid socket.
+/// - `sk` must be a valid socket that is claimed.
 /// - Either `hook` is null; or it stays valid as long as it is the socket's user data, and the new
 ///   callbacks are fit for it.
 unsafe fn set_callbacks(
@@ -168,8 +146,8 @@ unsafe fn set_callbacks(
     unsafe { sys::socklnd_helper_sk_callback_write_lock_bh(sk) };
     // SAFETY: The lock is held.
     unsafe { sys::socklnd_helper_sk_set_user_data(sk, hook.cast_mut().cast()) };
-    // SAFETY: The lock is held. Callbacks that find no user data do nothing, so those that are
-    // still running, or were inherited, are harmless.
+    // SAFETY: The lock is held. Callbacks that find no hook do nothing, so those that wait for the lock
+    // are harmless.
     unsafe { sys::socklnd_helper_sk_set_callbacks(sk, callbacks) };
     // SAFETY: The lock is held.
     unsafe { sys::socklnd_helper_sk_callback_write_unlock_bh(sk) };
@@ -195,7 +173,6 @@ impl Socket {
             data_ready: Some(data_ready::<T>),
             write_space: Some(write_space::<T>),
             state_change: Some(state_change::<T>),
-            error_report: Some(state_change::<T>),
         };
         // INVARIANT: From here on the socket is hooked for `T`.
         self.hook.target = Some(Target::new(events));
@@ -223,9 +200,8 @@ impl<T: SocketEvents> HookedSocket<T> {
     /// To be called once, as the last thing.
     fn unhook_in_place(&mut self) {
         let socket = &mut *self.socket;
-        // SAFETY: By the type invariants the socket is valid, and the originals are TCP's. A claim's
-        // mark lives until the socket has been disclaimed, and is for nobody.
-        unsafe { set_callbacks(socket.sk(), &socket.hook.originals, socket.mark()) };
+        // SAFETY: By the type invariants the socket is valid and claimed, and the originals are TCP's.
+        unsafe { set_callbacks(socket.sk(), &socket.hook.originals, ptr::null()) };
         // INVARIANT: From here on the socket is not hooked.
         if let Some(target) = socket.hook.target.take() {
             // SAFETY: By the type invariants the socket was hooked for `T`.
@@ -267,8 +243,9 @@ unsafe fn with_hook<T: SocketEvents>(
     unsafe { sys::socklnd_helper_sk_callback_read_lock_bh(sk) };
     // SAFETY: The lock is held.
     let hook = unsafe { sys::socklnd_helper_sk_user_data(sk) }.cast::<Hook>();
-    // SAFETY: Null, or put there by `Socket::hook`. In that case the hook is neither changed nor
-    // freed before the lock has been held for writing, to unhook.
+    // SAFETY: Null, or put there by `Socket::hook`: what others put there, who take a socket that was
+    // released, has other flags. In that case the hook is neither changed nor freed before the lock has
+    // been held for writing, to unhook.
     if let Some(hook) = unsafe { hook.as_ref() } {
         if let Some(events) = hook.target.as_ref().and_then(Target::get::<T>) {
             f(hook, events);
@@ -282,7 +259,7 @@ unsafe fn with_hook<T: SocketEvents>(
 ///
 /// # Safety
 ///
-/// Called by TCP for a socket that [`Socket::hook`] has given this callback, or that inherited it.
+/// Called by TCP for a socket that [`Socket::hook`] has given this callback.
 unsafe extern "C" fn data_ready<T: SocketEvents>(sk: *mut bindings::sock) {
     // SAFETY: We are a callback of `sk`.
     unsafe { with_hook::<T>(sk, |_, events| T::data_ready(events)) };
@@ -309,7 +286,7 @@ unsafe extern "C" fn write_space<T: SocketEvents>(sk: *mut bindings::sock) {
     unsafe { with_hook::<T>(sk, f) };
 }
 
-/// `sk_state_change` and `sk_error_report`.
+/// `sk_state_change`.
 ///
 /// # Safety
 ///

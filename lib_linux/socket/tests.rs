@@ -76,6 +76,12 @@ impl<const PADDING: usize> SocketEvents for Events<PADDING> {
     }
 }
 
+impl<const PADDING: usize> Arrivals for Events<PADDING> {
+    fn arrived(this: ArcBorrow<'_, Self>) {
+        this.data.add(1, Relaxed);
+    }
+}
+
 /// Tries something again until it succeeds or five seconds are over.
 pub(super) fn eventually<R>(mut f: impl FnMut() -> Option<R>) -> Result<R> {
     for _ in 0..5000 {
@@ -108,11 +114,21 @@ fn listener(v6: bool) -> Result<Socket> {
     Ok(socket)
 }
 
+/// Takes a connection that nobody else in the kernel has taken.
+fn accept(listener: &Socket) -> Option<Result<Socket>> {
+    match listener.accept() {
+        Ok(Some(Accepted::Socket(socket))) => Some(Ok(socket)),
+        Ok(Some(Accepted::Owned { .. })) => Some(Err(EBUSY)),
+        Ok(None) => None,
+        Err(e) => Some(Err(e)),
+    }
+}
+
 fn connect_to(listener: &Socket) -> Result<(Socket, Socket)> {
     let addr = listener.local_addr()?;
     let active = Socket::new_tcp(&Net::current(), addr.is_ipv6())?;
     active.connect(&addr)?;
-    let passive = eventually(|| listener.accept().transpose())??;
+    let passive = eventually(|| accept(listener))??;
     eventually(|| active.is_established().then_some(()))?;
     Ok((active, passive))
 }
@@ -333,17 +349,19 @@ mod suite {
     }
 
     #[test]
-    fn a_hooked_listener_and_its_children() -> Result {
+    fn a_listener_and_its_connections() -> Result {
         let events = Events::<0>::new()?;
-        let listener = listener(false)?.hook(events.clone());
+        let socket = Socket::new_tcp(&Net::current(), false)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let listener = ListeningSocket::new(socket, 8, events.clone())?;
         let addr = listener.local_addr()?;
         let active = Socket::new_tcp(&Net::current(), false)?;
         active.connect(&addr)?;
-        eventually(|| (events.data.load(Relaxed) > 0).then_some(()))?;
-        // Data that comes before the connection is accepted meets the inherited callbacks.
+        eventually(|| (events.total() > 0).then_some(()))?;
+        // What a connection inherits is TCP's own, also while nobody has accepted it.
         eventually(|| active.is_established().then_some(()))?;
         active.send_bytes(b"early")?;
-        let passive = eventually(|| listener.accept().transpose())??;
+        let passive = eventually(|| accept(&listener))??;
         assert!(callbacks(&passive) == callbacks(&active));
         let before = events.total();
         let own = Events::<1>::new()?;
@@ -354,16 +372,33 @@ mod suite {
         assert!(&buf == b"earlylate");
         eventually(|| (own.data.load(Relaxed) > 0).then_some(()))?;
         assert_eq!(events.total(), before);
-        // A child that nobody accepts, and a listener that stops being hooked with the child there.
+        // A connection that nobody accepts, and a listener that goes.
         let active = Socket::new_tcp(&Net::current(), false)?;
         active.connect(&addr)?;
         eventually(|| (events.total() > before).then_some(()))?;
-        let listener = listener.unhook();
+        drop(listener);
         assert!(Arc::into_unique_or_drop(events).is_some());
-        active.send_bytes(b"x")?;
-        let passive = eventually(|| listener.accept().transpose())??;
-        assert!(callbacks(&passive) == callbacks(&active));
-        recv_exactly(&passive, &mut buf[..1])
+        eventually(|| active.failure()).map(drop)
+    }
+
+    #[test]
+    fn a_socket_is_claimed_from_beginning_to_end() -> Result {
+        let claim = |socket: &Socket| {
+            // SAFETY: The socket is valid.
+            Owner::from_raw(unsafe { sys::socklnd_helper_sk_claim(socket.sk()) })
+        };
+        let (one, two) = pair()?;
+        assert!(claim(&one) == Some(Owner::Other));
+        assert!(claim(&two) == Some(Owner::Other));
+        let hooked = one.hook(Events::<0>::new()?);
+        assert!(claim(&hooked) == Some(Owner::Other));
+        let one = hooked.unhook();
+        assert!(claim(&one) == Some(Owner::Other));
+        // Nobody's any more, which only this test can see.
+        // SAFETY: The socket is valid.
+        unsafe { sys::socklnd_helper_sk_disclaim(two.sk()) };
+        assert!(claim(&two).is_none());
+        Ok(())
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! kernel logged is judged by the host.
 
 mod agent;
+mod bpf;
 mod checks;
 mod command;
 mod debugfs;
@@ -22,6 +23,7 @@ mod port;
 mod proxy;
 mod run;
 mod scenarios;
+mod stuck;
 mod wait;
 mod worker;
 

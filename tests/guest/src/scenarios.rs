@@ -22,6 +22,7 @@ mod memory;
 mod reaper;
 mod register;
 mod simultaneous;
+mod sockmap;
 mod storm;
 mod trace;
 mod traffic;
@@ -158,7 +159,9 @@ pub const ALL: &[Scenario] = &[
     scenario("register_made", 2, 60, register::made),
     scenario("register_silent", 2, 60, register::silent),
     scenario("register_wrong", 2, 60, register::wrong),
-    scenario("register_and_keep", 2, 90, register::kept_open),
+    scenario("register_and_keep", 3, 120, register::kept_open),
+    scenario("register_lingering", 2, 120, register::lingering),
+    scenario("sockmap", 3, 120, sockmap::sockmap),
     scenario("tunable_ranges", 0, 60, tunables::ranges).ipv4_only(NO_NODES),
     scenario("module_parameters", 0, 60, tunables::insertion).ipv4_only(NO_NODES),
     scenario("living_tunables", 2, 120, tunables::living),

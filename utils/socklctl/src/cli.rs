@@ -343,7 +343,9 @@ pub(crate) enum ConnCommand {
     /// Hand a connected socket over to the driver
     ///
     /// For programs that accept or make connections themselves and start socklctl with the socket as
-    /// one of its file descriptors, like inetd. The driver goes on when socklctl has ended.
+    /// one of its file descriptors, like inetd. The driver takes the connection when socklctl has ended
+    /// and everybody else has closed the socket, too. If somebody still has it after accept_timeout, it
+    /// stays as it is, and the kernel log says so.
     ///
     /// Examples:
     ///   socklctl conn register --fd 0

@@ -1,30 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sockets that a program hands over: a small acceptor of its own, and a connector.
+//! Sockets that a program hands over and closes: a small acceptor of its own, and a connector.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
+use rustix::event::epoll;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
 use serde_json::Value;
 
 use super::versions::set;
+use crate::command::run;
 use crate::family;
 use crate::ioctl::{self, register};
 use crate::lab::Lab;
 use crate::modern;
-use crate::module;
 use crate::node::Node;
 use crate::pace;
 use crate::peer::{
     ACCEPTOR_MAGIC, ANY, BULK_IN, CONTROL, Conn, Hello, Listener, NONE, inverse, nid, request,
     tcp_socket,
 };
+use crate::stuck::Stuck;
 use crate::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -201,7 +205,37 @@ pub fn made(lab: &mut Lab) -> Result<()> {
         Ok(())
     })?;
     node.ping(other)?;
-    other.ping(node).map(drop)
+    other.ping(node)?;
+
+    // It is this node's own, so that one of the driver's that is under way is no reason to refuse it,
+    // also on the node whose NID is the higher one.
+    node.ni_del()?;
+    other.ni_del()?;
+    other.ni_add()?;
+    let listener = Listener::new(&node.space, node.addr)?;
+    let ping = other.start(&["ping", "-W", "20", &node.nid()])?;
+    let silent = listener.accept_request(LIMIT)?;
+    let socket = other.space.within(|| {
+        let to = family::real(node.addr, crate::peer::PORT);
+        Ok(TcpStream::connect(to)?)
+    })?;
+    Acceptor::new(other, false)?.hand_over(socket.as_raw_fd(), CONTROL, Some(node))??;
+    drop(socket);
+    let mut conn = listener.accept_request(LIMIT)?;
+    let hello = modern::Hello::receive(&mut conn)?;
+    let mut link = modern::Link::accept(conn, &hello, modern::Order::Little)?;
+    wait::until(LIMIT, "connected", || {
+        let listed = only_conn(other, node)?;
+        ensure!(
+            listed["type"] == "control" && listed["active"] == true,
+            "wrong entry: {listed}"
+        );
+        Ok(())
+    })?;
+    drop(silent);
+    other.ni_del()?;
+    link.conn.await_closed(LIMIT)?;
+    ping.wait(LIMIT).map(drop)
 }
 
 /// Who says nothing is turned away in time, and until then keeps nobody waiting.
@@ -216,9 +250,11 @@ pub fn silent(lab: &mut Lab) -> Result<()> {
     let started = Instant::now();
     let (socket, mut mute) = acceptor.connection(script)?;
     acceptor.register(&socket)??;
+    drop(socket);
     let (half, mut halting) = acceptor.connection(script)?;
     halting.send(&Hello::new(script.addr, node.addr, CONTROL).bytes()[..40])?;
     acceptor.register(&half)??;
+    drop(half);
 
     let (good, mut talking) = acceptor.connection(script)?;
     acceptor.register(&good)??;
@@ -238,35 +274,7 @@ pub fn silent(lab: &mut Lab) -> Result<()> {
         ensure!(errors == 2, "{errors} failed handshakes");
         Ok(())
     })?;
-    // The program still has them, and finds them closed.
-    for mut socket in [socket, half] {
-        ended(&mut socket)?;
-    }
     talking.ping(2)
-}
-
-/// A socket of the program's over which nothing goes any more.
-fn ended(socket: &mut TcpStream) -> Result<()> {
-    socket.set_read_timeout(Some(pace::stretched(LIMIT)))?;
-    let mut buffer = [0; 16];
-    match socket.read(&mut buffer) {
-        Ok(0) => {}
-        Ok(count) => bail!("{count} bytes came"),
-        Err(why) if why.kind() == ErrorKind::ConnectionReset => {}
-        Err(why) if why.kind() == ErrorKind::ConnectionAborted => {}
-        Err(why) => return Err(why).context("reading"),
-    }
-    // The reason is told once, by whichever comes first.
-    let over = |kind| {
-        use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-        matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset)
-    };
-    let written = socket.write(&buffer);
-    ensure!(
-        written.as_ref().is_err_and(|why| over(why.kind())),
-        "writing: {written:?}"
-    );
-    Ok(())
 }
 
 /// What can't be handed over is told apart, and stays as it is.
@@ -327,40 +335,105 @@ pub fn wrong(lab: &mut Lab) -> Result<()> {
         "something was begun all the same"
     );
 
-    // Nor can what is the driver's already, at any time.
+    // Nor can what is being handed over already.
     acceptor.register(&socket)??;
     fails("twice at once", good, Errno::BUSY)?;
+    drop(socket);
     greet(&mut conn, false, CONTROL)?;
-    fails("twice", good, Errno::BUSY)?;
     conn.ping(3)
 }
 
-/// The program keeps its descriptor: however the connection ends, it is over for the program, and
-/// the module can go.
+/// Whoever goes on having the socket keeps it as it is, and nobody waits for him: whether he has the
+/// descriptor, a copy, a call that does not return, or an epoll set in which it is.
 pub fn kept_open(lab: &mut Lab) -> Result<()> {
-    let (node, script) = (lab.node(0), lab.node(1));
-    type End = fn(&Node, &mut Conn) -> Result<()>;
-    let ways: [(&str, End); 5] = [
-        ("closed", |node, _| node.close_conns()),
-        ("interface gone", |node, _| node.ni_del()),
-        // No message begins like this: the connection is broken off.
-        ("nonsense", |_, conn| conn.send(&[0xff; 72])),
-        ("end of the stream", |_, conn| conn.finish()),
-        ("module removed", |_, _| module::remove().map(drop)),
-    ];
-    for (what, end) in ways {
-        let what = || what.to_owned();
-        if !node.list(&["ni", "list"])?.is_empty() {
-            node.ni_del()?;
-        }
-        node.ni_add()?;
-        let acceptor = Acceptor::new(node, false)?;
-        let (mut socket, mut conn) = acceptor.connection(script)?;
-        acceptor.register(&socket)??;
-        greet(&mut conn, true, ANY).with_context(what)?;
-        end(node, &mut conn).with_context(what)?;
-        conn.await_closed(LIMIT).with_context(what)?;
-        ended(&mut socket).with_context(what)?;
+    let (node, script, other) = (lab.node(0), lab.node(1), lab.node(2));
+    node.ni_add()?;
+    other.ni_add()?;
+    let acceptor = Acceptor::new(node, false)?;
+    let refused = |count: u64| {
+        wait::until(LIMIT, "all refused", || {
+            // Others are served meanwhile.
+            node.ping(other)?;
+            let errors = node.counter("/errors/handshake")?;
+            ensure!(errors == count, "{errors} instead of {count}");
+            let left = node.counter("/live/handshakes")?;
+            ensure!(left == 0, "{left} are left");
+            Ok(())
+        })
+    };
+    let (mut kept, mut kept_conn) = acceptor.connection(script)?;
+    let (copied, mut copied_conn) = acceptor.connection(script)?;
+    let (blocked, mut blocked_conn) = acceptor.connection(script)?;
+    let (watched, mut watched_conn) = acceptor.connection(script)?;
+    // What comes from it is what nobody has read.
+    for conn in [&mut kept_conn, &mut copied_conn, &mut blocked_conn] {
+        conn.send(b"hello")?;
     }
-    module::insert()
+    let mut copy = copied.try_clone()?;
+    let stuck = Stuck::receive(&blocked)?;
+    let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let events = epoll::EventFlags::IN;
+    epoll::add(&set, &watched, epoll::EventData::new_u64(0), events)?;
+    for socket in [&kept, &copied, &blocked, &watched] {
+        acceptor.register(socket)??;
+    }
+    for socket in [copied, blocked, watched] {
+        drop(socket);
+    }
+    refused(4)?;
+    let log = run(&mut Command::new("dmesg"), "", LIMIT)?.stdout;
+    ensure!(
+        log.contains("that was handed over was not closed"),
+        "no word of it in the log"
+    );
+    for socket in [&mut kept, &mut copy] {
+        let mut got = [0; 5];
+        socket.read_exact(&mut got)?;
+        ensure!(&got == b"hello", "{got:?} came");
+        socket.write_all(b"there")?;
+    }
+    for conn in [&mut kept_conn, &mut copied_conn] {
+        ensure!(conn.receive(5)? == b"there", "something else came");
+    }
+    // Whose last holder goes is closed.
+    drop(copy);
+    copied_conn.await_closed(LIMIT)?;
+    drop(set);
+    watched_conn.await_closed(LIMIT)?;
+
+    // The interface does not wait for a program, either; and who lets go in the end is heard.
+    acceptor.register(&kept)??;
+    node.ni_del()?;
+    node.ni_add()?;
+    acceptor.register(&kept)??;
+    drop(kept);
+    greet(&mut kept_conn, false, CONTROL)?;
+    kept_conn.ping(4)?;
+    ensure!(stuck.end()? == 5, "the call was disturbed");
+    blocked_conn.await_closed(LIMIT)?;
+    node.close_conns()?;
+    kept_conn.await_closed(LIMIT).map(drop)
+}
+
+/// That the program had its socket linger holds nobody up when it is closed.
+pub fn lingering(lab: &mut Lab) -> Result<()> {
+    /// How long the module lets a socket that it has closed try to say so.
+    const ORPHAN: Duration = Duration::from_secs(10);
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    let acceptor = Acceptor::new(node, false)?;
+    let (socket, mut conn) = acceptor.connection(script)?;
+    acceptor.register(&socket)??;
+    set_socket_linger(&socket, Some(Duration::from_secs(600)))?;
+    drop(socket);
+    greet(&mut conn, false, CONTROL)?;
+    drop(acceptor);
+    lab.cable(0, false)?;
+    node.ni_del()?;
+    wait::until(2 * ORPHAN, "no sockets left", || {
+        let left = node.tcp_sockets()?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })?;
+    lab.cable(0, true)
 }

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Listeners that tell of connections to accept.
+//!
+//! A [`ListeningSocket`] owns the socket, and an entry in the socket's wait queue, which holds one
+//! reference to the object that is told. The queue's own lock protects the entry: it is held while the
+//! object is told, and taken to remove the entry, so that afterwards nobody is told any more.
+//!
+//! The callbacks of a listener's `struct sock` would be inherited by its connections; wait queues
+//! belong to the `struct socket`, which a connection gets when it is accepted.
+
+use super::{
+    super::sys,
+    Socket, //
+};
+use core::ops::Deref;
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+    types::Opaque, //
+};
+
+/// Whoever wants to be told of connections to accept.
+pub(crate) trait Arrivals: Send + Sync + 'static {
+    /// There may be a connection to accept. Called with interrupts off and a spinlock held, usually
+    /// in a softirq: must not sleep, must take no lock that is ever taken with interrupts on, and
+    /// must not drop the last reference to anything. May be called on several processors, and
+    /// without need.
+    fn arrived(this: ArcBorrow<'_, Self>);
+}
+
+/// An entry in a wait queue. `entry` is at the beginning.
+#[repr(C)]
+struct Entry<T> {
+    entry: Opaque<bindings::wait_queue_entry>,
+    events: Arc<T>,
+}
+
+/// A socket whose connections a `T` is told of. Dropping it ends that and closes the socket; may sleep.
+///
+/// # Invariants
+///
+/// `entry` is in the wait queue of `socket`, and is not moved while it is.
+pub(crate) struct ListeningSocket<T: Arrivals> {
+    entry: KBox<Entry<T>>,
+    socket: Socket,
+}
+
+// SAFETY: The entry may be removed by any thread.
+unsafe impl<T: Arrivals> Send for ListeningSocket<T> {}
+
+// SAFETY: The wait queue's lock protects the entry.
+unsafe impl<T: Arrivals> Sync for ListeningSocket<T> {}
+
+impl<T: Arrivals> ListeningSocket<T> {
+    /// Begins to listen with `socket`, which must be bound, with room for `backlog` connections that
+    /// were not accepted yet. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and those of [`Socket::listen`].
+    pub(crate) fn new(socket: Socket, backlog: c_int, events: Arc<T>) -> Result<Self> {
+        let entry = KBox::new(
+            Entry {
+                entry: Opaque::uninit(),
+                events,
+            },
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The socket is valid, and was not released, so it has a wait queue. The entry is boxed
+        // and lives until it is removed in `drop`; the function fits its type.
+        unsafe {
+            sys::socklnd_helper_sk_add_wait(socket.sk(), entry.entry.get(), Some(wake::<T>));
+        }
+        // INVARIANT: Just added.
+        let this = Self { entry, socket };
+        this.socket.listen(backlog)?;
+        Ok(this)
+    }
+}
+
+impl<T: Arrivals> Deref for ListeningSocket<T> {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl<T: Arrivals> Drop for ListeningSocket<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the entry is in the socket's wait queue.
+        unsafe {
+            sys::socklnd_helper_sk_remove_wait(self.socket.sk(), self.entry.entry.get());
+        }
+    }
+}
+
+/// Tells of something that the socket has woken for.
+///
+/// # Safety
+///
+/// Called by a wait queue, with its lock held, for an [`Entry<T>`].
+unsafe extern "C" fn wake<T: Arrivals>(
+    entry: *mut bindings::wait_queue_entry,
+    _mode: c_uint,
+    _flags: c_int,
+    _key: *mut c_void,
+) -> c_int {
+    // SAFETY: By our requirement this is the first field of an `Entry<T>`, which is not freed before it
+    // has been removed, under the lock that is held here.
+    let entry = unsafe { &*entry.cast::<Entry<T>>() };
+    T::arrived(entry.events.as_arc_borrow());
+    // Whoever else waits is not to be left out.
+    0
+}

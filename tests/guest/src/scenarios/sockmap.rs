@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Others in the kernel that take sockets.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::bpf::{SockOps, When};
+use crate::command::run;
+use crate::lab::Lab;
+use crate::wait;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A BPF program puts each connection into a sockmap before it is accepted. Such a connection is refused,
+/// and the log says who has it; all others are served and closed as ever. Sockets of the module's own can't
+/// be taken.
+pub fn sockmap(lab: &mut Lab) -> Result<()> {
+    let (node, taken, known) = (lab.node(0), lab.node(1), lab.node(2));
+    lab.connect(3)?;
+    known.ping(node)?;
+    let before = node.counter("/errors/handshake")?;
+
+    let program = SockOps::attach(When::Passive)?;
+    let refused = taken.try_ping(node, Duration::from_secs(3))?;
+    ensure!(
+        !refused.status.success(),
+        "a socket that is taken was used: {}",
+        refused.stdout
+    );
+    ensure!(
+        node.counter("/errors/handshake")? > before,
+        "the refusal was not counted"
+    );
+    ensure!(
+        node.conns_to(taken)?.is_empty(),
+        "there is a connection all the same"
+    );
+    let log = run(&mut Command::new("dmesg"), "", LIMIT)?.stdout;
+    ensure!(
+        log.contains("a BPF program (sockmap) has taken its socket"),
+        "no word of it in the log"
+    );
+    known.ping(node)?;
+    node.close_conns()?;
+    wait::until(LIMIT, "closed", || {
+        let left = known.conns_to(node)?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })?;
+    drop(program);
+    wait::until(LIMIT, "connected without the program", || taken.ping(node))?;
+
+    node.close_conns()?;
+    wait::until(LIMIT, "closed", || {
+        let left = taken.conns_to(node)?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })?;
+    let _program = SockOps::attach(When::Active)?;
+    wait::until(LIMIT, "connected in spite of the program", || {
+        taken.ping(node)
+    })?;
+    node.close_conns()
+}

@@ -30,10 +30,11 @@ pub fn sockmap(lab: &mut Lab) -> Result<()> {
         "a socket that is taken was used: {}",
         refused.stdout
     );
-    ensure!(
-        node.counter("/errors/handshake")? > before,
-        "the refusal was not counted"
-    );
+    wait::until(LIMIT, "the refusal counted", || {
+        let errors = node.counter("/errors/handshake")?;
+        ensure!(errors > before, "still {errors}");
+        Ok(())
+    })?;
     ensure!(
         node.conns_to(taken)?.is_empty(),
         "there is a connection all the same"

@@ -317,15 +317,24 @@ impl Ni {
     }
 
     /// Applies the tunables that may change during a socket's life to all there are. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// The first one; others are changed all the same.
     pub(crate) fn apply_tunables(&self) -> Result {
-        self.interfaces.apply_tunables()?;
+        let mut result = self.interfaces.apply_tunables();
         // A connection that joins its peer after this looks at the tunables itself.
         for peer in self.peers.collect()?.iter() {
-            for conn in peer.snapshot()?.conns.iter() {
-                conn.apply_tunables()?;
+            match peer.snapshot() {
+                Ok(peer) => {
+                    for conn in peer.conns.iter() {
+                        result = result.and(conn.apply_tunables());
+                    }
+                }
+                Err(e) => result = result.and(Err(e)),
             }
         }
-        Ok(())
+        result
     }
 
     /// Whether somebody at `addr` may say that it is `nid`. Nobody is called by an address that

@@ -194,11 +194,14 @@ impl Lnd {
     }
 
     /// Applies the tunables that may change during a socket's life to all there are. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// The first one; others are changed all the same.
     pub(crate) fn apply_tunables(&self) -> Result {
-        for ni in self.all_nis()?.iter() {
-            ni.apply_tunables()?;
-        }
-        Ok(())
+        let nis = self.all_nis()?;
+        nis.iter()
+            .fold(Ok(()), |result, ni| result.and(ni.apply_tunables()))
     }
 
     /// Has the reaper look at all peers. May sleep.

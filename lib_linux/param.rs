@@ -81,7 +81,8 @@ impl Knob {
     }
 
     /// Has `changed` called after each change, also those before the module is initialised. If it
-    /// fails, the change is undone, and whoever wanted it is told the error. It may sleep.
+    /// fails, the old value is back, `changed` is called again, because it may have come half-way,
+    /// and whoever wanted the change is told the first error. It may sleep.
     pub(crate) const fn on_change(mut self, changed: fn() -> Result) -> Self {
         self.changed = Some(changed);
         self
@@ -133,8 +134,12 @@ impl Knob {
         // INVARIANT: Just checked.
         let old = self.value.xchg(value, Relaxed);
         match self.changed {
-            // INVARIANT: The old value was within the range, too.
-            Some(changed) => changed().inspect_err(|_| self.value.store(old, Relaxed)),
+            Some(changed) => changed().inspect_err(|_| {
+                // INVARIANT: The old value was within the range, too.
+                self.value.store(old, Relaxed);
+                // What can be brought back is; the error that counts is the first.
+                let _ = changed();
+            }),
             None => Ok(()),
         }
     }
@@ -400,3 +405,18 @@ mod tests {
         assert!(knob.word() == Some("all"));
     }
 }
+    #[test]
+    fn what_was_changed_before_a_failure_is_changed_back() {
+        static HALF: Knob = Knob::new(5, 1..=10).on_change(|| {
+            APPLIED.store(HALF.get(), Relaxed);
+            match HALF.get() {
+                7 => Err(ENOMEM),
+                _ => Ok(()),
+            }
+        });
+        static APPLIED: Atomic<c_int> = Atomic::new(5);
+        assert_eq!(HALF.set(6), Ok(()));
+        assert_eq!(HALF.set(7), Err(ENOMEM));
+        assert_eq!((HALF.get(), APPLIED.load(Relaxed)), (6, 6));
+    }
+

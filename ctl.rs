@@ -49,7 +49,10 @@ use crate::{
         uapi, //
     },
     ni::Ni,
-    peer::Peer,
+    peer::{
+        Deletion,
+        Peer, //
+    },
     portals::{
         bulk::Service,
         router::NetRoute, //
@@ -383,13 +386,18 @@ fn peer_add(caller: &Caller, request: &uapi::socklnd_peer_add) -> Result {
 }
 
 fn peer_del(caller: &Caller, request: &mut uapi::socklnd_peer_del) -> Result {
+    const UNDO: u32 = uapi::SOCKLND_PEER_DEL_SINGLE | uapi::SOCKLND_PEER_DEL_KEEP;
     check_zero([request.pad])?;
-    check_flags(request.flags, uapi::SOCKLND_PEER_DEL_SINGLE)?;
-    let single_share = request.flags & uapi::SOCKLND_PEER_DEL_SINGLE != 0;
+    let what = match request.flags {
+        0 => Deletion::All,
+        uapi::SOCKLND_PEER_DEL_SINGLE => Deletion::Single,
+        UNDO => Deletion::Undo,
+        _ => return Err(EINVAL),
+    };
     let addr = addr(&request.addr)?;
     let nid = pattern(&request.nid)?;
     let peers = caller.peers(pattern(&request.ni)?, nid)?;
-    let deleted = peers.iter().filter(|p| p.del_route(addr, single_share));
+    let deleted = peers.iter().filter(|p| p.del_route(addr, what));
     request.count = count(deleted.count());
     if request.count == 0 {
         nid.nothing_found()?;
@@ -520,7 +528,12 @@ mod tests {
         let del = uapi::socklnd_peer_del::default();
         for mut bad in [
             uapi::socklnd_peer_del { pad: 1, ..del },
-            uapi::socklnd_peer_del { flags: 2, ..del },
+            uapi::socklnd_peer_del { flags: 4, ..del },
+            // Nothing but one addition is undone.
+            uapi::socklnd_peer_del {
+                flags: uapi::SOCKLND_PEER_DEL_KEEP,
+                ..del
+            },
         ] {
             assert_eq!(peer_del(&caller, &mut bad), Err(EINVAL));
         }

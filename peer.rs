@@ -68,6 +68,7 @@ use kernel::{
 
 pub(crate) use self::{
     admin::{
+        Deletion,
         PeerInfo,
         RouteInfo, //
     },

@@ -27,6 +27,8 @@ use kernel::{
 /// One address of a peer.
 pub(crate) struct Route {
     addr: SocketAddr,
+    /// It was made without shares: the driver found the address by itself.
+    found: bool,
     state: LockedBy<RouteState, PeerInner>,
 }
 
@@ -64,6 +66,7 @@ impl Route {
     ) -> Result<Arc<Self>> {
         let route = Self {
             addr,
+            found: shares == 0,
             state: LockedBy::new(
                 owner,
                 RouteState {
@@ -86,6 +89,11 @@ impl Route {
     /// Where it leads to.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Whether the driver found the address by itself, before any administrator added it.
+    pub(crate) fn is_found(&self) -> bool {
+        self.found
     }
 
     /// Its state, for the holder of the peer's lock.

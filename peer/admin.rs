@@ -55,6 +55,18 @@ pub(crate) struct RouteInfo {
     pub(crate) connecting: bool,
 }
 
+/// Which routes of a peer are taken away, and what goes with them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    /// All that match.
+    All,
+    /// One share of the first that matches.
+    Single,
+    /// As [`Deletion::Single`], to undo an addition: connections stay, and so does what the driver
+    /// found by itself.
+    Undo,
+}
+
 impl Peer {
     /// Closes the connections from or to `addr`, or all. Returns how many. Thread context.
     pub(crate) fn close_matching(self: &Arc<Self>, addr: Option<IpAddr>) -> usize {
@@ -108,21 +120,23 @@ impl Peer {
         Ok(())
     }
 
-    /// Takes away routes: that to `addr` or all; with `single_share`, one share of the first.
+    /// Takes away routes: that to `addr`, or any.
     ///
-    /// When the last share is gone, the peer loses its other routes and its connections too.
+    /// When the last share is gone, the peer loses its other routes and its connections too, unless
+    /// an addition is undone: then it is left with what it would have had without.
     /// Returns whether anything matched. Thread context.
-    pub(crate) fn del_route(self: &Arc<Self>, addr: Option<IpAddr>, single_share: bool) -> bool {
+    pub(crate) fn del_route(self: &Arc<Self>, addr: Option<IpAddr>, what: Deletion) -> bool {
         let mut failed = Fifo::new();
         let mut inner = self.inner.lock();
         let matching = |route: &Arc<Route>| addr.is_none_or(|a| route.addr().ip() == a);
-        if single_share {
+        let undone = what == Deletion::Undo;
+        if what != Deletion::All {
             let Some(route) = inner.routes.iter().find(|r| matching(r)).cloned() else {
                 return false;
             };
             let state = route.state_mut(&mut inner);
             state.shares = state.shares.saturating_sub(1);
-            if state.shares == 0 {
+            if state.shares == 0 && !(undone && route.is_found()) {
                 inner.drop_routes(|r| Arc::ptr_eq(r, &route));
             }
         } else if !inner.drop_routes(matching) && addr.is_some() {
@@ -133,8 +147,8 @@ impl Peer {
             .iter()
             .map(|r| u64::from(r.state(&inner).shares))
             .sum();
-        let last = shares == 0;
-        if last {
+        let keeps = undone && !(inner.conns.is_empty() && inner.routes.is_empty());
+        if shares == 0 && !keeps {
             inner.drop_routes(|_| true);
             inner.bury(ESHUTDOWN, |_| true);
             failed.append(&mut inner.queue);

@@ -40,7 +40,7 @@
  * written for the old one might go wrong, MINOR when something is added.
  */
 #define SOCKLND_ABI_MAJOR 1
-#define SOCKLND_ABI_MINOR 5
+#define SOCKLND_ABI_MINOR 6
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 
@@ -177,6 +177,8 @@ struct socklnd_peer_add {
 
 /* socklnd_peer_del.flags: take back one addition of one route of each peer, instead of all. */
 #define SOCKLND_PEER_DEL_SINGLE (1 << 0)
+/* With SINGLE: undo an addition. The peer keeps its connections, and what it had without it. */
+#define SOCKLND_PEER_DEL_KEEP (1 << 1)
 
 /**
  * struct socklnd_peer_del - SOCKLND_IOC_PEER_DEL: forgets peers, or some of their addresses
@@ -187,6 +189,8 @@ struct socklnd_peer_add {
  * @count: [out] how many peers matched
  *
  * Connections of routes that go are closed, messages that wait for a peer that goes fail.
+ * With PEER_DEL_KEEP no connection is closed: a peer that is connected, or that the driver has found
+ * by itself, is left as if its address had never been added. EINVAL: KEEP without SINGLE.
  * ENOENT: @nid names one peer, and there is no such peer (or route, if @addr was given).
  */
 struct socklnd_peer_del {

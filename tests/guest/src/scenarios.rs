@@ -135,7 +135,7 @@ pub const ALL: &[Scenario] = &[
         configuration::interface_commands,
     ),
     scenario("export_import", 2, 90, configuration::export_import),
-    scenario("failed_import", 1, 60, configuration::failed_import),
+    scenario("failed_import", 2, 60, configuration::failed_import),
     scenario("steady_lists", 1, 120, configuration::steady_lists),
     scenario("watch_counters", 2, 60, configuration::watch_counters),
     scenario("routes", 3, 60, gateway::routes_come_and_go),

@@ -26,6 +26,7 @@ use crate::{
     report::{Output, Report},
     uapi,
 };
+use peer::Deletion;
 use serde::Serialize;
 
 /// Carries out a command that needs the module.
@@ -76,7 +77,10 @@ fn run_peer(command: &PeerCommand, driver: &impl Driver, output: &Output) -> Res
             address,
             single,
             list: ListArgs { ni },
-        } => output.report(&peer::del(driver, ni, nid, address, single)?),
+        } => {
+            let what = Deletion::new(single);
+            output.report(&peer::del(driver, ni, nid, address, what)?)
+        }
         PeerCommand::List(ListArgs { ni }) => output.report(&peer::list(driver, ni)?),
     }
 }
@@ -164,7 +168,10 @@ fn run_lctl(verb: &Lctl, driver: &impl Driver, output: &Output) -> Result<(), Er
             nid,
             host,
             ref single_share,
-        } => output.report(&peer::del(driver, any, nid, host, single_share.is_some())?),
+        } => {
+            let what = Deletion::new(single_share.is_some());
+            output.report(&peer::del(driver, any, nid, host, what)?)
+        }
         Lctl::PeerList => output.report(&peer::list(driver, any)?),
         Lctl::ConnList => output.report(&conn::list(driver, any)?),
         Lctl::Disconnect { nid, host } => output.report(&conn::close(driver, any, nid, host)?),

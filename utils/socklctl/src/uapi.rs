@@ -2,7 +2,7 @@
 // Made by scripts/gen-uapi from include/uapi/socklnd.h. Change that one, and run it again.
 pub const SOCKLND_DEVICE: &[u8; 8] = b"socklnd\0";
 pub const SOCKLND_ABI_MAJOR: u32 = 1;
-pub const SOCKLND_ABI_MINOR: u32 = 5;
+pub const SOCKLND_ABI_MINOR: u32 = 6;
 pub const SOCKLND_ADDR_ANY: u32 = 0;
 pub const SOCKLND_ADDR_IPV4: u32 = 4;
 pub const SOCKLND_ADDR_IPV6: u32 = 6;
@@ -11,6 +11,7 @@ pub const SOCKLND_LND_TCP: u32 = 2;
 pub const SOCKLND_IF_HAS_PREFIX: u32 = 1;
 pub const SOCKLND_IF_MAX: u32 = 16;
 pub const SOCKLND_PEER_DEL_SINGLE: u32 = 1;
+pub const SOCKLND_PEER_DEL_KEEP: u32 = 2;
 pub const SOCKLND_ROUTE_MAX: u32 = 1024;
 pub const SOCKLND_GATEWAY_UP: u32 = 1;
 pub const SOCKLND_GATEWAY_DOWN: u32 = 2;

@@ -406,10 +406,28 @@ pub fn export_import(lab: &mut Lab) -> Result<()> {
 /// A file that is wrong, or that can't be applied after all, changes nothing.
 pub fn failed_import(lab: &mut Lab) -> Result<()> {
     const FILE: &str = "/tmp/socklnd-import.yaml";
-    let node = lab.node(0);
+    let (node, other) = (lab.node(0), lab.node(1));
     node.space.ip("addr add 192.168.1.1/24 dev eth0\n")?;
     node.ni_add()?;
-    node.socklctl(&["peer", "add", "10.0.0.2@tcp"])?;
+    other.ni_add()?;
+    // The one is found by this node, the other is named by an administrator.
+    node.ping(other)?;
+    node.socklctl(&["peer", "add", "10.0.0.3@tcp"])?;
+    let conns = || -> Result<Vec<String>> {
+        let ends = node.conns_to(other)?;
+        let mut ends: Vec<_> = ends
+            .iter()
+            .map(|conn| format!("{} {}", conn["local"], conn["peer"]))
+            .collect();
+        ends.sort();
+        Ok(ends)
+    };
+    let connected = wait::until(LIMIT, "all connections", || {
+        let conns = conns()?;
+        ensure!(conns.len() == 3, "{conns:?}");
+        Ok(conns)
+    })?;
+    let found = routes(node)?;
     let before = node.socklctl(&["export"])?;
     let attempt = |text: &str| -> Result<String> {
         fs::write(FILE, family::outward(text))?;
@@ -417,6 +435,10 @@ pub fn failed_import(lab: &mut Lab) -> Result<()> {
         let name = errno(&output)?;
         let after = node.socklctl(&["export"])?;
         ensure!(after == before, "{after} instead of {before}");
+        // What the driver has found by itself is as it was, too.
+        let now = conns()?;
+        ensure!(now == connected, "{now:?} instead of {connected:?}");
+        expect_routes(node, &found.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok(format!("{name} {}", output.stderr))
     };
     // All but the last would go.
@@ -425,14 +447,16 @@ version: 1
 ni:
 - nid: 10.0.0.1@tcp
   addresses: [192.168.1.1/24]
-  peers: [{nid: 10.0.0.2@tcp, routes: [{shares: 3}, {address: 10.0.0.3}]}]
+  peers:
+  - {nid: 10.0.0.2@tcp, routes: [{}, {address: 10.0.0.9}]}
+  - {nid: 10.0.0.3@tcp, routes: [{shares: 3}, {address: 10.0.0.4}]}
 - nid: 10.0.0.77@tcp7
 ";
     let told = attempt(late)?;
     ensure!(
         told.starts_with("EADDRNOTAVAIL")
             && told.contains("10.0.0.77@tcp7")
-            && told.contains("nothing was changed: 4 steps were undone"),
+            && told.contains("nothing was changed: 6 steps were undone"),
         "{told}"
     );
     for (text, sign) in [

@@ -2,6 +2,7 @@
 
 //! A node's configuration: to a file, and back.
 
+use super::peer::Deletion;
 use crate::{
     address::{Pattern, Prefix, address_from_uapi},
     cli::ExportArgs,
@@ -259,7 +260,7 @@ impl Step {
                 ni, nid, address, ..
             } => {
                 let (ni, nid) = (Pattern::One(ni), Pattern::One(nid));
-                super::peer::del(driver, ni, nid, Some(address), true).map(drop)
+                super::peer::del(driver, ni, nid, Some(address), Deletion::Undo).map(drop)
             }
             Self::Routing => super::routing::set(driver, false).map(drop),
             Self::Gateway {

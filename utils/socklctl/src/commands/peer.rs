@@ -72,21 +72,38 @@ impl Report for Count {
     }
 }
 
+/// What is taken away of peers that match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    /// All of them.
+    All,
+    /// One addition of each.
+    Single,
+    /// One addition, as if it had never been made: connections stay.
+    Undo,
+}
+
+impl Deletion {
+    pub(crate) fn new(single: bool) -> Self {
+        if single { Self::Single } else { Self::All }
+    }
+}
+
 pub(crate) fn del(
     driver: &impl Driver,
     ni: Pattern,
     nid: Pattern,
     address: Option<IpAddr>,
-    single: bool,
+    what: Deletion,
 ) -> Result<Count, Error> {
     let mut arg = uapi::socklnd_peer_del {
         ni: ni.to_uapi(),
         nid: nid.to_uapi(),
         addr: address_to_uapi(address),
-        flags: if single {
-            uapi::SOCKLND_PEER_DEL_SINGLE
-        } else {
-            0
+        flags: match what {
+            Deletion::All => 0,
+            Deletion::Single => uapi::SOCKLND_PEER_DEL_SINGLE,
+            Deletion::Undo => uapi::SOCKLND_PEER_DEL_SINGLE | uapi::SOCKLND_PEER_DEL_KEEP,
         },
         ..Default::default()
     };
@@ -273,7 +290,7 @@ mod tests {
             arg.count = 1;
             Ok(())
         });
-        let count = del(&fake, Pattern::Any, Pattern::Any, None, true).unwrap();
+        let count = del(&fake, Pattern::Any, Pattern::Any, None, Deletion::Single).unwrap();
         assert_eq!(count.text(), "1 peer");
         assert_eq!(
             Count {
@@ -290,7 +307,14 @@ mod tests {
     fn a_refusal_names_peer_and_address() {
         let fake = Fake::new(|_, _| Err(Errno::NOENT));
         let nid = "10.0.0.2@tcp".parse().unwrap();
-        let error = del(&fake, Pattern::Any, nid, Some([10, 0, 0, 9].into()), false).unwrap_err();
+        let error = del(
+            &fake,
+            Pattern::Any,
+            nid,
+            Some([10, 0, 0, 9].into()),
+            Deletion::All,
+        )
+        .unwrap_err();
         let start = "can't delete peer 10.0.0.2@tcp at 10.0.0.9: ";
         assert!(error.to_string().starts_with(start), "{error}");
     }

@@ -4,8 +4,12 @@
 
 use crate::error::Error;
 use comfy_table::{CellAlignment, Table, presets};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::{
+    io::{self, ErrorKind, IsTerminal, Write},
+    os::fd::AsFd,
+};
 
 /// A result that can be printed. Its `Serialize` is the JSON form.
 pub(crate) trait Report: Serialize {
@@ -76,12 +80,13 @@ impl Output {
         self.show(&format!("\x1b[H{}\x1b[J", lines.collect::<String>()))
     }
 
-    /// Prints a line on the way to a result; programs get only the result.
-    pub(crate) fn progress(&self, line: &str) -> Result<(), Error> {
+    /// Prints a line on the way to a result; programs get only the result. Returns whether the reader
+    /// is still there.
+    pub(crate) fn progress(&self, line: &str) -> Result<bool, Error> {
         if self.json {
-            Ok(())
+            Ok(has_reader(io::stdout()))
         } else {
-            self.show(line).map(drop)
+            self.show(line)
         }
     }
 
@@ -99,6 +104,15 @@ impl Output {
 fn to_json(value: &impl Serialize) -> String {
     // Fails only for maps with keys that are no strings; there are none.
     serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Whether somebody may still read what is written to a pipe or a socket; of anything else it is not
+/// known before something is written.
+fn has_reader(to: impl AsFd) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(to.as_fd(), PollFlags::empty())];
+    // An error is always told, asked for or not.
+    let failed = poll(&mut polled, Some(&Timespec::default())).is_err();
+    failed || !polled[0].revents().contains(PollFlags::ERR)
 }
 
 /// Prints lines. It is no error if the reader has seen enough: returns whether that is not so.
@@ -175,6 +189,15 @@ mod tests {
         assert!(matches!(print(&mut Vec::new(), "x"), Ok(true)));
         assert!(print(&mut Closed(ErrorKind::StorageFull), "x").is_err());
         assert!(print(&mut Closed(ErrorKind::StorageFull), "").is_ok());
+    }
+
+    #[test]
+    fn who_reads_a_pipe_is_seen_without_writing() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert!(has_reader(&writer));
+        drop(reader);
+        assert!(!has_reader(&writer));
+        assert!(has_reader(std::fs::File::open("/dev/null").unwrap()));
     }
 
     #[test]

@@ -541,7 +541,7 @@ pub fn steady_lists(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// The counters, watched: what they gain, per second.
+/// The counters, watched: what they gain, per second. Who reads no more ends that, and pings too.
 pub fn watch_counters(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (node, other) = (lab.node(0), lab.node(1));
@@ -573,5 +573,13 @@ pub fn watch_counters(lab: &mut Lab) -> Result<()> {
         lines == 4 && three.starts_with("nid "),
         "titles and three lines expected: {three}"
     );
+    // None of these ends by itself before the tool's time is up.
+    for line in [
+        "socklctl stats --watch -i 20ms | head -n 1",
+        "socklctl ping -c 1000000 -i 20ms 10.0.0.2@tcp | head -n 1",
+        "socklctl --json ping -c 1000000 -i 20ms 10.0.0.2@tcp | true",
+    ] {
+        node.space.tool("sh", &["-c", line], "")?;
+    }
     Ok(())
 }

@@ -14,7 +14,14 @@ use crate::{
     uapi,
 };
 use serde::Serialize;
-use std::{fmt, fs, io::Write, net::IpAddr, path::Path};
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, Write},
+    net::IpAddr,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
+    path::{Path, PathBuf},
+};
 
 /// What is configured now, and what the driver has found by itself: routes without shares.
 pub(crate) fn current(driver: &impl Driver) -> Result<Config, Error> {
@@ -132,22 +139,56 @@ pub(crate) fn export(
     })
 }
 
-/// Writes a file so that it is there as a whole or as it was before.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    // A device, a pipe or a link is written to; there is nothing to replace.
-    if fs::symlink_metadata(path).is_ok_and(|old| !old.is_file()) {
+/// Writes a file so that it is there as a whole or as it was before. An old one keeps its owner and
+/// its mode.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    // A link is followed, as it was made for that.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    let old = fs::symlink_metadata(&path).ok();
+    // A device or a pipe is written to, and so is what a link names that leads nowhere; there is
+    // nothing to replace.
+    if old.as_ref().is_some_and(|old| !old.is_file()) {
         return fs::write(path, format!("{text}\n"));
     }
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let mut file = fs::File::create(&new)?;
-    let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
-    written
-        .and_then(|()| fs::rename(&new, path))
-        .inspect_err(|_| {
-            // The first error is what counts.
-            let _ = fs::remove_file(&new);
-        })
+    let (name, mut file) = create_beside(&path, if old.is_some() { 0o600 } else { 0o666 })?;
+    let written = (|| {
+        if let Some(old) = &old {
+            let new = file.metadata()?;
+            if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+                fchown(&file, Some(old.uid()), Some(old.gid()))?;
+            }
+            file.set_permissions(old.permissions())?;
+        }
+        writeln!(file, "{text}")?;
+        file.sync_all()?;
+        fs::rename(&name, &path)
+    })();
+    written.inspect_err(|_| {
+        // The first error is what counts.
+        let _ = fs::remove_file(&name);
+    })
+}
+
+/// Creates a file of a name that nothing has, in the folder of `path`. Whatever others put there is
+/// neither followed nor changed.
+fn create_beside(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
+    const ATTEMPTS: u32 = 100;
+    let mut attempt = 0;
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}-{attempt}.new", std::process::id()));
+        let new = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&name);
+        match new {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => {
+                attempt += 1;
+            }
+            new => return Ok((name.into(), new?)),
+        }
+    }
 }
 
 /// One thing that an import adds.
@@ -473,7 +514,12 @@ mod tests {
     use super::*;
     use crate::device::fake::Fake;
     use rustix::io::Errno;
-    use std::{cell::RefCell, rc::Rc};
+    use std::{
+        cell::RefCell,
+        fs::Permissions,
+        os::unix::fs::{PermissionsExt, symlink},
+        rc::Rc,
+    };
 
     fn config(text: &str) -> Config {
         Config::parse(text).unwrap()
@@ -662,17 +708,80 @@ ni:
         assert_eq!(shares, [2, 9]);
     }
 
+    /// A folder that goes with this value.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("socklctl-{name}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn count(&self) -> usize {
+            fs::read_dir(&self.0).unwrap().count()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
     #[test]
     fn a_file_is_replaced_as_a_whole() {
-        let folder = std::env::temp_dir().join(format!("socklctl-test-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("x.yaml");
+        let folder = Folder::new("replaced");
+        let path = folder.0.join("x.yaml");
         for text in ["first", "second"] {
             write_whole(&path, text).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), format!("{text}\n"));
         }
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        assert!(write_whole(&folder.join("no/x.yaml"), "x").is_err());
-        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(folder.count(), 1);
+        assert!(write_whole(&folder.0.join("no/x.yaml"), "x").is_err());
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode() {
+        let folder = Folder::new("mode");
+        let path = folder.0.join("x.yaml");
+        for mode in [0o600, 0o640, 0o444] {
+            let _ = fs::remove_file(&path);
+            fs::write(&path, "old").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            write_whole(&path, "new").unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode);
+            assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
+        }
+    }
+
+    /// What somebody else has put where the new file might be written first stays as it is.
+    #[test]
+    fn links_beside_the_file_are_not_followed() {
+        let folder = Folder::new("links");
+        let path = folder.0.join("x.yaml");
+        let victim = folder.0.join("victim");
+        fs::write(&victim, "mine").unwrap();
+        for name in [
+            "x.yaml.new".to_string(),
+            format!("x.yaml.{}-0.new", std::process::id()),
+        ] {
+            symlink(&victim, folder.0.join(name)).unwrap();
+        }
+        write_whole(&path, "new").unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        assert_eq!(folder.count(), 4);
+        // A link that is named itself leads to the file that is replaced, or made.
+        for target in ["x.yaml", "other.yaml"] {
+            let link = folder.0.join("link");
+            symlink(target, &link).unwrap();
+            write_whole(&link, target).unwrap();
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+            let text = fs::read_to_string(folder.0.join(target)).unwrap();
+            assert_eq!(text, format!("{target}\n"));
+            fs::remove_file(&link).unwrap();
+        }
     }
 }

@@ -184,22 +184,26 @@ pub(crate) fn run(driver: &impl Driver, output: &Output, args: &PingArgs) -> Res
     let mut pings = Pings::default();
     let mut last_error = None;
     for number in 1..=args.count {
-        match ping(driver, args) {
+        let read = match ping(driver, args) {
             Ok(answer) => {
                 pings.answered(&answer);
                 let time = nanoseconds(answer.rtt_ns);
-                output.progress(&format!("{nid}: {time}, {}", Node::from(&answer).text()))?;
+                output.progress(&format!("{nid}: {time}, {}", Node::from(&answer).text()))?
             }
             Err(errno) => {
                 pings.failed(errno);
                 last_error = Some(errno);
-                if args.count > 1 {
-                    output.progress(&format!("{nid}: {}", describe(errno)))?;
-                }
+                let read =
+                    args.count == 1 || output.progress(&format!("{nid}: {}", describe(errno)))?;
                 if is_final(errno) {
                     break;
                 }
+                read
             }
+        };
+        if !read {
+            // A reader who has seen enough, as `head` has, wants no more pings either.
+            break;
         }
         if number < args.count {
             thread::sleep(args.interval);

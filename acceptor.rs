@@ -31,7 +31,10 @@ use crate::{
         Mailbox, //
     },
     ni::Ni,
-    tunables, //
+    tunables::{
+        self,
+        Acceptance, //
+    }, //
 };
 use core::net::{
     IpAddr,
@@ -210,10 +213,15 @@ impl Listener {
             self.ni.events().bad_handshakes.add(1);
             return;
         };
-        if tunables::accept_secure() && remote.port() >= FIRST_UNPRIVILEGED_PORT {
+        let refused = match tunables::acceptance() {
+            Acceptance::All => false,
+            Acceptance::Secure => remote.port() >= FIRST_UNPRIVILEGED_PORT,
+            Acceptance::Nobody => true,
+        };
+        if refused {
             self.ni.events().bad_handshakes.add(1);
             pr_warn_ratelimited!(
-                "{}: refused a connection from unprivileged port {}\n",
+                "{}: refused a connection from port {}: see the parameter 'accept'\n",
                 self.ni.nid(),
                 remote.port()
             );

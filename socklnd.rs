@@ -546,7 +546,10 @@ impl kernel::InPlaceModule for Ksocklnd {
             _namespaces: PernetRegistration::new()?,
             _published: LND.publish(Lnd::new()?)?,
             // From now on the tunables are checked as they change.
-            _threads: tunables::check().and_then(|()| Threads::start(&LND.get().ok_or(ENODEV)?))?,
+            _threads: {
+                tunables::inserted();
+                Threads::start(&LND.get().ok_or(ENODEV)?)?
+            },
             _interfaces: Interfaces(LND.get().ok_or(ENODEV)?),
             _addresses: AddressWatch::new()?,
             _sysctls: tunables::register_sysctls()?,

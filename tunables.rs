@@ -2,14 +2,15 @@
 
 //! Tunables: what an administrator can set.
 //!
-//! Module parameters by the names that Lustre's C module uses, so that its modprobe.d files load
-//! unchanged. Each is one atomic number, within its range at any time; who reads it sees the value
+//! Module parameters by the names that Lustre's C module uses. What that loads with, this one loads with
+//! too: ranges that say `near` take the nearest number at insertion, with a line in the log. Each is one atomic number, within its range at any time; who reads it sees the value
 //! of that moment. The functions below say what a change is good for: "in force at once" includes
 //! living connections, the others keep what they were made with.
 
 use crate::{
     lib_linux::{
         param::{
+            self,
             knobs,
             Knob, //
         },
@@ -24,66 +25,66 @@ use crate::{
 use kernel::prelude::*;
 
 knobs! {
-    /// Seconds without progress until a peer is given up.
-    sock_timeout: 50 in 1..=86_400, 0o644,
-        "seconds without progress until a peer is given up";
+    /// Seconds without progress until a peer is given up; 0 is [`DEFAULT_TIMEOUT_S`].
+    sock_timeout: 50 near 0..=86_400, 0o644,
+        "seconds without progress until a peer is given up (0: 50)";
     /// Schedulers; 0 is one per processor.
-    nscheds: 0 in 0..=4_096, 0o444,
+    nscheds: 0 near 0..=4_096, 0o444,
         "number of scheduler threads (0: one per CPU)";
     /// Autoconnect daemons.
-    nconnds: 4 in 1..=64, 0o444,
+    nconnds: 4 near 1..=64, 0o444,
         "number of autoconnect daemons";
     /// Milliseconds before the first retry of a failed connection.
-    min_reconnectms: 1_000 in 1..=3_600_000, 0o644,
+    min_reconnectms: 1_000 near 1..=3_600_000, 0o644,
         "milliseconds before a failed connection is first retried" => check_if_loaded;
     /// Milliseconds that the wait between retries grows to.
-    max_reconnectms: 60_000 in 1..=3_600_000, 0o644,
+    max_reconnectms: 60_000 near 1..=3_600_000, 0o644,
         "milliseconds that the wait between retries grows to" => check_if_loaded;
     /// Separate connections for control, bulk in and bulk out.
-    typed_conns: 1 in 0..=1, 0o644,
+    typed_conns: 1 near 0..=1, 0o644,
         "separate connections by type of traffic (0: one for all)";
     /// Connections for bulk to each peer, each way; 0 is as many as the link is fast.
-    conns_per_peer: 1 in 0..=127, 0o644,
+    conns_per_peer: 1 near 0..=127, 0o644,
         "bulk connections to each peer, each way (protocol 3 and 4; 0: by the link's speed)";
     /// The smallest message, headers included, that counts as bulk.
-    min_bulk: 1_024 in 0..=1_048_576, 0o644,
-        "smallest message, headers included, that goes over a bulk connection";
-    /// The smallest payload that is lent to TCP and not copied.
-    zc_min_payload: 2_048 in 0..=2_147_483_647, 0o644,
-        "smallest payload in bytes that is sent without copying (more than 1048576: none)";
+    min_bulk: 1_024 near 0..=2_147_483_647, 0o644,
+        "smallest message, headers included, that goes over a bulk connection (over 1 MiB: none)";
+    /// The smallest payload that is lent to TCP and not copied; -1 is [`LEAST_LENT`].
+    zc_min_payload: 2_048 near -1..=2_147_483_647, 0o644,
+        "smallest payload in bytes that is sent without copying (more than 1048576: none, -1: 2048)";
     /// Bytes of socket buffer, each way; 0 leaves it to TCP.
     buffer_size: 8_388_608 in 0..=1_073_741_823, 0o644,
         "socket buffers in bytes, each way (0: tuned by TCP)" => apply;
     /// Bytes of socket send buffer; 0 leaves it to TCP, -1 is `buffer_size`.
-    tx_buffer_size: -1 in -1..=1_073_741_823, 0o644,
+    tx_buffer_size: -1 near -1..=1_073_741_823, 0o644,
         "socket send buffer in bytes (0: tuned by TCP, -1: buffer_size)" => apply;
     /// Bytes of socket receive buffer; 0 leaves it to TCP, -1 is `buffer_size`.
-    rx_buffer_size: -1 in -1..=1_073_741_823, 0o644,
+    rx_buffer_size: -1 near -1..=1_073_741_823, 0o644,
         "socket receive buffer in bytes (0: tuned by TCP, -1: buffer_size)" => apply;
     /// Acknowledge each message at once.
-    eager_ack: 0 in 0..=1, 0o644,
+    eager_ack: 0 near 0..=1, 0o644,
         "have TCP acknowledge each message as soon as it was received";
     /// Nagle's algorithm.
-    nagle: 0 in 0..=1, 0o644,
+    nagle: 0 near 0..=1, 0o644,
         "delay small segments (Nagle's algorithm)" => apply;
     /// Serve a connection where its packets arrive.
-    enable_irq_affinity: 1 in 0..=1, 0o644,
+    enable_irq_affinity: 1 near 0..=1, 0o644,
         "serve a connection on the CPU where its packets arrive";
     /// Seconds of silence before TCP probes the peer; 0 is never.
-    keepalive_idle: 30 in 0..=32_767, 0o644,
+    keepalive_idle: 30 near 0..=32_767, 0o644,
         "idle seconds before the first keepalive probe (0: no probes)" => apply;
     /// Probes without an answer until TCP gives up.
-    keepalive_count: 10 in 1..=127, 0o644,
-        "unanswered keepalive probes until the connection is given up" => apply;
+    keepalive_count: 10 near 0..=127, 0o644,
+        "unanswered keepalive probes until the connection is given up (0: no probes)" => apply;
     /// Seconds between probes.
-    keepalive_intvl: 2 in 1..=32_767, 0o644,
-        "seconds between keepalive probes" => apply;
+    keepalive_intvl: 2 near 0..=32_767, 0o644,
+        "seconds between keepalive probes (0: no probes)" => apply;
     /// The type of service of all packets; -1 leaves sockets as they are.
     tos: -1 in -1..=255, 0o644,
         "type of service, or traffic class, of packets (-1: as the kernel has it)" => apply;
     /// Who may connect.
-    accept: 0 of ["secure", "all"], 0o644,
-        "who may connect: secure (privileged ports only) or all";
+    accept: 0 of ["secure", "all", "none"], 0o644,
+        "who may connect: secure (privileged ports only), all or none";
     /// Whether nodes forward from the start.
     forwarding: 0 of ["disabled", "enabled"], 0o444,
         "whether nodes pass on messages for others before they are told to: disabled or enabled";
@@ -100,10 +101,10 @@ knobs! {
     accept_port: 988 in 1..=65_535, 0o444,
         "port to listen on, and to connect to unless a route says otherwise";
     /// Connections that may wait to be accepted.
-    accept_backlog: 127 in 1..=65_535, 0o644,
+    accept_backlog: 127 near 1..=65_535, 0o644,
         "connections that may wait to be accepted";
     /// Seconds that a stranger has for its whole handshake.
-    accept_timeout: 5 in 1..=3_600, 0o644,
+    accept_timeout: 5 near 1..=3_600, 0o644,
         "seconds that a stranger has for its whole handshake";
     /// Handshakes of strangers that an interface has under way at most.
     max_pending: 64 in 1..=4_096, 0o644,
@@ -112,16 +113,16 @@ knobs! {
     protocol: 3 in 1..=4, 0o644,
         "protocol version that new NIDs begin with on IPv4 (1 and 2: and know no newer one)";
     /// Checksums of messages.
-    enable_csum: 0 in 0..=1, 0o644,
+    enable_csum: 0 near 0..=1, 0o644,
         "send checksums where the protocol has them, which is in version 2";
     /// Whether acknowledgements go out on a connection of their own.
-    nonblk_zcack: 1 in 0..=1, 0o644,
+    nonblk_zcack: 1 near 0..=1, 0o644,
         "acknowledge zero-copy messages on the bulk-in connection only (protocol 3 and 4)";
     /// Whether peers are to say that large messages have arrived.
     zc_acks: 0 in 0..=1, 0o644,
         "count zero-copy messages as sent when the peer acknowledges them (protocol 2 and later)";
     /// Seconds of silence before a peer is sent a sign of life; 0 is never.
-    keepalive: 30 in 0..=86_400, 0o644,
+    keepalive: 30 near 0..=86_400, 0o644,
         "seconds of silence before a peer is sent a keepalive message (0: never)" => remind;
     /// Whether to connect to addresses that peers name.
     learn_routes: 0 in 0..=1, 0o644,
@@ -151,10 +152,33 @@ pub(crate) fn register_sysctls() -> Result<sysctl::Registration> {
     sysctl::Registration::new(c"socknal", SYSCTLS)
 }
 
-/// Refuses values that don't go together, and says so in the kernel's log.
+/// What `sock_timeout=0` stands for, in seconds. The C driver then takes LNet's timeout, which is 49
+/// unless it was changed; there is no LNet here that could say.
+const DEFAULT_TIMEOUT_S: u64 = 50;
+
+/// What `zc_min_payload=-1` stands for: the C driver takes any smaller number for this one. Those from 0
+/// on have their own meaning here.
+const LEAST_LENT: usize = 2_048;
+
+/// Says in the kernel's log what becomes of values that don't go together or stand for others.
 ///
 /// To be called when all module parameters have been set; later changes are checked as they come.
-pub(crate) fn check() -> Result {
+pub(crate) fn inserted() {
+    param::insertion_is_over();
+    if check_reconnects().is_err() {
+        let max = max_reconnectms.get();
+        pr_warn!("{max} is taken for min_reconnectms, too\n");
+    }
+    if sock_timeout.get() == 0 {
+        pr_info!("sock_timeout=0 is taken for {DEFAULT_TIMEOUT_S} seconds\n");
+    }
+    if zc_min_payload.get() < 0 {
+        pr_info!("zc_min_payload=-1 is taken for {LEAST_LENT}, as the C driver does it\n");
+    }
+}
+
+/// Refuses values that don't go together, and says so in the kernel's log.
+fn check_reconnects() -> Result {
     let (min, max) = (min_reconnectms.get(), max_reconnectms.get());
     if min > max {
         pr_err!("min_reconnectms={min} is more than max_reconnectms={max}\n");
@@ -163,11 +187,11 @@ pub(crate) fn check() -> Result {
     Ok(())
 }
 
-/// [`check`], but while the module is being inserted parameters come one after the other, and what
-/// they are together shows at the end.
+/// [`check_reconnects`], but while the module is being inserted parameters come one after the other,
+/// and what they are together shows at the end.
 fn check_if_loaded() -> Result {
     match LND.get() {
-        Some(_) => check(),
+        Some(_) => check_reconnects(),
         None => Ok(()),
     }
 }
@@ -195,7 +219,11 @@ fn get(knob: i32) -> u64 {
 
 /// How long a peer may make no progress, in milliseconds. In force at once.
 pub(crate) fn timeout_ms() -> u64 {
-    get(sock_timeout.get()).saturating_mul(1000)
+    let seconds = match get(sock_timeout.get()) {
+        0 => DEFAULT_TIMEOUT_S,
+        seconds => seconds,
+    };
+    seconds.saturating_mul(1000)
 }
 
 /// How long a stranger's whole handshake may take, in milliseconds.
@@ -208,9 +236,9 @@ pub(crate) fn bulk_bytes() -> usize {
     (get(bulk_memory.get()) as usize) << 20
 }
 
-/// The wait before the first retry, in milliseconds. In force at once.
+/// The wait before the first retry, in milliseconds: not more than the longest. In force at once.
 pub(crate) fn min_reconnect_ms() -> u64 {
-    get(min_reconnectms.get())
+    get(min_reconnectms.get()).min(max_reconnect_ms())
 }
 
 /// The longest wait between retries, in milliseconds. In force at once.
@@ -237,7 +265,7 @@ pub(crate) fn bulk_nob() -> usize {
 /// From how many bytes on a payload is lent to TCP and not copied. In force at once, for messages
 /// of which nothing was sent yet.
 pub(crate) fn zero_copy_nob() -> usize {
-    get(zc_min_payload.get()) as usize
+    usize::try_from(zc_min_payload.get()).unwrap_or(LEAST_LENT)
 }
 
 /// Bytes of send and of receive buffer; 0 leaves them to TCP. In force at once, but the window that
@@ -266,13 +294,18 @@ pub(crate) fn use_nagle() -> bool {
     nagle.get() != 0
 }
 
-/// Idle seconds, seconds between probes and number of probes of keepalive. In force at once.
+/// Idle seconds, seconds between probes and number of probes of keepalive; where one is 0, all are,
+/// and there are none. In force at once.
 pub(crate) fn tcp_keepalive() -> (i32, i32, i32) {
-    (
+    let all = (
         keepalive_idle.get(),
         keepalive_intvl.get(),
         keepalive_count.get(),
-    )
+    );
+    match all {
+        (0, _, _) | (_, 0, _) | (_, _, 0) => (0, 0, 0),
+        all => all,
+    }
 }
 
 /// The type of service of packets; `None` leaves it as it is. In force at once.
@@ -280,9 +313,24 @@ pub(crate) fn type_of_service() -> Option<u8> {
     u8::try_from(tos.get()).ok()
 }
 
-/// Whether only privileged ports may connect. In force at once.
-pub(crate) fn accept_secure() -> bool {
-    accept.get() == 0
+/// Who may connect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acceptance {
+    /// Who has a privileged port.
+    Secure,
+    /// Everybody.
+    All,
+    /// Nobody: all connections are this node's own.
+    Nobody,
+}
+
+/// Who may connect. In force at once.
+pub(crate) fn acceptance() -> Acceptance {
+    match accept.get() {
+        0 => Acceptance::Secure,
+        1 => Acceptance::All,
+        _ => Acceptance::Nobody,
+    }
 }
 
 /// Whether a node forwards before an administrator says anything about it.

@@ -35,7 +35,26 @@ pub(crate) struct Knob {
     min: c_int,
     max: c_int,
     words: &'static [&'static str],
+    outside: Outside,
     changed: Option<fn() -> Result>,
+}
+
+/// What becomes of a number outside of the range when the module is inserted. Later it is refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outside {
+    /// The module is not inserted.
+    Refused,
+    /// The nearest number is taken, with a line in the kernel's log.
+    Nearest,
+}
+
+/// Whether all parameters that the module was inserted with have been set.
+static INSERTED: Atomic<bool> = Atomic::new(false);
+
+/// To be called when all parameters that the module was inserted with have been set: from now on
+/// numbers out of range are refused.
+pub(crate) fn insertion_is_over() {
+    INSERTED.store(true, Relaxed);
 }
 
 /// Held while knobs are changed.
@@ -76,8 +95,16 @@ impl Knob {
             min,
             max,
             words: &[],
+            outside: Outside::Refused,
             changed: None,
         }
+    }
+
+    /// Takes the nearest number for one out of range when the module is inserted: such values may
+    /// be in files that were written for another driver, and the node needs its network.
+    pub(crate) const fn or_nearest(mut self) -> Self {
+        self.outside = Outside::Nearest;
+        self
     }
 
     /// Has `changed` called after each change, also those before the module is initialised. If it
@@ -99,6 +126,7 @@ impl Knob {
             min: 0,
             max: count - 1,
             words,
+            outside: Outside::Refused,
             changed: None,
         }
     }
@@ -149,25 +177,37 @@ impl Knob {
         (&self.min, &self.max)
     }
 
-    /// Sets the value from what an administrator wrote: a word, or a number as C writes them. As
-    /// [`Self::set`].
+    /// Sets the value from what an administrator wrote, see [`Self::read`]. As [`Self::set`].
     pub(super) fn parse(&self, text: &CStr) -> Result {
+        self.set(self.read(text)?)
+    }
+
+    /// Reads what an administrator wrote: a word, or a number as C writes them, which may be out of
+    /// range. `EINVAL` if it is neither.
+    fn read(&self, text: &CStr) -> Result<c_int> {
         let trimmed = text.to_bytes().trim_ascii();
         let word = self
             .words
             .iter()
             .position(|word| word.as_bytes() == trimmed);
-        let value = match word.and_then(|index| c_int::try_from(index).ok()) {
-            Some(value) => value,
-            None => {
-                let mut value = 0;
-                // SAFETY: `text` is a C string, and `value` may be written to.
-                to_result(unsafe { bindings::kstrtoint(text.as_char_ptr(), 0, &mut value) })
-                    .map_err(|_| EINVAL)?;
-                value
-            }
-        };
-        self.set(value)
+        if let Some(value) = word.and_then(|index| c_int::try_from(index).ok()) {
+            return Ok(value);
+        }
+        let mut value = 0;
+        // SAFETY: `text` is a C string, and `value` may be written to.
+        to_result(unsafe { bindings::kstrtoint(text.as_char_ptr(), 0, &mut value) })
+            .map_err(|_| EINVAL)?;
+        Ok(value)
+    }
+
+    /// What is taken for `value` when the module is inserted; nothing else, if that is refused.
+    fn admitted(&self, value: c_int) -> c_int {
+        match self.outside {
+            Outside::Refused => value,
+            // In C, a switch is on with any number but 0.
+            Outside::Nearest if (self.min, self.max) == (0, 1) => c_int::from(value != 0),
+            Outside::Nearest => value.clamp(self.min, self.max),
+        }
     }
 
     /// The word for the value now, if it has one.
@@ -211,7 +251,18 @@ unsafe extern "C" fn set_knob(text: *const c_char, param: *const bindings::kerne
         // SAFETY: By this function's requirement.
         let text = unsafe { CStr::from_char_ptr(text) };
         // SAFETY: By this function's requirement.
-        unsafe { knob_of(param) }.parse(text)?;
+        let knob = unsafe { knob_of(param) };
+        let wanted = knob.read(text)?;
+        let value = match INSERTED.load(Relaxed) {
+            true => wanted,
+            false => knob.admitted(wanted),
+        };
+        knob.set(value)?;
+        if value != wanted {
+            // SAFETY: By this function's requirement the parameter is valid; its name is a static.
+            let name = unsafe { CStr::from_char_ptr((*param).name) };
+            pr_warn!("{name}={wanted} is out of range: {value} is taken\n");
+        }
         Ok(0)
     })
 }
@@ -286,11 +337,11 @@ pub(crate) use modinfo;
 ///     /// Whose connections are accepted.
 ///     accept: 0 of ["secure", "all"], 0o444, "who may connect: secure, all";
 ///     /// Nagle's algorithm.
-///     nagle: 0 in 0..=1, 0o644, "delay small segments" => apply;
+///     nagle: 0 near 0..=1, 0o644, "delay small segments" => apply;
 /// }
 /// ```
 ///
-/// `apply` is for [`Knob::on_change`]. Each becomes a static [`Knob`], and a file in `/sys/module/.../parameters` with the given mode.
+/// `near` stands for [`Knob::or_nearest`], `apply` is for [`Knob::on_change`]. Each becomes a static [`Knob`], and a file in `/sys/module/.../parameters` with the given mode.
 macro_rules! knobs {
     ($($(#[$meta:meta])* $name:ident: $default:literal $kind:ident $range:expr, $mode:literal,
        $description:literal $(=> $changed:path)?;)+) => {
@@ -327,6 +378,9 @@ macro_rules! knobs {
     };
     (@new $default:literal, in, $range:expr) => {
         $crate::lib_linux::param::Knob::new($default, $range)
+    };
+    (@new $default:literal, near, $range:expr) => {
+        $crate::lib_linux::param::Knob::new($default, $range).or_nearest()
     };
     (@new $default:literal, of, $words:expr) => {
         $crate::lib_linux::param::Knob::with_words($default, &$words)
@@ -373,6 +427,22 @@ mod tests {
     }
 
     #[test]
+    fn numbers_for_another_driver_do_not_keep_the_module_out() {
+        let strict = Knob::new(5, 1..=10);
+        assert_eq!(strict.admitted(11), 11);
+        let knob = Knob::new(5, 1..=10).or_nearest();
+        for (wanted, taken) in [(11, 10), (c_int::MAX, 10), (0, 1), (c_int::MIN, 1), (7, 7)] {
+            assert_eq!(knob.admitted(wanted), taken);
+        }
+        let switch = Knob::new(0, 0..=1).or_nearest();
+        for (wanted, taken) in [(0, 0), (1, 1), (2, 1), (-1, 1)] {
+            assert_eq!(switch.admitted(wanted), taken);
+        }
+        // Once the module is there, numbers are not guessed at.
+        assert!(knob.parse(c"11").is_err());
+    }
+
+    #[test]
     fn counting_down_ends() {
         let knob = Knob::new(2, 0..=2);
         assert!(knob.count_down());
@@ -393,19 +463,6 @@ mod tests {
     }
 
     #[test]
-    fn words_are_numbers_too() {
-        let knob = Knob::with_words(1, &["secure", "all"]);
-        assert!(knob.word() == Some("all"));
-        assert!(knob.parse(c"secure\n").is_ok());
-        assert_eq!(knob.get(), 0);
-        assert!(knob.parse(c"1").is_ok());
-        assert_eq!(knob.get(), 1);
-        assert!(knob.parse(c"2").is_err());
-        assert!(knob.parse(c"none").is_err());
-        assert!(knob.word() == Some("all"));
-    }
-}
-    #[test]
     fn what_was_changed_before_a_failure_is_changed_back() {
         static HALF: Knob = Knob::new(5, 1..=10).on_change(|| {
             APPLIED.store(HALF.get(), Relaxed);
@@ -420,3 +477,16 @@ mod tests {
         assert_eq!((HALF.get(), APPLIED.load(Relaxed)), (6, 6));
     }
 
+    #[test]
+    fn words_are_numbers_too() {
+        let knob = Knob::with_words(1, &["secure", "all"]);
+        assert!(knob.word() == Some("all"));
+        assert!(knob.parse(c"secure\n").is_ok());
+        assert_eq!(knob.get(), 0);
+        assert!(knob.parse(c"1").is_ok());
+        assert_eq!(knob.get(), 1);
+        assert!(knob.parse(c"2").is_err());
+        assert!(knob.parse(c"none").is_err());
+        assert!(knob.word() == Some("all"));
+    }
+}

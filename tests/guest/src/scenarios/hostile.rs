@@ -589,20 +589,23 @@ fn works_on(conn: &mut Conn, bytes: &[u8]) -> Result<bool> {
     bail!("three answers, none to the ping")
 }
 
-/// A program without privileges can't pretend to be a node, unless the administrator allows it.
+/// A program without privileges can't pretend to be a node, unless the administrator allows it; where
+/// nobody is accepted, no port helps.
 pub fn unprivileged_port(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
     let policy = "/sys/module/ksocklnd/parameters/accept";
-    for port in [1024, 40000, 65535] {
+    let refused = |port: u16| -> Result<()> {
         // It may be closed before this is sent, and even before the connection is seen to stand.
         let dialled = Conn::dial_from(
             &script.space,
             SocketAddrV4::new(script.addr, port),
             node.addr,
         );
-        let Ok(mut conn) = dialled else { continue };
+        let Ok(mut conn) = dialled else {
+            return Ok(());
+        };
         let _ = conn.send(
             &[
                 good_request(node),
@@ -614,7 +617,19 @@ pub fn unprivileged_port(lab: &mut Lab) -> Result<()> {
             .await_closed(AT_ONCE)
             .with_context(|| format!("port {port}"))?;
         ensure!(got.is_empty(), "port {port}: it answered {got:02x?}");
+        Ok(())
+    };
+    for port in [1024, 40000, 65535] {
+        refused(port)?;
     }
+    fs::write(policy, "none")?;
+    for port in [1023, 40000] {
+        refused(port)?;
+    }
+    ensure!(
+        fs::read_to_string(policy)?.trim() == "none",
+        "accept is not none"
+    );
     fs::write(policy, "all")?;
     let mut conn = Conn::dial_from(
         &script.space,

@@ -47,16 +47,16 @@ const fn entry(
 }
 
 const ENTRIES: [Entry; 10] = [
-    entry("timeout", "sock_timeout", 50, 1, 86_400),
+    entry("timeout", "sock_timeout", 50, 0, 86_400),
     entry("eager_ack", "eager_ack", 0, 0, 1),
     entry("typed", "typed_conns", 1, 0, 1),
-    entry("min_bulk", "min_bulk", 1024, 0, 1 << 20),
+    entry("min_bulk", "min_bulk", 1024, 0, (1 << 31) - 1),
     entry("buffer_size", "buffer_size", 8 << 20, 0, 1_073_741_823),
     entry("nagle", "nagle", 0, 0, 1),
     entry("irq_affinity", "enable_irq_affinity", 1, 0, 1),
     entry("keepalive_idle", "keepalive_idle", 30, 0, 32_767),
-    entry("keepalive_count", "keepalive_count", 10, 1, 127),
-    entry("keepalive_intvl", "keepalive_intvl", 2, 1, 32_767),
+    entry("keepalive_count", "keepalive_count", 10, 0, 127),
+    entry("keepalive_intvl", "keepalive_intvl", 2, 0, 32_767),
 ];
 
 fn parameter(name: &str) -> String {
@@ -156,22 +156,48 @@ const IGNORED: [&str; 12] = [
 pub fn insertion(_lab: &mut Lab) -> Result<()> {
     module::remove()?;
     for (parameters, reason) in [
-        (
-            c"min_reconnectms=9000 max_reconnectms=1000",
-            "min_reconnectms=9000 is more than max_reconnectms=1000",
-        ),
-        (
-            c"sock_timeout=0",
-            "`0' invalid for parameter `sock_timeout'",
-        ),
         (c"nagle=x", "`x' invalid for parameter `nagle'"),
         (c"tos=70000", "`70000' invalid for parameter `tos'"),
+        (c"accept=some", "`some' invalid for parameter `accept'"),
     ] {
         let refused = module::try_insert_with(parameters);
         ensure!(refused == Err(Errno::INVAL), "{parameters:?}: {refused:?}");
         let log = run(&mut Command::new("dmesg"), "", SOON)?.stdout;
         ensure!(log.contains(reason), "no word of '{reason}' in the log");
     }
+    // What the C module loads with. What is not in range here is said to be taken for something else.
+    module::try_insert_with(
+        c"min_reconnectms=9000 max_reconnectms=1000 sock_timeout=0 keepalive_count=0 \
+          keepalive_intvl=0 keepalive_idle=-1 keepalive=-1 zc_min_payload=-1 min_bulk=2097152 \
+          nconnds=100 nagle=2 conns_per_peer=200 tx_buffer_size=-7 accept=none",
+    )?;
+    let log = run(&mut Command::new("dmesg"), "", SOON)?.stdout;
+    for line in [
+        "min_reconnectms=9000 is more than max_reconnectms=1000",
+        "sock_timeout=0 is taken for 50 seconds",
+        "zc_min_payload=-1 is taken for 2048",
+        "keepalive_idle=-1 is out of range: 0 is taken",
+        "keepalive=-1 is out of range: 0 is taken",
+        "nconnds=100 is out of range: 64 is taken",
+        "nagle=2 is out of range: 1 is taken",
+        "conns_per_peer=200 is out of range: 127 is taken",
+        "tx_buffer_size=-7 is out of range: -1 is taken",
+    ] {
+        ensure!(log.contains(line), "no word of '{line}' in the log");
+    }
+    for (name, value) in [
+        ("sock_timeout", 0),
+        ("keepalive_count", 0),
+        ("zc_min_payload", -1),
+        ("min_bulk", 2 << 20),
+        ("nagle", 1),
+    ] {
+        ensure!(get(&parameter(name))? == value, "{name} is not {value}");
+    }
+    // When it is there, nothing is guessed at any more.
+    ensure!(set("nagle", 2).is_err(), "nagle = 2 was taken");
+    module::remove()?;
+
     // The order does not matter. Every name that the C module of today has may be there, and what
     // has no meaning here does no harm.
     module::try_insert_with(
@@ -261,12 +287,17 @@ pub fn living(lab: &mut Lab) -> Result<()> {
         ("keepalive_count", 10),
         ("tos", 0),
     ])?;
-    let steps: [Step; 13] = [
+    let steps: [Step; 17] = [
         ("nagle", 1, &[("nagle", 1)]),
         ("nagle", 0, &[("nagle", 0)]),
         ("keepalive_idle", 77, &[("keepalive_idle", 77)]),
         ("keepalive_intvl", 5, &[("keepalive_intvl", 5)]),
         ("keepalive_count", 7, &[("keepalive_count", 7)]),
+        // One that is 0 is enough for there to be none, as the C driver has it.
+        ("keepalive_count", 0, &[("keepalive_idle", 0)]),
+        ("keepalive_count", 7, &[("keepalive_idle", 77)]),
+        ("keepalive_intvl", 0, &[("keepalive_idle", 0)]),
+        ("keepalive_intvl", 5, &[("keepalive_idle", 77)]),
         ("keepalive_idle", 0, &[("keepalive_idle", 0)]),
         // Of it, two bits are TCP's own.
         ("tos", 0x2b, &[("keepalive_idle", 0), ("tos", 0x28)]),

@@ -111,6 +111,7 @@ pub fn runs() -> impl Iterator<Item = Run> {
 // Why some are run over IPv4 alone.
 const IPV6_ITSELF: &str = "it has addresses of IPv6 of its own";
 const NO_NODES: &str = "it has no nodes";
+const FILES_OF_IPV4: &str = "it is about files that know the patterns of IPv4 alone";
 const OLD_FORMAT: &str = "it is about the format of a version that IPv6 has not";
 const SEVERAL_VERSIONS: &str = "IPv6 has version 4 alone, and this is about the choice";
 
@@ -136,6 +137,7 @@ pub const ALL: &[Scenario] = &[
     ),
     scenario("export_import", 2, 90, configuration::export_import),
     scenario("failed_import", 2, 60, configuration::failed_import),
+    scenario("foreign_files", 2, 90, configuration::foreign_files).ipv4_only(FILES_OF_IPV4),
     scenario("steady_lists", 1, 120, configuration::steady_lists),
     scenario("watch_counters", 2, 60, configuration::watch_counters),
     scenario("routes", 3, 60, gateway::routes_come_and_go),

@@ -25,6 +25,22 @@ pub(crate) enum Pattern {
 }
 
 impl Pattern {
+    /// Reads the name of a network, `tcp7`.
+    pub(crate) fn network(text: &str) -> Option<Self> {
+        // It is read by the NID's parser, which knows the rules for its number.
+        let nid = format!("127.0.0.1@{text}").parse::<Nid>();
+        let nid = nid.ok().filter(|_| text.starts_with("tcp"))?;
+        Some(Self::Net(nid.net()))
+    }
+
+    /// Reads `any`, or the name of a network.
+    pub(crate) fn several(text: &str) -> Option<Self> {
+        match text {
+            "any" => Some(Self::Any),
+            _ => Self::network(text),
+        }
+    }
+
     /// The pattern as the module wants it.
     pub(crate) fn to_uapi(self) -> uapi::socklnd_nid {
         match self {
@@ -36,24 +52,6 @@ impl Pattern {
             },
             Self::One(nid) => nid_to_uapi(nid),
         }
-    }
-}
-
-/// Reads a NID, `any`, or the name of a network: `tcp7`.
-impl FromStr for Pattern {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "any" {
-            return Ok(Self::Any);
-        }
-        // The network's name is read by the NID's parser, which knows the rules for its number.
-        if text.starts_with("tcp") {
-            if let Ok(nid) = format!("127.0.0.1@{text}").parse::<Nid>() {
-                return Ok(Self::Net(nid.net()));
-            }
-        }
-        parse_nid(text).map(Self::One)
     }
 }
 
@@ -70,8 +68,8 @@ impl fmt::Display for Pattern {
 
 /// Reads the name of a network, `tcp7`, for clap.
 pub(crate) fn parse_network(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(Pattern::Net(net)) => Ok(net),
+    match Pattern::network(text) {
+        Some(Pattern::Net(net)) => Ok(net),
         _ => Err("not the name of a network, like tcp or tcp7".to_string()),
     }
 }
@@ -251,10 +249,10 @@ mod tests {
             ("10.0.0.1@tcp", Pattern::One(nid("10.0.0.1@tcp"))),
             ("fe80::3@tcp65535", Pattern::One(nid("fe80::3@tcp65535"))),
         ] {
-            assert_eq!(text.parse(), Ok(pattern));
+            assert_eq!(text.parse::<Pattern>().unwrap(), pattern);
             assert_eq!(pattern.to_string(), text);
         }
-        assert_eq!("tcp0".parse(), Ok(Pattern::Net(0)));
+        assert_eq!("tcp0".parse::<Pattern>().unwrap(), Pattern::Net(0));
         for text in [
             "",
             "*",

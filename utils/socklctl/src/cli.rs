@@ -9,8 +9,9 @@ mod tests;
 pub(crate) use lctl::Lctl;
 
 use crate::{
-    address::{Networks, Pattern, Prefix, parse_mask, parse_network, parse_nid},
+    address::{Networks, Pattern, Prefix, parse_mask, parse_network},
     repo::wire::Nid,
+    typed::{self, NidOrNet},
     uapi,
     units::{parse_size, parse_time},
 };
@@ -20,7 +21,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 const AFTER_HELP: &str = "\
 A NID is an IP address and a network: 10.0.0.1@tcp, 10.0.0.1@tcp7. A PATTERN is a NID, the name of a
-network (tcp7) for all NIDs in it, or 'any'.
+network (tcp7) for all NIDs in it, or 'any'. For an address, the name of a host will do (oss2@tcp), and
+for one of this node the name of a network device (eth0@tcp).
 
 Everything acts on the network namespace that socklctl runs in. What changes or sends something
 needs CAP_NET_ADMIN there.
@@ -29,7 +31,8 @@ Exit status: 0 done, 1 failed, 2 wrong command line.";
 
 const AFTER_LONG_HELP: &str = "\
 A NID names a node: an IP address and a network, such as 10.0.0.1@tcp or 10.0.0.1@tcp7. A PATTERN is
-a NID, the name of a network (tcp7) for all NIDs in it, or 'any'.
+a NID, the name of a network (tcp7) for all NIDs in it, or 'any'. For an address, the name of a host
+will do (oss2@tcp), and for one of this node the name of a network device (eth0@tcp).
 
 Everything acts on the network namespace that socklctl runs in: 'ip netns exec NAME socklctl ...'
 administers another one. What changes or sends something needs CAP_NET_ADMIN there.
@@ -41,6 +44,7 @@ Exit status: 0 done, 1 failed, 2 wrong command line.
 
 First steps:
   socklctl ni add 10.0.0.1@tcp        give this node a NID: one of its own addresses
+  socklctl ni add tcp --if eth0       or the one that this network device has
   socklctl ping 10.0.0.2@tcp          connects on demand, to the address in the NID
   socklctl peer add 10.0.0.3@tcp 192.168.5.3
                                       or to the address that you say
@@ -51,7 +55,8 @@ First steps:
   socklctl export /etc/socklnd.yaml   keep all that, to be brought back
   socklctl import /etc/socklnd.yaml   after the next boot
 
-lctl's verbs (add_peer, peer_list, ...) are understood too, with lctl's arguments.";
+lctl's and lnetctl's verbs (peer_list, list_nids, 'net show', ...) are understood too, with their
+arguments, where they make sense here; of others it is said what does their work.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -65,6 +70,10 @@ pub(crate) struct Cli {
     /// Print JSON, errors (on the standard error output) too
     #[arg(long, global = true)]
     pub(crate) json: bool,
+
+    /// For lctl's verbs: only this network
+    #[arg(long, value_name = "NETWORK", hide = true, value_parser = parse_network)]
+    pub(crate) net: Option<u16>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -100,7 +109,12 @@ pub(crate) enum Command {
     #[command(subcommand, visible_alias = "if")]
     Interface(InterfaceCommand),
 
+    /// lnetctl: interfaces by network and network device
+    #[command(subcommand)]
+    Net(NetCommand),
+
     /// Ask a node who it is
+    #[command(alias = "discover")]
     Ping(PingArgs),
 
     /// Move data to or from a node where 'socklctl serve' runs, and measure
@@ -120,7 +134,7 @@ pub(crate) enum Command {
     /// file.
     Export(ExportArgs),
 
-    /// Configure this node from a file that 'export' has written, or somebody by hand
+    /// Configure this node from a file: one that 'export' has written, or one of Lustre's
     #[command(after_long_help = IMPORT_HELP)]
     Import(ImportArgs),
 
@@ -141,6 +155,9 @@ Then the node gets what the file has and it lacks. What is there already, stays;
 file doesn't mention, so importing a file twice is no more than importing it once. If something can't
 be done after all, what was done before is undone.
 
+With --keep-going, as for a node that boots and may lack a network device, what can be done is done,
+and stays. The rest is told; the exit status is 1 if there is any.
+
 The file:
 
   version: 1
@@ -157,18 +174,34 @@ The file:
       gateways:                       # optional; those that 'route add' adds
         - nid: 10.0.0.9@tcp
           network: tcp1
-          priority: 0                 # optional";
+          priority: 0                 # optional
+
+Files of Lustre's are read too, and what they have that means nothing here is told:
+  lnetctl's YAML      net:, ip2nets:, route:, routing: and buffers:
+  modprobe.d          'options lnet' with networks, ip2nets, routes, forwarding, accept and its like,
+                      and 'options ksocklnd'; parameters of the module are set if they can be changed
+                      while it is loaded";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NiCommand {
     /// Start an interface: give this node a NID and listen on its address
+    ///
+    /// Examples:
+    ///   socklctl ni add 10.0.0.1@tcp
+    ///   socklctl ni add eth0@tcp         the address that this network device has
+    ///   socklctl ni add tcp --if eth0    the same
+    #[command(verbatim_doc_comment)]
     Add {
-        #[arg(value_parser = parse_nid)]
-        nid: Nid,
+        /// The NID, or its network
+        #[arg(value_name = "NID|NETWORK")]
+        nid: NidOrNet,
+        /// The network device with the address that it is to have
+        #[arg(long = "if", value_name = "DEVICE")]
+        device: Option<String>,
     },
     /// Stop an interface, with all its peers and connections
     Del {
-        #[arg(value_parser = parse_nid)]
+        #[arg(value_parser = typed::local_nid)]
         nid: Nid,
     },
     /// Give this node this NID and no other
@@ -177,10 +210,11 @@ pub(crate) enum NiCommand {
     /// its peers are forgotten; if the new one can't be started, the old one stays. If there are
     /// several, nothing is done.
     Set {
-        #[arg(value_parser = parse_nid)]
+        #[arg(value_parser = typed::local_nid)]
         nid: Nid,
     },
     /// List interfaces
+    #[command(alias = "show")]
     List(ListArgs),
 }
 
@@ -191,9 +225,10 @@ pub(crate) enum PeerCommand {
     /// Not needed for a peer at the address that its NID names. Adding the same address again
     /// counts: it takes as many 'peer del --single' to take it back.
     Add {
-        #[arg(value_parser = parse_nid)]
+        #[arg(value_parser = typed::nid)]
         nid: Nid,
         /// Address to connect to [default: the one in the NID]
+        #[arg(value_parser = typed::address)]
         address: Option<IpAddr>,
         /// Port to connect to [default: the acceptor's usual one, 988]
         #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
@@ -202,6 +237,7 @@ pub(crate) enum PeerCommand {
         #[arg(
             long,
             value_name = "PATTERN",
+            value_parser = typed::local_pattern,
             default_value_t,
             hide_default_value = true
         )]
@@ -219,6 +255,7 @@ pub(crate) enum PeerCommand {
         #[arg(value_name = "PATTERN")]
         nid: Pattern,
         /// Only routes to this address
+        #[arg(value_parser = typed::address)]
         address: Option<IpAddr>,
         /// Take back one addition only
         #[arg(long, alias = "single-share")]
@@ -227,6 +264,7 @@ pub(crate) enum PeerCommand {
         list: ListArgs,
     },
     /// List peers and routes
+    #[command(alias = "show")]
     List(ListArgs),
 }
 
@@ -243,31 +281,37 @@ pub(crate) enum RouteCommand {
     #[command(verbatim_doc_comment)]
     Add {
         /// The other network, like tcp1
-        #[arg(value_parser = parse_network)]
-        network: u16,
+        #[arg(value_parser = parse_network, required_unless_present = "net")]
+        network: Option<u16>,
         /// The node that passes messages on
-        #[arg(value_parser = parse_nid)]
-        gateway: Nid,
+        #[arg(value_parser = typed::nid, required_unless_present = "via")]
+        gateway: Option<Nid>,
         /// Routes with lower numbers are preferred
         #[arg(short, long, default_value_t = 0)]
         priority: u32,
         #[command(flatten)]
         list: ListArgs,
+        #[command(flatten)]
+        lnetctl: RouteOptions,
     },
     /// Take routes back
     Del {
         /// The other network, or 'any'
-        network: Networks,
+        #[arg(required_unless_present = "net")]
+        network: Option<Networks>,
         /// Only through gateways that match
         #[arg(value_name = "PATTERN", default_value_t, hide_default_value = true)]
         gateway: Pattern,
         #[command(flatten)]
         list: ListArgs,
+        #[command(flatten)]
+        lnetctl: RouteOptions,
     },
     /// List routes, and how their gateways are
     ///
     /// A gateway is 'up', or 'down' from when it was lost until it is back, or 'set down' by 'route
     /// notify'.
+    #[command(alias = "show")]
     List(ListArgs),
     /// Say that a gateway is to be used, or not
     ///
@@ -275,12 +319,61 @@ pub(crate) enum RouteCommand {
     /// be up.
     Notify {
         /// The node that passes messages on
-        #[arg(value_parser = parse_nid)]
+        #[arg(value_parser = typed::nid)]
         gateway: Nid,
         #[arg(value_enum, help = "Whether it is to be used")]
         state: UpDown,
         #[command(flatten)]
         list: ListArgs,
+    },
+}
+
+/// What lnetctl has instead of arguments.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct RouteOptions {
+    #[arg(long, hide = true, value_parser = parse_network, conflicts_with_all = ["network", "gateway"])]
+    pub(crate) net: Option<u16>,
+    #[arg(long = "gateway", hide = true, value_parser = typed::nid, requires = "net")]
+    pub(crate) via: Option<Nid>,
+    /// How many gateways are on the way, which matters to nobody here.
+    #[arg(long, hide = true, value_parser = clap::value_parser!(i32).range(-1..256), allow_hyphen_values = true)]
+    pub(crate) hop: Option<i32>,
+}
+
+/// lnetctl's verbs for what are interfaces here.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetCommand {
+    /// Start interfaces: like 'ni add', for each network device
+    Add {
+        /// The network
+        #[arg(long, value_parser = parse_network)]
+        net: u16,
+        /// The network devices, with commas between them
+        #[arg(
+            long = "if",
+            value_name = "DEVICES",
+            value_delimiter = ',',
+            required = true
+        )]
+        devices: Vec<String>,
+    },
+    /// Stop interfaces: like 'ni del'
+    Del {
+        /// The network
+        #[arg(long, value_parser = parse_network)]
+        net: u16,
+        /// Only those of these network devices [default: all in the network]
+        #[arg(long = "if", value_name = "DEVICES", value_delimiter = ',')]
+        devices: Vec<String>,
+    },
+    /// List interfaces: like 'ni list'
+    Show {
+        /// Only this network
+        #[arg(long, value_parser = parse_network)]
+        net: Option<u16>,
+        /// lnetctl: tell more, which the JSON form does
+        #[arg(short, long, hide = true)]
+        verbose: bool,
     },
 }
 
@@ -327,6 +420,7 @@ pub(crate) enum ConnCommand {
         #[arg(value_name = "PATTERN")]
         nid: Pattern,
         /// Only connections to or from this address
+        #[arg(value_parser = typed::address)]
         address: Option<IpAddr>,
         #[command(flatten)]
         list: ListArgs,
@@ -336,6 +430,7 @@ pub(crate) enum ConnCommand {
         #[arg(value_name = "PATTERN", default_value_t)]
         nid: Pattern,
         /// Only connections to or from this address
+        #[arg(value_parser = typed::address)]
         address: Option<IpAddr>,
         #[command(flatten)]
         list: ListArgs,
@@ -361,7 +456,7 @@ pub(crate) enum ConnCommand {
         #[arg(long, value_enum, requires = "peer")]
         r#type: Option<ConnType>,
         /// The node at the other end, if this node has made the connection
-        #[arg(long, value_name = "NID", value_parser = parse_nid, requires = "type")]
+        #[arg(long, value_name = "NID", value_parser = typed::nid, requires = "type")]
         peer: Option<Nid>,
         #[command(flatten)]
         list: ListArgs,
@@ -394,7 +489,7 @@ pub(crate) enum InterfaceCommand {
     #[command(verbatim_doc_comment)]
     Add {
         /// The address, and how many bits of it are the subnet's [default: as the device has it]
-        #[arg(value_name = "ADDRESS[/BITS]")]
+        #[arg(value_name = "ADDRESS[/BITS]", value_parser = typed::prefix)]
         address: Prefix,
         /// The subnet's mask instead
         #[arg(value_parser = parse_mask)]
@@ -405,11 +500,13 @@ pub(crate) enum InterfaceCommand {
     /// Don't use an address any more, and close the connections from it
     Del {
         /// The address [default: all but those in NIDs]
+        #[arg(value_parser = typed::local_address)]
         address: Option<IpAddr>,
         #[command(flatten)]
         list: ListArgs,
     },
     /// List the addresses that are used
+    #[command(alias = "show")]
     List(ListArgs),
 }
 
@@ -420,6 +517,7 @@ pub(crate) struct ListArgs {
     #[arg(
         long,
         value_name = "PATTERN",
+        value_parser = typed::local_pattern,
         default_value_t,
         hide_default_value = true
     )]
@@ -428,7 +526,7 @@ pub(crate) struct ListArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct PingArgs {
-    #[arg(value_parser = parse_nid)]
+    #[arg(value_parser = typed::nid)]
     pub(crate) nid: Nid,
 
     /// lctl's place for the timeout
@@ -451,6 +549,7 @@ pub(crate) struct PingArgs {
     #[arg(
         long,
         value_name = "PATTERN",
+        value_parser = typed::local_pattern,
         default_value_t,
         hide_default_value = true
     )]
@@ -468,7 +567,7 @@ pub(crate) enum BenchOp {
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
-    #[arg(value_parser = parse_nid)]
+    #[arg(value_parser = typed::nid)]
     pub(crate) nid: Nid,
 
     /// Which way the data goes
@@ -502,6 +601,7 @@ pub(crate) struct BenchArgs {
     #[arg(
         long,
         value_name = "PATTERN",
+        value_parser = typed::local_pattern,
         default_value_t,
         hide_default_value = true
     )]
@@ -514,6 +614,7 @@ pub(crate) struct ServeArgs {
     #[arg(
         long,
         value_name = "PATTERN",
+        value_parser = typed::local_pattern,
         default_value_t,
         hide_default_value = true
     )]
@@ -557,16 +658,25 @@ pub(crate) struct ExportArgs {
     /// The file, which is replaced as a whole; '-' is the standard output
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
+
+    /// lnetctl: only what was configured, as always here
+    #[arg(long, hide = true)]
+    pub(crate) backup: bool,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
     /// The file; '-' is the standard input
+    #[arg(default_value = "-", hide_default_value = true)]
     pub(crate) file: PathBuf,
 
     /// Only check the file, and tell what would be done
     #[arg(long)]
     pub(crate) check: bool,
+
+    /// Do what can be done, and tell what could not be
+    #[arg(short, long)]
+    pub(crate) keep_going: bool,
 }
 
 #[derive(Args, Debug)]

@@ -18,8 +18,8 @@ mod stats;
 use crate::{
     address::{Networks, Pattern, Prefix},
     cli::{
-        Command, ConnCommand, InterfaceCommand, Lctl, ListArgs, NiCommand, OnOff, PeerCommand,
-        RouteCommand, SetCommand, ShowCommand, UpDown,
+        Command, ConnCommand, InterfaceCommand, Lctl, ListArgs, NetCommand, NiCommand, OnOff,
+        PeerCommand, RouteCommand, SetCommand, ShowCommand, UpDown,
     },
     device::{Driver, Version},
     error::Error,
@@ -33,6 +33,7 @@ use serde::Serialize;
 pub(crate) fn run(command: &Command, driver: &impl Driver, output: &Output) -> Result<(), Error> {
     match command {
         Command::Ni(command) => run_ni(command, driver, output),
+        Command::Net(command) => run_net(command, driver, output),
         Command::Peer(command) => run_peer(command, driver, output),
         Command::Set(SetCommand::Routing { state }) => {
             output.report(&routing::set(driver, *state == OnOff::On)?)
@@ -41,7 +42,6 @@ pub(crate) fn run(command: &Command, driver: &impl Driver, output: &Output) -> R
         Command::Route(command) => run_route(command, driver, output),
         Command::Conn(command) => run_conn(command, driver, output),
         Command::Interface(command) => run_interface(command, driver, output),
-        Command::Lctl(verb) => run_lctl(verb, driver, output),
         Command::Ping(args) => ping::run(driver, output, args),
         Command::Bench(args) => bench::run(driver, output, args),
         Command::Serve(args) => serve::run(driver, output, args),
@@ -50,17 +50,29 @@ pub(crate) fn run(command: &Command, driver: &impl Driver, output: &Output) -> R
         Command::Stats(args) => output.report(&stats::list(driver, args.list.ni)?),
         Command::Export(args) => config::export(driver, output, args),
         Command::Version => output.report(&version(driver)?),
-        // Not here: these begin without the module.
-        Command::Import(_) | Command::Generate(_) => Ok(()),
+        // Not here: these begin without the module, or are lctl's.
+        Command::Import(_) | Command::Generate(_) | Command::Lctl(_) => Ok(()),
     }
 }
 
 fn run_ni(command: &NiCommand, driver: &impl Driver, output: &Output) -> Result<(), Error> {
     match *command {
-        NiCommand::Add { nid } => output.report(&ni::add(driver, nid)?),
+        NiCommand::Add { nid, ref device } => {
+            output.report(&ni::add(driver, ni::nid_of(nid, device.as_deref())?)?)
+        }
         NiCommand::Del { nid } => output.report(&ni::del(driver, nid)?),
         NiCommand::Set { nid } => output.report(&ni::set(driver, nid)?),
         NiCommand::List(ListArgs { ni }) => output.report(&ni::list(driver, ni)?),
+    }
+}
+
+fn run_net(command: &NetCommand, driver: &impl Driver, output: &Output) -> Result<(), Error> {
+    match command {
+        NetCommand::Add { net, devices } => output.report(&ni::net_add(driver, *net, devices)?),
+        NetCommand::Del { net, devices } => output.report(&ni::net_del(driver, *net, devices)?),
+        NetCommand::Show { net, .. } => {
+            output.report(&ni::list(driver, net.map_or(Pattern::Any, Pattern::Net))?)
+        }
     }
 }
 
@@ -92,12 +104,24 @@ fn run_route(command: &RouteCommand, driver: &impl Driver, output: &Output) -> R
             gateway,
             priority,
             list: ListArgs { ni },
-        } => output.report(&route::add(driver, ni, network, gateway, priority)?),
+            lnetctl,
+        } => {
+            let network = network.or(lnetctl.net);
+            let Some((network, gateway)) = network.zip(gateway.or(lnetctl.via)) else {
+                return Err(Error::Outcome("a route has a network and a gateway".into()));
+            };
+            output.report(&route::add(driver, ni, network, gateway, priority)?)
+        }
         RouteCommand::Del {
-            network: Networks(network),
+            network,
             gateway,
             list: ListArgs { ni },
-        } => output.report(&route::del(driver, ni, network, gateway)?),
+            lnetctl,
+        } => {
+            let network = network.map_or(lnetctl.net, |Networks(network)| network);
+            let gateway = lnetctl.via.map_or(gateway, Pattern::One);
+            output.report(&route::del(driver, ni, network, gateway)?)
+        }
         RouteCommand::List(ListArgs { ni }) => output.report(&route::list(driver, ni)?),
         RouteCommand::Notify {
             gateway,
@@ -156,8 +180,14 @@ fn run_interface(
     }
 }
 
-fn run_lctl(verb: &Lctl, driver: &impl Driver, output: &Output) -> Result<(), Error> {
-    let any = Pattern::Any;
+/// Carries out one of lctl's verbs, for the interfaces of one network or of all.
+pub(crate) fn run_lctl(
+    verb: &Lctl,
+    net: Option<u16>,
+    driver: &impl Driver,
+    output: &Output,
+) -> Result<(), Error> {
+    let any = net.map_or(Pattern::Any, Pattern::Net);
     match *verb {
         Lctl::Mynid { nid: Some(nid) } => output.report(&ni::set(driver, nid)?),
         Lctl::Mynid { nid: None } => output.report(&ni::mynid(driver)?),
@@ -176,15 +206,22 @@ fn run_lctl(verb: &Lctl, driver: &impl Driver, output: &Output) -> Result<(), Er
         Lctl::ConnList => output.report(&conn::list(driver, any)?),
         Lctl::Disconnect { nid, host } => output.report(&conn::close(driver, any, nid, host)?),
         Lctl::Push { nid } => output.report(&conn::push(driver, any, nid, None)?),
-        Lctl::AddInterface { address, netmask } => {
-            let address = Prefix {
-                addr: address,
-                len: netmask,
-            };
-            output.report(&interface::add(driver, any, address)?)
+        Lctl::AddInterface {
+            address: Prefix { addr, len },
+            netmask,
+        } => {
+            let len = len.or(netmask);
+            output.report(&interface::add(driver, any, Prefix { addr, len })?)
         }
         Lctl::DelInterface { address } => output.report(&interface::del(driver, any, address)?),
         Lctl::InterfaceList => output.report(&interface::list(driver, any)?),
+        Lctl::ListNids { .. } => output.report(&ni::list_nids(driver, any)?),
+        Lctl::WhichNid { ref nids } => output.report(&ni::which_nid(driver, any, nids)?),
+        Lctl::Network { ref what } => match what.as_str() {
+            "up" | "configure" => output.report(&ni::network_up(driver, any)?),
+            _ => output.report(&ni::network_down(driver, any)?),
+        },
+        Lctl::RouteList => output.report(&route::list(driver, any)?),
     }
 }
 

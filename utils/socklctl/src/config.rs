@@ -2,10 +2,17 @@
 
 //! A node's configuration: as a file has it, and as it is known to make sense.
 //!
-//! A file becomes a [`Config`] as a whole or not at all: whoever has one need not check it again.
+//! What a file has becomes a [`Config`], and what is wrong with it a list of problems: whoever has a
+//! [`Config`] need not check it again. [`File`] also reads what Lustre has for files.
+
+mod expression;
+mod lnet;
+mod lnetctl;
+mod modprobe;
 
 use crate::{
     address::{Pattern, Prefix, parse_network, parse_nid},
+    cards::Cards,
     error::Error,
     repo::wire::Nid,
     uapi,
@@ -13,7 +20,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
-    fs::File,
+    fs,
     io::{self, Read},
     net::IpAddr,
     path::Path,
@@ -131,14 +138,26 @@ struct RawRoute {
     shares: Option<u64>,
 }
 
-impl Config {
+/// What a file wants of a node.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct File {
+    pub(crate) config: Config,
+    /// Parameters of the module, by name.
+    pub(crate) settings: Vec<(String, String)>,
+    /// What it says that means nothing here.
+    pub(crate) ignored: Vec<String>,
+    /// What is wrong with it, and so is not in the rest.
+    pub(crate) problems: Vec<String>,
+}
+
+impl File {
     /// Reads a file; `-` is the standard input.
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         let mut text = String::new();
         let from: io::Result<Box<dyn Read>> = if path == Path::new("-") {
             Ok(Box::new(io::stdin()))
         } else {
-            File::open(path).map(|file| Box::new(file) as _)
+            fs::File::open(path).map(|file| Box::new(file) as _)
         };
         let read = from.and_then(|from| from.take(MAX_FILE + 1).read_to_string(&mut text));
         read.map_err(|source| Error::File {
@@ -146,26 +165,50 @@ impl Config {
             path: path.into(),
             source,
         })?;
-        let invalid = |problems| Error::Invalid {
+        let invalid = |problem: String| Error::Invalid {
             path: path.into(),
-            problems,
+            problems: vec![problem],
         };
         if text.len() as u64 > MAX_FILE {
-            return Err(invalid(vec!["it is longer than 16 MiB".to_string()]));
+            return Err(invalid("it is longer than 16 MiB".to_string()));
         }
-        Self::parse(&text).map_err(invalid)
+        // Only files of Lustre name network devices, and then say which one is missing.
+        let cards = Cards::read().unwrap_or_default();
+        Self::parse(&text, &cards).map_err(invalid)
     }
 
-    /// Reads YAML, of which JSON is a part. Errors are all that is wrong with it.
-    pub(crate) fn parse(text: &str) -> Result<Self, Vec<String>> {
-        let raw: RawConfig = yaml_serde::from_str(text).map_err(|error| vec![error.to_string()])?;
+    /// Reads one of the formats: YAML of this tool (of which JSON is a part) or of lnetctl, or lines of
+    /// modprobe.d. An error is what keeps it from being any of them.
+    pub(crate) fn parse(text: &str, cards: &Cards) -> Result<Self, String> {
+        if modprobe::is_one(text) {
+            return Ok(modprobe::parse(text, cards));
+        }
+        if let Some(file) = lnetctl::parse(text, cards)? {
+            return Ok(file);
+        }
+        let (config, problems) = Config::parse(text)?;
+        Ok(Self {
+            config,
+            problems,
+            ..Self::default()
+        })
+    }
+}
+
+impl Config {
+    /// Reads YAML, of which JSON is a part. Returns what makes sense, and all that is wrong with the rest.
+    /// An error is a wrong structure.
+    fn parse(text: &str) -> Result<(Self, Vec<String>), String> {
+        let raw: RawConfig = yaml_serde::from_str(text).map_err(|error| error.to_string())?;
+        if raw.version != VERSION {
+            let version = raw.version;
+            return Err(format!(
+                "version: {version} is not known; this socklctl reads version {VERSION}"
+            ));
+        }
         let mut checker = Checker::default();
         let config = checker.config(&raw);
-        if checker.problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(checker.problems)
-        }
+        Ok((config, checker.problems))
     }
 
     /// The configuration as a file has it.
@@ -218,24 +261,20 @@ impl Checker {
     }
 
     fn config(&mut self, raw: &RawConfig) -> Config {
-        if raw.version != VERSION {
-            let version = raw.version;
-            self.problem(
-                "version",
-                format!("{version} is not known; this socklctl reads version {VERSION}"),
-            );
-        }
         let mut addresses = BTreeSet::new();
         let mut nis = Vec::new();
         for (index, raw) in raw.ni.iter().enumerate() {
             let place = format!("ni[{index}]");
-            if let Some(ni) = self.ni(&place, raw) {
-                // Two interfaces can't both listen on one address.
-                for addr in ni.used() {
-                    if !addresses.insert(addr) {
-                        self.problem(&place, format!("another interface uses {addr}"));
-                    }
-                }
+            let Some(ni) = self.ni(&place, raw) else {
+                continue;
+            };
+            // Two interfaces can't both listen on one address.
+            let known = self.problems.len();
+            for addr in ni.used().filter(|addr| addresses.contains(addr)) {
+                self.problem(&place, format!("another interface uses {addr}"));
+            }
+            if self.problems.len() == known {
+                addresses.extend(ni.used());
                 nis.push(ni);
             }
         }
@@ -297,6 +336,7 @@ impl Checker {
         if raw.addresses.len() > most {
             let problem = format!("more than {most} beside that in the NID");
             self.problem(&format!("{place}.addresses"), problem);
+            addresses.truncate(most);
         }
         let mut seen = BTreeSet::new();
         let mut peers = Vec::new();
@@ -306,6 +346,7 @@ impl Checker {
                 continue;
             };
             let place = format!("{place}.nid");
+            let known = self.problems.len();
             if nid.is_some_and(|nid| nid.net() != peer.nid.net()) {
                 let problem = format!("{} is not in the network of {}", peer.nid, raw_name(nid));
                 self.problem(&place, problem);
@@ -316,7 +357,9 @@ impl Checker {
             if !seen.insert(peer.nid) {
                 self.problem(&place, format!("{} was there before", peer.nid));
             }
-            peers.push(peer);
+            if self.problems.len() == known {
+                peers.push(peer);
+            }
         }
         let mut seen = BTreeSet::new();
         let mut gateways = Vec::new();
@@ -328,12 +371,14 @@ impl Checker {
             if !seen.insert((gateway.nid, gateway.network)) {
                 let (nid, network) = (gateway.nid, Pattern::Net(gateway.network));
                 self.problem(&place, format!("{nid} to {network} was there before"));
+                continue;
             }
             gateways.push(gateway);
         }
         let most = uapi::SOCKLND_ROUTE_MAX as usize;
         if raw.gateways.len() > most {
             self.problem(&format!("{place}.gateways"), format!("more than {most}"));
+            gateways.truncate(most);
         }
         Some(NiConfig {
             nid: nid?,
@@ -344,6 +389,7 @@ impl Checker {
     }
 
     fn gateway(&mut self, place: &str, ni: Option<Nid>, raw: &RawGateway) -> Option<GatewayConfig> {
+        let known = self.problems.len();
         let nid = self.nid(&format!("{place}.nid"), &raw.nid);
         let network = match parse_network(&raw.network) {
             Ok(network) => Some(network),
@@ -370,6 +416,9 @@ impl Checker {
         if network.is_some() && network == ni.map(|ni| ni.net()) {
             let problem = format!("{} needs no gateway", raw.network);
             self.problem(&format!("{place}.network"), problem);
+        }
+        if self.problems.len() > known {
+            return None;
         }
         Some(GatewayConfig {
             nid: nid?,
@@ -398,6 +447,7 @@ impl Checker {
             if !seen.insert(route.addr) {
                 let problem = format!("{} was there before", route.addr);
                 self.problem(&format!("{place}.address"), problem);
+                continue;
             }
             routes.push(route);
         }
@@ -464,18 +514,18 @@ ni:
 
     #[test]
     fn a_file_goes_there_and_back() {
-        let config = Config::parse(FULL).unwrap();
+        let config = parsed(FULL);
         assert_eq!(config.to_raw().to_yaml(), FULL);
         assert_eq!(config.nis[0].peers[0].routes[0].shares, 2);
         assert_eq!(config.nis[1].peers, []);
         let json = serde_json::to_string(&config.to_raw()).unwrap();
-        assert_eq!(Config::parse(&json).unwrap(), config);
+        assert_eq!(parsed(&json), config);
     }
 
     #[test]
     fn what_is_left_out_is_as_usual() {
         let text = "{version: 1, ni: [{nid: 10.0.0.1@tcp, peers: [{nid: 10.0.0.2@tcp}]}]}";
-        let config = Config::parse(text).unwrap();
+        let config = parsed(text);
         assert_eq!(
             config.nis[0].peers[0].routes,
             [RouteConfig {
@@ -484,15 +534,22 @@ ni:
                 shares: 1
             }]
         );
-        assert_eq!(
-            Config::parse("version: 1\nni: []").unwrap(),
-            Config::default()
-        );
+        assert_eq!(parsed("version: 1\nni: []"), Config::default());
+    }
+
+    #[track_caller]
+    fn parsed(text: &str) -> Config {
+        let (config, problems) = Config::parse(text).unwrap();
+        assert_eq!(problems, [""; 0]);
+        config
     }
 
     #[track_caller]
     fn problems(text: &str, expected: &[&str]) {
-        let found = Config::parse(text).expect_err(text);
+        let found = match Config::parse(text) {
+            Ok((_, problems)) => problems,
+            Err(problem) => vec![problem],
+        };
         assert_eq!(found.len(), expected.len(), "{found:?}");
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.contains(expected), "{found}, not {expected}");
@@ -511,6 +568,7 @@ ni:
         problems("version: 1\nni: [", &["line 3"]);
         problems("version: 1\nversion: 1\nni: []", &["duplicate"]);
         problems("version: one\nni: []", &["invalid type"]);
+        problems("version: 2\nni: []", &["version: 2 is not known"]);
     }
 
     #[test]
@@ -544,7 +602,7 @@ ni:
     fn all_that_is_wrong_is_told_at_once() {
         problems(
             "\
-version: 2
+version: 1
 ni:
 - nid: 10.0.0.1
 - nid: 10.0.0.1@tcp
@@ -560,7 +618,6 @@ ni:
 - nid: ff02::1@tcp
 ",
             &[
-                "version: 2 is not known",
                 "ni[0].nid: '10.0.0.1' is not a NID",
                 "ni[1].addresses[0]: 10.0.0.1 was there before",
                 "ni[1].addresses[1]: '1.2.3.4/33'",
@@ -583,11 +640,47 @@ ni:
         );
     }
 
+    /// Of a file with a mistake, all else can be used.
+    #[test]
+    fn what_makes_sense_is_kept() {
+        let text = "\
+version: 1
+ni:
+- nid: 10.0.0.1
+- nid: 10.0.0.1@tcp
+  addresses: [1.2.3.4/33, 1.2.3.5]
+  peers:
+  - nid: 10.0.0.2@tcp1
+  - nid: 10.0.0.3@tcp
+    routes: [{port: 0}, {address: 10.0.0.4}, {address: 10.0.0.4}]
+  gateways: [{nid: 10.0.0.9@tcp, network: tcp}, {nid: 10.0.0.9@tcp, network: tcp3}]
+";
+        let (config, problems) = Config::parse(text).unwrap();
+        assert_eq!(problems.len(), 6, "{problems:?}");
+        let kept = "\
+version: 1
+ni:
+- nid: 10.0.0.1@tcp
+  addresses:
+  - 1.2.3.5
+  peers:
+  - nid: 10.0.0.3@tcp
+    routes:
+    - address: 10.0.0.4
+      shares: 1
+  gateways:
+  - nid: 10.0.0.9@tcp
+    network: tcp3
+    priority: 0
+";
+        assert_eq!(config.to_raw().to_yaml(), kept);
+    }
+
     #[test]
     fn ipv6_is_served() {
         let text = "{version: 1, ni: [{nid: 'fd00::1@tcp', addresses: ['fd00::3/64'], \
                     peers: [{nid: 'fd00::2@tcp', routes: [{address: 'fd00::4'}]}]}]}";
-        let config = Config::parse(text).unwrap();
+        let config = parsed(text);
         assert_eq!(config.nis[0].addresses[0].to_string(), "fd00::3/64");
     }
 
@@ -598,7 +691,7 @@ ni:
             let list = addresses[..count].join(", ");
             format!("{{version: 1, ni: [{{nid: 10.0.0.1@tcp, addresses: [{list}]}}]}}")
         };
-        assert!(Config::parse(&text(15)).is_ok());
+        assert_eq!(parsed(&text(15)).nis[0].addresses.len(), 15);
         problems(&text(16), &["more than 15"]);
     }
 }

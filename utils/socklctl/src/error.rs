@@ -77,6 +77,13 @@ pub(crate) enum Error {
         left: Vec<Error>,
     },
 
+    #[error("can't set the module's parameter {name} to {value}: {source}")]
+    Parameter {
+        name: String,
+        value: String,
+        source: io::Error,
+    },
+
     #[error("can't {what}: {source}")]
     Io {
         what: &'static str,
@@ -98,7 +105,9 @@ impl Error {
     fn errno(&self) -> Option<Errno> {
         match self {
             Self::Open { errno, .. } | Self::Request { errno, .. } => Some(*errno),
-            Self::Io { source, .. } | Self::File { source, .. } => Errno::from_io_error(source),
+            Self::Io { source, .. }
+            | Self::File { source, .. }
+            | Self::Parameter { source, .. } => Errno::from_io_error(source),
             Self::Import { why, .. } => why.errno(),
             Self::Abi { .. } | Self::Outcome(_) | Self::Invalid { .. } => None,
         }

@@ -8,15 +8,21 @@
 //! - `report`: results as text and as JSON;
 //! - `device`: the way to the module, with all that is `unsafe`;
 //! - `uapi`: the module's interface, generated from its header by `scripts/gen-uapi`;
-//! - `address`, `units`, `error`: values and errors as people read and write them.
+//! - `address`, `units`, `error`: values and errors as people read and write them;
+//! - `typed`: names of hosts and network devices in their place;
+//! - `cards`: this node's network devices;
+//! - `answers`: what to say to verbs of lctl and lnetctl that are not understood.
 
 mod address;
+mod answers;
+mod cards;
 mod cli;
 mod commands;
 mod config;
 mod device;
 mod error;
 mod report;
+mod typed;
 mod units;
 
 #[rustfmt::skip]
@@ -38,7 +44,8 @@ use device::Device;
 use error::Error;
 use report::Output;
 use rustix::io::Errno;
-use std::{path::Path, process::ExitCode};
+use std::{error::Error as _, ffi::OsString, path::Path, process::ExitCode};
+use typed::TypedError;
 
 fn run(cli: &cli::Cli, output: &Output) -> Result<(), Error> {
     let name = std::str::from_utf8(uapi::SOCKLND_DEVICE).unwrap_or_default();
@@ -47,23 +54,44 @@ fn run(cli: &cli::Cli, output: &Output) -> Result<(), Error> {
         // These two have something to do before, or without, the module.
         Command::Generate(args) => commands::generate::run(args),
         Command::Import(args) => {
-            let config = config::Config::read(&args.file)?;
+            let file = config::File::read(&args.file)?;
             match Device::open(&path) {
                 Err(Error::Open { errno, .. }) if args.check && errno == Errno::NOENT => {
-                    commands::config::report_valid(output)
+                    commands::config::report_valid(output, args, &file)
                 }
-                device => {
-                    commands::config::import(&device?, output, &args.file, &config, args.check)
-                }
+                device => commands::config::import(&device?, output, args, file),
             }
         }
+        Command::Lctl(verb) => commands::run_lctl(verb, cli.net, &Device::open(&path)?, output),
+        _ if cli.net.is_some() => Err(Error::Outcome(
+            "--net goes with lctl's verbs, like peer_list; elsewhere it is --ni, behind the command".into(),
+        )),
         command => commands::run(command, &Device::open(&path)?, output),
     }
 }
 
+/// Says what is wrong with a command line. Returns only if it means something elsewhere.
+fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    let output = Output::new(args.iter().any(|arg| arg == "--json"));
+    let unknown = error.source().and_then(|source| source.downcast_ref());
+    if let Some(TypedError::Unknown(why)) = unknown {
+        output.error(&Error::Outcome(why.clone()));
+        return ExitCode::FAILURE;
+    }
+    // Not where help was asked for.
+    if let Some(answer) = answers::find(args).filter(|_| error.use_stderr()) {
+        output.error(&Error::Outcome(answer));
+        return ExitCode::from(2);
+    }
+    error.exit()
+}
+
 fn main() -> ExitCode {
-    // Ends with status 2 by itself if the command line is wrong.
-    let cli = cli::Cli::parse();
+    let args: Vec<_> = std::env::args_os().collect();
+    let cli = match cli::Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, &args),
+    };
     let output = Output::new(cli.json);
     match run(&cli, &output) {
         Ok(()) => ExitCode::SUCCESS,

@@ -110,9 +110,12 @@ fn to_json(value: &impl Serialize) -> String {
 /// known before something is written.
 fn has_reader(to: impl AsFd) -> bool {
     let mut polled = [PollFd::from_borrowed_fd(to.as_fd(), PollFlags::empty())];
-    // An error is always told, asked for or not.
+    // An error and the end are always told, asked for or not.
     let failed = poll(&mut polled, Some(&Timespec::default())).is_err();
-    failed || !polled[0].revents().contains(PollFlags::ERR)
+    failed
+        || !polled[0]
+            .revents()
+            .intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// Prints lines. It is no error if the reader has seen enough: returns whether that is not so.
@@ -193,7 +196,7 @@ mod tests {
 
     #[test]
     fn who_reads_a_pipe_is_seen_without_writing() {
-        let (reader, writer) = io::pipe().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
         assert!(has_reader(&writer));
         drop(reader);
         assert!(!has_reader(&writer));

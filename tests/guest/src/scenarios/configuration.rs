@@ -472,6 +472,132 @@ ni:
     Ok(())
 }
 
+/// A node is configured by the names of its devices and of hosts, with lctl's verbs, and by files that
+/// were written for LNet; of what can't be done the rest is done, if that is wanted.
+pub fn foreign_files(lab: &mut Lab) -> Result<()> {
+    const HOSTS: &str = "/etc/hosts";
+    const ACCEPT: &str = "/sys/module/ksocklnd/parameters/accept";
+    let (node, other) = (lab.node(0), lab.node(1));
+    other.ni_add()?;
+    let nids = |expected: &[&str]| -> Result<()> {
+        let nids = node.socklctl(&["list_nids"])?;
+        ensure!(nids == json!(expected), "{nids} instead of {expected:?}");
+        Ok(())
+    };
+    let accept = || -> Result<String> { Ok(fs::read_to_string(ACCEPT)?.trim().to_owned()) };
+
+    node.socklctl(&["ni", "add", "tcp", "--if", "eth0"])?;
+    nids(&["10.0.0.1@tcp"])?;
+    let before = fs::read_to_string(HOSTS).unwrap_or_default();
+    fs::write(HOSTS, "127.0.0.1 localhost\n10.0.0.2 oss2\n")?;
+    let named = node.socklctl(&["ping", "oss2@tcp"]);
+    fs::write(HOSTS, before)?;
+    named.context("by the name of the host")?;
+    let found = node.socklctl(&["which_nid", "10.9.9.9@tcp9", "10.0.0.2@tcp"])?;
+    ensure!(found == json!(["10.0.0.2@tcp"]), "which_nid: {found}");
+    for (network, peers) in [("tcp", 1), ("tcp7", 0)] {
+        let listed = node.list(&["--net", network, "peer_list"])?.len();
+        ensure!(listed == peers, "{network}: {listed} peers");
+    }
+    node.socklctl(&["ni", "del", "eth0@tcp"])?;
+    node.socklctl(&["net", "add", "--net", "tcp", "--if", "eth0"])?;
+    node.socklctl(&["network", "down"])?;
+    nids(&[])?;
+
+    // lnetctl's, from the standard input, as its export writes it.
+    let yaml = "\
+net:
+    - net type: lo
+      local NI(s):
+        - nid: 0@lo
+          status: up
+    - net type: tcp
+      local NI(s):
+        - nid: 10.0.0.1@tcp
+          status: up
+          interfaces:
+              0: eth0
+          tunables:
+              peer_credits: 8
+route:
+    - net: tcp1
+      gateway: 10.0.0.9@tcp
+      hop: -1
+      priority: 2
+";
+    let import = |arguments: &[&str], text: &str| -> Result<Value> {
+        let arguments = [&["--json", "import"], arguments].concat();
+        let said = node.space.tool("socklctl", &arguments, text)?;
+        serde_json::from_str(&said).with_context(|| said.clone())
+    };
+    let imported = import(&[], yaml)?;
+    let ignored = imported["ignored"][0].as_str().unwrap_or_default();
+    ensure!(ignored.contains("tunables"), "{imported}");
+    let now = node.socklctl(&["export"])?;
+    let expected = json!({"version": 1, "ni": [{"nid": "10.0.0.1@tcp", "gateways": [
+        {"nid": "10.0.0.9@tcp", "network": "tcp1", "priority": 2},
+    ]}]});
+    ensure!(now == expected, "{now} instead of {expected}");
+    let again = import(&["-"], yaml)?;
+    ensure!(again["steps"] == json!([]), "imported twice: {again}");
+    node.ping(other)?;
+    node.socklctl(&["net", "del", "--net", "tcp"])?;
+    nids(&[])?;
+
+    // Lines of modprobe.d, with a device that is not there.
+    const FILE: &str = "/tmp/socklnd-foreign";
+    fs::write(
+        FILE,
+        "options lnet networks=\"tcp(eth0),tcp7(eth9)\" accept=all accept_port=6988 \\\n  \
+         routes=\"tcp1 10.0.0.[8-9]@tcp\"\noptions ptlrpc at_min=40\n",
+    )?;
+    let told = node.attempt(&["import", FILE], LIMIT)?;
+    ensure!(
+        !told.status.success()
+            && told.stderr.contains("nothing was changed")
+            && told.stderr.contains("eth9"),
+        "{}",
+        told.stderr
+    );
+    nids(&[])?;
+    ensure!(accept()? == "secure", "accept was changed");
+    let told = node.attempt(&["import", "--keep-going", FILE], LIMIT)?;
+    ensure!(told.status.code() == Some(1), "status {}", told.status);
+    for sign in ["eth9", "accept_port is 988 until", "ptlrpc at_min"] {
+        ensure!(
+            told.stdout.contains(sign),
+            "no word of {sign}: {}",
+            told.stdout
+        );
+    }
+    nids(&["10.0.0.1@tcp"])?;
+    ensure!(accept()? == "all", "accept was not changed");
+    let routes = node.list(&["route", "show"])?.len();
+    ensure!(routes == 2, "{routes} routes");
+    fs::write(ACCEPT, "secure")?;
+    node.socklctl(&["network", "down"])?;
+
+    // A card without its address: what is about the other one is done.
+    fs::write(
+        FILE,
+        "{version: 1, ni: [{nid: 10.0.0.77@tcp7, peers: [{nid: 10.0.0.2@tcp7}]}, \
+          {nid: 10.0.0.1@tcp, peers: [{nid: 10.0.0.2@tcp}]}]}",
+    )?;
+    fails(node, &["import", FILE], "EADDRNOTAVAIL")?;
+    nids(&[])?;
+    let told = node.attempt(&["import", "-k", FILE], LIMIT)?;
+    let said: Value = serde_json::from_str(&told.stdout).with_context(|| told.stdout.clone())?;
+    let failed = &said["failed"];
+    ensure!(
+        failed[0]["why"]["errno"] == "EADDRNOTAVAIL" && failed[1]["step"]["nid"] == "10.0.0.2@tcp7",
+        "{said}"
+    );
+    nids(&["10.0.0.1@tcp"])?;
+    node.ping(other)?;
+    fs::remove_file(FILE)?;
+    Ok(())
+}
+
 /// Lists made while peers come and go have every peer once that was there all the time, and none
 /// twice.
 pub fn steady_lists(lab: &mut Lab) -> Result<()> {

@@ -3,8 +3,9 @@
 //! lctl's verbs, with lctl's arguments.
 
 use crate::{
-    address::{Pattern, parse_mask, parse_nid},
+    address::{Pattern, Prefix, parse_mask},
     repo::wire::Nid,
+    typed,
 };
 use clap::Subcommand;
 use std::net::IpAddr;
@@ -14,15 +15,16 @@ pub(crate) enum Lctl {
     /// lctl: print the NID of this node; with a NID, like 'ni set'
     #[command(name = "mynid")]
     Mynid {
-        #[arg(value_parser = parse_nid)]
+        #[arg(value_parser = typed::local_nid)]
         nid: Option<Nid>,
     },
 
     /// lctl: like 'peer add'
     #[command(name = "add_peer")]
     AddPeer {
-        #[arg(value_parser = parse_nid)]
+        #[arg(value_parser = typed::nid)]
         nid: Nid,
+        #[arg(value_parser = typed::address)]
         host: IpAddr,
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
@@ -33,6 +35,7 @@ pub(crate) enum Lctl {
     DelPeer {
         #[arg(default_value_t)]
         nid: Pattern,
+        #[arg(value_parser = typed::address)]
         host: Option<IpAddr>,
         /// Take back one addition only
         #[arg(value_parser = ["single_share"])]
@@ -52,6 +55,7 @@ pub(crate) enum Lctl {
     Disconnect {
         #[arg(default_value_t)]
         nid: Pattern,
+        #[arg(value_parser = typed::address)]
         host: Option<IpAddr>,
     },
 
@@ -65,7 +69,8 @@ pub(crate) enum Lctl {
     /// lctl: like 'interface add'
     #[command(name = "add_interface")]
     AddInterface {
-        address: IpAddr,
+        #[arg(value_parser = typed::prefix)]
+        address: Prefix,
         /// The subnet's mask [default: as the device has it]
         #[arg(value_parser = parse_mask)]
         netmask: Option<u8>,
@@ -73,9 +78,40 @@ pub(crate) enum Lctl {
 
     /// lctl: like 'interface del'; without an address, all
     #[command(name = "del_interface")]
-    DelInterface { address: Option<IpAddr> },
+    DelInterface {
+        #[arg(value_parser = typed::local_address)]
+        address: Option<IpAddr>,
+    },
 
     /// lctl: like 'interface list'
     #[command(name = "interface_list")]
     InterfaceList,
+
+    /// lctl: print the NIDs of this node
+    #[command(name = "list_nids")]
+    ListNids {
+        /// lctl: those of every kind, of which there is one here
+        #[arg(hide = true, value_parser = ["all"])]
+        all: Option<String>,
+    },
+
+    /// lctl: print the first of these NIDs that this node has a way to
+    #[command(name = "which_nid")]
+    WhichNid {
+        /// The NIDs
+        #[arg(required = true, value_parser = typed::nid)]
+        nids: Vec<Nid>,
+    },
+
+    /// lctl: 'network down' stops all interfaces
+    #[command(name = "network")]
+    Network {
+        /// What to do
+        #[arg(value_parser = ["up", "configure", "down", "unconfigure"])]
+        what: String,
+    },
+
+    /// lctl: like 'route list'
+    #[command(name = "route_list", alias = "show_route")]
+    RouteList,
 }

@@ -2,11 +2,14 @@
 
 //! A node's configuration: to a file, and back.
 
+mod parameters;
+
+use self::parameters::{Parameters, is_same};
 use super::peer::Deletion;
 use crate::{
     address::{Pattern, Prefix, address_from_uapi},
-    cli::ExportArgs,
-    config::{Config, GatewayConfig, NiConfig, PeerConfig, RawConfig, RouteConfig},
+    cli::{ExportArgs, ImportArgs},
+    config::{self, Config, GatewayConfig, NiConfig, PeerConfig, RawConfig, RouteConfig},
     device::{self, Driver},
     error::{Action, Error},
     repo::wire::Nid,
@@ -15,8 +18,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::{
-    fmt,
-    fs::{self, File},
+    fmt, fs,
     io::{self, Write},
     net::IpAddr,
     os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
@@ -171,13 +173,13 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
 
 /// Creates a file of a name that nothing has, in the folder of `path`. Whatever others put there is
 /// neither followed nor changed.
-fn create_beside(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
+fn create_beside(path: &Path, mode: u32) -> io::Result<(PathBuf, fs::File)> {
     const ATTEMPTS: u32 = 100;
     let mut attempt = 0;
     loop {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{}-{attempt}.new", std::process::id()));
-        let new = File::options()
+        let new = fs::File::options()
             .write(true)
             .create_new(true)
             .mode(mode)
@@ -195,6 +197,14 @@ fn create_beside(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action")]
 pub(crate) enum Step {
+    #[serde(rename = "set")]
+    Set {
+        name: String,
+        value: String,
+        /// What it is now.
+        #[serde(skip)]
+        old: String,
+    },
     #[serde(rename = "ni_add")]
     Ni {
         #[serde(serialize_with = "shown")]
@@ -240,6 +250,7 @@ fn network_name<S: serde::Serializer>(network: &u16, serializer: S) -> Result<S:
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Set { name, value, .. } => write!(f, "set the parameter {name} to {value}"),
             Self::Ni { nid } => write!(f, "ni add {nid}"),
             Self::Address { ni, address } => write!(f, "interface add {address} --ni {ni}"),
             Self::Route {
@@ -269,8 +280,41 @@ impl fmt::Display for Step {
 }
 
 impl Step {
-    fn apply(&self, driver: &impl Driver) -> Result<(), Error> {
+    /// The interface that has to be there before.
+    fn needs(&self) -> Option<Nid> {
         match *self {
+            Self::Set { .. } | Self::Ni { .. } | Self::Routing => None,
+            Self::Address { ni, .. } | Self::Route { ni, .. } | Self::Gateway { ni, .. } => {
+                Some(ni)
+            }
+        }
+    }
+
+    /// Does it. A text says why nothing was done about it after all, which is no failure.
+    fn apply(
+        &self,
+        driver: &impl Driver,
+        parameters: &Parameters,
+    ) -> Result<Option<String>, Error> {
+        match *self {
+            Self::Set {
+                ref name,
+                ref value,
+                ref old,
+            } => {
+                return match parameters.set(name, value) {
+                    Ok(()) => Ok(None),
+                    // At its insertion the module takes the nearest for many such values.
+                    Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(Some(format!(
+                        "{name} is {old}: the module does not take {value} while it is loaded"
+                    ))),
+                    Err(source) => Err(Error::Parameter {
+                        name: name.clone(),
+                        value: value.clone(),
+                        source,
+                    }),
+                };
+            }
             Self::Ni { nid } => super::ni::add(driver, nid).map(drop),
             Self::Address { ni, address } => {
                 super::interface::add(driver, Pattern::One(ni), address).map(drop)
@@ -289,10 +333,20 @@ impl Step {
                 priority,
             } => super::route::add(driver, Pattern::One(ni), network, nid, priority).map(drop),
         }
+        .map(|()| None)
     }
 
-    fn undo(&self, driver: &impl Driver) -> Result<(), Error> {
+    fn undo(&self, driver: &impl Driver, parameters: &Parameters) -> Result<(), Error> {
         match *self {
+            Self::Set {
+                ref name, ref old, ..
+            } => parameters
+                .set(name, old)
+                .map_err(|source| Error::Parameter {
+                    name: name.clone(),
+                    value: old.clone(),
+                    source,
+                }),
             Self::Ni { nid } => super::ni::del(driver, nid).map(drop),
             Self::Address { ni, address } => {
                 super::interface::del(driver, Pattern::One(ni), Some(address.addr)).map(drop)
@@ -314,14 +368,15 @@ impl Step {
     }
 }
 
-/// What has to be done so that a node which has `now` gets all that `wanted` has. Errors are all
-/// that stands against it.
-fn plan(wanted: &Config, now: &Config) -> Result<Vec<Step>, Vec<String>> {
+/// What has to be done so that a node which has `now` gets all that `wanted` has; and all that stands
+/// against the rest.
+fn plan(wanted: &Config, now: &Config) -> (Vec<Step>, Vec<String>) {
     let mut steps = Vec::new();
     let mut problems = Vec::new();
     for ni in &wanted.nis {
         let old = now.nis.iter().find(|old| old.nid == ni.nid);
         // Two interfaces can't both listen on one address.
+        let known = problems.len();
         for other in now.nis.iter().filter(|other| other.nid != ni.nid) {
             let common = ni
                 .used()
@@ -329,6 +384,9 @@ fn plan(wanted: &Config, now: &Config) -> Result<Vec<Step>, Vec<String>> {
             if let Some(addr) = common {
                 problems.push(format!("{}: {} uses {addr} already", ni.nid, other.nid));
             }
+        }
+        if problems.len() > known {
+            continue;
         }
         if old.is_none() {
             steps.push(Step::Ni { nid: ni.nid });
@@ -344,11 +402,38 @@ fn plan(wanted: &Config, now: &Config) -> Result<Vec<Step>, Vec<String>> {
     if wanted.routing && !now.routing {
         steps.push(Step::Routing);
     }
-    if problems.is_empty() {
-        Ok(steps)
-    } else {
-        Err(problems)
+    (steps, problems)
+}
+
+/// Which parameters of the module are changed. What can't be is said to be ignored.
+fn plan_settings(
+    wanted: &[(String, String)],
+    parameters: &Parameters,
+    ignored: &mut Vec<String>,
+) -> Result<Vec<Step>, Error> {
+    let mut steps = Vec::new();
+    for (name, value) in wanted {
+        let now = parameters.get(name).map_err(|source| Error::Parameter {
+            name: name.clone(),
+            value: value.clone(),
+            source,
+        })?;
+        match now {
+            None => ignored.push(format!("{name}: this driver has no such parameter")),
+            Some(now) if is_same(&now.value, value) => {}
+            Some(now) if now.changeable => steps.push(Step::Set {
+                name: name.clone(),
+                value: value.clone(),
+                old: now.value,
+            }),
+            Some(now) => ignored.push(format!(
+                "{name} is {} until the module is loaded anew, with 'options ksocklnd {name}={value}' in a file \
+                 of modprobe.d",
+                now.value
+            )),
+        }
     }
+    Ok(steps)
 }
 
 fn plan_addresses(
@@ -359,6 +444,7 @@ fn plan_addresses(
 ) {
     let there = old.map_or(&[][..], |old| &old.addresses);
     let mut count = there.len();
+    let most = uapi::SOCKLND_IF_MAX as usize - 1;
     for address in &ni.addresses {
         match there.iter().find(|old| old.addr == address.addr) {
             Some(old) if address.len.is_some() && address.len != old.len => {
@@ -367,14 +453,15 @@ fn plan_addresses(
             Some(_) => {}
             None => {
                 count += 1;
-                steps.push(Step::Address {
-                    ni: ni.nid,
-                    address: *address,
-                });
+                if count <= most {
+                    steps.push(Step::Address {
+                        ni: ni.nid,
+                        address: *address,
+                    });
+                }
             }
         }
     }
-    let most = uapi::SOCKLND_IF_MAX as usize - 1;
     if count > most {
         problems.push(format!(
             "{}: it would have more than {most} addresses",
@@ -426,6 +513,7 @@ fn plan_routes(
                     "{}: it has {} at port {port} already",
                     peer.nid, route.addr
                 ));
+                continue;
             }
         }
         let missing = route.shares.saturating_sub(old.map_or(0, |old| old.shares));
@@ -441,78 +529,196 @@ fn plan_routes(
 
 /// What came of an import.
 #[derive(Debug, Serialize)]
-struct Imported {
+struct Imported<'a> {
     /// Whether it was done, or only checked.
     applied: bool,
     /// What was done, or would be; `null` if there is no module to compare with.
     steps: Option<Vec<Step>>,
+    /// What could not be done.
+    failed: Vec<Failed>,
+    /// What is wrong with the file, or does not go together with what is there.
+    problems: &'a [String],
+    /// What the file says that means nothing here.
+    ignored: &'a [String],
 }
 
-impl Report for Imported {
+/// A step that could not be done.
+#[derive(Debug, Serialize)]
+struct Failed {
+    step: Step,
+    /// `null` where the step's interface is missing, which is told for itself.
+    why: Option<Error>,
+}
+
+impl Report for Imported<'_> {
     fn text(&self) -> String {
+        let mut lines: Vec<_> = self
+            .ignored
+            .iter()
+            .map(|line| format!("ignored: {line}"))
+            .collect();
+        lines.extend(self.problems.iter().map(|line| format!("left out: {line}")));
+        for Failed { step, why } in &self.failed {
+            lines.push(match why {
+                Some(why) => format!("not done: {why}"),
+                None => format!("not done: {step}: the interface is missing"),
+            });
+        }
         match &self.steps {
-            None => "valid; there is no module here to compare it with".to_string(),
-            Some(steps) if steps.is_empty() => "nothing to do".to_string(),
-            // Who asked to do it knows what.
-            Some(_) if self.applied => String::new(),
-            Some(steps) => {
-                let lines: Vec<_> = steps.iter().map(|step| format!("would {step}")).collect();
-                lines.join("\n")
+            None => lines.push("valid; there is no module here to compare it with".to_string()),
+            Some(steps) if steps.is_empty() && self.failed.is_empty() => {
+                lines.push("nothing to do".to_string());
             }
+            // Who asked to do it knows what.
+            Some(_) if self.applied => {}
+            Some(steps) => lines.extend(steps.iter().map(|step| format!("would {step}"))),
+        }
+        lines.join("\n")
+    }
+}
+
+impl Imported<'_> {
+    /// What was left, as an error: the exit status says it, too.
+    fn outcome(&self) -> Result<(), Error> {
+        match self.failed.len() + self.problems.len() {
+            0 => Ok(()),
+            1 => Err(Error::Outcome(
+                "one thing could not be done, see above".into(),
+            )),
+            left => Err(Error::Outcome(format!(
+                "{left} things could not be done, see above"
+            ))),
         }
     }
 }
 
 /// Says of a file that it is valid, where there is no module.
-pub(crate) fn report_valid(output: &Output) -> Result<(), Error> {
-    output.report(&Imported {
+pub(crate) fn report_valid(
+    output: &Output,
+    args: &ImportArgs,
+    file: &config::File,
+) -> Result<(), Error> {
+    refuse(args, &file.problems)?;
+    let imported = Imported {
         applied: false,
         steps: None,
+        failed: Vec::new(),
+        problems: &file.problems,
+        ignored: &file.ignored,
+    };
+    output.report(&imported)?;
+    imported.outcome()
+}
+
+/// Problems end an import that is not to go on in spite of them.
+fn refuse(args: &ImportArgs, problems: &[String]) -> Result<(), Error> {
+    if problems.is_empty() || args.keep_going {
+        return Ok(());
+    }
+    Err(Error::Invalid {
+        path: args.file.clone(),
+        problems: problems.to_vec(),
     })
 }
 
-/// Brings the node to what `config` has, or as it was before; or only tells how, to `check`.
+/// Brings the node to what the file has, or as it was before; or as near to it as can be, to
+/// `keep_going`; or only tells how, to `check`.
 pub(crate) fn import(
     driver: &impl Driver,
     output: &Output,
-    path: &Path,
-    config: &Config,
-    check: bool,
+    args: &ImportArgs,
+    file: config::File,
 ) -> Result<(), Error> {
-    let steps = plan(config, &current(driver)?).map_err(|problems| Error::Invalid {
-        path: path.into(),
-        problems,
-    })?;
-    if !check {
-        apply(driver, &steps)?;
+    let parameters = Parameters::of_module();
+    let config::File {
+        config,
+        settings,
+        mut ignored,
+        mut problems,
+    } = file;
+    let mut steps = plan_settings(&settings, &parameters, &mut ignored)?;
+    let (more, mut against) = plan(&config, &current(driver)?);
+    steps.extend(more);
+    problems.append(&mut against);
+    refuse(args, &problems)?;
+    let mut failed = Vec::new();
+    if !args.check && args.keep_going {
+        (steps, failed) = apply_what_goes(driver, &parameters, steps, &mut ignored);
+    } else if !args.check {
+        steps = apply(driver, &parameters, steps, &mut ignored)?;
     }
-    output.report(&Imported {
-        applied: !check,
+    let imported = Imported {
+        applied: !args.check,
         steps: Some(steps),
-    })
+        failed,
+        problems: &problems,
+        ignored: &ignored,
+    };
+    output.report(&imported)?;
+    imported.outcome()
 }
 
-fn apply(driver: &impl Driver, steps: &[Step]) -> Result<(), Error> {
-    for (done, step) in steps.iter().enumerate() {
-        let Err(why) = step.apply(driver) else {
-            continue;
-        };
-        // All that can be undone is, whatever becomes of the rest.
-        let undone = steps[..done].iter().rev().map(|step| step.undo(driver));
-        let left: Vec<_> = undone.filter_map(Result::err).collect();
-        return Err(Error::Import {
-            why: Box::new(why),
-            undone: done - left.len(),
-            left,
-        });
+/// Does all steps, or none. Returns them, but for those of which nothing came.
+fn apply(
+    driver: &impl Driver,
+    parameters: &Parameters,
+    steps: Vec<Step>,
+    ignored: &mut Vec<String>,
+) -> Result<Vec<Step>, Error> {
+    let mut done: Vec<Step> = Vec::new();
+    for step in steps {
+        match step.apply(driver, parameters) {
+            Ok(None) => done.push(step),
+            Ok(Some(why)) => ignored.push(why),
+            Err(why) => {
+                // All that can be undone is, whatever becomes of the rest.
+                let undone = done.iter().rev().map(|step| step.undo(driver, parameters));
+                let left: Vec<_> = undone.filter_map(Result::err).collect();
+                return Err(Error::Import {
+                    why: Box::new(why),
+                    undone: done.len() - left.len(),
+                    left,
+                });
+            }
+        }
     }
-    Ok(())
+    Ok(done)
+}
+
+/// Does the steps that can be done. Returns them, and the others.
+fn apply_what_goes(
+    driver: &impl Driver,
+    parameters: &Parameters,
+    steps: Vec<Step>,
+    ignored: &mut Vec<String>,
+) -> (Vec<Step>, Vec<Failed>) {
+    let mut done = Vec::new();
+    let mut failed: Vec<Failed> = Vec::new();
+    for step in steps {
+        let missing = step.needs().is_some_and(|ni| {
+            let mut failed = failed.iter();
+            failed.any(|failed| matches!(failed.step, Step::Ni { nid } if nid == ni))
+        });
+        if missing {
+            failed.push(Failed { step, why: None });
+            continue;
+        }
+        match step.apply(driver, parameters) {
+            Ok(None) => done.push(step),
+            Ok(Some(why)) => ignored.push(why),
+            Err(why) => failed.push(Failed {
+                step,
+                why: Some(why),
+            }),
+        }
+    }
+    (done, failed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::fake::Fake;
+    use crate::{cards::Cards, device::fake::Fake};
     use rustix::io::Errno;
     use std::{
         cell::RefCell,
@@ -522,12 +728,25 @@ mod tests {
     };
 
     fn config(text: &str) -> Config {
-        Config::parse(text).unwrap()
+        let file = config::File::parse(text, &Cards::default()).unwrap();
+        assert_eq!(file.problems, [""; 0]);
+        file.config
+    }
+
+    /// The steps, nothing standing against any.
+    fn planned(wanted: &str, now: &str) -> Vec<Step> {
+        let (steps, problems) = plan(&config(wanted), &config(now));
+        assert_eq!(problems, [""; 0]);
+        steps
+    }
+
+    /// Where no parameter is touched.
+    fn none() -> Parameters {
+        Parameters::at(Path::new("/nonexistent"))
     }
 
     fn steps(wanted: &str, now: &str) -> Vec<String> {
-        let steps = plan(&config(wanted), &config(now)).unwrap();
-        steps.iter().map(Step::to_string).collect()
+        planned(wanted, now).iter().map(Step::to_string).collect()
     }
 
     const NONE: &str = "{version: 1, ni: []}";
@@ -555,7 +774,7 @@ ni:
         );
         assert_eq!(steps(GATEWAY, GATEWAY), [""; 0]);
         let other = GATEWAY.replace("priority: 2", "priority: 3");
-        let problems = plan(&config(GATEWAY), &config(&other)).unwrap_err();
+        let (_, problems) = plan(&config(GATEWAY), &config(&other));
         assert_eq!(
             problems,
             ["10.0.0.9@tcp: it leads to tcp1 with priority 3 already"]
@@ -615,7 +834,7 @@ ni:
   addresses: [192.168.1.1/16]
   peers: [{nid: 10.0.0.2@tcp, routes: [{port: 7988}]}]
 ";
-        let problems = plan(&config(FULL), &config(now)).unwrap_err();
+        let (_, problems) = plan(&config(FULL), &config(now));
         assert_eq!(
             problems,
             [
@@ -624,7 +843,7 @@ ni:
             ]
         );
         let now = "{version: 1, ni: [{nid: 10.0.0.1@tcp7}]}";
-        let problems = plan(&config(FULL), &config(now)).unwrap_err();
+        let (_, problems) = plan(&config(FULL), &config(now));
         assert_eq!(
             problems,
             ["10.0.0.1@tcp: 10.0.0.1@tcp7 uses 10.0.0.1 already"]
@@ -648,9 +867,9 @@ ni:
 
     #[test]
     fn a_failure_undoes_what_was_done() {
-        let steps = plan(&config(FULL), &config(NONE)).unwrap();
+        let steps = planned(FULL, NONE);
         let (fake, calls) = failing(&[3]);
-        let error = apply(&fake, &steps).unwrap_err();
+        let error = apply(&fake, &none(), steps.clone(), &mut Vec::new()).unwrap_err();
         assert_eq!(
             *calls.borrow(),
             [
@@ -669,11 +888,107 @@ ni:
         );
 
         let (fake, _) = failing(&[3, 4]);
-        let text = apply(&fake, &steps).unwrap_err().to_string();
+        let text = apply(&fake, &none(), steps.clone(), &mut Vec::new())
+            .unwrap_err()
+            .to_string();
         assert!(
             text.contains("; 1 step was undone, but not all: can't delete"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_can_be_done_is_done() {
+        let two = "\
+version: 1
+ni:
+- nid: 10.0.0.77@tcp
+  peers: [{nid: 10.0.0.2@tcp}, {nid: 10.0.0.3@tcp}]
+- nid: 10.0.0.1@tcp7
+  peers: [{nid: 10.0.0.2@tcp7}]
+";
+        let (fake, calls) = failing(&[1]);
+        let (done, failed) = apply_what_goes(&fake, &none(), planned(two, NONE), &mut Vec::new());
+        let names = |steps: &[Step]| steps.iter().map(Step::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            names(&done),
+            [
+                "ni add 10.0.0.1@tcp7",
+                "peer add 10.0.0.2@tcp7 10.0.0.2 --ni 10.0.0.1@tcp7"
+            ]
+        );
+        // The peers of what is missing are not asked for.
+        assert_eq!(calls.borrow().len(), 3);
+        let imported = Imported {
+            applied: true,
+            steps: Some(done),
+            failed,
+            problems: &[],
+            ignored: &["x: y".to_string()],
+        };
+        let text = imported.text();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines[0], "ignored: x: y");
+        assert!(
+            lines[1].starts_with("not done: can't add interface 10.0.0.77@tcp: "),
+            "{text}"
+        );
+        assert!(
+            lines[3].ends_with("--ni 10.0.0.77@tcp: the interface is missing"),
+            "{text}"
+        );
+        let outcome = imported.outcome().unwrap_err().to_string();
+        assert!(outcome.starts_with("3 things"), "{outcome}");
+        let json = serde_json::to_value(&imported).unwrap();
+        assert_eq!(json["failed"][0]["step"]["action"], "ni_add");
+        assert_eq!(json["failed"][0]["why"]["errno"], "ENOSPC");
+        assert_eq!(json["failed"][1]["why"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn parameters_are_set_where_they_can_be() {
+        let folder = Folder::new("parameters");
+        let parameters = Parameters::at(&folder.0);
+        for (name, value, mode) in [
+            ("accept", "secure\n", 0o644),
+            ("sock_timeout", "50\n", 0o644),
+            ("accept_port", "988\n", 0o444),
+        ] {
+            let path = folder.0.join(name);
+            fs::write(&path, value).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        }
+        let settings: Vec<_> = [
+            ("accept", "all"),
+            ("sock_timeout", "0x32"),
+            ("accept_port", "6988"),
+            ("credits", "256"),
+            ("../accept", "all"),
+        ]
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .into();
+        let mut ignored = Vec::new();
+        let steps = plan_settings(&settings, &parameters, &mut ignored).unwrap();
+        let names: Vec<_> = steps.iter().map(Step::to_string).collect();
+        assert_eq!(names, ["set the parameter accept to all"]);
+        for (ignored, sign) in ignored.iter().zip([
+            "accept_port is 988 until the module is loaded anew, with 'options ksocklnd accept_port=6988'",
+            "credits: this driver has no such parameter",
+            "../accept: this driver has no such parameter",
+        ]) {
+            assert!(ignored.starts_with(sign), "{ignored}");
+        }
+        assert_eq!(ignored.len(), 3);
+        let (fake, _) = failing(&[]);
+        apply(&fake, &parameters, steps.clone(), &mut Vec::new()).unwrap();
+        assert_eq!(parameters.get("accept").unwrap().unwrap().value, "all");
+        // What fails behind it brings the old value back.
+        let mut steps = steps;
+        steps.push(Step::Routing);
+        let (fake, _) = failing(&[1]);
+        apply(&fake, &parameters, steps, &mut Vec::new()).unwrap_err();
+        assert_eq!(parameters.get("accept").unwrap().unwrap().value, "secure");
     }
 
     #[test]

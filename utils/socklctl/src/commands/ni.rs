@@ -4,13 +4,16 @@
 
 use crate::{
     address::{Pattern, Shown, nid_to_uapi},
+    cards::Cards,
     device::{self, Driver},
     error::{Action, Error},
     repo::wire::Nid,
     report::{Quiet, Report, table},
+    typed::NidOrNet,
     uapi,
 };
 use serde::Serialize;
+use std::net::IpAddr;
 
 /// The NID that a request was about.
 #[derive(Debug, Serialize)]
@@ -71,6 +74,143 @@ pub(crate) fn mynid(driver: &impl Driver) -> Result<Named, Error> {
     Ok(Named {
         nid: (&arg.nid).into(),
     })
+}
+
+/// The NID that was typed, or that a network device has in a network.
+pub(crate) fn nid_of(nid: NidOrNet, device: Option<&str>) -> Result<Nid, Error> {
+    match (nid, device) {
+        (NidOrNet::Nid(nid), None) => Ok(nid),
+        (NidOrNet::Net(net), Some(device)) => Ok(Nid::tcp(net, device_address(device)?)),
+        (NidOrNet::Net(_), None) => Err(Error::Outcome(
+            "a network alone is no NID: say with --if which network device is to have one".into(),
+        )),
+        (NidOrNet::Nid(nid), Some(_)) => Err(Error::Outcome(format!(
+            "{nid} has an address, so there is nothing for --if to say; with it goes a network, like tcp"
+        ))),
+    }
+}
+
+fn device_address(device: &str) -> Result<IpAddr, Error> {
+    let cards = Cards::read().map_err(|errno| {
+        Error::request(
+            Action::List,
+            "ask for the addresses of network devices",
+            errno,
+        )
+    })?;
+    let found = cards.address_of(device);
+    found.map_err(|why| Error::Outcome(why.to_string()))
+}
+
+/// NIDs of this node, one a line.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Nids(Vec<Shown>);
+
+impl Report for Nids {
+    fn text(&self) -> String {
+        let nids: Vec<_> = self.0.iter().map(Shown::to_string).collect();
+        nids.join("\n")
+    }
+}
+
+pub(crate) fn list_nids(driver: &impl Driver, ni: Pattern) -> Result<Nids, Error> {
+    Ok(Nids(list(driver, ni)?.0.iter().map(|ni| ni.nid).collect()))
+}
+
+/// The first of these NIDs that this node has a way to: its own, one in a network of its, or one in a
+/// network to which a route leads.
+pub(crate) fn which_nid(driver: &impl Driver, ni: Pattern, nids: &[Nid]) -> Result<Nids, Error> {
+    let own: Vec<_> = list_nids(driver, ni)?
+        .0
+        .iter()
+        .filter_map(|nid| nid.nid())
+        .collect();
+    let routes = super::route::entries(driver, ni)?;
+    let distance = |nid: &Nid| {
+        if own.contains(nid) {
+            Some(0)
+        } else if own.iter().any(|own| own.net() == nid.net()) {
+            Some(1)
+        } else {
+            let leads = routes.iter().any(|route| route.target.net == nid.net());
+            leads.then_some(2)
+        }
+    };
+    let known = nids.iter().filter_map(|nid| Some((distance(nid)?, nid)));
+    // Of several at the same distance the first.
+    let nearest = known.min_by_key(|(distance, _)| *distance);
+    let (_, nid) = nearest.ok_or_else(|| {
+        Error::Outcome(
+            "none of these is in a network of this node, nor in one that a route leads to".into(),
+        )
+    })?;
+    Ok(Nids(vec![(&nid_to_uapi(*nid)).into()]))
+}
+
+/// lctl's 'network up': nothing comes up by itself here.
+pub(crate) fn network_up(driver: &impl Driver, ni: Pattern) -> Result<Quiet<Nids>, Error> {
+    let nids = list_nids(driver, ni)?;
+    if nids.0.is_empty() {
+        return Err(Error::Outcome(
+            "no interface is configured by itself: 'socklctl import FILE' does it, or 'socklctl ni add'".into(),
+        ));
+    }
+    Ok(Quiet(nids))
+}
+
+/// lctl's 'network down': stops the interfaces that match.
+pub(crate) fn network_down(driver: &impl Driver, ni: Pattern) -> Result<Quiet<Nids>, Error> {
+    let nids = list_nids(driver, ni)?;
+    for nid in nids.0.iter().filter_map(|nid| nid.nid()) {
+        del(driver, nid)?;
+    }
+    Ok(Quiet(nids))
+}
+
+/// NIDs of these devices in a network.
+fn nids_of(net: u16, devices: &[String]) -> Result<Vec<Nid>, Error> {
+    let devices = devices.iter();
+    devices
+        .map(|device| Ok(Nid::tcp(net, device_address(device)?)))
+        .collect()
+}
+
+/// lnetctl's 'net add': a NID for each device; none, if one can't be had.
+pub(crate) fn net_add(
+    driver: &impl Driver,
+    net: u16,
+    devices: &[String],
+) -> Result<Quiet<Nids>, Error> {
+    let nids = nids_of(net, devices)?;
+    for (done, nid) in nids.iter().enumerate() {
+        add(driver, *nid).inspect_err(|_| {
+            // What went wrong first is what counts.
+            let before = nids.iter().take(done);
+            before.for_each(|nid| drop(del(driver, *nid)));
+        })?;
+    }
+    Ok(Quiet(Nids(
+        nids.iter().map(|nid| (&nid_to_uapi(*nid)).into()).collect(),
+    )))
+}
+
+/// lnetctl's 'net del': the NIDs of these devices, or all of the network.
+pub(crate) fn net_del(
+    driver: &impl Driver,
+    net: u16,
+    devices: &[String],
+) -> Result<Quiet<Nids>, Error> {
+    if devices.is_empty() {
+        return network_down(driver, Pattern::Net(net));
+    }
+    let nids = nids_of(net, devices)?;
+    for nid in &nids {
+        del(driver, *nid)?;
+    }
+    Ok(Quiet(Nids(
+        nids.iter().map(|nid| (&nid_to_uapi(*nid)).into()).collect(),
+    )))
 }
 
 #[derive(Debug, Serialize)]
@@ -164,6 +304,49 @@ mod tests {
                 .starts_with("can't delete interface 10.0.0.1@tcp: "),
             "{error}"
         );
+    }
+
+    fn entry(nid: &str) -> uapi::socklnd_ni_entry {
+        uapi::socklnd_ni_entry {
+            nid: nid_to_uapi(nid.parse().unwrap()),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn nids_are_listed_as_lctl_does() {
+        let entries = vec![entry("10.0.0.1@tcp"), entry("10.1.0.1@tcp7")];
+        let nids = list_nids(&Fake::lists(vec![entries]), Pattern::Any).unwrap();
+        assert_eq!(nids.text(), "10.0.0.1@tcp\n10.1.0.1@tcp7");
+        assert_eq!(
+            serde_json::to_value(&nids).unwrap(),
+            json!(["10.0.0.1@tcp", "10.1.0.1@tcp7"])
+        );
+        let none = network_up(
+            &Fake::lists(vec![Vec::<uapi::socklnd_ni_entry>::new()]),
+            Pattern::Any,
+        );
+        assert!(none.unwrap_err().to_string().contains("socklctl import"));
+    }
+
+    #[test]
+    fn a_device_and_a_network_make_a_nid() {
+        let nid = "10.0.0.1@tcp".parse().unwrap();
+        assert_eq!(nid_of(NidOrNet::Nid(nid), None).unwrap(), nid);
+        let lo = nid_of(NidOrNet::Net(7), Some("lo")).unwrap();
+        assert_eq!(lo.to_string(), "127.0.0.1@tcp7");
+        for (nid, device, sign) in [
+            (NidOrNet::Net(7), None, "--if"),
+            (NidOrNet::Nid(nid), Some("lo"), "nothing for --if"),
+            (
+                NidOrNet::Net(7),
+                Some("nosuch0"),
+                "no network device nosuch0",
+            ),
+        ] {
+            let error = nid_of(nid, device).unwrap_err().to_string();
+            assert!(error.contains(sign), "{error}");
+        }
     }
 
     #[test]

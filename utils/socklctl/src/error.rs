@@ -213,6 +213,7 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
             "no interface here uses that address (see: socklctl interface list)"
         }
         (IfDel, Errno::BUSY) => "it is the address in the interface's NID: delete the interface",
+        (PeerAdd, Errno::EXIST) => "that address was added with another port",
         (RouteAdd, Errno::EXIST) => "that gateway leads there already",
         (RouteAdd, Errno::NOSPC) => "an interface has 1024 routes to other networks at most",
         (RouteAdd, Errno::INVAL) => {

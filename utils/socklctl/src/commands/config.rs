@@ -505,7 +505,9 @@ fn plan_routes(
     problems: &mut Vec<String>,
 ) {
     for route in &peer.routes {
-        let old = old.and_then(|old| old.routes.iter().find(|old| old.addr == route.addr));
+        // One that the driver has made by itself makes way.
+        let same = |old: &&RouteConfig| old.addr == route.addr && old.shares > 0;
+        let old = old.and_then(|old| old.routes.iter().find(same));
         if let Some(port) = old.and_then(|old| old.port) {
             // The driver has one route to an address, whatever the port.
             if route.port.is_some_and(|wanted| wanted != port) {
@@ -521,7 +523,8 @@ fn plan_routes(
             ni,
             nid: peer.nid,
             address: route.addr,
-            port: route.port,
+            // Without a port, it is whatever it is.
+            port: route.port.or(old.and_then(|old| old.port)),
         };
         steps.extend(std::iter::repeat_n(step, missing as usize));
     }
@@ -819,6 +822,28 @@ ni:
             steps(FULL, part),
             [
                 "interface add 192.168.1.1/24 --ni 10.0.0.1@tcp",
+                "peer add 10.0.0.2@tcp 10.0.0.2 --ni 10.0.0.1@tcp --port 988",
+                "peer add 10.0.0.2@tcp 192.168.1.2 --ni 10.0.0.1@tcp",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_driver_has_found_makes_way() {
+        let peer = "{nid: 10.0.0.2@tcp, routes: [{port: 7988}]}";
+        let now = format!("{{version: 1, ni: [{{nid: 10.0.0.1@tcp, peers: [{peer}]}}]}}");
+        let mut now = config(&now);
+        let peers = now.nis.iter_mut().flat_map(|ni| &mut ni.peers);
+        for route in peers.flat_map(|peer| &mut peer.routes) {
+            route.shares = 0;
+        }
+        let steps = plan(&config(FULL), &now).unwrap();
+        let steps: Vec<String> = steps.iter().map(Step::to_string).collect();
+        assert_eq!(
+            steps,
+            [
+                "interface add 192.168.1.1/24 --ni 10.0.0.1@tcp",
+                "peer add 10.0.0.2@tcp 10.0.0.2 --ni 10.0.0.1@tcp --port 988",
                 "peer add 10.0.0.2@tcp 10.0.0.2 --ni 10.0.0.1@tcp --port 988",
                 "peer add 10.0.0.2@tcp 192.168.1.2 --ni 10.0.0.1@tcp",
             ]

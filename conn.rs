@@ -418,7 +418,7 @@ impl Conn {
         if txq.closed.is_some() {
             return Err(tx);
         }
-        tx.assign(self.proto);
+        tx.assign(self.proto, self.id());
         let len = tx.len() as u64;
         let queued = self.queued.fetch_add(len, Relaxed).saturating_add(len);
         txq.peak = txq.peak.max(queued);
@@ -521,6 +521,7 @@ impl Conn {
         trace::close(|| self.subject(), bytes, Some(why));
         self.peer.fail_txs(unsent, why);
         self.peer.abandon(self.id(), why);
+        self.peer.ni().upper().conn_ended(self.id(), why);
         self.peer.traffic().absorb(&self.traffic);
         self.peer.ni().traffic().absorb(&self.traffic);
     }
@@ -595,6 +596,11 @@ impl Conn {
             _ => &events.disconnects,
         });
         self.peer.close_conn(self, why, false);
+    }
+
+    /// Why it is being closed, if it is. Thread context.
+    fn closed(&self) -> Option<Error> {
+        self.txq.lock().closed
     }
 
     /// Why the connection has ended, if it has. Thread context, may sleep.

@@ -64,6 +64,7 @@ use crate::{
         ratelimit::pr_info_ratelimited, //
     },
     ni::Ni,
+    peer::ConnId,
     stats::Counter,
     tx::Completion,
     wire::{
@@ -96,6 +97,10 @@ pub(crate) trait MessageLayer: Send + Sync {
     /// The last connection of `peer` is gone, for a reason. It was alive at `last_alive_ms`, in
     /// monotonic milliseconds. Called once for each time that this happens.
     fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, last_alive_ms: u64);
+
+    /// The connection `conn` has ended because of `why`; all messages that went by it were completed
+    /// before. An answer to one of them will hardly come any more. Called at least once for each.
+    fn conn_ended(&self, conn: ConnId, why: Error);
 
     /// There is a connection to `peer`, or there is none, and none could be made. May be told again
     /// and again.
@@ -135,9 +140,14 @@ pub(crate) struct Sink {
 
 /// What is to be done when something has ended: like [`Completion`], but by value, and done with
 /// `ESHUTDOWN` if whoever was to complete it forgets it.
-trait Finish: Send + 'static {
+trait Finish: Sized + Send + 'static {
     /// It ended with `result`. As [`Completion::complete`].
     fn finish(self, result: Result);
+
+    /// It ended well: the message went by this connection. As [`Completion::sent`].
+    fn sent(self, _conn: ConnId) {
+        self.finish(Ok(()));
+    }
 
     /// As [`Completion::is_wanted`].
     fn is_wanted(&self) -> bool {
@@ -153,6 +163,14 @@ impl<T: Finish> Completion for Then<T> {
         drop(self);
         if let Some(what) = what {
             what.finish(result);
+        }
+    }
+
+    fn sent(mut self: KBox<Self>, conn: ConnId) {
+        let what = self.0.take();
+        drop(self);
+        if let Some(what) = what {
+            what.sent(conn);
         }
     }
 
@@ -270,13 +288,18 @@ impl Core {
         drop(unlinked);
     }
 
-    fn peer_down(&self, peer: Nid) {
+    fn conn_ended(&self, conn: ConnId, why: Error) {
+        // What the connection failed with is no matter of who waits for an answer.
+        let why = if why == ESHUTDOWN { why } else { ECONNRESET };
         let mut at = 0;
         loop {
-            let op = self.ops.lock().next_lost(&mut at, peer);
+            let op = self.ops.lock().next_lost(&mut at, conn);
             let Some(op) = op else { break };
-            op.finish(Err(ECONNRESET));
+            op.finish(Err(why));
         }
+    }
+
+    fn peer_down(&self, peer: Nid) {
         let service = self.service.lock().clone();
         if let Some(service) = service {
             service.peer_down(peer);
@@ -373,6 +396,10 @@ impl MessageLayer for Portals {
         // First of all: who is told now of a loss and tries again does so by another gateway.
         self.peer_found(ni, peer, false);
         self.core.peer_down(peer);
+    }
+
+    fn conn_ended(&self, conn: ConnId, why: Error) {
+        self.core.conn_ended(conn, why);
     }
 
     fn peer_found(&self, ni: &Arc<Ni>, peer: Nid, alive: bool) {

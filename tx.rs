@@ -34,6 +34,7 @@ use crate::{
             Link, //
         },
     },
+    peer::ConnId,
     stats::{
         Gauge,
         LiveGuard, //
@@ -59,6 +60,12 @@ pub(crate) trait Completion: Send {
     /// Thread context. No spinlock of the driver is held, a connection's I/O mutex may be: sending
     /// is allowed, waiting for the network is not.
     fn complete(self: KBox<Self>, result: Result);
+
+    /// The operation, a transmit, ended well, and this is the connection by which it went. As
+    /// [`Completion::complete`].
+    fn sent(self: KBox<Self>, _conn: ConnId) {
+        self.complete(Ok(()));
+    }
 
     /// Whether anybody still waits for this. If not, a transmit that could not be sent so far need
     /// not be. Thread context, the peer's lock is held.
@@ -88,6 +95,8 @@ pub(crate) struct Tx {
     link: Link<Tx>,
     content: Content,
     frame: Frame,
+    /// The connection by which it goes.
+    conn: Option<ConnId>,
     /// Bytes that the frame has, or will have; 0 before the connection is chosen.
     frame_len: usize,
     payload: Option<PageRange>,
@@ -140,6 +149,7 @@ impl Tx {
             link: Link::new(),
             content,
             frame: Frame::Room(PageFrag::alloc(room)?),
+            conn: None,
             frame_len: 0,
             payload: None,
             cookie: 0,
@@ -172,8 +182,9 @@ impl Tx {
         }
     }
 
-    /// It will go by a connection of this version: then its length is known.
-    pub(crate) fn assign(&mut self, proto: Proto) {
+    /// It will go by `conn`, a connection of this version: then its length is known.
+    pub(crate) fn assign(&mut self, proto: Proto, conn: ConnId) {
+        self.conn = Some(conn);
         if self.is_lnet() {
             self.frame_len = proto.frame_len();
         }
@@ -286,9 +297,12 @@ impl Tx {
     /// Ends the transmit. Frees it first, so that whoever is told may count on its resources.
     pub(crate) fn finish(mut self: KBox<Self>, result: Result) {
         let done = self.done.take();
+        let conn = self.conn;
         drop(self);
-        if let Some(done) = done {
-            done.complete(result);
+        match (done, conn, result) {
+            (Some(done), Some(conn), Ok(())) => done.sent(conn),
+            (Some(done), _, result) => done.complete(result),
+            (None, _, _) => {}
         }
     }
 }
@@ -314,7 +328,7 @@ impl Tx {
             },
         };
         let mut tx = Self::new(&header, payload, 0, done, &Gauge::new()?).map_err(|(e, _)| e)?;
-        tx.assign(proto);
+        tx.assign(proto, 0);
         tx.write_frame(proto, [cookie, 0], false)?;
         Ok(tx)
     }

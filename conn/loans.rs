@@ -89,6 +89,11 @@ impl Batch {
                 while let Some(tx) = this.txs.pop_front() {
                     this.conn.released(tx);
                 }
+                // Who was told that these were sent may have missed the connection's end, if that
+                // came meanwhile.
+                if let Some(why) = this.conn.closed() {
+                    ni.upper().conn_ended(this.conn.id(), why);
+                }
             }
         }
     }

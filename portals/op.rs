@@ -3,9 +3,9 @@
 //! Operations of our own: PUTs and GETs that wait for their ACK or REPLY.
 //!
 //! An [`Op`] is in the [`OpTable`] from its start to its end. Whoever takes it out of the table is
-//! the one who ends it: the answer, an error of the transmit, the loss of the peer, shutdown, or
-//! the owner who does not want to wait any longer. So it ends exactly once, and what comes after
-//! that finds nothing under its name.
+//! the one who ends it: the answer, an error of the transmit, the end of the connection that it went
+//! by, shutdown, or the owner who does not want to wait any longer. So it ends exactly once, and
+//! what comes after that finds nothing under its name.
 //!
 //! The outcome goes to an [`Inbox`], which belongs to the thread that waits for it and is kept
 //! alive by its operations. The table is protected by a spinlock of [`super::Core`], an inbox by
@@ -20,6 +20,7 @@ use crate::{
         page::PageRange,
         time, //
     },
+    peer::ConnId,
     wire::{
         Nid,
         WireHandle, //
@@ -73,18 +74,20 @@ pub(super) enum Expect {
 pub(super) struct Op {
     /// To whom it was sent, the only one who may answer it.
     pub(super) peer: Nid,
-    /// Where the message went first: there, or to a gateway.
-    pub(super) via: Nid,
     pub(super) expect: Expect,
-    /// Whether all of the message was given to TCP, and is not on loan to it any more. A loan that
-    /// ends with the connection ends the operation itself.
-    pub(super) sent: bool,
+    /// The connection by which the message went: once all of it was given to TCP, and is not on loan
+    /// to it any more. A loan that ends with the connection ends the operation itself.
+    pub(super) sent_by: Option<ConnId>,
     pub(super) inbox: Arc<Inbox>,
     /// The owner's name for it.
     pub(super) tag: u32,
 }
 
 impl Op {
+    fn is_arriving(&self) -> bool {
+        matches!(self.expect, Expect::Reply { sink: None })
+    }
+
     /// Ends it: its owner is told. Thread context, no lock of the message layer held.
     pub(super) fn finish(self, result: Result<u32>) {
         self.inbox.push(Outcome {
@@ -179,10 +182,11 @@ impl OpTable {
         self.table.remove(op.0)
     }
 
-    /// The message of an operation was sent. Takes it out if that was all it waited for.
-    pub(super) fn sent(&mut self, op: OpHandle) -> Option<(Op, u32)> {
+    /// The message of an operation was sent, by a connection if not to this node itself. Takes it out
+    /// if that was all it waited for.
+    pub(super) fn sent(&mut self, op: OpHandle, by: Option<ConnId>) -> Option<(Op, u32)> {
         let found = self.table.get_mut(op.0)?;
-        found.sent = true;
+        found.sent_by = by;
         let Expect::Sent { length } = found.expect else {
             return None;
         };
@@ -231,10 +235,12 @@ impl OpTable {
         Ok((OpHandle(handle.object), sink))
     }
 
-    /// Takes out the next operation that will hardly be answered now that `peer` is lost: the
-    /// question went to a connection that is gone, be it the target's or a gateway's. One that waits for a connection may go on.
-    pub(super) fn next_lost(&mut self, at: &mut usize, peer: Nid) -> Option<Op> {
-        self.table.remove_next(at, |op| op.sent && op.via == peer)
+    /// Takes out the next operation that will hardly be answered now that `conn` has ended: the
+    /// question went by it, be it to the target or to a gateway. An answer that has begun to arrive,
+    /// by whatever connection, ends it itself.
+    pub(super) fn next_lost(&mut self, at: &mut usize, conn: ConnId) -> Option<Op> {
+        self.table
+            .remove_next(at, |op| op.sent_by == Some(conn) && !op.is_arriving())
     }
 
     /// Admits no more operations, and takes out the next one that is still there.
@@ -372,6 +378,8 @@ mod tests {
     use crate::lib_linux::page::Pages;
 
     const COOKIE: u64 = 0x1234_5678_9abc_def0;
+    const CONN: ConnId = 16;
+    const OTHER: ConnId = 32;
 
     fn nid(last: u8) -> Nid {
         Nid::tcp(0, [10, 0, 0, last])
@@ -388,9 +396,8 @@ mod tests {
         inbox.reserve()?;
         let op = Op {
             peer: nid(1),
-            via: nid(3),
             expect,
-            sent: false,
+            sent_by: None,
             inbox: inbox.clone(),
             tag: 7,
         };
@@ -466,25 +473,35 @@ mod tests {
         let (mut table, inbox) = (table()?, Inbox::new(4)?);
         let asked = OpHandle(add(&mut table, &inbox, put())?.object);
         let told = OpHandle(add(&mut table, &inbox, Expect::Sent { length: 9 })?.object);
-        assert!(table.sent(asked).is_none());
-        assert_eq!(table.sent(told).map(|(_, length)| length), Some(9));
-        assert!(table.sent(told).is_none());
+        assert!(table.sent(asked, None).is_none());
+        let ended = table.sent(told, Some(CONN));
+        assert_eq!(ended.map(|(_, length)| length), Some(9));
+        assert!(table.sent(told, Some(CONN)).is_none());
         assert_eq!(table.len(), 1);
         Ok(())
     }
 
     #[test]
-    fn a_lost_peer_ends_what_was_sent() -> Result {
-        let (mut table, inbox) = (table()?, Inbox::new(4)?);
+    fn the_end_of_a_connection_ends_what_went_by_it() -> Result {
+        let (mut table, inbox) = (table()?, Inbox::new(8)?);
         let sent = OpHandle(add(&mut table, &inbox, put())?.object);
+        let other = OpHandle(add(&mut table, &inbox, put())?.object);
         let waits = OpHandle(add(&mut table, &inbox, put())?.object);
-        assert!(table.sent(sent).is_none());
-        // What counts is where it went, not where it was to go in the end.
-        assert!(table.next_lost(&mut 0, nid(1)).is_none());
+        let arriving = add(&mut table, &inbox, get(64)?)?;
+        for (op, conn) in [
+            (sent, CONN),
+            (other, OTHER),
+            (OpHandle(arriving.object), CONN),
+        ] {
+            assert!(table.sent(op, Some(conn)).is_none());
+        }
+        assert!(table.reply(nid(1), arriving).is_ok());
         let mut at = 0;
-        assert!(table.next_lost(&mut at, nid(3)).is_some());
-        assert!(table.next_lost(&mut at, nid(3)).is_none());
+        assert!(table.next_lost(&mut at, CONN).is_some());
+        assert!(table.next_lost(&mut at, CONN).is_none());
         assert!(table.remove(sent).is_none());
+        assert!(table.remove(OpHandle(arriving.object)).is_some());
+        assert!(table.next_lost(&mut 0, OTHER).is_some());
         assert!(table.remove(waits).is_some());
         Ok(())
     }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     lib_linux::page::PageRange,
     ni::Ni,
+    peer::ConnId,
     tx::Completion,
     wire::{
         Body,
@@ -91,7 +92,7 @@ impl Core {
             Expect::Sent { length }
         };
         let via = self.hop(ni, put.to);
-        let (op, handle) = self.start(put.to, via, expect, inbox, tag)?;
+        let (op, handle) = self.start(put.to, expect, inbox, tag)?;
         let body = Body::Put {
             ack_wmd: if put.ack { handle } else { WireHandle::NONE },
             match_bits: put.match_bits,
@@ -116,7 +117,7 @@ impl Core {
             sink: Some(get.sink),
         };
         let via = self.hop(ni, get.to);
-        let (op, return_wmd) = self.start(get.to, via, expect, inbox, tag)?;
+        let (op, return_wmd) = self.start(get.to, expect, inbox, tag)?;
         let body = Body::Get {
             return_wmd,
             match_bits: get.match_bits,
@@ -199,7 +200,6 @@ impl Core {
     fn start(
         &self,
         peer: Nid,
-        via: Nid,
         expect: Expect,
         inbox: &Arc<Inbox>,
         tag: u32,
@@ -207,9 +207,8 @@ impl Core {
         inbox.reserve()?;
         let op = Op {
             peer,
-            via,
             expect,
-            sent: false,
+            sent_by: None,
             inbox: inbox.clone(),
             tag,
         };
@@ -310,17 +309,25 @@ struct Sent {
     op: OpHandle,
 }
 
+impl Sent {
+    fn sent_by(self, conn: Option<ConnId>) {
+        let ended = self.core.ops.lock().sent(self.op, conn);
+        if let Some((op, length)) = ended {
+            op.finish(Ok(length));
+        }
+    }
+}
+
 impl Finish for Sent {
     fn finish(self, result: Result) {
         match result {
-            Ok(()) => {
-                let ended = self.core.ops.lock().sent(self.op);
-                if let Some((op, length)) = ended {
-                    op.finish(Ok(length));
-                }
-            }
+            Ok(()) => self.sent_by(None),
             Err(e) => self.core.finish_op(self.op, Err(e)),
         }
+    }
+
+    fn sent(self, conn: ConnId) {
+        self.sent_by(Some(conn));
     }
 
     fn is_wanted(&self) -> bool {

@@ -129,6 +129,8 @@ pub(crate) struct Conn {
     wmem: Atomic<u64>,
     /// Batches of transmits that are lent to TCP, or returned and not finished yet.
     loans: Atomic<i64>,
+    /// It is to be tested at the next turn.
+    test: Atomic<bool>,
     traffic: Traffic,
     /// Times that the send buffer was full.
     full: Counter,
@@ -275,6 +277,7 @@ impl Conn {
                 queued: Atomic::new(0),
                 wmem: Atomic::new(0),
                 loans: Atomic::new(0),
+                test: Atomic::new(false),
                 traffic: Traffic::new(),
                 full: Counter::new(),
                 enomem: Counter::new(),
@@ -457,6 +460,15 @@ impl Conn {
         self.tx_queued();
     }
 
+    /// Has TCP ask the other side whether it still has the connection. If not, a reset says so, whatever
+    /// was sent or not; without an answer nothing changes.
+    ///
+    /// Thread context; the peer's lock may be held.
+    pub(crate) fn test(self: &Arc<Self>) {
+        self.test.store(true, Relaxed);
+        self.clone().retry();
+    }
+
     fn tx_queued(self: &Arc<Self>) {
         if self.ready.tx_queued() {
             self.sched.enqueue(self.clone());
@@ -532,6 +544,11 @@ impl Conn {
         let mut again = 0;
         let mut failure = None;
         let mut io = self.io.lock();
+        if self.test.load(Relaxed) && self.test.xchg(false, Relaxed) {
+            if let Some(socket) = &io.socket {
+                socket.send_ack();
+            }
+        }
         let admitted = io.stall.admit(events, time::monotonic_ms);
         let held_back = admitted != events;
         if held_back {

@@ -600,6 +600,11 @@ void socklnd_helper_tcp_set_user_timeout(struct sock *sk, unsigned int ms)
 	WRITE_ONCE(inet_csk(sk)->icsk_user_timeout, ms);
 }
 
+void socklnd_helper_tcp_send_ack(struct sock *sk)
+{
+	__tcp_send_ack(sk, tcp_sk(sk)->rcv_nxt, 0);
+}
+
 /* tcp_sock_set_nodelay() can't switch it off. */
 void socklnd_helper_tcp_clear_nodelay(struct sock *sk)
 {

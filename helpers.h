@@ -115,6 +115,7 @@ void socklnd_helper_tcp_reset_rcvbuf(struct sock *sk);
 void socklnd_helper_sk_set_keepalive(struct sock *sk, bool on);
 void socklnd_helper_tcp_set_linger2(struct sock *sk, int value);
 void socklnd_helper_tcp_set_user_timeout(struct sock *sk, unsigned int ms);
+void socklnd_helper_tcp_send_ack(struct sock *sk);
 void socklnd_helper_tcp_clear_nodelay(struct sock *sk);
 void socklnd_helper_ipv6_set_tclass(struct sock *sk, int tclass);
 

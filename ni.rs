@@ -524,8 +524,9 @@ impl Ni {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if that makes no sense, `EPROTONOSUPPORT` for an IPv6 NID, if the version is not to be
-    /// spoken that it takes; `ENOMEM`, `ESHUTDOWN`.
+    /// `EINVAL` if that makes no sense, `EEXIST` if the address was added with another port,
+    /// `EPROTONOSUPPORT` for an IPv6 NID, if the version is not to be spoken that it takes; `ENOMEM`,
+    /// `ESHUTDOWN`.
     pub(crate) fn add_peer(self: &Arc<Self>, nid: Nid, addr: SocketAddr) -> Result {
         if nid.net() != self.nid.net() || nid == self.nid || addr.port() == 0 {
             return Err(EINVAL);

@@ -27,6 +27,7 @@ use crate::{
         time, //
     },
     ni::Ni,
+    portals::Loss,
     route::Route,
     stats::{
         Counter,
@@ -40,6 +41,7 @@ use crate::{
     wire::{
         Acks,
         ConnType,
+        Fit,
         MsgClass,
         Nid,
         Proto, //
@@ -82,6 +84,10 @@ use self::{
         Unacked, //
     },
 };
+
+/// Between two tests of a peer's connections, in milliseconds. Longer than one takes that is answered
+/// at once, and much shorter than it takes a node to come back.
+const TEST_PAUSE_MS: u64 = 100;
 
 /// Which list of a peer is the reaper's: peers with transmits that wait for a connection.
 pub(crate) const PENDING_LIST: u64 = 4;
@@ -168,6 +174,11 @@ pub(crate) struct PeerInner {
     acks: Acks,
     /// When it was sent a sign of life, in monotonic milliseconds.
     pinged_ms: u64,
+    /// When its connections were tested, in monotonic milliseconds.
+    tested_ms: u64,
+    /// When it, or somebody in its name, was refused because of an older incarnation, in monotonic
+    /// milliseconds; forgotten when a connection is admitted.
+    outdated_ms: Option<u64>,
     /// It is in the reaper's list of resting peers, or being taken out of it.
     resting: bool,
     /// Addresses of ours that it was told when it connected; it is told the same ones again.
@@ -213,6 +224,8 @@ impl Peer {
                         agreement: Agreement::new(),
                         acks: Acks::new(),
                         pinged_ms: 0,
+                        tested_ms: 0,
+                        outdated_ms: None,
                         resting: false,
                         told: KVec::new(),
                     },
@@ -306,10 +319,10 @@ impl Peer {
         }
     }
 
-    /// Whether there is a connection, or a route to make one by. Thread context.
+    /// Whether there is a connection for messages, or a route to make one by. Thread context.
     pub(crate) fn is_reachable(&self) -> bool {
         let inner = self.inner.lock();
-        !inner.conns.is_empty() || !inner.routes.is_empty()
+        inner.can_send() || !inner.routes.is_empty()
     }
 
     /// Sends `tx`, or queues it until there is a connection. On error it is given back.
@@ -352,8 +365,8 @@ impl Peer {
             None => Err((EHOSTUNREACH, tx)),
         };
         drop(inner);
-        if let Some((route, kind)) = launch {
-            self.connect(route, kind);
+        if let Some(claim) = launch {
+            self.connect(claim);
         }
         result
     }
@@ -382,15 +395,21 @@ impl Peer {
             return Err(Refusal::Race);
         }
         if !inner.conns.is_empty() && inner.incarnation > conn.incarnation() {
+            // Late, forged, or of a peer whose clock was put back before it was restarted: then it
+            // has lost those connections, and says so when they are tested.
+            inner.test_conns(now);
+            inner.outdated_ms = Some(now);
             return Err(Refusal::Stale);
         }
         let reserved = inner.conns.reserve(1, GFP_ATOMIC);
         if reserved.is_err() {
             return Err(Refusal::NoMemory);
         }
+        let could_send = inner.can_send();
+        let mut restarted = false;
         if inner.incarnation < conn.incarnation() {
             // The peer was restarted: its old connections lead nowhere.
-            inner.bury(ESTALE, |_| true);
+            restarted = inner.bury(ESTALE, |_| true);
         } else if !inner.conns.is_empty() && inner.proto != Some(conn.proto()) {
             if !conn.is_active() && inner.has_just_connected(now) {
                 return Err(Refusal::Crossing);
@@ -399,7 +418,9 @@ impl Peer {
             inner.bury(ESTALE, |_| true);
             drop(inner);
             self.stir();
-            self.is_down();
+            if could_send {
+                self.is_down(Loss::Restarted);
+            }
             return Err(Refusal::Version);
         } else if inner.twins_of(conn).count() >= self.most_twins(conn) {
             match inner.half_open_twin(conn, now, silent_ms) {
@@ -416,6 +437,11 @@ impl Peer {
         inner.incarnation = conn.incarnation();
         inner.proto = Some(conn.proto());
         inner.agreement.admitted();
+        inner.outdated_ms = None;
+        let can_send = inner.can_send();
+        if can_send {
+            inner.forget_tries();
+        }
         if let Some(route) = route {
             let state = route.state_mut(&mut inner);
             state.connecting = false;
@@ -427,7 +453,12 @@ impl Peer {
         inner.feed();
         drop(inner);
         self.stir();
-        self.ni.upper().peer_found(&self.ni, self.nid, true);
+        if restarted && could_send {
+            self.is_down(Loss::Restarted);
+        }
+        if can_send {
+            self.ni.upper().peer_found(&self.ni, self.nid, true);
+        }
         Ok(())
     }
 
@@ -441,10 +472,11 @@ impl Peer {
         }
     }
 
-    /// The last connection is gone, for a reason. Thread context, no spinlock held.
-    fn is_down(self: &Arc<Self>) {
+    /// The last connection that could carry messages is gone. Thread context, no spinlock held.
+    fn is_down(self: &Arc<Self>, loss: Loss) {
         let last_alive_ms = self.last_alive_ms.load(Relaxed);
-        self.ni.upper().peer_down(&self.ni, self.nid, last_alive_ms);
+        let upper = self.ni.upper();
+        upper.peer_down(&self.ni, self.nid, loss, last_alive_ms);
     }
 
     /// Tells the peer that its message with this cookie has arrived, which it may have passed on for
@@ -529,13 +561,14 @@ impl Peer {
 
     /// Closes `conn` because of `why`, unless it is being closed already; with `siblings`, also
     /// the peer's other connections to the same address, but for those that came up after its
-    /// troubles began, a timeout ago.
+    /// troubles began, a timeout ago. If it has failed, the rest are tested.
     ///
     /// Thread context, no spinlock held; the connection's I/O mutex may be.
     pub(crate) fn close_conn(self: &Arc<Self>, conn: &Arc<Conn>, why: Error, siblings: bool) {
         let now = time::monotonic_ms();
         let addr = conn.remote().ip();
         let mut inner = self.inner.lock();
+        let could_send = inner.can_send();
         if !inner.bury(why, |c| Arc::ptr_eq(c, conn)) {
             return;
         }
@@ -543,29 +576,45 @@ impl Peer {
             let begun = now.saturating_sub(tunables::timeout_ms());
             inner.bury(why, |c| c.remote().ip() == addr && c.born_ms() <= begun);
         }
-        let lost = inner.conns.is_empty();
+        let can_send = inner.can_send();
         let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
         let lasted = now.saturating_sub(conn.born_ms()) >= min || why == ESHUTDOWN;
-        let heard = lost && self.heard.xchg(false, Relaxed);
+        let heard = !can_send && self.heard.xchg(false, Relaxed);
         if let Some(route) = inner.route_to(addr) {
             let state = route.state_mut(&mut inner);
-            match (lasted || heard, lost) {
-                (true, true) => state.worked(),
+            match (lasted || heard, can_send) {
+                (true, false) => state.worked(),
                 // The others are likely to follow.
-                (true, false) => state.rest(now, min),
+                (true, true) => state.rest(now, min),
                 (false, _) => state.cut_short(now, min, max),
             }
         }
+        let mut launch = None;
+        if why != ESHUTDOWN {
+            inner.test_conns(now);
+            if !can_send && inner.has_come_outdated(now) {
+                // It is there, and was refused because of this connection.
+                launch = self.claim_route(&mut inner, now);
+            }
+        }
         let incomplete = inner.is_incomplete(self.ni.conns_per_peer()) && why != ESHUTDOWN;
+        let gone = inner.conns.is_empty();
         drop(inner);
         if incomplete {
             self.ni.lnd().reaper().watch(self.clone());
         }
-        if lost {
+        if gone {
             self.stir();
-            if why != ESHUTDOWN {
-                self.is_down();
-            }
+        }
+        if could_send && !can_send {
+            self.is_down(if why == ESHUTDOWN {
+                Loss::Closed
+            } else {
+                Loss::Failed
+            });
+        }
+        if let Some(claim) = launch {
+            self.connect(claim);
         }
         self.unlink_if_unused();
     }
@@ -662,6 +711,48 @@ impl PeerInner {
         let mut agreement = core::mem::replace(&mut self.agreement, Agreement::new());
         agreement.refused(tunables::typed(), |kind| self.count_to(addr, kind));
         self.agreement = agreement;
+    }
+
+    /// Whether there is a connection that can carry messages. In later versions the one for bulk that
+    /// comes in can't.
+    fn can_send(&self) -> bool {
+        let fits = |proto: Proto, kind| proto.fit(kind, MsgClass::Small) != Fit::No;
+        self.proto
+            .is_some_and(|proto| self.conns.iter().any(|c| fits(proto, c.kind())))
+    }
+
+    /// Has all connections tested, unless they were a moment ago. Thread context.
+    fn test_conns(&mut self, now: u64) {
+        if now.saturating_sub(self.tested_ms) < TEST_PAUSE_MS {
+            return;
+        }
+        self.tested_ms = now;
+        for conn in self.conns.iter() {
+            conn.test();
+        }
+    }
+
+    /// Whether it was refused because of an older incarnation, so lately that it may still be trying.
+    fn has_come_outdated(&self, now: u64) -> bool {
+        let fresh = |since: u64| now.saturating_sub(since) <= tunables::handshake_timeout_ms();
+        self.outdated_ms.is_some_and(fresh)
+    }
+
+    /// Whether a connection to `addr` that was made at `since`, or later, has lasted for `min_ms`.
+    fn has_stood(&self, addr: IpAddr, since: u64, now: u64, min_ms: u64) -> bool {
+        self.conns_to(addr).any(|conn| {
+            let born = conn.born_ms();
+            born >= since && now.saturating_sub(born) >= min_ms
+        })
+    }
+
+    /// Each route may be tried again for the sake of messages that wait.
+    fn forget_tries(&mut self) {
+        let mut index = 0;
+        while let Some(route) = self.routes.get(index).cloned() {
+            route.state_mut(self).tried = false;
+            index += 1;
+        }
     }
 
     /// Whether a transmit may wait for a connection.

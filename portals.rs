@@ -94,16 +94,16 @@ pub(crate) trait MessageLayer: Send + Sync {
     /// network. An error closes the connection.
     fn parse(&self, ni: &Arc<Ni>, via: Nid, hdr: &Header) -> Result<Delivery>;
 
-    /// The last connection of `peer` is gone, for a reason. It was alive at `last_alive_ms`, in
-    /// monotonic milliseconds. Called once for each time that this happens.
-    fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, last_alive_ms: u64);
+    /// The last connection of `peer` that could carry messages is gone. It was alive at
+    /// `last_alive_ms`, in monotonic milliseconds. Called once for each time that this happens.
+    fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, loss: Loss, last_alive_ms: u64);
 
     /// The connection `conn` has ended because of `why`; all messages that went by it were completed
     /// before. An answer to one of them will hardly come any more. Called at least once for each.
     fn conn_ended(&self, conn: ConnId, why: Error);
 
-    /// There is a connection to `peer`, or there is none, and none could be made. May be told again
-    /// and again.
+    /// There is a connection for messages to `peer`, or there is none, and none could be made. May be
+    /// told again and again.
     fn peer_found(&self, ni: &Arc<Ni>, peer: Nid, alive: bool);
 
     /// Through which node of the interface's own network the next message to network `target` goes,
@@ -118,6 +118,17 @@ pub(crate) trait MessageLayer: Send + Sync {
 
     /// The interface goes away: all that waits on it ends with `ESHUTDOWN`, and nothing new begins.
     fn shutdown(&self, ni: &Arc<Ni>);
+}
+
+/// How the last connection for messages to a peer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// It has failed, or the peer has closed it: the peer may be down.
+    Failed,
+    /// This node has closed it, because an administrator wanted that: the peer may well be there.
+    Closed,
+    /// The peer has begun anew, and is there.
+    Restarted,
 }
 
 /// What becomes of the payload of a message.
@@ -392,9 +403,11 @@ impl MessageLayer for Portals {
         Ok(self.core.parse(ni, via, hdr))
     }
 
-    fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, _last_alive_ms: u64) {
-        // First of all: who is told now of a loss and tries again does so by another gateway.
-        self.peer_found(ni, peer, false);
+    fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, loss: Loss, _last_alive_ms: u64) {
+        if loss == Loss::Failed {
+            // First of all: who is told now of a loss and tries again does so by another gateway.
+            self.peer_found(ni, peer, false);
+        }
         self.core.peer_down(peer);
     }
 

@@ -43,6 +43,9 @@ pub(crate) struct RouteState {
     /// Since when, in monotonic milliseconds, the connection request of an attempt has been on the
     /// network, where it may race with the peer's own.
     pub(crate) racing_since: Option<u64>,
+    /// An attempt has failed, and since then none has succeeded by any of the peer's routes, nor have
+    /// the messages been given up for which it was made.
+    pub(crate) tried: bool,
     /// The peer is there, although the last attempt brought nothing that lasted: what is to be sent
     /// may wait for another connection.
     pub(crate) promising: bool,
@@ -74,6 +77,7 @@ impl Route {
                     deleted: false,
                     connecting: false,
                     racing_since: None,
+                    tried: false,
                     promising: false,
                     attempts: 0,
                     failures: 0,
@@ -110,7 +114,17 @@ impl Route {
 impl RouteState {
     /// Whether an attempt may begin at `now_ms`.
     pub(crate) fn is_due(&self, now_ms: u64) -> bool {
-        !self.deleted && !self.connecting && self.backoff.is_due(now_ms)
+        self.is_free() && self.backoff.is_due(now_ms)
+    }
+
+    /// Whether an attempt may begin, apart from the time.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.deleted && !self.connecting
+    }
+
+    /// When the last attempt failed, or its connection was cut short, in monotonic milliseconds.
+    pub(crate) fn failed_ms(&self) -> u64 {
+        self.backoff.failed_ms()
     }
 
     /// Whether a transmit may wait for a connection of this route.
@@ -136,14 +150,21 @@ impl RouteState {
         self.backoff.postpone(now_ms, wait_ms);
     }
 
-    /// A connection was lost while others stay: nothing before `wait_ms` have passed.
+    /// A connection that did its work was lost while others stay: nothing before `wait_ms` have
+    /// passed.
     pub(crate) fn rest(&mut self, now_ms: u64, wait_ms: u64) {
+        self.forget_failures();
         self.backoff.postpone(now_ms, wait_ms);
     }
 
     /// A connection did its work: the next attempt may come at once.
     pub(crate) fn worked(&mut self) {
         self.promising = false;
+        self.forget_failures();
+    }
+
+    /// Failures in front of a connection that did its work count no more.
+    pub(crate) fn forget_failures(&mut self) {
         self.backoff = Backoff::new();
     }
 }

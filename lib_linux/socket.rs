@@ -626,6 +626,16 @@ impl Socket {
         }
     }
 
+    /// Sends a segment without data. A live peer takes it for an acknowledgement, and one that has no
+    /// such connection answers with a reset. Does nothing without a connection, or memory. May sleep.
+    pub(crate) fn send_ack(&self) {
+        let lock = self.lock();
+        if matches!(self.state(), TcpState::Established | TcpState::CloseWait) {
+            // SAFETY: The lock is held, and the TCP socket is connected.
+            unsafe { sys::socklnd_helper_tcp_send_ack(lock.sk()) };
+        }
+    }
+
     /// Bytes of memory that hold what was sent and not acknowledged. Any context.
     pub(crate) fn wmem_queued(&self) -> usize {
         // SAFETY: By the type invariants `sk` is valid.

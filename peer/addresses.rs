@@ -126,6 +126,7 @@ impl Peer {
         }
         drop(inner);
         self.close_where(why, |conn| conn.local().ip() == addr);
+        self.lost_routes(why);
         self.unlink_if_unused();
     }
 }

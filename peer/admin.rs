@@ -9,6 +9,7 @@ use crate::{
     conn::Conn,
     interface::RouteUse,
     lib_linux::queue::Fifo,
+    portals::Loss,
     route::Route,
     wire::Nid, //
 };
@@ -103,33 +104,54 @@ impl Peer {
         conns.find(|conn| matching(conn)).cloned()
     }
 
-    /// Adds a share of the route to `addr`, which is made if there is none. May sleep.
+    /// Adds a share of the route to `addr`, which is made if there is none; without shares, it only
+    /// sees to it that there is one to that IP address. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if an administrator has added that IP address with another port; `ESTALE` if the peer
+    /// was deleted meanwhile; `ENOMEM`.
     pub(crate) fn add_route(self: &Arc<Self>, addr: SocketAddr, shares: u32) -> Result {
         let new = Route::new(addr, shares, &self.inner)?;
         let mut inner = self.inner.lock();
         if inner.closing {
             return Err(ESTALE);
         }
-        // An address is one route, whatever the port: as ever in this driver.
-        if let Some(route) = inner.route_to(addr.ip()) {
-            let state = route.state_mut(&mut inner);
-            state.shares = state.shares.saturating_add(shares);
-        } else {
+        // An IP address is one route, whatever the port: as ever in this driver.
+        let Some(route) = inner.route_to(addr.ip()) else {
             inner.routes.push(new, GFP_ATOMIC)?;
+            return Ok(());
+        };
+        let state = route.state_mut(&mut inner);
+        if shares == 0 || route.addr() == addr {
+            state.shares = state.shares.saturating_add(shares);
+            return Ok(());
         }
+        if state.shares > 0 {
+            return Err(EEXIST);
+        }
+        // That port was a guess, and is known now.
+        inner.routes.push(new, GFP_ATOMIC)?;
+        inner.drop_routes(|r| Arc::ptr_eq(r, &route));
+        drop(inner);
+        self.ni.pending().cancel_deleted();
         Ok(())
     }
 
     /// Takes away routes: that to `addr`, or any.
     ///
-    /// When the last share is gone, the peer loses its other routes and its connections too, unless
-    /// an addition is undone: then it is left with what it would have had without.
-    /// Returns whether anything matched. Thread context.
+    /// With a route go the connections to its address; when the last share is gone, the peer loses
+    /// its other routes and all connections. Unless an addition is undone: then connections stay, and
+    /// the peer is left with what it would have had without. Returns whether anything matched. Thread
+    /// context.
     pub(crate) fn del_route(self: &Arc<Self>, addr: Option<IpAddr>, what: Deletion) -> bool {
         let mut failed = Fifo::new();
         let mut inner = self.inner.lock();
+        let could_send = inner.can_send();
         let matching = |route: &Arc<Route>| addr.is_none_or(|a| route.addr().ip() == a);
         let undone = what == Deletion::Undo;
+        // Whose connections go.
+        let mut dropped = addr;
         if what != Deletion::All {
             let Some(route) = inner.routes.iter().find(|r| matching(r)).cloned() else {
                 return false;
@@ -138,9 +160,15 @@ impl Peer {
             state.shares = state.shares.saturating_sub(1);
             if state.shares == 0 && !(undone && route.is_found()) {
                 inner.drop_routes(|r| Arc::ptr_eq(r, &route));
+                dropped = Some(route.addr().ip());
+            } else {
+                dropped = None;
             }
         } else if !inner.drop_routes(matching) && addr.is_some() {
             return false;
+        }
+        if let Some(dropped) = dropped.filter(|_| !undone) {
+            inner.bury(ESHUTDOWN, |conn| conn.remote().ip() == dropped);
         }
         let shares: u64 = inner
             .routes
@@ -153,9 +181,15 @@ impl Peer {
             inner.bury(ESHUTDOWN, |_| true);
             failed.append(&mut inner.queue);
         }
+        let lost = could_send && !inner.can_send();
         drop(inner);
         self.fail_txs(failed, ESHUTDOWN);
+        if lost {
+            self.stir();
+            self.is_down(Loss::Closed);
+        }
         self.ni.pending().cancel_deleted();
+        self.lost_routes(ESHUTDOWN);
         self.unlink_if_unused();
         true
     }

@@ -14,8 +14,13 @@ use crate::{
         queue::Fifo,
         time, //
     },
-    route::Route,
+    portals::Loss,
+    route::{
+        Route,
+        RouteState, //
+    },
     tunables,
+    tx::Tx,
     wire::{
         ConnType,
         Proto, //
@@ -27,16 +32,37 @@ use kernel::{
     sync::Arc, //
 };
 
+/// A route that is to connect, marked so, and the type of the connection.
+pub(super) struct Claim {
+    route: Arc<Route>,
+    kind: ConnType,
+}
+
+/// Whether what waits for a connection will have one.
+enum Outlook {
+    /// There is one, or an attempt is under way.
+    Good,
+    /// There may be one to another address.
+    Further(Claim),
+    /// No address is left. What has waited.
+    None(Fifo<Tx>),
+}
+
 impl Peer {
     /// Finds a route that should connect now, marks it so, and says for which type.
-    pub(super) fn claim_route(
-        &self,
-        inner: &mut PeerInner,
-        now: u64,
-    ) -> Option<(Arc<Route>, ConnType)> {
+    pub(super) fn claim_route(&self, inner: &mut PeerInner, now: u64) -> Option<Claim> {
+        if !inner.routes.iter().any(|r| r.state(inner).connecting) {
+            // What is tried from here on is tried for other messages than before.
+            inner.forget_tries();
+        }
+        self.claim(inner, |state| state.is_due(now))
+    }
+
+    /// Claims the first route that is `wanted`, and by which a connection is missing.
+    fn claim(&self, inner: &mut PeerInner, wanted: impl Fn(&RouteState) -> bool) -> Option<Claim> {
         let own = self.ni().conns_per_peer();
         let (route, kind) = inner.routes.iter().find_map(|route| {
-            if !route.state(inner).is_due(now) {
+            if !wanted(route.state(inner)) {
                 return None;
             }
             let kind = inner.missing_type(route.addr().ip(), own)?;
@@ -45,13 +71,67 @@ impl Peer {
         let state = route.state_mut(inner);
         state.connecting = true;
         state.promising = false;
-        Some((route, kind))
+        Some(Claim { route, kind })
     }
 
-    /// Begins an attempt for a claimed route. May sleep.
-    pub(super) fn connect(self: &Arc<Self>, route: Arc<Route>, kind: ConnType) {
-        if let Err(e) = Handshake::connect(self, &route, kind) {
-            self.connect_failed(&route, e);
+    /// Begins an attempt for a claimed route, and if that can't be, for the next. May sleep.
+    pub(super) fn connect(self: &Arc<Self>, claim: Claim) {
+        let mut next = Some(claim);
+        while let Some(Claim { route, kind }) = next {
+            next = match Handshake::connect(self, &route, kind) {
+                Ok(()) => return,
+                Err(e) => self.attempt_failed(&route, e),
+            };
+        }
+        self.unlink_if_unused();
+    }
+
+    /// If no connection can carry messages, and no attempt is under way that may bring one: claims an
+    /// address that was not tried yet, whether or not it should rest; each is tried once, after one
+    /// whose turn it was. If there is none, gives up what waits.
+    fn look_further(&self, inner: &mut PeerInner, is_greeting: bool) -> Outlook {
+        if inner.can_send() || inner.is_hopeful() || is_greeting {
+            return Outlook::Good;
+        }
+        let untried = |state: &RouteState| state.is_free() && !state.tried;
+        if let Some(claim) = self.claim(inner, untried) {
+            return Outlook::Further(claim);
+        }
+        inner.forget_tries();
+        let mut failed = Fifo::new();
+        failed.append(&mut inner.queue);
+        Outlook::None(failed)
+    }
+
+    /// Acts as [`Peer::look_further`] says. Returns the claim. Thread context, no spinlock held.
+    fn face(self: &Arc<Self>, outlook: Outlook, why: Error) -> Option<Claim> {
+        match outlook {
+            Outlook::Good => None,
+            Outlook::Further(claim) => Some(claim),
+            Outlook::None(failed) => {
+                if why != ESHUTDOWN {
+                    // First of all: who is told now that nothing was sent and tries again does so by
+                    // another gateway, if this is one.
+                    self.ni.upper().peer_found(&self.ni, self.nid, false);
+                }
+                self.fail_txs(failed, why);
+                None
+            }
+        }
+    }
+
+    /// Routes were taken away because of `why`: what waits for a connection goes by another, or fails.
+    /// Thread context, no spinlock held.
+    pub(super) fn lost_routes(self: &Arc<Self>, why: Error) {
+        let is_greeting = self.is_greeting();
+        let mut inner = self.inner.lock();
+        if inner.closing || inner.queue.is_empty() {
+            return;
+        }
+        let outlook = self.look_further(&mut inner, is_greeting);
+        drop(inner);
+        if let Some(claim) = self.face(outlook, why) {
+            self.connect(claim);
         }
     }
 
@@ -80,8 +160,8 @@ impl Peer {
         drop(inner);
         self.count(expired.len() as u64, |events| &events.timeouts);
         self.fail_txs(expired, ETIMEDOUT);
-        if let Some((route, kind)) = launch {
-            self.connect(route, kind);
+        if let Some(claim) = launch {
+            self.connect(claim);
         }
         waits
     }
@@ -116,8 +196,10 @@ impl Peer {
     /// whether that is news, so that it can be tried at once. Thread context, no spinlock held.
     pub(crate) fn prefers(self: &Arc<Self>, named: Proto) -> bool {
         let mut inner = self.inner.lock();
+        let could_send = inner.can_send();
         // With connections of another version, it must have been started anew since.
         let stale = inner.proto != Some(named) && inner.bury(ESTALE, |_| true);
+        let lost = could_send && !inner.can_send();
         let news = inner.proto.is_none();
         if inner.conns.is_empty() {
             inner.proto = Some(named);
@@ -125,7 +207,9 @@ impl Peer {
         drop(inner);
         if stale {
             self.stir();
-            self.is_down();
+        }
+        if lost {
+            self.is_down(Loss::Restarted);
         }
         news
     }
@@ -170,61 +254,62 @@ impl Peer {
         route.state(&self.inner.lock()).deleted
     }
 
-    /// Ends a claimed attempt that brought no connection. Thread context.
+    /// Ends a claimed attempt that brought no connection. Thread context, may sleep.
     pub(crate) fn connect_failed(self: &Arc<Self>, route: &Route, why: Error) {
+        match self.attempt_failed(route, why) {
+            Some(claim) => self.connect(claim),
+            None => self.unlink_if_unused(),
+        }
+    }
+
+    /// As [`Peer::connect_failed`]; returns what is to be tried next.
+    fn attempt_failed(self: &Arc<Self>, route: &Route, why: Error) -> Option<Claim> {
         let now = time::monotonic_ms();
-        let mut failed = Fifo::new();
+        let addr = route.addr().ip();
+        let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
         // What waits goes to the connection that the peer makes, if it is at it.
         let is_greeting = self.is_greeting();
         let mut inner = self.inner.lock();
+        let stood = inner.has_stood(addr, route.state(&inner).failed_ms(), now, min);
         let state = route.state_mut(&mut inner);
         state.connecting = false;
         state.racing_since = None;
+        if stood {
+            state.forget_failures();
+        }
         if why == EALREADY {
             // The peer's own connection is coming. That is no failure, and what waits may go on
             // waiting until its deadline.
-            state.yield_to_peer(now, tunables::min_reconnect_ms());
-            inner.refused(route.addr().ip());
+            state.yield_to_peer(now, min);
+            inner.refused(addr);
         } else {
             state.failures = state.failures.saturating_add(1);
-            state.back_off(
-                now,
-                tunables::min_reconnect_ms(),
-                tunables::max_reconnect_ms(),
-            );
+            state.tried = true;
+            state.back_off(now, min, max);
         }
-        let out_of_reach = inner.conns.is_empty() && !inner.is_hopeful() && !is_greeting;
-        if out_of_reach {
-            failed.append(&mut inner.queue);
-        }
+        let outlook = self.look_further(&mut inner, is_greeting);
         let incomplete = inner.is_incomplete(self.ni().conns_per_peer());
         drop(inner);
         if incomplete {
             self.ni.lnd().reaper().watch(self.clone());
         }
-        if out_of_reach && why != ESHUTDOWN {
-            // First of all: who is told now that nothing was sent and tries again does so by
-            // another gateway, if this is one.
-            self.ni.upper().peer_found(&self.ni, self.nid, false);
-        }
-        self.fail_txs(failed, why);
-        self.unlink_if_unused();
+        self.face(outlook, why)
     }
 
-    /// Looks whether the peer is there: connects if there is no connection and it is time to.
-    /// Returns whether there is one. Thread context, may sleep.
+    /// Looks whether the peer is there: connects if no connection can carry messages and it is time
+    /// to. Returns whether one can. Thread context, may sleep.
     pub(crate) fn probe(self: &Arc<Self>, now: u64) -> bool {
         let mut inner = self.inner.lock();
         if inner.closing {
             return false;
         }
-        if !inner.conns.is_empty() {
+        if inner.can_send() {
             return true;
         }
         let launch = self.claim_route(&mut inner, now);
         drop(inner);
-        if let Some((route, kind)) = launch {
-            self.connect(route, kind);
+        if let Some(claim) = launch {
+            self.connect(claim);
         }
         false
     }
@@ -238,8 +323,8 @@ impl Peer {
         let launch = self.claim_route(&mut inner, time::monotonic_ms());
         let incomplete = inner.is_incomplete(self.ni().conns_per_peer());
         drop(inner);
-        if let Some((route, kind)) = launch {
-            self.connect(route, kind);
+        if let Some(claim) = launch {
+            self.connect(claim);
         } else if incomplete {
             self.ni.lnd().reaper().watch(self.clone());
         }

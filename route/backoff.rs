@@ -8,6 +8,8 @@
 /// When the next attempt may be made. All times in monotonic milliseconds.
 pub(crate) struct Backoff {
     not_before_ms: u64,
+    /// When the last one failed; zero before the first.
+    failed_ms: u64,
     /// What the next failure costs; zero before the first.
     interval_ms: u64,
 }
@@ -17,6 +19,7 @@ impl Backoff {
     pub(crate) fn new() -> Self {
         Self {
             not_before_ms: 0,
+            failed_ms: 0,
             interval_ms: 0,
         }
     }
@@ -26,11 +29,17 @@ impl Backoff {
         now_ms >= self.not_before_ms
     }
 
+    /// When the last attempt failed; zero if none has.
+    pub(crate) fn failed_ms(&self) -> u64 {
+        self.failed_ms
+    }
+
     /// An attempt failed: the next one waits, `min_ms` at first, then twice as long each time, up to
     /// `max_ms`, or `min_ms` if that is more.
     pub(crate) fn fail(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
         let wait = self.interval_ms.clamp(min_ms, max_ms.max(min_ms));
         self.not_before_ms = now_ms.saturating_add(wait);
+        self.failed_ms = now_ms;
         self.interval_ms = wait.saturating_mul(2);
     }
 

@@ -163,7 +163,9 @@ struct socklnd_if {
  * @pad2: zero
  *
  * Adding what is there already counts: it takes as many deletions with SOCKLND_PEER_DEL_SINGLE to
- * remove it. ENOENT: no interface matches @ni. ENETUNREACH: none serves the peer's network.
+ * remove it. An address has one port: one that the driver has assumed by itself is replaced. EEXIST:
+ * the address was added with another port. ENOENT: no interface matches @ni. ENETUNREACH: none serves
+ * the peer's network.
  */
 struct socklnd_peer_add {
 	struct socklnd_nid ni;

@@ -25,7 +25,8 @@ use crate::{
             HookedSocket,
             Socket,
             SocketEvents,
-            Taken, //
+            Taken,
+            TcpState, //
         },
         time,
         trace, //
@@ -165,6 +166,8 @@ enum Step {
     Wait,
     /// The other side's HELLO is here; ours, if it was the first, was of this version.
     Done(Socket, Hello, Proto),
+    /// The peer's own connection has come, so that no attempt was begun.
+    Unneeded,
 }
 
 impl Handshake {
@@ -373,6 +376,12 @@ impl Handshake {
                     }
                 }
             }
+            Ok(Step::Unneeded) => {
+                self.ni.pending().remove(self);
+                if let Role::Active { peer, route, .. } = &self.role {
+                    peer.attempt_unneeded(route);
+                }
+            }
             Err(e) => self.fail(e),
         }
     }
@@ -429,9 +438,10 @@ impl Handshake {
         if matches!(io.stage, Stage::HandedOver(_)) && !self.take_over(io)? {
             return Ok(Step::Wait);
         }
-        if let (Stage::Begin, Role::Active { peer, route, .. }) = (&io.stage, &self.role) {
-            if !peer.connect_begins(route) {
-                return Err(ESHUTDOWN);
+        if let (Stage::Begin, Role::Active { peer, route, kind }) = (&io.stage, &self.role) {
+            if !peer.connect_begins(route, *kind)? {
+                io.stage = Stage::Over;
+                return Ok(Step::Unneeded);
             }
             io.stage = Stage::Connecting(self.open()?);
         }
@@ -439,16 +449,17 @@ impl Handshake {
             if let Some(e) = socket.take_error() {
                 return Err(e);
             }
-            if !socket.is_established() {
-                return Ok(Step::Wait);
+            match socket.state() {
+                TcpState::SynSent | TcpState::SynReceived => return Ok(Step::Wait),
+                TcpState::Established => {}
+                // It was, and the peer has ended it since.
+                _ => return Err(socket.take_error().unwrap_or(ECONNRESET)),
             }
-            let Role::Active { peer, route, kind } = &self.role else {
+            let Role::Active { peer, kind, .. } = &self.role else {
                 return Err(EINVAL);
             };
-            // The peer's own connection may have come while the request was under way.
-            if !peer.wants(route, *kind) {
-                return Err(EALREADY);
-            }
+            // The peer's own connection may have come while the request was under way. It says so
+            // itself: who connects and says nothing looks like a port scan.
             io.tried = peer.proto_to_try(self.remote.ip());
             self.introduce(socket, peer.nid(), *kind, io.tried)?;
             if let Stage::Connecting(socket) = core::mem::replace(&mut io.stage, Stage::Over) {

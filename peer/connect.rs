@@ -166,23 +166,38 @@ impl Peer {
         waits
     }
 
-    /// Notes that the attempt's connection request is about to go out.
+    /// Notes that the connection request of an attempt is about to go out. Returns `false` if it need
+    /// not, because a connection of type `kind` has come meanwhile. Thread context.
     ///
-    /// Returns `false` if there is no point in it any more: the route or the peer was deleted.
-    pub(crate) fn connect_begins(&self, route: &Route) -> bool {
+    /// # Errors
+    ///
+    /// `ESHUTDOWN` if there is no point in it any more: the route or the peer was deleted.
+    pub(crate) fn connect_begins(&self, route: &Route, kind: ConnType) -> Result<bool> {
+        let own = self.ni().conns_per_peer();
         let mut inner = self.inner.lock();
-        if inner.closing {
-            return false;
+        if inner.closing || route.state(&inner).deleted {
+            return Err(ESHUTDOWN);
+        }
+        let most = match kind {
+            ConnType::Any | ConnType::Control => 1,
+            ConnType::BulkIn | ConnType::BulkOut => inner.bulk_conns(own) as usize,
+        };
+        if inner.count_to(route.addr().ip(), kind) >= most {
+            return Ok(false);
         }
         let state = route.state_mut(&mut inner);
-        if state.deleted {
-            return false;
-        }
         state.racing_since = Some(time::monotonic_ms());
         state.attempts = state.attempts.saturating_add(1);
         drop(inner);
         self.count(1, |events| &events.attempts);
-        true
+        Ok(true)
+    }
+
+    /// Ends a claimed attempt that need not be made. Thread context, may sleep.
+    pub(crate) fn attempt_unneeded(self: &Arc<Self>, route: &Route) {
+        route.state_mut(&mut self.inner.lock()).connecting = false;
+        self.connect_more();
+        self.unlink_if_unused();
     }
 
     /// The version of the protocol for a handshake that begins now, with the peer at `addr`. Thread
@@ -225,18 +240,6 @@ impl Peer {
         state.promising = true;
         drop(inner);
         self.connect_more();
-    }
-
-    /// Whether a connection of type `kind` by `route` is still missing. Thread context.
-    pub(crate) fn wants(&self, route: &Route, kind: ConnType) -> bool {
-        let own = self.ni().conns_per_peer();
-        let inner = self.inner.lock();
-        let most = match kind {
-            ConnType::Any | ConnType::Control => 1,
-            ConnType::BulkIn | ConnType::BulkOut => inner.bulk_conns(own) as usize,
-        };
-        let missing = inner.count_to(route.addr().ip(), kind) < most;
-        !inner.closing && !route.state(&inner).deleted && missing
     }
 
     /// Whether an administrator, or the NID itself, says that the peer is at `addr`.

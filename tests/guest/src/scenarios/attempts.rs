@@ -30,7 +30,7 @@ const SLACK: Duration = Duration::from_secs(10);
 const RESERVED: std::ops::RangeInclusive<u16> = 512..=1023;
 
 /// Introduces the script with this type and incarnation; returns what the node answers.
-fn introduce(
+pub fn introduce(
     script: &Node,
     node: &Node,
     conn_type: u32,

@@ -66,7 +66,7 @@ pub fn ping_nobody_listens(lab: &mut Lab) -> Result<()> {
     expect_failure(
         one,
         two,
-        Duration::from_secs(10),
+        pace::stretched(Duration::from_secs(10)),
         &["ECONNREFUSED", "EHOSTUNREACH"],
     )?;
     let output = one.ping_within(two, Duration::from_secs(60))?;
@@ -133,7 +133,6 @@ pub fn pong(node: &Node) -> Vec<u8> {
 }
 
 fn expect_failure(from: &Node, to: &Node, limit: Duration, names: &[&str]) -> Result<()> {
-    let limit = pace::stretched(limit);
     let output = from.try_ping(to, limit)?;
     let name = errno(&output)?;
     ensure!(

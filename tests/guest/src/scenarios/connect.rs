@@ -133,7 +133,7 @@ pub fn first_messages(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     one.ni_add()?;
     two.ni_add()?;
-    for round in 0..20 {
+    for round in 0..10 {
         let pings = (0..6).map(|_| one.start_ping(two));
         for ping in pings.collect::<Result<Vec<_>>>()? {
             ping.wait(Duration::from_secs(20))?

@@ -39,7 +39,7 @@ const ENDLESS: Bench = Bench {
 
 /// Unloading in mid-transfer, in three ways, many times.
 pub fn in_transfer(lab: &mut Lab) -> Result<()> {
-    repeated(lab, 20)
+    repeated(lab, 9)
 }
 
 /// The same, for longer.

@@ -343,7 +343,7 @@ pub fn undecided_peer(lab: &mut Lab) -> Result<()> {
         let mut attempts: u64 = 0;
         // Somebody who wants something of it all the time.
         let mut ping = node.start(&["ping", "-W", "2", &script.nid()])?;
-        while started.elapsed() < Duration::from_secs(8) {
+        while started.elapsed() < Duration::from_secs(5) {
             if !ping.running()? {
                 let output = ping.wait(LIMIT)?;
                 ensure!(!output.status.success(), "it succeeded: {}", output.stdout);

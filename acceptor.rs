@@ -13,6 +13,7 @@
 use crate::{
     conn::Handshake,
     lib_linux::{
+        inetaddr,
         ratelimit::pr_warn_ratelimited,
         socket::{
             Accepted,
@@ -127,9 +128,13 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// `EADDRNOTAVAIL` if the address is not local to the namespace, `EADDRINUSE` if somebody else
-    /// listens there.
+    /// `EADDRNOTAVAIL` if the address is no host's, or not local to the namespace; `EADDRINUSE` if
+    /// somebody else listens there.
     pub(crate) fn new(ni: &Arc<Ni>, addr: IpAddr) -> Result<Arc<Self>> {
+        // Sockets can also be bound to addresses of broadcast, and to any if a sysctl says so.
+        if !inetaddr::is_local(ni.net(), addr) {
+            return Err(EADDRNOTAVAIL);
+        }
         let socket = Socket::new_tcp(ni.net(), addr.is_ipv6())?;
         // Inherited by the connections. Buffers have to be set here: the window scale is settled
         // before a connection is accepted.

@@ -30,6 +30,7 @@
 #include <net/inet_ecn.h>
 #include <net/net_namespace.h>
 #include <net/netns/generic.h>
+#include <net/route.h>
 #include <net/sock.h>
 #include <net/tcp.h>
 
@@ -84,6 +85,28 @@ void *socklnd_helper_net_generic(const struct net *net, unsigned int id)
 }
 
 /* ---- Addresses of devices ---- */
+
+/*
+ * Whether a socket can be bound to the address because it is this node's own: not a broadcast, multicast
+ * or anycast one, nor any other that sysctls allow besides.
+ */
+bool socklnd_helper_inet_is_local(struct net *net, __be32 addr)
+{
+	return inet_addr_type(net, addr) == RTN_LOCAL;
+}
+
+/* The same for IPv6. An address that is still being looked for elsewhere is not ours yet. */
+bool socklnd_helper_inet6_is_local(struct net *net, const u8 addr[16])
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	struct in6_addr copy;
+
+	memcpy(&copy, addr, sizeof(copy));
+	return ipv6_chk_addr(net, &copy, NULL, 0);
+#else
+	return false;
+#endif
+}
 
 /* -1 if no device has the address. */
 int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr)

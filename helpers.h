@@ -58,6 +58,8 @@ unsigned int socklnd_helper_net_inum(const struct net *net);
 void *socklnd_helper_net_generic(const struct net *net, unsigned int id);
 
 /* Addresses of devices; @ifaddr is a struct in_ifaddr, @ifaddr6 a struct inet6_ifaddr. */
+bool socklnd_helper_inet_is_local(struct net *net, __be32 addr);
+bool socklnd_helper_inet6_is_local(struct net *net, const u8 addr[16]);
 int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr);
 int socklnd_helper_inet6_prefix_len(struct net *net, const u8 addr[16]);
 int socklnd_helper_link_is_up(struct net *net, bool is_ipv6, const u8 addr[16]);

@@ -342,7 +342,7 @@ impl Ni {
     pub(crate) fn may_claim(&self, nid: Nid, addr: IpAddr) -> bool {
         nid.net() == self.nid.net()
             && nid != self.nid
-            && !nid.is_link_local()
+            && nid.is_of_a_node()
             && (!tunables::nid_checked()
                 || nid.addr() == addr
                 || self.peers.find(nid).is_some_and(|p| p.has_route_to(addr)))

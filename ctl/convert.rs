@@ -127,11 +127,11 @@ pub(super) fn pattern(raw: &uapi::socklnd_nid) -> Result<Pattern> {
     }
 }
 
-/// Reads a NID. Errors as of [`addr`].
+/// Reads a NID. Errors as of [`addr`]; `EINVAL` also for one that no other node could reach.
 pub(super) fn nid(raw: &uapi::socklnd_nid) -> Result<Nid> {
     match pattern(raw)? {
-        Pattern::One(nid) => Ok(nid),
-        Pattern::Any | Pattern::Net(_) => Err(EINVAL),
+        Pattern::One(nid) if nid.is_of_a_node() => Ok(nid),
+        Pattern::One(_) | Pattern::Any | Pattern::Net(_) => Err(EINVAL),
     }
 }
 
@@ -304,6 +304,11 @@ mod tests {
             let raw = raw_addr(bad.into());
             assert_eq!(addr(&raw), Err(why));
             assert_eq!(nid(&tcp(0, raw)), Err(why));
+        }
+        // Of a route it may be the address, where a program of this node's takes it from there.
+        for host in [[127, 0, 0, 1].into(), IpAddr::from(Ipv6Addr::LOCALHOST)] {
+            assert_eq!(addr(&raw_addr(host)), Ok(Some(host)));
+            assert_eq!(nid(&tcp(0, raw_addr(host))), Err(EINVAL));
         }
     }
 

@@ -30,6 +30,28 @@ use kernel::{
     types::Opaque, //
 };
 
+/// Whether `addr` is the namespace's own, and one host's, so that a socket can be bound to it: not one
+/// of broadcast, multicast or anycast, nor, of IPv6, one that is still being looked for elsewhere.
+/// Sysctls that allow others to be bound to change nothing. A namespace that is going has none. Thread
+/// context.
+pub(crate) fn is_local(net: &Net, addr: IpAddr) -> bool {
+    let Some(_alive) = net.get_alive() else {
+        return false;
+    };
+    match addr {
+        IpAddr::V4(addr) => {
+            let addr = addr.to_bits().to_be();
+            // SAFETY: The namespace is alive, so it has its routing tables.
+            unsafe { sys::socklnd_helper_inet_is_local(net.as_ptr(), addr) }
+        }
+        IpAddr::V6(addr) => {
+            let addr = addr.octets();
+            // SAFETY: The namespace is alive; the address is read during the call.
+            unsafe { sys::socklnd_helper_inet6_is_local(net.as_ptr(), addr.as_ptr()) }
+        }
+    }
+}
+
 /// How many leading bits of the subnet's addresses are those of `addr`, if some device of the
 /// namespace has that address. Thread context.
 pub(crate) fn prefix_len(net: &Net, addr: IpAddr) -> Option<u8> {
@@ -196,6 +218,31 @@ unsafe extern "C" fn notify6<H: AddressHandler>(
 #[kunit_tests(socklnd_lib_linux_inetaddr)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_of_loopback() {
+        let net = Net::current();
+        for (addr, expected) in [
+            ([127, 0, 0, 1], true),
+            ([127, 0, 0, 2], true),
+            ([127, 255, 255, 255], false),
+            ([255; 4], false),
+            ([224, 0, 0, 1], false),
+            ([0; 4], false),
+            // For documents: nobody has it.
+            ([192, 0, 2, 1], false),
+        ] {
+            assert_eq!(is_local(&net, addr.into()), expected);
+        }
+        let there = cfg!(CONFIG_IPV6 = "y");
+        assert_eq!(is_local(&net, Ipv6Addr::LOCALHOST.into()), there);
+        for first in [0, 0xff02, 0x2001] {
+            assert_eq!(
+                is_local(&net, [first, 0u16, 0, 0, 0, 0, 0, 2].into()),
+                false
+            );
+        }
+    }
 
     #[test]
     fn prefix_of_loopback() {

@@ -72,10 +72,17 @@ impl Nid {
         self.addr
     }
 
-    /// Whether the address is of IPv6 and means something only together with a device, which a NID
-    /// doesn't name.
-    pub(crate) fn is_link_local(self) -> bool {
-        matches!(self.addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
+    /// Whether a node can be called like that: its address is one host's, which others can reach, so
+    /// no address of loopback, multicast or broadcast, nor one of IPv6 that means something only
+    /// together with a device, which a NID doesn't name.
+    pub(crate) fn is_of_a_node(self) -> bool {
+        let addr = self.addr;
+        let of_one = !addr.is_unspecified() && !addr.is_multicast() && !addr.is_loopback();
+        of_one
+            && match addr {
+                IpAddr::V4(addr) => !addr.is_broadcast(),
+                IpAddr::V6(addr) => !addr.is_unicast_link_local(),
+            }
     }
 
     /// The 64-bit form, or `None` for an IPv6 address, which has none, and for the address 0,
@@ -264,6 +271,38 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_nodes() {
+        for addr in [
+            [10, 0, 0, 1],
+            [10, 0, 0, 255],
+            [169, 254, 0, 1],
+            [240, 0, 0, 1],
+        ] {
+            assert!(Nid::tcp(0, addr).is_of_a_node());
+        }
+        for addr in [
+            [0; 4],
+            [127, 0, 0, 1],
+            [127, 9, 9, 9],
+            [224, 0, 0, 1],
+            [255; 4],
+        ] {
+            assert!(!Nid::tcp(0, addr).is_of_a_node());
+        }
+        for (first, last, expected) in [
+            (0xfd00, 1, true),
+            (0xfec0, 3, true),
+            (0xfe80, 3, false),
+            (0xff02, 1, false),
+            (0, 1, false),
+            (0, 0, false),
+        ] {
+            let nid = Nid::tcp(0, [first, 0u16, 0, 0, 0, 0, 0, last]);
+            assert_eq!(nid.is_of_a_node(), expected);
+        }
+    }
+
+    #[test]
     fn bytes20() {
         let v4 = Nid::tcp(0x102, [10, 0, 0, 9]);
         let v6 = Nid::tcp(1, [0xfe80u16, 0, 0, 0, 0, 0, 0, 3]);
@@ -278,8 +317,6 @@ mod tests {
         assert!(v4 < v6);
         assert!(v4 < Nid::tcp(0x102, [10, 0, 1, 0]));
         assert!(v4 > Nid::tcp(0x101, [11, 0, 0, 0]));
-        assert!(v6.is_link_local() && !v4.is_link_local());
-        assert!(!Nid::tcp(1, [0xfec0u16, 0, 0, 0, 0, 0, 0, 3]).is_link_local());
         // One node, one name.
         assert_eq!(v4, Nid::tcp(0x102, [0u16, 0, 0, 0, 0, 0xffff, 0x0a00, 9]));
         for nid in [v4, v6] {

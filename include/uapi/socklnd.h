@@ -103,7 +103,8 @@ struct socklnd_version {
  * @pad: zero
  *
  * NI_ADD starts an interface: the node gets this NID and listens for peers on its address.
- *	EEXIST: it is there already. EADDRNOTAVAIL: no such address in this network namespace.
+ *	EEXIST: it is there already. EADDRNOTAVAIL: no such address in this network namespace, or one
+ *	of broadcast. EINVAL: an address of loopback, to which no other node could connect.
  *	EADDRINUSE: somebody else listens on the acceptor's port.
  * NI_DEL stops it. What waits on it ends with ESHUTDOWN, its peers are forgotten, and when the
  *	request returns none of its connections is left. ENOENT: no such interface.

@@ -36,6 +36,28 @@ pub fn interface_errors(lab: &mut Lab) -> Result<()> {
     };
     fails(&["ni", "del", "10.0.0.1@tcp"], "ENOENT")?;
     fails(&["ni", "add", "10.0.0.77@tcp"], "EADDRNOTAVAIL")?;
+    // Addresses that are no host's: of broadcast, of the subnet, of multicast, of loopback; also where
+    // the kernel lets programs bind to anything.
+    for anything in ["0", "1"] {
+        node.space.within(|| {
+            for family in ["ipv4", "ipv6"] {
+                fs::write(format!("/proc/sys/net/{family}/ip_nonlocal_bind"), anything)?;
+            }
+            Ok(())
+        })?;
+        for host in ["10.0.0.255", "10.0.0.0", "10.0.0.77"] {
+            fails(&["ni", "add", &format!("{host}@tcp2")], "EADDRNOTAVAIL")?;
+        }
+        for host in [
+            "255.255.255.255",
+            "224.0.0.1",
+            "127.0.0.1",
+            "::1",
+            "ff02::1",
+        ] {
+            fails(&["ni", "add", &format!("{host}@tcp2")], "EINVAL")?;
+        }
+    }
     fails(&["peer", "add", "10.0.0.2@tcp"], "ENOENT")?;
     fails(&["ping", "10.0.0.2@tcp"], "ENOENT")?;
 
@@ -52,6 +74,8 @@ pub fn interface_errors(lab: &mut Lab) -> Result<()> {
     fails(&["ni", "del", "10.0.0.1@tcp1"], "ENOENT")?;
     fails(&["peer", "add", "10.0.0.2@tcp5"], "ENETUNREACH")?;
     fails(&["ping", "10.0.0.2@tcp5"], "ENETUNREACH")?;
+    fails(&["interface", "add", "10.0.0.255"], "EADDRNOTAVAIL")?;
+    fails(&["peer", "add", "127.0.0.1@tcp"], "EINVAL")?;
     fails(&["peer", "del", "10.0.0.2@tcp"], "ENOENT")?;
     fails(&["conn", "close", "10.0.0.2@tcp"], "ENOENT")?;
     node.socklctl(&["peer", "del", "any"])?;

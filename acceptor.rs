@@ -6,12 +6,15 @@
 //! listeners' wait queues post them to one thread, which accepts what is there, turns away who may
 //! not connect, and leaves the rest to the autoconnect daemons. It never reads from a connection.
 //! A connection that somebody else in the kernel has taken, such as a BPF program, is turned away.
+//! The listeners take turns, each of a bounded number of connections. One that could not accept,
+//! for want of memory, is tried again after a pause: no event would say that it can.
 //!
 //! A [`Listener`] is shared by [`Arc`] between its interface, its socket's wait queue and the
 //! mailbox. Its socket is behind a mutex; closing it takes the socket out.
 
 use crate::{
     conn::Handshake,
+    hooks,
     lib_linux::{
         inetaddr,
         ratelimit::pr_warn_ratelimited,
@@ -26,6 +29,7 @@ use crate::{
             self,
             KThread, //
         },
+        time, //
     },
     mailbox::{
         Mail,
@@ -61,14 +65,37 @@ use kernel::{
 /// Which list of a listener is the acceptor's.
 pub(crate) const LISTENER_LIST: u64 = 6;
 
+/// Which list of a listener is that of those that are tried again after a pause.
+pub(crate) const AGAIN_LIST: u64 = 9;
+
+/// Connections that a listener accepts before the others get their turn.
+const TURN: usize = 16;
+
+/// Before a listener is tried again that could not accept, in milliseconds.
+const RETRY_MS: u64 = 100;
+
 /// The lowest port that any program may connect from.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
-/// The acceptor's queue.
+/// The acceptor's queues.
 #[pin_data]
 pub(crate) struct Acceptor {
     #[pin]
     mailbox: Mailbox<Listener, LISTENER_LIST>,
+    /// Listeners that are tried again after a pause.
+    #[pin]
+    again: Mailbox<Listener, AGAIN_LIST>,
+}
+
+/// How a listener's turn ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// Nothing is left to accept until the next event.
+    Idle,
+    /// There may be more.
+    More,
+    /// The connections that are there can't be accepted now, and no event will tell when they can.
+    Later,
 }
 
 impl Acceptor {
@@ -77,6 +104,7 @@ impl Acceptor {
         Arc::pin_init(
             pin_init!(Self {
                 mailbox <- Mailbox::new(),
+                again <- Mailbox::new(),
             }),
             GFP_KERNEL,
         )
@@ -93,14 +121,63 @@ impl Acceptor {
     }
 
     fn run(this: Arc<Self>) {
+        // When those that could not accept are tried again, in monotonic milliseconds.
+        let mut retry_ms = None;
         loop {
-            match this.mailbox.take(None) {
-                Mail::Object(listener) => listener.accept_all(),
+            let wait = retry_ms.map(|at: u64| at.saturating_sub(time::monotonic_ms()));
+            match this
+                .mailbox
+                .take(wait.map(|ms| u32::try_from(ms).unwrap_or(u32::MAX)))
+            {
+                Mail::Object(listener) => this.serve(listener),
                 Mail::Tick => {}
-                Mail::Stop => return,
+                Mail::Stop => break,
+            }
+            let now = time::monotonic_ms();
+            if retry_ms.is_some_and(|at| now >= at) {
+                for listener in this.again.drain() {
+                    this.serve(listener);
+                }
+                retry_ms = None;
+            }
+            if retry_ms.is_none() && !this.again.is_empty() {
+                retry_ms = Some(now.saturating_add(RETRY_MS));
+            }
+        }
+        // They are closed by now, and hold on to what this queue belongs to.
+        this.again.drain().for_each(drop);
+    }
+
+    /// Gives `listener` a turn.
+    fn serve(&self, listener: Arc<Listener>) {
+        match listener.turn() {
+            Turn::Idle => {}
+            // Behind the others.
+            Turn::More => {
+                self.mailbox.post(listener);
+            }
+            Turn::Later => {
+                self.again.post(listener);
             }
         }
     }
+}
+
+/// One turn of `accept`, which says whether there was a connection. May sleep, if that does.
+fn take_turn(mut accept: impl FnMut() -> Result<bool>) -> Turn {
+    for _ in 0..TURN {
+        match accept() {
+            Ok(true) => {}
+            Ok(false) => return Turn::Idle,
+            // That one was reset while it waited. The others are still there.
+            Err(e) if e == ECONNABORTED || e == EPROTO => {}
+            // It does not listen any more.
+            Err(e) if e == EINVAL => return Turn::Idle,
+            Err(_) => return Turn::Later,
+        }
+        thread::cond_resched();
+    }
+    Turn::More
 }
 
 /// A listening socket of an interface.
@@ -114,13 +191,20 @@ pub(crate) struct Listener {
     links: ListLinks<LISTENER_LIST>,
     #[pin]
     tracker: AtomicTracker<LISTENER_LIST>,
+    /// INVARIANT: Only ever used for the acceptor's mailbox of those that are tried again.
+    #[pin]
+    again_links: ListLinks<AGAIN_LIST>,
+    #[pin]
+    again_tracker: AtomicTracker<AGAIN_LIST>,
 }
 
 impl_list_arc_safe! {
     impl ListArcSafe<6> for Listener { tracked_by tracker: AtomicTracker<6>; }
+    impl ListArcSafe<9> for Listener { tracked_by again_tracker: AtomicTracker<9>; }
 }
 impl_list_item! {
     impl ListItem<6> for Listener { using ListLinks { self.links }; }
+    impl ListItem<9> for Listener { using ListLinks { self.again_links }; }
 }
 
 impl Listener {
@@ -149,6 +233,8 @@ impl Listener {
                 socket <- new_mutex!(None, "socklnd_listener"),
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
+                again_links <- ListLinks::new(),
+                again_tracker <- AtomicTracker::new(),
             }),
             GFP_KERNEL,
         )?;
@@ -172,28 +258,25 @@ impl Listener {
         drop(socket);
     }
 
-    /// Accepts all connections that are there.
-    fn accept_all(&self) {
-        loop {
+    /// Accepts some of the connections that are there.
+    fn turn(&self) -> Turn {
+        take_turn(|| {
             let accepted = match self.socket.lock().as_ref() {
+                Some(_) if hooks::accept_fails() => Err(ENOMEM),
                 Some(socket) => socket.accept(),
-                None => return,
+                None => return Ok(false),
             };
             match accepted {
                 Ok(Some(Accepted::Socket(socket))) => self.take(socket),
                 Ok(Some(Accepted::Owned { by, remote })) => self.refuse(by, remote),
-                Ok(None) => return,
+                Ok(None) => return Ok(false),
                 Err(e) => {
-                    // It was reset while it waited, or there is no memory. The others are still
-                    // there, and so is this loop's work: a new connection posts the listener anew.
                     pr_warn_ratelimited!("{}: cannot accept: {e:?}\n", self.ni.nid());
-                    if e != ECONNABORTED {
-                        return;
-                    }
+                    return Err(e);
                 }
             }
-            thread::cond_resched();
-        }
+            Ok(true)
+        })
     }
 
     /// A connection is useless, because somebody else in the kernel has its socket.
@@ -251,5 +334,44 @@ impl Arrivals for Listener {
     fn arrived(this: ArcBorrow<'_, Self>) {
         let acceptor = this.ni.lnd().acceptor();
         acceptor.mailbox.post(this.into());
+    }
+}
+
+#[kunit_tests(socklnd_acceptor)]
+mod tests {
+    use super::*;
+
+    /// What comes of a turn in which `accept` says these, and then that nothing is left; and how
+    /// often it was asked.
+    fn turn(says: &[Result<bool>]) -> (Turn, usize) {
+        let mut asked = 0;
+        let mut says = says.iter().copied();
+        let turn = take_turn(|| {
+            asked += 1;
+            says.next().unwrap_or(Ok(false))
+        });
+        (turn, asked)
+    }
+
+    #[test]
+    fn a_turn_is_bounded() {
+        assert_eq!(turn(&[Ok(true); 10 * TURN]), (Turn::More, TURN));
+        assert_eq!(turn(&[Err(ECONNABORTED); 10 * TURN]), (Turn::More, TURN));
+        assert_eq!(turn(&[Ok(true), Ok(true)]), (Turn::Idle, 3));
+        assert_eq!(turn(&[]), (Turn::Idle, 1));
+    }
+
+    #[test]
+    fn what_concerns_one_connection_is_passed_over() {
+        let says = [Err(EPROTO), Ok(true), Err(ECONNABORTED), Ok(true)];
+        assert_eq!(turn(&says), (Turn::Idle, 5));
+    }
+
+    #[test]
+    fn what_concerns_the_machine_is_tried_again() {
+        for e in [ENOMEM, ENFILE, ENOBUFS, EPERM] {
+            assert_eq!(turn(&[Ok(true), Err(e), Ok(true)]), (Turn::Later, 2));
+        }
+        assert_eq!(turn(&[Err(EINVAL)]), (Turn::Idle, 1));
     }
 }

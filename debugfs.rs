@@ -39,6 +39,7 @@ pub(crate) fn register() -> Dir {
     let dir = Dir::new(c"socklnd");
     dir.text(c"stats", &STATS);
     dir.knob(c"enomem_tx", &hooks::ENOMEM_TX);
+    dir.knob(c"enomem_accept", &hooks::ENOMEM_ACCEPT);
     dir.knob(c"stall_tx", &hooks::STALL_TX);
     dir.knob(c"stall_rx", &hooks::STALL_RX);
     dir

@@ -16,6 +16,9 @@ use kernel::prelude::*;
 /// So many of the next sends fail as if the kernel had no memory for the socket.
 pub(crate) static ENOMEM_TX: Knob = Knob::new(0, 0..=1_000_000);
 
+/// So many of the next accepts fail as if the kernel had no memory for a socket.
+pub(crate) static ENOMEM_ACCEPT: Knob = Knob::new(0, 0..=1_000_000);
+
 /// Seconds for which every turn of sending is held back.
 pub(crate) static STALL_TX: Knob = Knob::new(0, 0..=86_400);
 
@@ -25,6 +28,11 @@ pub(crate) static STALL_RX: Knob = Knob::new(0, 0..=86_400);
 /// Whether the send that is about to be made is one of those that fail. Any context.
 pub(crate) fn send_fails() -> bool {
     ENOMEM_TX.count_down()
+}
+
+/// Whether the accept that is about to be made is one of those that fail. Any context.
+pub(crate) fn accept_fails() -> bool {
+    ENOMEM_ACCEPT.count_down()
 }
 
 /// Until when a connection is held back, each way; in monotonic milliseconds.

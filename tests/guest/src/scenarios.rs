@@ -282,6 +282,7 @@ pub const ALL: &[Scenario] = &[
     scenario("no_memory_once", 2, 900, memory::between_two),
     scenario("no_memory_once_at_gateway", 3, 900, memory::across_gateway),
     scenario("no_memory_to_send", 2, 180, hooks::no_memory),
+    scenario("no_memory_to_accept", 2, 60, hooks::no_memory_to_accept),
     scenario("unsent_acks", 2, 90, hooks::unsent_acks),
     scenario("stalled_peer", 2, 180, hooks::stalled_peer),
     scenario("stalled_reader", 2, 90, hooks::stalled_reader),

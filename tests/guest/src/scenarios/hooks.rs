@@ -15,7 +15,9 @@ use crate::lab::Lab;
 use crate::module;
 use crate::node::{Bench, Node, Op, errno};
 use crate::pace;
-use crate::peer::{ACK, CONTROL, Conn, Message};
+use crate::peer::{
+    ACCEPTOR_MAGIC, ACK, BULK_IN, CONTROL, Conn, Hello, Message, inverse, nid, request,
+};
 use crate::port::note;
 use crate::scenarios::traffic::await_traffic;
 use crate::wait;
@@ -64,6 +66,27 @@ pub fn no_memory(lab: &mut Lab) -> Result<()> {
     }
     let conns = sum(&sections("conn ")?, "enomem")?;
     ensure!(conns >= 2 * u64::from(FAILURES), "connections say {conns}");
+    Ok(())
+}
+
+/// A connection that can't be accepted for want of memory is accepted a little later, without anybody
+/// else having to connect first.
+pub fn no_memory_to_accept(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    let _fault = hook("enomem_accept", 5)?;
+    let mut conns = Vec::new();
+    for kind in [CONTROL, BULK_IN] {
+        let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
+        conn.send(&request(ACCEPTOR_MAGIC, 1, nid(node.addr)))?;
+        conn.send(&Hello::new(script.addr, node.addr, kind).bytes())?;
+        conns.push((conn, kind));
+    }
+    for (conn, kind) in &mut conns {
+        ensure!(conn.has_input(SLACK)?, "not accepted");
+        conn.expect_hello(inverse(*kind))?;
+    }
+    ensure!(hook_value("enomem_accept")? == 0, "nothing failed");
     Ok(())
 }
 

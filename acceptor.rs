@@ -2,21 +2,25 @@
 
 //! The acceptor: takes connections that other nodes open.
 //!
-//! Each address of an interface instance is listened on, in the instance's network namespace. The
+//! Each address of an interface instance is listened on, in the instance's network namespace; once,
+//! however many instances have it: whom a connection is for is said by its handshake. The
 //! listeners' wait queues post them to one thread, which accepts what is there, turns away who may
 //! not connect, and leaves the rest to the autoconnect daemons. It never reads from a connection.
 //! A connection that somebody else in the kernel has taken, such as a BPF program, is turned away.
 //! The listeners take turns, each of a bounded number of connections. One that could not accept,
 //! for want of memory, is tried again after a pause: no event would say that it can.
 //!
-//! A [`Listener`] is shared by [`Arc`] between its interface, its socket's wait queue and the
-//! mailbox. Its socket is behind a mutex; closing it takes the socket out.
+//! A [`Listener`] is in the acceptor's list, behind a mutex, from when the first instance listens
+//! until the last one leaves. It is shared by [`Arc`] with the instances' interfaces, with
+//! handshakes, its socket's wait queue and the mailboxes. Its socket is behind a mutex of its own, and
+//! closing it takes the socket out; who listens is behind a spinlock.
 
 use crate::{
     conn::Handshake,
     hooks,
     lib_linux::{
         inetaddr,
+        netns::Net,
         ratelimit::pr_warn_ratelimited,
         socket::{
             Accepted,
@@ -56,9 +60,11 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
+        new_spinlock,
         Arc,
         ArcBorrow,
-        Mutex, //
+        Mutex,
+        SpinLock, //
     }, //
 };
 
@@ -77,9 +83,12 @@ const RETRY_MS: u64 = 100;
 /// The lowest port that any program may connect from.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
-/// The acceptor's queues.
+/// The acceptor's listeners and queues.
 #[pin_data]
 pub(crate) struct Acceptor {
+    /// Held while one begins or ends to listen.
+    #[pin]
+    listeners: Mutex<KVec<Arc<Listener>>>,
     #[pin]
     mailbox: Mailbox<Listener, LISTENER_LIST>,
     /// Listeners that are tried again after a pause.
@@ -103,6 +112,7 @@ impl Acceptor {
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
+                listeners <- new_mutex!(KVec::new(), "socklnd_listeners"),
                 mailbox <- Mailbox::new(),
                 again <- Mailbox::new(),
             }),
@@ -118,6 +128,45 @@ impl Acceptor {
     /// Lets the thread end. Any context.
     pub(crate) fn stop(&self) {
         self.mailbox.stop();
+    }
+
+    /// Has `ni` listen on `addr`, until [`Acceptor::leave`]. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EADDRNOTAVAIL` if the address is no host's, or not local to the namespace; `EADDRINUSE` if
+    /// a program listens there; `ENOMEM`.
+    pub(crate) fn listen(self: &Arc<Self>, ni: &Arc<Ni>, addr: IpAddr) -> Result<Arc<Listener>> {
+        let mut listeners = self.listeners.lock();
+        let is_there = |l: &&Arc<Listener>| l.net == *ni.net() && l.addr == addr;
+        if let Some(listener) = listeners.iter().find(is_there) {
+            listener.users.lock().push(ni.clone(), GFP_ATOMIC)?;
+            return Ok(listener.clone());
+        }
+        listeners.reserve(1, GFP_KERNEL)?;
+        let listener = Listener::new(self, ni, addr)?;
+        // There is room: it was reserved.
+        let _ = listeners.push_within_capacity(listener.clone());
+        Ok(listener)
+    }
+
+    /// `ni` does not listen there any more; the last one closes the socket. May sleep.
+    pub(crate) fn leave(&self, listener: &Arc<Listener>, ni: &Ni) {
+        let mut listeners = self.listeners.lock();
+        let (left, is_last) = {
+            let mut users = listener.users.lock();
+            let at = users.iter().position(|user| core::ptr::eq(&**user, ni));
+            let left = at.and_then(|at| users.remove(at).ok());
+            (left, users.is_empty())
+        };
+        if is_last {
+            let at = listeners.iter().position(|l| Arc::ptr_eq(l, listener));
+            let _ = at.and_then(|at| listeners.remove(at).ok());
+            // Before anybody else can listen there.
+            listener.close();
+        }
+        drop(listeners);
+        drop(left);
     }
 
     fn run(this: Arc<Self>) {
@@ -180,10 +229,15 @@ fn take_turn(mut accept: impl FnMut() -> Result<bool>) -> Turn {
     Turn::More
 }
 
-/// A listening socket of an interface.
+/// A listening socket, for all interface instances of a namespace that have its address.
 #[pin_data]
 pub(crate) struct Listener {
-    ni: Arc<Ni>,
+    acceptor: Arc<Acceptor>,
+    net: Net,
+    addr: IpAddr,
+    /// Who listens, oldest first.
+    #[pin]
+    users: SpinLock<KVec<Arc<Ni>>>,
     #[pin]
     socket: Mutex<Option<ListeningSocket<Listener>>>,
     /// INVARIANT: Only ever used for the acceptor's mailbox.
@@ -208,13 +262,8 @@ impl_list_item! {
 }
 
 impl Listener {
-    /// Listens on an address of `ni`. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `EADDRNOTAVAIL` if the address is no host's, or not local to the namespace; `EADDRINUSE` if
-    /// somebody else listens there.
-    pub(crate) fn new(ni: &Arc<Ni>, addr: IpAddr) -> Result<Arc<Self>> {
+    /// Listens on an address of `ni`. For [`Acceptor::listen`], whose errors it has. May sleep.
+    fn new(acceptor: &Arc<Acceptor>, ni: &Arc<Ni>, addr: IpAddr) -> Result<Arc<Self>> {
         // Sockets can also be bound to addresses of broadcast, and to any if a sysctl says so.
         if !inetaddr::is_local(ni.net(), addr) {
             return Err(EADDRNOTAVAIL);
@@ -227,9 +276,14 @@ impl Listener {
         // Connections of an earlier listener may still be in TIME_WAIT.
         socket.set_reuseaddr(true);
         socket.bind(&SocketAddr::new(addr, tunables::port()))?;
+        let mut users = KVec::with_capacity(1, GFP_KERNEL)?;
+        users.push(ni.clone(), GFP_KERNEL)?;
         let this = Arc::pin_init(
             pin_init!(Self {
-                ni: ni.clone(),
+                acceptor: acceptor.clone(),
+                net: ni.net().clone(),
+                addr,
+                users <- new_spinlock!(users, "socklnd_listener_users"),
                 socket <- new_mutex!(None, "socklnd_listener"),
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
@@ -241,8 +295,19 @@ impl Listener {
         let listening = ListeningSocket::new(socket, tunables::backlog(), this.clone())?;
         *this.socket.lock() = Some(listening);
         // Who was faster than the line above left an event that found no socket.
-        ni.lnd().acceptor().mailbox.post(this.clone());
+        acceptor.mailbox.post(this.clone());
         Ok(this)
+    }
+
+    /// The address that it listens on.
+    pub(crate) fn addr(&self) -> IpAddr {
+        self.addr
+    }
+
+    /// The first one that listens here and matches. Thread context.
+    pub(crate) fn find_user(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
+        let users = self.users.lock();
+        users.iter().find(|ni| matching(ni)).cloned()
     }
 
     /// Brings what connections inherit up to date. May sleep.
@@ -253,13 +318,13 @@ impl Listener {
     }
 
     /// Stops listening. Thread context, may sleep.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         let socket = self.socket.lock().take();
         drop(socket);
     }
 
     /// Accepts some of the connections that are there.
-    fn turn(&self) -> Turn {
+    fn turn(self: &Arc<Self>) -> Turn {
         take_turn(|| {
             let accepted = match self.socket.lock().as_ref() {
                 Some(_) if hooks::accept_fails() => Err(ENOMEM),
@@ -271,7 +336,7 @@ impl Listener {
                 Ok(Some(Accepted::Owned { by, remote })) => self.refuse(by, remote),
                 Ok(None) => return Ok(false),
                 Err(e) => {
-                    pr_warn_ratelimited!("{}: cannot accept: {e:?}\n", self.ni.nid());
+                    pr_warn_ratelimited!("{:?}: cannot accept: {e:?}\n", self.addr);
                     return Err(e);
                 }
             }
@@ -281,24 +346,29 @@ impl Listener {
 
     /// A connection is useless, because somebody else in the kernel has its socket.
     fn refuse(&self, by: Owner, remote: Option<SocketAddr>) {
-        self.ni.events().bad_handshakes.add(1);
-        let nid = self.ni.nid();
-        let port = tunables::port();
+        if let Some(ni) = self.find_user(|_| true) {
+            ni.events().bad_handshakes.add(1);
+        }
+        let (addr, port) = (self.addr, tunables::port());
         match remote {
             Some(remote) => pr_warn_ratelimited!(
-                "{nid}: refused the connection from {remote:?}: {by} has taken its socket, and must leave out TCP port {port}\n"
+                "{addr:?}: refused the connection from {remote:?}: {by} has taken its socket, and must leave out TCP port {port}\n"
             ),
             None => pr_warn_ratelimited!(
-                "{nid}: refused a connection: {by} has taken its socket, and must leave out TCP port {port}\n"
+                "{addr:?}: refused a connection: {by} has taken its socket, and must leave out TCP port {port}\n"
             ),
         }
     }
 
-    /// Begins the handshake with whoever connected.
-    fn take(&self, socket: Socket) {
+    /// Begins the handshake with whoever connected. Before it says for whom the connection is, it is
+    /// the oldest one's.
+    fn take(self: &Arc<Self>, socket: Socket) {
+        let Some(ni) = self.find_user(|_| true) else {
+            return;
+        };
         // An error means that the connection is gone already.
         let Ok(remote) = socket.peer_addr() else {
-            self.ni.events().bad_handshakes.add(1);
+            ni.events().bad_handshakes.add(1);
             return;
         };
         let refused = match tunables::acceptance() {
@@ -307,16 +377,16 @@ impl Listener {
             Acceptance::Nobody => true,
         };
         if refused {
-            self.ni.events().bad_handshakes.add(1);
+            ni.events().bad_handshakes.add(1);
             pr_warn_ratelimited!(
-                "{}: refused a connection from port {}: see the parameter 'accept'\n",
-                self.ni.nid(),
+                "{:?}: refused a connection from port {}: see the parameter 'accept'\n",
+                self.addr,
                 remote.port()
             );
             return;
         }
-        if Handshake::accepted(&self.ni, socket, remote).is_err() {
-            self.ni.events().bad_handshakes.add(1);
+        if Handshake::accepted(&ni, self, socket, remote).is_err() {
+            ni.events().bad_handshakes.add(1);
         }
     }
 }
@@ -332,8 +402,7 @@ fn set_inherited(socket: &Socket) {
 
 impl Arrivals for Listener {
     fn arrived(this: ArcBorrow<'_, Self>) {
-        let acceptor = this.ni.lnd().acceptor();
-        acceptor.mailbox.post(this.into());
+        this.acceptor.mailbox.post(this.into());
     }
 }
 

@@ -2,16 +2,23 @@
 
 //! Interfaces: the addresses of this node that an interface instance publishes and listens on.
 //!
-//! The first is that of the NID and lives as long as its [`Ni`]; administrators add others. An
-//! [`Interface`] is shared by [`Arc`] between the list of its [`Ni`], and the peers and routes that
+//! The first is that of the NID and lives as long as its [`Ni`]; administrators add others. One whose
+//! address the kernel takes away stays, and waits for it: nothing uses it meanwhile, and its listener
+//! is heard of again when the address is back. What the kernel says of addresses is only a reason to
+//! look: one may be there twice, or be back already.
+//!
+//! An [`Interface`] is shared by [`Arc`] between the list of its [`Ni`], and the peers and routes that
 //! use it, which it counts. The list has a spinlock, taken inside a peer's; the rest is constant or
-//! atomic. Taking an interface out of the list closes its listener; the last user frees it.
+//! atomic. Who is taken out of the list leaves its listener; the last user frees it.
 
 mod select;
 
 use crate::{
     acceptor::Listener,
-    lib_linux::inetaddr,
+    lib_linux::{
+        inetaddr,
+        netns::Net, //
+    },
     ni::Ni, //
 };
 use core::net::IpAddr;
@@ -20,6 +27,7 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
+            Full,
             Relaxed, //
         },
         new_spinlock,
@@ -42,19 +50,39 @@ pub(crate) use self::select::{
 /// An address of this node.
 pub(crate) struct Interface {
     addr: IpAddr,
-    /// Leading bits of the address that it has in common with its neighbours.
-    prefix_len: u8,
+    /// Leading bits of the address that it has in common with its neighbours, if an administrator has
+    /// said that.
+    configured_len: Option<u8>,
+    /// The same, as the kernel said when it was last asked.
+    kernel_len: Atomic<u32>,
     listener: Arc<Listener>,
     npeers: Atomic<i32>,
     nroutes: Atomic<i32>,
-    /// The kernel has taken the address away, and that has not been dealt with.
-    lost: Atomic<bool>,
+    /// The node had the address when it was last looked for. Who uses an address looks at this after
+    /// he is found among its users; who takes it away clears it before he looks for them.
+    there: Atomic<bool>,
+    /// Something may have happened to the address since then.
+    changed: Atomic<bool>,
+}
+
+/// What a look at an interface's address found.
+pub(crate) enum Change {
+    /// What was known before.
+    None,
+    /// The node does not have the address any more.
+    Gone,
+    /// The node has it again.
+    Back,
 }
 
 /// What an administrator is told about an interface.
 pub(crate) struct InterfaceInfo {
     pub(crate) addr: IpAddr,
     pub(crate) prefix_len: u8,
+    /// An administrator has said how long the prefix is.
+    pub(crate) is_prefix_configured: bool,
+    /// It waits for its address.
+    pub(crate) waits: bool,
     /// Peers that were told this address.
     pub(crate) npeers: u32,
     /// Routes that connect from this address.
@@ -77,9 +105,44 @@ impl Interface {
         self.nroutes.load(Relaxed)
     }
 
+    /// Whether the node has the address.
+    fn is_there(&self) -> bool {
+        self.there.load(Relaxed)
+    }
+
+    fn prefix_len(&self) -> u8 {
+        let kernel_len = || u8::try_from(self.kernel_len.load(Relaxed)).unwrap_or(u8::MAX);
+        self.configured_len.unwrap_or_else(kernel_len)
+    }
+
     /// Whether `addr` is in its subnet.
     fn is_near(&self, addr: IpAddr) -> bool {
-        select::same_subnet(self.addr, addr, self.prefix_len)
+        select::same_subnet(self.addr, addr, self.prefix_len())
+    }
+
+    /// Looks in `net` what has become of the address, if something may have happened to it, or if it
+    /// is waited for: of an IPv6 address that has to be looked for elsewhere first, no event says that
+    /// it can be used. The reaper's thread.
+    pub(crate) fn look(&self, net: &Net) -> Change {
+        let was_there = self.is_there();
+        // Before the look: what happens from now on is for the next.
+        let changed = self.changed.xchg(false, Full);
+        if was_there && !changed {
+            return Change::None;
+        }
+        let kernel_len = inetaddr::prefix_len(net, self.addr);
+        if let Some(len) = kernel_len {
+            self.kernel_len.store(len.into(), Relaxed);
+        }
+        let is_local = inetaddr::is_local(net, self.addr);
+        // One that is still being looked for elsewhere can't be bound to, and yet it is not gone.
+        let is_there = is_local || was_there && kernel_len.is_some();
+        self.there.store(is_there, Relaxed);
+        match (was_there, is_there) {
+            (true, false) => Change::Gone,
+            (false, true) => Change::Back,
+            _ => Change::None,
+        }
     }
 }
 
@@ -154,35 +217,42 @@ impl Interfaces {
         })
     }
 
-    /// Listens on `addr` and adds it. Without a prefix length the kernel's own is taken. May sleep.
+    /// Listens on `addr` and adds it. Without a prefix length the kernel's own counts, as it changes.
+    /// The reaper is to look at it soon: who takes the address away at this moment is not heard. May
+    /// sleep.
     ///
     /// # Errors
     ///
     /// `EEXIST`, `ENOSPC` if there are as many as a HELLO can name, `EINVAL` for an impossible
-    /// prefix length, `ESHUTDOWN`, and those of [`Listener::new`].
+    /// prefix length, `ESHUTDOWN`, and those of [`Acceptor::listen`].
+    ///
+    /// [`Acceptor::listen`]: crate::acceptor::Acceptor::listen
     pub(crate) fn add(&self, ni: &Arc<Ni>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
         let longest = if addr.is_ipv4() { 32 } else { 128 };
         if prefix_len.is_some_and(|len| len > longest) {
             return Err(EINVAL);
         }
         self.check(addr)?;
-        let prefix_len = prefix_len.or_else(|| inetaddr::prefix_len(ni.net(), addr));
+        let kernel_len = inetaddr::prefix_len(ni.net(), addr);
+        let acceptor = ni.lnd().acceptor();
+        let listener = acceptor.listen(ni, addr)?;
         let new = Interface {
             addr,
-            prefix_len: prefix_len.unwrap_or(longest),
-            listener: Listener::new(ni, addr)?,
+            configured_len: prefix_len,
+            kernel_len: Atomic::new(kernel_len.unwrap_or(longest).into()),
+            listener: listener.clone(),
             npeers: Atomic::new(0),
             nroutes: Atomic::new(0),
-            lost: Atomic::new(false),
+            there: Atomic::new(true),
+            changed: Atomic::new(true),
         };
-        let listener = new.listener.clone();
         let added = Arc::new(new, GFP_KERNEL)
             .map_err(Error::from)
             .and_then(|new| self.insert(new));
         match added {
             // What was changed meanwhile passed it by.
             Ok(()) => listener.apply_tunables(),
-            Err(_) => listener.close(),
+            Err(_) => acceptor.leave(&listener, ni),
         }
         added
     }
@@ -201,40 +271,46 @@ impl Interfaces {
     /// Applies the tunables that may change during a listener's life. May sleep.
     pub(crate) fn apply_tunables(&self) -> Result {
         let mut listeners = KVec::with_capacity(MAX_INTERFACES, GFP_KERNEL)?;
-        self.for_each(|interface| {
+        for interface in self.inner.lock().list.iter() {
             // There is room for as many as there can be.
             let _ = listeners.push_within_capacity(interface.listener.clone());
-        });
+        }
         for listener in listeners.iter() {
             listener.apply_tunables();
         }
         Ok(())
     }
 
-    /// Takes one out that matches, but for that of the NID, and stops listening there. May sleep.
-    pub(crate) fn take(&self, matching: impl Fn(&Interface) -> bool) -> Option<Arc<Interface>> {
+    /// Takes one out that matches, but for that of the NID, and stops listening there for `ni`, whose
+    /// it is. May sleep.
+    pub(crate) fn take(
+        &self,
+        ni: &Ni,
+        matching: impl Fn(&Interface) -> bool,
+    ) -> Option<Arc<Interface>> {
         let taken = {
             let mut inner = self.inner.lock();
             let at = inner.list.iter().skip(1).position(|i| matching(i))?;
             inner.list.remove(at + 1).ok()?
         };
-        taken.listener.close();
+        ni.lnd().acceptor().leave(&taken.listener, ni);
         Some(taken)
     }
 
-    /// Takes all out, stops listening, and lets none be added any more. May sleep.
-    pub(crate) fn close(&self) {
+    /// Takes all out, stops listening for `ni`, whose they are, and lets none be added any more. May
+    /// sleep.
+    pub(crate) fn close(&self, ni: &Ni) {
         let list = {
             let mut inner = self.inner.lock();
             inner.closed = true;
             core::mem::replace(&mut inner.list, KVec::new())
         };
         for interface in list.iter() {
-            interface.listener.close();
+            ni.lnd().acceptor().leave(&interface.listener, ni);
         }
     }
 
-    /// The one with this address. Thread context, a peer's lock may be held.
+    /// The one with this address, unless it waits for it. Thread context, a peer's lock may be held.
     pub(crate) fn find(&self, addr: IpAddr) -> Option<Arc<Interface>> {
         self.position(|i| i.addr == addr)
     }
@@ -246,31 +322,34 @@ impl Interfaces {
             .or_else(|| self.position(|i| i.addr.is_ipv6() == addr.is_ipv6()))
     }
 
+    /// The first that matches, of those that don't wait for their address.
     fn position(&self, matching: impl Fn(&Interface) -> bool) -> Option<Arc<Interface>> {
         let inner = self.inner.lock();
-        inner.list.iter().find(|i| matching(i)).cloned()
+        let mut there = inner.list.iter().filter(|i| i.is_there());
+        there.find(|i| matching(i)).cloned()
     }
 
-    /// Notes that the kernel has taken `addr` away. Returns whether it is one of these. Thread
+    /// Notes that something may have happened to `addr`. Returns whether it is one of these. Thread
     /// context; does not sleep.
-    pub(crate) fn lose(&self, addr: IpAddr) -> bool {
+    pub(crate) fn note_change(&self, addr: IpAddr) -> bool {
         let inner = self.inner.lock();
         // No reference is taken: giving it back might sleep.
-        let mut gone = inner.list.iter().filter(|i| i.addr == addr);
-        gone.next().is_some_and(|interface| {
-            interface.lost.store(true, Relaxed);
+        let mut changed = inner.list.iter().filter(|i| i.addr == addr);
+        changed.next().is_some_and(|interface| {
+            interface.changed.store(true, Relaxed);
             true
         })
     }
 
-    /// The next one that the kernel has taken away; that is forgotten with this. Thread context.
-    pub(crate) fn next_lost(&self) -> Option<Arc<Interface>> {
-        self.position(|i| i.lost.xchg(false, Relaxed))
+    /// The `index`-th. Thread context.
+    pub(crate) fn at(&self, index: usize) -> Option<Arc<Interface>> {
+        self.inner.lock().list.get(index).cloned()
     }
 
-    /// Calls `f` for each, under the list's lock.
+    /// Calls `f` for each that does not wait for its address, under the list's lock.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<Interface>)) {
-        for interface in self.inner.lock().list.iter() {
+        let inner = self.inner.lock();
+        for interface in inner.list.iter().filter(|i| i.is_there()) {
             f(interface);
         }
     }
@@ -278,16 +357,18 @@ impl Interfaces {
     /// What an administrator is told. May sleep.
     pub(crate) fn info(&self) -> Result<KVec<InterfaceInfo>> {
         let mut all = KVec::with_capacity(MAX_INTERFACES, GFP_KERNEL)?;
-        self.for_each(|interface| {
+        for interface in self.inner.lock().list.iter() {
             let count = |n: &Atomic<i32>| u32::try_from(n.load(Relaxed)).unwrap_or(0);
             // There is room for as many as there can be.
             let _ = all.push_within_capacity(InterfaceInfo {
                 addr: interface.addr,
-                prefix_len: interface.prefix_len,
+                prefix_len: interface.prefix_len(),
+                is_prefix_configured: interface.configured_len.is_some(),
+                waits: !interface.is_there(),
                 npeers: count(&interface.npeers),
                 nroutes: count(&interface.nroutes),
             });
-        });
+        }
         Ok(all)
     }
 
@@ -298,7 +379,7 @@ impl Interfaces {
             if let (IpAddr::V4(addr), Some(users)) = (interface.addr, users(interface)) {
                 candidates.push(Candidate {
                     addr,
-                    prefix_len: interface.prefix_len,
+                    prefix_len: interface.prefix_len(),
                     users,
                 });
             }

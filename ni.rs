@@ -15,6 +15,7 @@ use crate::{
         MAX_PEERS, //
     },
     interface::{
+        Change,
         InterfaceInfo,
         Interfaces, //
     },
@@ -186,7 +187,7 @@ impl Ni {
     /// of lent pages. To be called once.
     pub(crate) fn shutdown(self: &Arc<Self>) {
         self.down.store(true, Release);
-        self.interfaces.close();
+        self.interfaces.close(self);
         // Handshakes first: from here on they admit nothing. Then the peers, whose table stays
         // closed; what they had queued is completed. Then what waits for an answer.
         self.pending.close();
@@ -233,6 +234,11 @@ impl Ni {
     /// The newest version of the protocol that it speaks.
     pub(crate) fn newest_proto(&self) -> Proto {
         self.protos.0
+    }
+
+    /// Whether it speaks this version.
+    pub(crate) fn speaks(&self, proto: Proto) -> bool {
+        (self.oldest_proto()..=self.newest_proto()).contains(&proto)
     }
 
     /// The oldest version in which it can say who it is.
@@ -545,13 +551,15 @@ impl Ni {
     }
 
     /// Publishes `addr` to peers that connect from now on, and listens there. Without a prefix
-    /// length, the kernel's own says which addresses are its neighbours. May sleep.
+    /// length, the kernel's own says which addresses are its neighbours, as it changes. May sleep.
     ///
     /// # Errors
     ///
     /// Those of [`Interfaces::add`].
     pub(crate) fn add_interface(self: &Arc<Self>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
-        self.interfaces.add(self, addr, prefix_len)
+        self.interfaces.add(self, addr, prefix_len)?;
+        self.lnd.reaper().look_at_addresses();
+        Ok(())
     }
 
     /// Takes away the interface with this address; without one, all but that of the NID. Routes
@@ -567,7 +575,7 @@ impl Ni {
         let mut any = addr.is_none();
         while let Some(gone) = self
             .interfaces
-            .take(|i| addr.is_none_or(|addr| i.addr() == addr))
+            .take(self, |i| addr.is_none_or(|addr| i.addr() == addr))
         {
             self.leave(gone.addr(), ESHUTDOWN);
             any = true;
@@ -584,19 +592,32 @@ impl Ni {
         self.interfaces.info()
     }
 
-    /// Deals with addresses that the kernel has taken away. The interface of the NID stays: without
-    /// its address nobody reaches it, and with it everybody can again. Thread context, may sleep.
-    pub(crate) fn sweep_interfaces(self: &Arc<Self>) {
-        while let Some(lost) = self.interfaces.next_lost() {
-            let nid = Nid::tcp(self.nid.net(), lost.addr());
-            pr_info!("{}: the address of its interface {nid} is gone\n", self.nid);
-            self.interfaces.take(|i| i.addr() == lost.addr());
-            self.leave(lost.addr(), ENETDOWN);
+    /// Looks what has become of addresses that something may have happened to. What uses one that is
+    /// gone ends; its interface waits for it, and can be used again when it is back. The reaper's
+    /// thread, may sleep.
+    pub(crate) fn look_at_addresses(self: &Arc<Self>) {
+        let mut index = 0;
+        // Who is passed over, because one before it goes at this moment, is for the next look.
+        while let Some(interface) = self.interfaces.at(index) {
+            let addr = interface.addr();
+            match interface.look(&self.net) {
+                Change::None => {}
+                Change::Gone => {
+                    pr_info!(
+                        "{}: waits for its address {addr:?}, which is gone\n",
+                        self.nid
+                    );
+                    self.leave(addr, ENETDOWN);
+                }
+                Change::Back => pr_info!("{}: its address {addr:?} is back\n", self.nid),
+            }
+            index += 1;
         }
     }
 
-    /// Ends what uses `addr`, an address of this node.
-    fn leave(&self, addr: IpAddr, why: Error) {
+    /// Ends what uses `addr`, an address of this node, which is not to be used any more.
+    fn leave(self: &Arc<Self>, addr: IpAddr, why: Error) {
+        self.pending.leave(addr, why);
         self.peers.for_each(|peer| peer.leave(addr, why));
         self.pending.cancel_deleted();
     }

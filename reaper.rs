@@ -94,8 +94,8 @@ pub(crate) struct Reaper {
     deleted: [Atomic<bool>; 2],
     /// Looks at busy peers so far, and at resting ones.
     looks: [Counter; 2],
-    /// The kernel has taken an address away.
-    sweep: Atomic<bool>,
+    /// The kernel says that something happened to an address.
+    addresses: Atomic<bool>,
     /// A test hook has held a connection back since the last look.
     stalled: Atomic<bool>,
 }
@@ -113,7 +113,7 @@ impl Reaper {
                 resting <- Mailbox::new(),
                 deleted: [Atomic::new(false), Atomic::new(false)],
                 looks: [Counter::new(), Counter::new()],
-                sweep: Atomic::new(false),
+                addresses: Atomic::new(false),
                 stalled: Atomic::new(false),
             }),
             GFP_KERNEL,
@@ -154,9 +154,9 @@ impl Reaper {
         }
     }
 
-    /// Looks soon at the interfaces whose addresses are gone. Any context.
-    pub(crate) fn sweep(&self) {
-        self.sweep.store(true, Release);
+    /// Looks soon at addresses that something may have happened to. Any context.
+    pub(crate) fn look_at_addresses(&self) {
+        self.addresses.store(true, Release);
         self.deathrow.kick();
     }
 
@@ -225,8 +225,8 @@ impl Reaper {
                     return;
                 }
             }
-            if self.sweep.load(Relaxed) && self.sweep.xchg(false, Acquire) {
-                lnd.for_each_ni(Ni::sweep_interfaces);
+            if self.addresses.load(Relaxed) && self.addresses.xchg(false, Acquire) {
+                lnd.for_each_ni(Ni::look_at_addresses);
             }
             if time::monotonic_ms().saturating_sub(now) >= ENOMEM_RETRY_MS {
                 self.retry_all();
@@ -301,6 +301,8 @@ impl Reaper {
             lnd.for_each_ni(|ni| ni.peers().for_each(|peer| peer.retry_conns()));
         }
         lnd.for_each_ni(|ni| {
+            // Those that are waited for, and what was passed over.
+            ni.look_at_addresses();
             ni.pending().expire(now);
             ni.probe_gateways(now);
         });

@@ -9,7 +9,8 @@
 //!
 //! Outermost first. Nobody sleeps or does socket I/O under a spinlock.
 //!
-//! 1. `Lnd`'s configuration mutex: interfaces come and go one at a time.
+//! 1. `Lnd`'s configuration mutex: interfaces come and go one at a time. Inside it, and elsewhere
+//!    outermost, the mutex of the acceptor's listeners, and inside that one a listener's own.
 //! 2. A connection's I/O mutex, or a handshake's: taken by the thread that does its I/O, and by the
 //!    reaper. The message layer is called under it.
 //! 3. A bucket of an interface's peer table (spinlock).
@@ -238,6 +239,8 @@ impl Lnd {
         if pushed.is_err() {
             ni.shutdown();
         }
+        // What happened to its address before it was listed passed it by.
+        self.reaper.look_at_addresses();
         Ok(pushed?)
     }
 
@@ -260,8 +263,7 @@ impl Lnd {
     /// Makes `nid` the only NID in `net`: starts its interface, in place of another if there is one.
     /// Sleeps.
     ///
-    /// If it can't be started, the old one stays; or is started again, without its peers and other
-    /// addresses, where it uses the new one's address, so that they exclude each other.
+    /// If it can't be started, the old one stays.
     ///
     /// # Errors
     ///
@@ -274,25 +276,15 @@ impl Lnd {
         if self.nis.lock().iter().filter(|ni| ni.net() == net).count() > 1 {
             return Err(ENOTUNIQ);
         }
-        let Some(old) = self.find_ni(net, None) else {
-            return self.start_ni(net, nid);
-        };
-        if old.nid() == nid {
+        let old = self.find_ni(net, None);
+        if old.as_ref().is_some_and(|old| old.nid() == nid) {
             return Ok(());
         }
-        let excluded = old.interfaces().find(nid.addr()).is_some();
-        if !excluded {
-            self.start_ni(net, nid)?;
-        }
-        // Nobody else takes it out: `config` is held.
-        let _ = self.take_ni(|ni| core::ptr::eq(ni, &*old));
-        old.shutdown();
-        if excluded {
-            self.start_ni(net, nid).inspect_err(|_| {
-                if let Err(e) = self.start_ni(net, old.nid()) {
-                    pr_err!("{}: cannot be started again: {e:?}\n", old.nid());
-                }
-            })?;
+        self.start_ni(net, nid)?;
+        if let Some(old) = old {
+            // Nobody else takes it out: `config` is held.
+            let _ = self.take_ni(|ni| core::ptr::eq(ni, &*old));
+            old.shutdown();
         }
         Ok(())
     }
@@ -411,13 +403,13 @@ impl Lnd {
         self.nis.lock().get(index).cloned()
     }
 
-    /// The kernel has taken `addr` away in `net`. Thread context; does not sleep.
-    fn lose_address(&self, net: &Net, addr: IpAddr) {
+    /// Something may have happened to `addr` in `net`. Thread context; does not sleep.
+    fn note_address(&self, net: &Net, addr: IpAddr) {
         let nis = self.nis.lock();
         // No reference is taken: giving it back might sleep.
         let here = nis.iter().filter(|ni| ni.net() == net);
-        if here.fold(false, |any, ni| any | ni.interfaces().lose(addr)) {
-            self.reaper.sweep();
+        if here.fold(false, |any, ni| any | ni.interfaces().note_change(addr)) {
+            self.reaper.look_at_addresses();
         }
     }
 
@@ -444,14 +436,14 @@ impl PernetHandler for NamespaceExit {
     }
 }
 
-/// An address goes: what uses it goes with it.
-struct AddressGone;
+/// An address comes or goes, or so it seems: the reaper looks.
+struct AddressEvents;
 
-impl AddressHandler for AddressGone {
-    fn address_gone(net: &Net, addr: IpAddr) {
+impl AddressHandler for AddressEvents {
+    fn address_changed(net: &Net, addr: IpAddr) {
         // Who has published it still holds it: what this drops is not the last reference.
         if let Some(lnd) = LND.get() {
-            lnd.lose_address(net, addr);
+            lnd.note_address(net, addr);
         }
     }
 }
@@ -529,7 +521,7 @@ struct Ksocklnd {
     device: ctl::Device,
     _debugfs: Dir,
     _sysctls: sysctl::Registration,
-    _addresses: AddressWatch<AddressGone>,
+    _addresses: AddressWatch<AddressEvents>,
     _interfaces: Interfaces,
     _threads: Threads,
     _published: Published<Lnd>,

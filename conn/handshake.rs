@@ -11,11 +11,17 @@
 //!
 //! A socket that a program hands over can only be taken when the program has closed it, and the
 //! handshake begins then. The reaper has the daemons look for that.
+//!
+//! Several interfaces may listen on one address. Whose a connection is, is said by the acceptor
+//! request; without one by the HELLO; and where that names no destination, in version 1, by the network
+//! of its source. Until then it is that of the one that has listened longest. A handshake whose interface
+//! turns out to be another one, or ends, goes on as a new handshake of another one.
 
 mod finish;
 
 use super::apply_tunables;
 use crate::{
+    acceptor::Listener,
     autoconnect::HANDSHAKE_LIST,
     lib_linux::{
         link,
@@ -78,7 +84,8 @@ use kernel::{
         },
         Arc,
         ArcBorrow,
-        Mutex, //
+        Mutex,
+        SetOnce, //
     }, //
 };
 
@@ -100,6 +107,8 @@ pub(crate) struct Handshake {
     remote: SocketAddr,
     /// In monotonic milliseconds. Moved once, when a socket that was handed over is taken.
     deadline_ms: Atomic<u64>,
+    /// The address of one of the interface's that it uses, once that is settled: with it, it ends.
+    bound: SetOnce<IpAddr>,
     #[pin]
     io: Mutex<Io>,
     /// INVARIANT: Only ever used for the autoconnect daemons' mailbox.
@@ -134,15 +143,25 @@ enum Role {
     },
     /// A program on this node did, for a connection of this type to this peer.
     Registered { nid: Nid, kind: ConnType },
-    /// The other node did.
-    Passive,
+    /// The other node did, and connected to this listener; or else a program has accepted it.
+    Passive { door: Option<Arc<Listener>> },
 }
 
 struct Io {
     stage: Stage,
     reader: HelloReader,
+    addressee: Addressee,
     /// The version of our HELLO, if we have sent one first.
     tried: Proto,
+}
+
+/// Whether it has been said for which interface a connection is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Addressee {
+    /// Not yet. For the time being it is the one that has listened longest.
+    Unknown,
+    /// By the acceptor request: for this one.
+    Known,
 }
 
 enum Stage {
@@ -164,6 +183,8 @@ enum Stage {
 enum Step {
     /// Nothing to do until the next event.
     Wait,
+    /// It is for another interface that listens there, which is to read the HELLO.
+    For(Arc<Ni>, Socket),
     /// The other side's HELLO is here; ours, if it was the first, was of this version.
     Done(Socket, Hello, Proto),
     /// The peer's own connection has come, so that no attempt was begun.
@@ -180,7 +201,7 @@ impl Handshake {
     ) -> Result<Arc<Self>> {
         let newest = ni.newest_proto();
         let reader = match role {
-            Role::Passive => HelloReader::passive(newest),
+            Role::Passive { .. } => HelloReader::passive(newest),
             Role::Active { .. } | Role::Registered { .. } => HelloReader::active(newest),
         };
         let reader = reader.not_before(ni.oldest_proto());
@@ -190,10 +211,12 @@ impl Handshake {
                 role,
                 remote,
                 deadline_ms: Atomic::new(deadline_ms),
+                bound: SetOnce::new(),
                 io <- new_mutex!(
                     Io {
                         stage,
                         reader,
+                        addressee: Addressee::Unknown,
                         tried: newest,
                     },
                     "socklnd_handshake"
@@ -224,12 +247,63 @@ impl Handshake {
         Ok(())
     }
 
-    /// Begins the handshake of a connection that was accepted. May sleep.
-    pub(crate) fn accepted(ni: &Arc<Ni>, socket: Socket, remote: SocketAddr) -> Result {
+    /// Begins the handshake of a connection that was accepted at `door`, perhaps for another interface
+    /// that listens there. May sleep.
+    pub(crate) fn accepted(
+        ni: &Arc<Ni>,
+        door: &Arc<Listener>,
+        socket: Socket,
+        remote: SocketAddr,
+    ) -> Result {
         setup(&socket)?;
+        let role = Role::Passive {
+            door: Some(door.clone()),
+        };
         let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
-        let this = Self::new(ni, Role::Passive, remote, Stage::Begin, deadline)?;
+        let this = Self::new(ni, role, remote, Stage::Begin, deadline)?;
+        this.bound.populate(door.addr());
         this.read_from(socket)
+    }
+
+    /// Has `ni`, which listens at `door` too, go on with the socket of this one, from which `reader`
+    /// has read something. May sleep.
+    fn pass_on(
+        &self,
+        ni: &Arc<Ni>,
+        door: &Arc<Listener>,
+        socket: Socket,
+        reader: HelloReader,
+        addressee: Addressee,
+    ) {
+        let role = Role::Passive {
+            door: Some(door.clone()),
+        };
+        match Self::new(ni, role, self.remote, Stage::Begin, self.deadline_ms()) {
+            Ok(this) => {
+                this.bound.populate(door.addr());
+                {
+                    let mut io = this.io.lock();
+                    io.reader = reader;
+                    io.addressee = addressee;
+                }
+                // It has dealt with a failure.
+                let _ = this.read_from(socket);
+            }
+            Err(_) => ni.events().bad_handshakes.add(1),
+        }
+    }
+
+    /// Whether it uses `addr`, one of the interface's.
+    pub(super) fn uses(&self, addr: IpAddr) -> bool {
+        self.bound.copy() == Some(addr)
+    }
+
+    /// Whether the address that it uses is not one of the interface's any more. Thread context.
+    fn has_lost_address(&self) -> bool {
+        let interfaces = self.ni.interfaces();
+        self.bound
+            .copy()
+            .is_some_and(|addr| interfaces.find(addr).is_none())
     }
 
     /// Begins to take over the socket of a program: for a connection of this type to this peer that the
@@ -247,7 +321,7 @@ impl Handshake {
         let remote = handover.peer_addr()?;
         let role = match made {
             Some((kind, nid)) => Role::Registered { nid, kind },
-            None => Role::Passive,
+            None => Role::Passive { door: None },
         };
         let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
         let stage = Stage::HandedOver(handover);
@@ -277,6 +351,10 @@ impl Handshake {
         // From here on a failure ends the connection.
         io.stage = Stage::Parted;
         setup(&socket)?;
+        let local = socket.local_addr()?.ip().to_canonical();
+        if self.ni.interfaces().find(local).is_some() {
+            self.bound.populate(local);
+        }
         let time = match &self.role {
             Role::Registered { nid, kind } => {
                 io.tried = match self.ni.peers().find(*nid) {
@@ -323,7 +401,7 @@ impl Handshake {
 
     /// Whether the other node began it.
     pub(super) fn is_passive(&self) -> bool {
-        matches!(self.role, Role::Passive)
+        matches!(self.role, Role::Passive { .. })
     }
 
     /// The other side's address.
@@ -352,6 +430,15 @@ impl Handshake {
         };
         match step {
             Ok(Step::Wait) => {}
+            Ok(Step::For(ni, socket)) => {
+                self.ni.pending().remove(self);
+                if let Role::Passive { door: Some(door) } = &self.role {
+                    // The request was all that came so far.
+                    let reader = HelloReader::active(ni.newest_proto());
+                    let reader = reader.not_before(ni.oldest_proto());
+                    self.pass_on(&ni, door, socket, reader, Addressee::Known);
+                }
+            }
             Ok(Step::Done(socket, hello, tried)) => {
                 self.ni.pending().remove(self);
                 match &self.role {
@@ -368,7 +455,7 @@ impl Handshake {
                             self.warn_of_registered(e);
                         }
                     }
-                    Role::Passive => {
+                    Role::Passive { .. } => {
                         if let Err(e) = self.finish_passive(socket, hello) {
                             self.trace_failure(e);
                             self.ni.events().bad_handshakes.add(1);
@@ -388,21 +475,42 @@ impl Handshake {
 
     /// Ends it for `why` if it has not ended yet. Thread context, may sleep.
     pub(crate) fn fail(self: &Arc<Self>, why: Error) {
-        let stage = core::mem::replace(&mut self.io.lock().stage, Stage::Over);
-        if matches!(stage, Stage::Over) {
-            // Whoever ends all that are listed must not meet it again and again.
-            self.ni.pending().remove(self);
-            return;
-        }
+        let (stage, reader, addressee) = {
+            let mut io = self.io.lock();
+            let stage = core::mem::replace(&mut io.stage, Stage::Over);
+            let none = HelloReader::passive(self.ni.newest_proto());
+            let reader = core::mem::replace(&mut io.reader, none);
+            (stage, reader, io.addressee)
+        };
+        // Whoever ends all that are listed must not meet it again and again.
+        self.ni.pending().remove(self);
+        let stage = match (stage, &self.role) {
+            (Stage::Over, _) => return,
+            // With an interface end no connections that may be for others.
+            (Stage::Reading(socket), Role::Passive { door: Some(door) })
+                if why == ESHUTDOWN && addressee == Addressee::Unknown =>
+            {
+                match door.find_user(|ni| !core::ptr::eq(ni, &*self.ni)) {
+                    Some(ni) => {
+                        return self.pass_on(&ni, door, socket.unhook(), reader, addressee);
+                    }
+                    None => Stage::Reading(socket),
+                }
+            }
+            (stage, _) => stage,
+        };
         let kept = matches!(stage, Stage::HandedOver(_));
         // Closes the socket, if there is one.
         drop(stage);
-        self.ni.pending().remove(self);
         self.trace_failure(why);
         match &self.role {
             Role::Active { peer, route, .. } => {
                 peer.count(1, |events| &events.connect_failures);
-                peer.connect_failed(route, why);
+                if self.has_lost_address() {
+                    peer.try_again(route);
+                } else {
+                    peer.connect_failed(route, why);
+                }
             }
             Role::Registered { .. } => {
                 self.ni.events().connect_failures.add(1);
@@ -410,7 +518,7 @@ impl Handshake {
                     self.warn_of_registered(why);
                 }
             }
-            Role::Passive => self.ni.events().bad_handshakes.add(1),
+            Role::Passive { .. } => self.ni.events().bad_handshakes.add(1),
         }
         if kept && why == ETIMEDOUT {
             pr_warn_ratelimited!(
@@ -478,15 +586,23 @@ impl Handshake {
             };
             match io.reader.filled(nob)? {
                 Progress::More => {}
-                Progress::Request(request) if request.target == self.ni.nid() => {}
-                Progress::Request(_) => return Err(EPROTO),
+                Progress::Request(AcceptorRequest { target }) if target == self.ni.nid() => {
+                    io.addressee = Addressee::Known;
+                }
+                Progress::Request(AcceptorRequest { target }) => {
+                    let ni = self.neighbour(|ni| ni.nid() == target).ok_or(EPROTO)?;
+                    return match core::mem::replace(&mut io.stage, Stage::Over) {
+                        Stage::Reading(socket) => Ok(Step::For(ni, socket.unhook())),
+                        _ => Ok(Step::Wait),
+                    };
+                }
                 Progress::Hello(hello) => break hello,
                 Progress::AcceptorVersion => {
                     send_all(socket, &ACCEPTOR_REFUSAL)?;
                     return self.part(io);
                 }
                 Progress::ForeignVersion { .. } => {
-                    if matches!(self.role, Role::Passive) {
+                    if matches!(self.role, Role::Passive { .. }) {
                         // Who it is can't be read: by custom, the answer is then to ourselves.
                         let nid = self.ni.nid();
                         let proto = self.ni.first_proto(nid, self.remote.ip());
@@ -502,6 +618,14 @@ impl Handshake {
         }
     }
 
+    /// The first interface that matches, of those that listen where the other node has connected to.
+    fn neighbour(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
+        match &self.role {
+            Role::Passive { door: Some(door) } => door.find_user(matching),
+            _ => None,
+        }
+    }
+
     /// Closes the socket so that the answer just sent arrives, and fails.
     fn part(&self, io: &mut Io) -> Result<Step> {
         if let Stage::Reading(socket) = core::mem::replace(&mut io.stage, Stage::Parted) {
@@ -514,6 +638,7 @@ impl Handshake {
     /// tried.
     fn open(self: &Arc<Self>) -> Result<HookedSocket<Self>> {
         let local = self.source()?;
+        self.bound.populate(local);
         let net = self.ni.net();
         // What goes to this machine itself needs no device.
         if link::is_up(net, local) == Some(false) && link::is_up(net, self.remote.ip()).is_none() {
@@ -559,11 +684,13 @@ impl Handshake {
     fn source(&self) -> Result<IpAddr> {
         let bound = match &self.role {
             Role::Active { peer, route, .. } => peer.source(route),
-            Role::Registered { .. } | Role::Passive => None,
+            Role::Registered { .. } | Role::Passive { .. } => None,
         };
-        let remote = self.remote.ip();
+        let (interfaces, remote) = (self.ni.interfaces(), self.remote.ip());
         bound
-            .or_else(|| Some(self.ni.interfaces().toward(remote)?.addr()))
+            .and_then(|addr| interfaces.find(addr))
+            .or_else(|| interfaces.toward(remote))
+            .map(|interface| interface.addr())
             .ok_or(EADDRNOTAVAIL)
     }
 
@@ -604,7 +731,7 @@ impl Handshake {
     }
 
     fn trace_failure(&self, why: Error) {
-        let active = !matches!(self.role, Role::Passive);
+        let active = !matches!(self.role, Role::Passive { .. });
         trace::handshake_fail(self.ni.nid(), self.remote, active, why);
     }
 

@@ -92,6 +92,12 @@ impl Pending {
         self.fail_all(ETIMEDOUT, |h| now >= h.deadline_ms());
     }
 
+    /// Ends those that use `addr`, which is not an address of the interface's any more. Thread context,
+    /// may sleep.
+    pub(crate) fn leave(&self, addr: IpAddr, why: Error) {
+        self.fail_all(why, |h| h.uses(addr));
+    }
+
     /// Ends attempts whose route was taken away. Thread context, may sleep.
     pub(crate) fn cancel_deleted(&self) {
         self.fail_all(ESHUTDOWN, |h| h.has_lost_route());

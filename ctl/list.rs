@@ -163,12 +163,21 @@ impl Entry for uapi::socklnd_if_entry {
 
     fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
         for interface in ni.interface_info()?.iter() {
+            let mut flags = 0;
+            if !interface.is_prefix_configured {
+                flags |= uapi::SOCKLND_IF_KERNEL_PREFIX;
+            }
+            if interface.waits {
+                flags |= uapi::SOCKLND_IF_WAITS;
+            }
             let entry = Self {
                 ni: raw_nid(ni.nid()),
                 addr: raw_addr(interface.addr),
                 prefix_len: interface.prefix_len.into(),
                 peers: interface.npeers,
                 routes: interface.nroutes,
+                flags,
+                pad: 0,
             };
             into.push(entry, GFP_KERNEL)?;
         }

@@ -2,7 +2,7 @@
 
 //! The addresses that a network namespace has.
 //!
-//! [`AddressWatch`] registers a handler that is told when an address goes away; dropping it waits
+//! [`AddressWatch`] registers a handler that is told when an address comes or goes; dropping it waits
 //! until the handler is not running any more. It owns the notifier blocks, whose places in the
 //! kernel's chains the chains' own locks protect.
 //!
@@ -71,13 +71,17 @@ pub(crate) fn prefix_len(net: &Net, addr: IpAddr) -> Option<u8> {
     u8::try_from(len).ok()
 }
 
-/// Whoever wants to be told that an address is going away.
+/// Whoever wants to be told that addresses come and go.
 pub(crate) trait AddressHandler: 'static {
-    /// A device of `net` loses `addr`, or the device goes with it.
+    /// A device of `net` gets or loses `addr`. That says nothing of whether the namespace has it from
+    /// now on: another device, or the same one, may have it too.
+    ///
+    /// Nobody is told when a device gets an address of IPv6: it may not be used yet, and when it may,
+    /// there is no event.
     ///
     /// Must not sleep, nor drop what has to; the kernel's configuration lock (RTNL) is held. The
     /// caller is a thread.
-    fn address_gone(net: &Net, addr: IpAddr);
+    fn address_changed(net: &Net, addr: IpAddr);
 }
 
 /// One place in one of the kernel's chains.
@@ -123,7 +127,7 @@ impl Drop for Watch {
     }
 }
 
-/// Lets [`AddressHandler::address_gone`] be called.
+/// Lets [`AddressHandler::address_changed`] be called.
 #[must_use]
 pub(crate) struct AddressWatch<H> {
     _ipv4: Watch,
@@ -175,18 +179,16 @@ impl<H: AddressHandler> AddressWatch<H> {
 /// Called by the kernel, with `data` pointing to a `struct in_ifaddr` that belongs to a device.
 unsafe extern "C" fn notify<H: AddressHandler>(
     _block: *mut bindings::notifier_block,
-    event: c_ulong,
+    _event: c_ulong,
     data: *mut c_void,
 ) -> c_int {
-    if event == sys::NETDEV_DOWN {
-        // SAFETY: By this function's requirement.
-        let net = unsafe { sys::socklnd_helper_ifaddr_net(data) };
-        // SAFETY: The device that has the address holds on to its namespace.
-        let net = unsafe { Net::from_raw(net) };
-        // SAFETY: By this function's requirement.
-        let addr = unsafe { sys::socklnd_helper_ifaddr_local(data) };
-        H::address_gone(&net, Ipv4Addr::from_bits(u32::from_be(addr)).into());
-    }
+    // SAFETY: By this function's requirement.
+    let net = unsafe { sys::socklnd_helper_ifaddr_net(data) };
+    // SAFETY: The device that has the address holds on to its namespace.
+    let net = unsafe { Net::from_raw(net) };
+    // SAFETY: By this function's requirement.
+    let addr = unsafe { sys::socklnd_helper_ifaddr_local(data) };
+    H::address_changed(&net, Ipv4Addr::from_bits(u32::from_be(addr)).into());
     // NOTIFY_DONE: not of interest to the chain's caller.
     0
 }
@@ -201,6 +203,7 @@ unsafe extern "C" fn notify6<H: AddressHandler>(
     event: c_ulong,
     data: *mut c_void,
 ) -> c_int {
+    // Others come in interrupts as well.
     if event == sys::NETDEV_DOWN {
         // SAFETY: By this function's requirement.
         let net = unsafe { sys::socklnd_helper_ifaddr6_net(data) };
@@ -209,7 +212,7 @@ unsafe extern "C" fn notify6<H: AddressHandler>(
         let mut addr = [0; 16];
         // SAFETY: By this function's requirement; `addr` may be written to.
         unsafe { sys::socklnd_helper_ifaddr6_get(data, addr.as_mut_ptr()) };
-        H::address_gone(&net, Ipv6Addr::from(addr).into());
+        H::address_changed(&net, Ipv6Addr::from(addr).into());
     }
     // NOTIFY_DONE, as above.
     0

@@ -62,7 +62,7 @@ plain! {
     socklnd_conn_close { ni, nid, addr, flags, count, pad }
     socklnd_register { ni, nid, fd, type_, flags, pad }
     socklnd_if { ni, addr, prefix_len, flags, pad }
-    socklnd_if_entry { ni, addr, prefix_len, peers, routes }
+    socklnd_if_entry { ni, addr, prefix_len, peers, routes, flags, pad }
     socklnd_list { ni, entries, entry_size, capacity, count, total, flags, pad }
     socklnd_ni_entry {
         nid, incarnation_us, state, pid, peers, conns, conns_per_peer, pad

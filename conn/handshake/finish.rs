@@ -7,8 +7,10 @@
 //! lock is held.
 
 use super::{
+    Addressee,
     Handshake,
-    Role, //
+    Role,
+    Stage, //
 };
 use crate::{
     conn::Conn,
@@ -55,6 +57,12 @@ impl Handshake {
     ) {
         let why = match done {
             Ok(()) => return peer.connect_more(),
+            Err(Unfinished::Failed(why)) if self.has_lost_address() => {
+                self.trace_failure(why);
+                peer.count(1, |events| &events.connect_failures);
+                // From another one.
+                return peer.try_again(route);
+            }
             Err(Unfinished::Failed(why)) => why,
             Err(Unfinished::Version(named)) if peer.prefers(named) => {
                 self.trace_failure(EPROTO);
@@ -101,6 +109,7 @@ impl Handshake {
             | Refusal::Stale
             | Refusal::Version => EALREADY,
         })?;
+        self.check_address(peer, &conn)?;
         peer.count(1, |events| &events.connects);
         conn.start(socket);
         if tunables::routes_are_learned() {
@@ -138,7 +147,57 @@ impl Handshake {
         hello.dest.is_none_or(|dest| dest == self.ni.nid())
     }
 
-    pub(super) fn finish_passive(&self, socket: Socket, hello: Hello) -> Result {
+    /// Ends `conn`, which was admitted just now, if its address went meanwhile. Who takes an address
+    /// away ends the connections that he finds, and it was too early for this one.
+    fn check_address(&self, peer: &Arc<Peer>, conn: &Arc<Conn>) -> Result {
+        if !self.has_lost_address() {
+            return Ok(());
+        }
+        peer.close_conn(conn, ESHUTDOWN, false);
+        Err(ENETDOWN)
+    }
+
+    /// The handshake of the interface that `hello` is for: this one, or one that has only this left to
+    /// do. May sleep.
+    fn addressee(self: &Arc<Self>, hello: &Hello) -> Result<Arc<Self>> {
+        let Role::Passive { door: Some(door) } = &self.role else {
+            return Ok(self.clone());
+        };
+        let addressee = self.io.lock().addressee;
+        if addressee == Addressee::Known || hello.dest == Some(self.ni.nid()) {
+            return Ok(self.clone());
+        }
+        let found = match hello.dest {
+            Some(dest) => door.find_user(|ni| ni.nid() == dest),
+            None => {
+                let net = hello.src.net();
+                // Rather that which has the address in its NID.
+                let namesake = Nid::tcp(net, door.addr());
+                door.find_user(|ni| ni.nid() == namesake)
+                    .or_else(|| door.find_user(|ni| ni.nid().net() == net))
+            }
+        };
+        let ni = found.ok_or(EPROTO)?;
+        if Arc::ptr_eq(&ni, &self.ni) {
+            return Ok(self.clone());
+        }
+        if !ni.speaks(hello.proto) {
+            return Err(EPROTO);
+        }
+        let role = Role::Passive {
+            door: Some(door.clone()),
+        };
+        let other = Self::new(&ni, role, self.remote, Stage::Begin, self.deadline_ms())?;
+        other.bound.populate(door.addr());
+        Ok(other)
+    }
+
+    pub(super) fn finish_passive(self: &Arc<Self>, socket: Socket, hello: Hello) -> Result {
+        self.addressee(&hello)?.admit_passive(socket, hello)
+    }
+
+    /// As [`Handshake::finish_passive`], for the interface whose it is.
+    fn admit_passive(&self, socket: Socket, hello: Hello) -> Result {
         let theirs = hello.kind.ok_or(EPROTO)?;
         if !self.is_for_us(&hello) {
             return Err(EPROTO);
@@ -170,6 +229,7 @@ impl Handshake {
                 return Ok(());
             }
         };
+        self.check_address(&peer, &conn)?;
         let ips = if hello.proto.names_addresses() {
             peer.select_interfaces(&hello.ips)
         } else {
@@ -193,7 +253,7 @@ impl Handshake {
         hello: &Hello,
     ) -> Result<Arc<Conn>> {
         let sched = self.ni.lnd().choose_sched(socket.incoming_cpu())?;
-        let active = !matches!(self.role, Role::Passive);
+        let active = !matches!(self.role, Role::Passive { .. });
         Conn::new(peer, sched, socket, kind, active, hello)
     }
 }

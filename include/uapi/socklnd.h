@@ -105,14 +105,14 @@ struct socklnd_version {
  * NI_ADD starts an interface: the node gets this NID and listens for peers on its address.
  *	EEXIST: it is there already. EADDRNOTAVAIL: no such address in this network namespace, or one
  *	of broadcast. EINVAL: an address of loopback, to which no other node could connect.
- *	EADDRINUSE: somebody else listens on the acceptor's port.
+ *	EADDRINUSE: a program listens on the acceptor's port. Several NIDs may have one address, in
+ *	networks of different numbers: they listen together.
  * NI_DEL stops it. What waits on it ends with ESHUTDOWN, its peers are forgotten, and when the
  *	request returns none of its connections is left. ENOENT: no such interface.
  * NI_SET makes @nid the node's only NID: it starts the interface if there is none; if there is one,
  *	that one is replaced, and its peers are forgotten; nothing happens if it has this NID already.
- *	If the new one can't be started, the errors are those of NI_ADD and the old one stays; or is
- *	started again, without its peers and other addresses, where it uses the new one's address, so
- *	that the two can't be there at the same time. ENOTUNIQ: there are several.
+ *	If the new one can't be started, the errors are those of NI_ADD and the old one stays.
+ *	ENOTUNIQ: there are several.
  * MYNID: ENOENT: nothing matches.
  */
 struct socklnd_ni {
@@ -121,7 +121,7 @@ struct socklnd_ni {
 	__u32 pad;
 };
 
-/* socklnd_if.flags: @prefix_len counts; without it the kernel is asked how long the prefix is */
+/* socklnd_if.flags: @prefix_len counts; without it the kernel says how long the prefix is */
 #define SOCKLND_IF_HAS_PREFIX (1 << 0)
 
 /**
@@ -136,7 +136,8 @@ struct socklnd_ni {
  *
  * New connections prefer the address that shares a subnet with the peer's, else the one that is
  * used least. Those that are there stay as they are, except that deleting an address closes the
- * connections that use it.
+ * connections that use it. So does the kernel when it takes the address away; then the interface waits
+ * until it is back, and uses it again. Several interfaces may use one address.
  *
  * ENOENT: no interface matches @ni; IF_DEL: it doesn't have that address. ENOTUNIQ: several
  * interfaces match. IF_ADD: EEXIST: it has the address. ENOSPC: it has SOCKLND_IF_MAX. EADDRNOTAVAIL
@@ -439,6 +440,13 @@ struct socklnd_ni_entry {
 	__u32 pad;
 };
 
+/*
+ * socklnd_if_entry.flags. IF_ADD did not say how long the prefix is: it is what the kernel says, as that
+ * changes. No device has the address at present: nothing uses it until it is back.
+ */
+#define SOCKLND_IF_KERNEL_PREFIX (1 << 1)
+#define SOCKLND_IF_WAITS (1 << 2)
+
 /**
  * struct socklnd_if_entry - an address that an interface uses, in the list SOCKLND_IOC_IF_LIST
  * @ni: the interface
@@ -446,6 +454,8 @@ struct socklnd_ni_entry {
  * @prefix_len: how many bits of it are the subnet's
  * @peers: how many peers have been told to use it
  * @routes: how many routes use it
+ * @flags: SOCKLND_IF_KERNEL_PREFIX, SOCKLND_IF_WAITS; since version 1.6
+ * @pad: zero
  *
  * That in the interface's NID comes first.
  */
@@ -455,6 +465,8 @@ struct socklnd_if_entry {
 	__u32 prefix_len;
 	__u32 peers;
 	__u32 routes;
+	__u32 flags;
+	__u32 pad;
 };
 
 /* socklnd_peer_entry.state */

@@ -126,6 +126,12 @@ impl Hello {
         self
     }
 
+    /// The same for the node whose NID has this address, wherever it is sent.
+    pub fn to(mut self, addr: Ipv4Addr) -> Hello {
+        self.dest = nid(addr);
+        self
+    }
+
     /// As it goes over the wire.
     pub fn bytes(&self) -> Vec<u8> {
         if family::is_ipv6() {

@@ -185,6 +185,19 @@ pub const ALL: &[Scenario] = &[
     scenario("interfaces", 1, 60, interfaces::administration),
     scenario("learned_routes", 2, 120, interfaces::learned_routes)
         .ipv4_only("addresses are told by version 1.0 alone"),
+    scenario(
+        "addresses_come_and_go",
+        2,
+        120,
+        interfaces::addresses_come_and_go,
+    ),
+    scenario(
+        "address_lost_in_handshake",
+        2,
+        120,
+        interfaces::address_lost_in_handshake,
+    ),
+    scenario("two_networks", 2, 180, interfaces::two_networks),
     scenario("links", 2, 120, links::state),
     scenario("two_cards", 2, 120, links::two_cards),
     scenario("coming_and_going", 2, 240, links::coming_and_going),

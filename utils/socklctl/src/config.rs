@@ -63,14 +63,6 @@ pub(crate) struct GatewayConfig {
     pub(crate) priority: u32,
 }
 
-impl NiConfig {
-    /// All addresses that it uses.
-    pub(crate) fn used(&self) -> impl Iterator<Item = IpAddr> {
-        let others = self.addresses.iter().map(|prefix| prefix.addr);
-        std::iter::once(self.nid.addr()).chain(others)
-    }
-}
-
 /// A peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PeerConfig {
@@ -261,21 +253,17 @@ impl Checker {
     }
 
     fn config(&mut self, raw: &RawConfig) -> Config {
-        let mut addresses = BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut nis = Vec::new();
         for (index, raw) in raw.ni.iter().enumerate() {
             let place = format!("ni[{index}]");
             let Some(ni) = self.ni(&place, raw) else {
                 continue;
             };
-            // Two interfaces can't both listen on one address.
-            let known = self.problems.len();
-            for addr in ni.used().filter(|addr| addresses.contains(addr)) {
-                self.problem(&place, format!("another interface uses {addr}"));
-            }
-            if self.problems.len() == known {
-                addresses.extend(ni.used());
+            if seen.insert(ni.nid) {
                 nis.push(ni);
+            } else {
+                self.problem(&place, format!("{} was there before", ni.nid));
             }
         }
         Config {
@@ -286,6 +274,11 @@ impl Checker {
 
     fn nid(&mut self, place: &str, text: &str) -> Option<Nid> {
         match parse_nid(text) {
+            Ok(nid) if nid.addr().is_loopback() => {
+                let problem = format!("{} is no address that others could reach", nid.addr());
+                self.problem(place, problem);
+                None
+            }
             Ok(nid) => self.addr(place, nid.addr()).map(|_| nid),
             Err(problem) => {
                 self.problem(place, format!("'{text}' is {problem}"));
@@ -615,7 +608,9 @@ ni:
   - nid: 10.0.0.3@tcp
     routes: [{port: 0}, {port: 65536}, {shares: 0}, {}, {}, {address: here}, {address: 'fe80::1'}, {address: '::ffff:10.0.0.9'}]
 - nid: 10.0.0.1@tcp1
+- nid: 10.0.0.1@tcp
 - nid: ff02::1@tcp
+- nid: 127.0.0.1@tcp
 ",
             &[
                 "ni[0].nid: '10.0.0.1' is not a NID",
@@ -634,8 +629,9 @@ ni:
                 "ni[1].peers[3].routes[6].address: fe80::1 is link-local",
                 "ni[1].peers[3].routes[7].address: ::ffff:10.0.0.9 is an IPv4 address in disguise",
                 "ni[1].peers[3].nid: 10.0.0.3@tcp was there before",
-                "ni[2]: another interface uses 10.0.0.1",
-                "ni[3].nid: ff02::1 is no address of a host",
+                "ni[3]: 10.0.0.1@tcp was there before",
+                "ni[4].nid: ff02::1 is no address of a host",
+                "ni[5].nid: 127.0.0.1 is no address that others could reach",
             ],
         );
     }

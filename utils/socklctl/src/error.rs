@@ -190,12 +190,12 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (_, Errno::NOMEM) => "the kernel is short of memory",
 
         (NiAdd | NiSet | IfAdd, Errno::ADDRNOTAVAIL) => {
-            "no device of this network namespace has that address, or an IPv6 one is tentative still \
-             (see: ip address)"
+            "no device of this network namespace has that address, it is one of broadcast, or an \
+             IPv6 one is tentative still (see: ip address)"
         }
         (NiAdd | NiSet | IfAdd, Errno::ADDRINUSE) => {
-            "another interface or program, or Lustre's own ksocklnd, listens there on the acceptor's \
-             port, 988 unless configured otherwise (see: ss -ltn)"
+            "a program, or Lustre's own ksocklnd, listens there on the acceptor's port, 988 unless \
+             configured otherwise (see: ss -ltn)"
         }
         (NiAdd, Errno::EXIST) => "the interface is there already",
         (NiSet, Errno::NOTUNIQ) => {
@@ -357,8 +357,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "can't add interface 1.2.3.4@tcp: Cannot assign requested address (EADDRNOTAVAIL); no \
-             device of this network namespace has that address, or an IPv6 one is tentative \
-             still (see: ip address)"
+             device of this network namespace has that address, it is one of broadcast, or an \
+             IPv6 one is tentative still (see: ip address)"
         );
         let error = Error::request(Action::NiAdd, "add interface 1.2.3.4@tcp", Errno::ADDRINUSE);
         assert!(error.to_string().contains("port, 988"), "{error}");

@@ -26,6 +26,8 @@ pub const SOCKLND_STATS_ENTRY_SIZE_VER0: u32 = 192;
 pub const SOCKLND_PEER_STATS_ENTRY_SIZE_VER0: u32 = 200;
 pub const SOCKLND_NI_UP: u32 = 1;
 pub const SOCKLND_NI_DOWN: u32 = 2;
+pub const SOCKLND_IF_KERNEL_PREFIX: u32 = 2;
+pub const SOCKLND_IF_WAITS: u32 = 4;
 pub const SOCKLND_PEER_IDLE: u32 = 1;
 pub const SOCKLND_PEER_CONNECTING: u32 = 2;
 pub const SOCKLND_PEER_UP: u32 = 3;
@@ -430,10 +432,12 @@ pub struct socklnd_if_entry {
     pub prefix_len: __u32,
     pub peers: __u32,
     pub routes: __u32,
+    pub flags: __u32,
+    pub pad: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of socklnd_if_entry"][::std::mem::size_of::<socklnd_if_entry>() - 56usize];
+    ["Size of socklnd_if_entry"][::std::mem::size_of::<socklnd_if_entry>() - 64usize];
     ["Alignment of socklnd_if_entry"][::std::mem::align_of::<socklnd_if_entry>() - 4usize];
     ["Offset of field: socklnd_if_entry::ni"]
         [::std::mem::offset_of!(socklnd_if_entry, ni) - 0usize];
@@ -445,6 +449,10 @@ const _: () = {
         [::std::mem::offset_of!(socklnd_if_entry, peers) - 48usize];
     ["Offset of field: socklnd_if_entry::routes"]
         [::std::mem::offset_of!(socklnd_if_entry, routes) - 52usize];
+    ["Offset of field: socklnd_if_entry::flags"]
+        [::std::mem::offset_of!(socklnd_if_entry, flags) - 56usize];
+    ["Offset of field: socklnd_if_entry::pad"]
+        [::std::mem::offset_of!(socklnd_if_entry, pad) - 60usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

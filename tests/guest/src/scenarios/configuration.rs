@@ -247,7 +247,7 @@ pub fn set_nid(lab: &mut Lab) -> Result<()> {
     node.socklctl(&["mynid", "10.0.0.101@tcp"])?;
     expect("10.0.0.101@tcp")?;
     node.ping(other)?;
-    // The same address in another network: the two can't be there at the same time.
+    // The same address in another network.
     node.socklctl(&["mynid", "10.0.0.101@tcp7"])?;
     expect("10.0.0.101@tcp7")?;
     fails(node, &["ping", &other.nid()], "ENETUNREACH")?;

@@ -7,11 +7,14 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::connect::one_of_each;
+use crate::family;
 use crate::lab::Lab;
+use crate::modern::{self, Dialect, Order, dialects};
 use crate::node::{Node, errno};
+use crate::peer::{ACCEPTOR_MAGIC, CONTROL, Conn, Hello, Listener, nid, request};
 use crate::wait;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -39,6 +42,40 @@ fn addresses(node: &Node) -> Result<Vec<String>> {
         .iter()
         .filter_map(|entry| entry["address"].as_str().map(str::to_owned))
         .collect())
+}
+
+/// Waits until this is said of the node's interfaces.
+fn await_states(node: &Node, states: &[&str]) -> Result<()> {
+    wait::until(LIMIT, &format!("interfaces {states:?}"), || {
+        let list = node.list(&["interface", "list"])?;
+        let told: Vec<_> = list.iter().map(|entry| &entry["state"]).collect();
+        ensure!(told == states, "{told:?}");
+        Ok(())
+    })
+}
+
+/// Waits until the node's interfaces have these addresses and prefixes.
+fn await_addresses(node: &Node, expected: &[&str]) -> Result<()> {
+    wait::until(LIMIT, &format!("addresses {expected:?}"), || {
+        let told = addresses(node)?;
+        ensure!(told == expected, "{told:?}");
+        Ok(())
+    })
+}
+
+/// The addresses beside that of the NID that an export has.
+fn exported(node: &Node) -> Result<Value> {
+    Ok(node.socklctl(&["export"])?["ni"][0]["addresses"].clone())
+}
+
+/// Both ends of a node's connections.
+fn ends(node: &Node) -> Result<Vec<(String, String)>> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let conns = node.list(&["conn", "list"])?;
+    let ends = conns.iter().map(|c| (text(&c["local"]), text(&c["peer"])));
+    let mut ends: Vec<_> = ends.collect();
+    ends.sort();
+    Ok(ends)
 }
 
 /// Connections of a node from this address of its own.
@@ -95,7 +132,7 @@ pub fn administration(lab: &mut Lab) -> Result<()> {
 }
 
 /// Two nodes with two addresses each: the active one learns the other's second address and uses it,
-/// until either side takes its second interface away, or the kernel does.
+/// until either side takes its second interface away, or the kernel its address.
 pub fn learned_routes(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     // Nodes of today name no addresses.
@@ -176,10 +213,7 @@ pub fn learned_routes(lab: &mut Lab) -> Result<()> {
             1 => one
                 .socklctl(&["interface", "add", &second(one).to_string()])
                 .map(drop)?,
-            _ => ensure!(
-                addresses(one)? == [format!("{}/24", one.addr)],
-                "an interface without its address is still there"
-            ),
+            _ => await_states(one, &["up", "waiting"])?,
         }
     }
     // With the peers go their uses.
@@ -211,4 +245,305 @@ fn two_paths(one: &Node, two: &Node) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// An event of an address is not the state: one that the node has twice and loses once is there, and
+/// its connections stay. One that is gone is waited for; what was configured stays configured, and is
+/// used again when the address is back, perhaps with another prefix.
+pub fn addresses_come_and_go(lab: &mut Lab) -> Result<()> {
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    one.ping(two)?;
+    wait::until(LIMIT, "one connection of each type", || {
+        one_of_each(one, two)
+    })?;
+    let own = one.addr;
+    let before = ends(one)?;
+    if family::is_ipv6() {
+        // No device has an address twice, but two may have the same.
+        one.space.ip(&format!(
+            "addr add {own}/32 dev lo\naddr del {own}/32 dev lo\n"
+        ))?;
+    } else {
+        one.space.ip(&format!(
+            "addr add {own}/16 dev eth0\naddr del {own}/24 dev eth0\n"
+        ))?;
+        await_addresses(one, &[&format!("{own}/16")])?;
+        one.space.ip(&format!(
+            "addr add {own}/24 dev eth0\naddr del {own}/16 dev eth0\n"
+        ))?;
+    }
+
+    // Two more, one of them with a prefix that was said.
+    let (other, third) = (second(one), Ipv4Addr::new(10, 0, 2, 1));
+    let add = |addr: Ipv4Addr, len: u8| {
+        let nodad = if family::is_ipv6() { "nodad" } else { "" };
+        format!("addr add {addr}/{len} dev eth0 {nodad}\n")
+    };
+    let del = |addr: Ipv4Addr, len: u8| format!("addr del {addr}/{len} dev eth0\n");
+    one.space.ip(&(add(other, 24) + &add(third, 24)))?;
+    one.socklctl(&["interface", "add", &other.to_string()])?;
+    one.socklctl(&["interface", "add", &format!("{third}/28")])?;
+    let configured = json!([other.to_string(), format!("{third}/28")]);
+    let listed = |other_len: u8| {
+        [
+            format!("{own}/24"),
+            format!("{other}/{other_len}"),
+            format!("{third}/28"),
+        ]
+    };
+    let expect = |other_len: u8| {
+        let listed = listed(other_len);
+        await_addresses(one, &listed.each_ref().map(String::as_str))
+    };
+    expect(24)?;
+    ensure!(exported(one)? == configured, "{}", exported(one)?);
+    // Gone and back before anybody could look, and with another prefix.
+    one.space.ip(&(del(other, 24) + &add(other, 25)))?;
+    expect(25)?;
+    await_states(one, &["up"; 3])?;
+
+    // Gone for longer.
+    one.space.ip(&(del(other, 25) + &del(third, 24)))?;
+    await_states(one, &["up", "waiting", "waiting"])?;
+    ensure!(exported(one)? == configured, "{}", exported(one)?);
+    expect(25)?;
+    one.space.ip(&(add(other, 24) + &add(third, 24)))?;
+    await_states(one, &["up"; 3])?;
+    expect(24)?;
+    ensure!(exported(one)? == configured, "{}", exported(one)?);
+    for addr in [other, third] {
+        // Somebody else than the peer, in the same subnet.
+        let script = Ipv4Addr::from(u32::from(addr) + 100);
+        two.space.ip(&add(script, 24))?;
+        let mut conn = Conn::dial(&two.space, script, addr)?;
+        conn.send(&request(ACCEPTOR_MAGIC, 1, nid(own)))?;
+        conn.send(&Hello::new(script, addr, CONTROL).to(own).bytes())?;
+        let answer = conn.receive_hello().with_context(|| addr.to_string())?;
+        ensure!(answer.src == nid(own), "{answer:x?}");
+        conn.reset()?;
+    }
+    // All this time the others were there.
+    let after = ends(one)?;
+    ensure!(
+        before.iter().all(|conn| after.contains(conn)),
+        "{before:?} became {after:?}"
+    );
+    one.ping(two)?;
+
+    // With the address of the NID its connections end; then all is as before.
+    one.space.ip(&del(own, 24))?;
+    await_states(one, &["waiting", "up", "up"])?;
+    wait::until(LIMIT, "connections closed", || {
+        let left = ends(one)?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })?;
+    one.space.ip(&add(own, 24))?;
+    await_states(one, &["up"; 3])?;
+    // The other side has not heard of the end.
+    two.close_conns()?;
+    wait::until(LIMIT, "ping both ways", || {
+        one.ping(two)?;
+        two.ping(one).map(drop)
+    })
+}
+
+/// With an address end the handshakes under way that use it, whoever began them, whether an
+/// administrator takes it away or the kernel; an attempt of the node's own goes on from another one.
+pub fn address_lost_in_handshake(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    // Nobody is given up meanwhile.
+    fs::write("/sys/module/ksocklnd/parameters/accept_timeout", "60")?;
+    let (ours, theirs) = (second(node), second(script));
+    let nodad = if family::is_ipv6() { "nodad" } else { "" };
+    let line = format!("addr add {ours}/24 dev eth0 {nodad}\n");
+    node.space.ip(&line)?;
+    script
+        .space
+        .ip(&format!("addr add {theirs}/24 dev eth0 {nodad}\n"))?;
+    node.ni_add()?;
+    let add = || {
+        node.socklctl(&["interface", "add", &ours.to_string()])
+            .map(drop)
+    };
+    add()?;
+    let under_way = |count: u64| {
+        wait::until(LIMIT, &format!("{count} handshakes"), || {
+            let now = node.counter("/live/handshakes")?;
+            ensure!(now == count, "{now}");
+            Ok(())
+        })
+    };
+    let begin = || -> Result<Conn> {
+        let mut conn = Conn::dial(&script.space, theirs, ours)?;
+        conn.send(&request(ACCEPTOR_MAGIC, 1, nid(node.addr)))?;
+        under_way(1)?;
+        Ok(conn)
+    };
+    let conns = || -> Result<usize> { Ok(node.list(&["conn", "list"])?.len()) };
+
+    // Begun by the other side.
+    let mut conn = begin()?;
+    node.socklctl(&["interface", "del", &ours.to_string()])?;
+    conn.await_closed(LIMIT)
+        .context("deleted by an administrator")?;
+    under_way(0)?;
+    add()?;
+    let mut conn = begin()?;
+    node.space.ip(&format!("addr del {ours}/24 dev eth0\n"))?;
+    await_states(node, &["up", "waiting"])?;
+    under_way(0).context("taken away by the kernel")?;
+    node.space.ip(&line)?;
+    await_states(node, &["up", "up"])?;
+    // Until now nothing could be said from that address.
+    let _ = conn.send(&Hello::new(theirs, ours, CONTROL).to(node.addr).bytes());
+    conn.await_closed(LIMIT).context("back again")?;
+    ensure!(conns()? == 0, "admitted on an address that was gone");
+
+    // Begun by the node: it comes again at once, from the address that is left.
+    let listener = Listener::new(&script.space, theirs)?;
+    let peer = format!("{theirs}@tcp");
+    node.socklctl(&["peer", "add", &peer])?;
+    let ping = node.start(&["ping", "-W", "30", &peer])?;
+    let mut first = listener.accept(LIMIT)?;
+    ensure!(first.to == ours, "from {}", first.to);
+    node.socklctl(&["interface", "del", &ours.to_string()])?;
+    let again = listener.accept(LIMIT)?;
+    ensure!(again.to == node.addr, "again from {}", again.to);
+    // What it said before is still there to be read.
+    first.await_closed(LIMIT)?;
+    drop((again, listener, ping));
+    node.socklctl(&["peer", "del", &peer])?;
+    under_way(0)
+}
+
+/// Two networks on one address: one listener, and a connection is for whom its request says, or else
+/// its greeting, or else, in a version that names no destination, for the network that it comes from.
+pub fn two_networks(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    let nodes = [node.clone(), node.in_network(1, node.addr)];
+    let others = [script.clone(), script.in_network(1, script.addr)];
+    for node in nodes.iter().chain(&others) {
+        node.ni_add()?;
+    }
+    for (node, other) in nodes.iter().zip(&others) {
+        for _ in 0..2 {
+            node.ping(other)?;
+            other.ping(node)?;
+        }
+        wait::until(LIMIT, "one connection of each type", || {
+            one_of_each(node, other)
+        })?;
+        expect(node, &["ni", "add", &node.nid()], "EEXIST")?;
+    }
+    // One ends, the other goes on; its listener, too.
+    let before = nodes[1].conns_to(&others[1])?.len();
+    nodes[0].ni_del()?;
+    ensure!(nodes[1].conns_to(&others[1])?.len() == before, "closed");
+    others[1].close_conns()?;
+    wait::until(LIMIT, "all of them closed", || {
+        ensure!(nodes[1].conns_to(&others[1])?.is_empty());
+        Ok(())
+    })?;
+    others[1].ping(&nodes[1])?;
+    for other in &others {
+        other.ni_del()?;
+    }
+    nodes[0].ni_add()?;
+
+    // By the request, with or without a word in the greeting.
+    let (own, theirs) = (nid(node.addr), nid(script.addr));
+    let talk = |request: Option<Vec<u8>>, hello: Vec<u8>| -> Result<Conn> {
+        let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
+        if let Some(request) = request {
+            // What comes with it is for whoever reads on.
+            conn.send(&[request, hello].concat())?;
+        } else {
+            conn.send(&hello)?;
+        }
+        Ok(conn)
+    };
+    let in_network = |nid: u64, network: u64| nid | network << 32;
+    for network in [1, 0] {
+        let (to, from) = (in_network(own, network), in_network(theirs, network));
+        let plain = Hello {
+            src: from,
+            dest: to,
+            ..Hello::new(script.addr, node.addr, CONTROL)
+        };
+        let asked = Some(request(ACCEPTOR_MAGIC, 1, to));
+        let mut said: Vec<(Option<Vec<u8>>, Option<Dialect>)> = vec![(asked, None), (None, None)];
+        for dialect in dialects() {
+            said.push((Some(dialect.request(1, to)), Some(dialect)));
+            said.push((None, Some(dialect)));
+        }
+        for (asked, dialect) in said {
+            let what = format!("network {network}, {dialect:?}, asked {}", asked.is_some());
+            let hello = match dialect {
+                None => plain.bytes(),
+                Some(dialect) => modern::Hello {
+                    src: from,
+                    dest: to,
+                    ..modern::Hello::new(dialect, script.addr, node.addr, CONTROL)
+                }
+                .bytes(),
+            };
+            let mut conn = talk(asked, hello)?;
+            let answer = match dialect {
+                None => conn.receive_hello().with_context(|| what.clone())?.src,
+                Some(_) => {
+                    let hello = modern::Hello::read(&mut conn).with_context(|| what.clone())?;
+                    hello.src
+                }
+            };
+            ensure!(answer == to, "{what}: {answer:x}");
+            conn.reset()?;
+            // Its place is free again for the next.
+            wait::until(LIMIT, "connection gone", || {
+                let left = node.list(&["conn", "list"])?;
+                ensure!(left.is_empty(), "{left:?}");
+                Ok(())
+            })?;
+        }
+    }
+
+    // For nobody, and for two at once.
+    let today = Dialect {
+        version: family::newest().0,
+        order: Order::Little,
+    };
+    let stranger = in_network(own, 2);
+    let hello = |dest: u64, src: u64| {
+        modern::Hello {
+            src,
+            dest,
+            ..modern::Hello::new(today, script.addr, node.addr, CONTROL)
+        }
+        .bytes()
+    };
+    let other = (in_network(own, 1), in_network(theirs, 1));
+    let before = node.list(&["peer", "list"])?.len();
+    for (asked, hello) in [
+        (Some(stranger), hello(stranger, in_network(theirs, 2))),
+        (None, hello(stranger, in_network(theirs, 2))),
+        (Some(other.0), hello(own, theirs)),
+        (Some(own), hello(other.0, other.1)),
+        (Some(other.0), hello(other.0, theirs)),
+        (None, hello(other.0, theirs)),
+    ] {
+        let asked = asked.map(|to| today.request(1, to));
+        let mut conn = talk(asked, hello)?;
+        let (got, _) = conn.await_closed(LIMIT)?;
+        ensure!(got.is_empty(), "answered with {got:02x?}");
+    }
+    let peers = node.list(&["peer", "list"])?.len();
+    ensure!(peers == before, "{peers} peers instead of {before}");
+
+    // With the last of them the listener goes.
+    for node in &nodes {
+        node.ni_del()?;
+    }
+    drop(Listener::new(&node.space, node.addr)?);
+    nodes[1].ni_add()
 }

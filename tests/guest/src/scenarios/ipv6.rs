@@ -225,8 +225,9 @@ pub fn addresses(lab: &mut Lab) -> Result<()> {
     wait::until(LIMIT, "the second address gone", || {
         let list = one.list(&["interface", "list"])?;
         let left = conns_between(one, &second(one), &second(two))?;
+        let states: Vec<_> = list.iter().map(|entry| &entry["state"]).collect();
         ensure!(
-            list.len() == 1 && left == 0,
+            states == ["up", "waiting"] && left == 0,
             "still there: {list:?}, {left}"
         );
         Ok(())

@@ -63,10 +63,14 @@ pub(crate) fn current(driver: &impl Driver) -> Result<Config, Error> {
     })
 }
 
+/// The address, with the length of its prefix if that was configured.
 fn prefix(entry: &uapi::socklnd_if_entry) -> Option<Prefix> {
+    let is_configured = entry.flags & uapi::SOCKLND_IF_KERNEL_PREFIX == 0;
     Some(Prefix {
         addr: address_from_uapi(&entry.addr)?,
-        len: u8::try_from(entry.prefix_len).ok(),
+        len: u8::try_from(entry.prefix_len)
+            .ok()
+            .filter(|_| is_configured),
     })
 }
 
@@ -375,19 +379,6 @@ fn plan(wanted: &Config, now: &Config) -> (Vec<Step>, Vec<String>) {
     let mut problems = Vec::new();
     for ni in &wanted.nis {
         let old = now.nis.iter().find(|old| old.nid == ni.nid);
-        // Two interfaces can't both listen on one address.
-        let known = problems.len();
-        for other in now.nis.iter().filter(|other| other.nid != ni.nid) {
-            let common = ni
-                .used()
-                .find(|addr| other.used().any(|used| used == *addr));
-            if let Some(addr) = common {
-                problems.push(format!("{}: {} uses {addr} already", ni.nid, other.nid));
-            }
-        }
-        if problems.len() > known {
-            continue;
-        }
         if old.is_none() {
             steps.push(Step::Ni { nid: ni.nid });
         }
@@ -447,7 +438,9 @@ fn plan_addresses(
     let most = uapi::SOCKLND_IF_MAX as usize - 1;
     for address in &ni.addresses {
         match there.iter().find(|old| old.addr == address.addr) {
-            Some(old) if address.len.is_some() && address.len != old.len => {
+            Some(old)
+                if old.len.is_some() && address.len.is_some_and(|len| old.len != Some(len)) =>
+            {
                 problems.push(format!("{}: {address}: it has {old} already", ni.nid));
             }
             Some(_) => {}
@@ -868,11 +861,11 @@ ni:
             ]
         );
         let now = "{version: 1, ni: [{nid: 10.0.0.1@tcp7}]}";
-        let (_, problems) = plan(&config(FULL), &config(now));
-        assert_eq!(
-            problems,
-            ["10.0.0.1@tcp: 10.0.0.1@tcp7 uses 10.0.0.1 already"]
-        );
+        // Two networks on one address are no contradiction.
+        assert!(plan(&config(FULL), &config(now)).1.is_empty());
+        // A prefix that nobody has configured is none either: the kernel says what it is.
+        let now = "{version: 1, ni: [{nid: 10.0.0.1@tcp, addresses: [192.168.1.1]}]}";
+        assert!(plan(&config(FULL), &config(now)).1.is_empty());
     }
 
     /// A stand-in that fails the requests of this position, and what it was asked for.

@@ -79,6 +79,8 @@ struct Address {
     ni: Shown,
     /// With the length of the prefix; `null` if the module wrote an address of another kind.
     address: Option<Prefix>,
+    /// Whether it is there, or is waited for.
+    state: &'static str,
     peers: u32,
     routes: u32,
 }
@@ -89,6 +91,11 @@ impl From<&uapi::socklnd_if_entry> for Address {
         Self {
             ni: (&entry.ni).into(),
             address: address_from_uapi(&entry.addr).map(|addr| Prefix { addr, len }),
+            state: if entry.flags & uapi::SOCKLND_IF_WAITS == 0 {
+                "up"
+            } else {
+                "waiting"
+            },
             peers: entry.peers,
             routes: entry.routes,
         }
@@ -101,11 +108,12 @@ impl Report for Addresses {
             [
                 entry.ni.to_string(),
                 or_dash(entry.address),
+                entry.state.to_string(),
                 entry.peers.to_string(),
                 entry.routes.to_string(),
             ]
         });
-        table(["nid", "address", "peers>", "routes>"], rows)
+        table(["nid", "address", "state", "peers>", "routes>"], rows)
     }
 }
 
@@ -160,15 +168,31 @@ mod tests {
             prefix_len: 24,
             peers: 2,
             routes: 3,
+            ..Default::default()
         };
-        let report = list(&Fake::lists(vec![vec![entry]]), Pattern::Any).unwrap();
+        let lost = uapi::socklnd_if_entry {
+            addr: address_to_uapi(Some([192, 168, 1, 2].into())),
+            flags: uapi::SOCKLND_IF_WAITS | uapi::SOCKLND_IF_KERNEL_PREFIX,
+            ..entry
+        };
+        let report = list(&Fake::lists(vec![vec![entry, lost]]), Pattern::Any).unwrap();
         assert_eq!(
             report.text(),
-            "nid           address         peers  routes\n10.0.0.1@tcp  192.168.1.1/24      2       3"
+            "nid           address         state    peers  routes\n\
+             10.0.0.1@tcp  192.168.1.1/24  up           2       3\n\
+             10.0.0.1@tcp  192.168.1.2/24  waiting      2       3"
         );
+        let line = |address, state| {
+            json!({
+                "ni": "10.0.0.1@tcp", "address": address, "state": state, "peers": 2, "routes": 3
+            })
+        };
         assert_eq!(
             serde_json::to_value(&report).unwrap(),
-            json!([{"ni": "10.0.0.1@tcp", "address": "192.168.1.1/24", "peers": 2, "routes": 3}])
+            json!([
+                line("192.168.1.1/24", "up"),
+                line("192.168.1.2/24", "waiting")
+            ])
         );
     }
 }

@@ -42,6 +42,7 @@ pub(crate) fn register() -> Dir {
     dir.knob(c"enomem_accept", &hooks::ENOMEM_ACCEPT);
     dir.knob(c"stall_tx", &hooks::STALL_TX);
     dir.knob(c"stall_rx", &hooks::STALL_RX);
+    dir.knob(c"stall_reaper", &hooks::STALL_REAPER);
     dir
 }
 

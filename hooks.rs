@@ -25,6 +25,9 @@ pub(crate) static STALL_TX: Knob = Knob::new(0, 0..=86_400);
 /// Seconds for which every turn of receiving is held back.
 pub(crate) static STALL_RX: Knob = Knob::new(0, 0..=86_400);
 
+/// Seconds for which the reaper leaves a connection that was closed as it is.
+pub(crate) static STALL_REAPER: Knob = Knob::new(0, 0..=86_400);
+
 /// Whether the send that is about to be made is one of those that fail. Any context.
 pub(crate) fn send_fails() -> bool {
     ENOMEM_TX.count_down()
@@ -33,6 +36,13 @@ pub(crate) fn send_fails() -> bool {
 /// Whether the accept that is about to be made is one of those that fail. Any context.
 pub(crate) fn accept_fails() -> bool {
     ENOMEM_ACCEPT.count_down()
+}
+
+/// For how long the reaper leaves a connection that was closed as it is, in milliseconds. Any context.
+pub(crate) fn reaper_stall_ms() -> u64 {
+    u64::try_from(STALL_REAPER.get())
+        .unwrap_or(0)
+        .saturating_mul(1000)
 }
 
 /// Until when a connection is held back, each way; in monotonic milliseconds.

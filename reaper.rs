@@ -18,6 +18,7 @@ use crate::{
         Conn,
         Handshake, //
     },
+    hooks,
     lib_linux::{
         thread::KThread,
         time, //
@@ -202,6 +203,7 @@ impl Reaper {
     }
 
     fn run(&self, lnd: &Lnd) {
+        let mut stalled = Stalled(KVec::new());
         let mut next_scan = time::monotonic_ms().saturating_add(ROUND_MS);
         let mut next_poll = 0_u64;
         loop {
@@ -213,13 +215,16 @@ impl Reaper {
             if !self.enomem.is_empty() {
                 wait = wait.min(ENOMEM_RETRY_MS);
             }
+            stalled.terminate_due(now);
             match self
                 .deathrow
                 .take(Some(u32::try_from(wait).unwrap_or(u32::MAX)))
             {
-                Mail::Object(conn) => conn.terminate(),
+                Mail::Object(conn) => stalled.terminate(conn, now),
                 Mail::Tick => {}
                 Mail::Stop => {
+                    // Those that are left go as if their time had come.
+                    stalled.terminate_due(u64::MAX);
                     // They are over; what is there would keep all else alive.
                     self.handovers.drain().for_each(drop);
                     return;
@@ -310,6 +315,31 @@ impl Reaper {
         self.look_at_busy(now, busy.xchg(false, Acquire));
         // After those: who has got a sign of life meanwhile is silent from then on.
         self.look_at_resting(now, resting.xchg(false, Acquire));
+    }
+}
+
+/// Closed connections that a test hook has the reaper leave as they are, each since when.
+struct Stalled(KVec<(u64, Arc<Conn>)>);
+
+impl Stalled {
+    /// Terminates `conn`, which was closed about `now`; later, if the hook is set.
+    fn terminate(&mut self, conn: Arc<Conn>, now: u64) {
+        if hooks::reaper_stall_ms() == 0 || self.0.reserve(1, GFP_KERNEL).is_err() {
+            return conn.terminate();
+        }
+        // There is room: it was reserved.
+        let _ = self.0.push_within_capacity((now, conn));
+    }
+
+    /// Terminates those whose time has come by `now`.
+    fn terminate_due(&mut self, now: u64) {
+        let stall = hooks::reaper_stall_ms();
+        let due = |(since, _): &(u64, Arc<Conn>)| now.saturating_sub(*since) >= stall;
+        while let Some(at) = self.0.iter().position(due) {
+            if let Ok((_, conn)) = self.0.remove(at) {
+                conn.terminate();
+            }
+        }
     }
 }
 

@@ -123,6 +123,8 @@ pub(crate) struct Conn {
     io: Mutex<Io>,
     #[pin]
     txq: SpinLock<TxQueue>,
+    /// It was buried: nothing goes out or comes in any more. Written with the lock of `txq` held.
+    closing: Atomic<bool>,
     /// Bytes queued and not accepted by TCP.
     queued: Atomic<u64>,
     /// Bytes that TCP held when the scheduler last looked.
@@ -274,6 +276,7 @@ impl Conn {
                     },
                     "socklnd_conn_txq"
                 ),
+                closing: Atomic::new(false),
                 queued: Atomic::new(0),
                 wmem: Atomic::new(0),
                 loans: Atomic::new(0),
@@ -477,10 +480,20 @@ impl Conn {
 
     /// First step of closing; the caller has taken it out of the peer's list, under its lock.
     pub(crate) fn bury(self: Arc<Self>, why: Error) {
-        self.txq.lock().closed = Some(why);
+        {
+            let mut txq = self.txq.lock();
+            txq.closed = Some(why);
+            self.closing.store(true, Relaxed);
+        }
         let peer = &self.peer;
         let reaper = peer.ni().lnd().reaper().clone();
         reaper.bury(self);
+    }
+
+    /// Whether it was buried. Then no byte is sent or received any more, even if its socket is still
+    /// there: the message layer may have been told that it is gone. Any context.
+    fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
     }
 
     /// Second step of closing. The reaper's thread, may sleep.
@@ -549,6 +562,7 @@ impl Conn {
                 socket.send_ack();
             }
         }
+        let events = if self.is_closing() { 0 } else { events };
         let admitted = io.stall.admit(events, time::monotonic_ms);
         let held_back = admitted != events;
         if held_back {
@@ -622,8 +636,14 @@ impl Conn {
 
     /// Why the connection has ended, if it has. Thread context, may sleep.
     fn failure(&self) -> Option<Error> {
+        // The socket first: it is taken away after `closed` was set, so whoever finds no socket
+        // finds a reason there.
+        let failed = {
+            let io = self.io.lock();
+            io.socket.as_ref().and_then(|socket| socket.failure())
+        };
         let closed = self.txq.lock().closed;
-        closed.or_else(|| self.io.lock().socket.as_ref()?.failure())
+        closed.or(failed)
     }
 
     /// Looks for a deadline that has passed, and whether the socket has failed. Thread context, may
@@ -637,7 +657,8 @@ impl Conn {
         let Some(socket) = io.socket.as_ref() else {
             return Look::Idle;
         };
-        if let Some(e) = socket.take_error() {
+        // The error stays with the socket: what TCP has dropped is judged by it.
+        if let Some(e) = socket.failure() {
             return Look::Over(e);
         }
         let wmem = socket.wmem_queued();

@@ -354,13 +354,17 @@ impl Rx {
 }
 
 impl Conn {
-    /// Receives until nothing is there or the quantum is used up. The scheduler's thread.
+    /// Receives until nothing is there, the quantum is used up, or the connection is closed. The
+    /// scheduler's thread.
     pub(super) fn receive(self: &Arc<Self>, io: &mut Io) -> Result<Turn> {
         let Some(socket) = io.socket.as_ref() else {
             return Ok(Turn::Idle);
         };
         let mut quantum = QUANTUM;
         while quantum > 0 {
+            if self.is_closing() {
+                return Ok(Turn::Idle);
+            }
             if io.rx.is_waiting() {
                 // Without reading, this is how the end of the connection shows.
                 if let Some(e) = socket.failure() {
@@ -398,9 +402,10 @@ impl Conn {
         Ok(Turn::More)
     }
 
-    /// Goes through the states that need no more bytes.
+    /// Goes through the states that need no more bytes. A connection that was closed meanwhile stays
+    /// in the state that it is in, for [`Rx::abandon`].
     fn progress(&self, rx: &mut Rx) -> Result {
-        while rx.is_complete() {
+        while rx.is_complete() && !self.is_closing() {
             match rx.advance()? {
                 Some(Event::Message(header)) => {
                     self.begun(rx, header.payload_len, header.src != self.peer.nid())?;

@@ -40,7 +40,8 @@ use kernel::{
 };
 
 impl Conn {
-    /// Sends from the queue until it is empty, the socket full, or the quantum used up.
+    /// Sends from the queue until it is empty, the socket full, the quantum used up, or the connection
+    /// closed.
     pub(super) fn transmit(self: &Arc<Self>, io: &mut Io) -> Result<Turn> {
         let turn = self.transmit_some(io);
         // The loan can only be returned when it is closed.
@@ -57,6 +58,9 @@ impl Conn {
         let min_lent = socket.can_lend().then(tunables::zero_copy_nob);
         let mut quantum = QUANTUM;
         loop {
+            if self.is_closing() {
+                return Ok(Turn::Idle);
+            }
             let complete = self.take_queued(&mut io.out, min_lent)?;
             let Some(first) = io.out.front() else {
                 return Ok(if complete { Turn::Idle } else { Turn::NoMemory });

@@ -54,6 +54,7 @@ use crate::{
         SCHED_LIST, //
     },
     stats::{
+        Account,
         Counter,
         Gauge,
         LiveGuard,
@@ -133,7 +134,7 @@ pub(crate) struct Conn {
     loans: Atomic<i64>,
     /// It is to be tested at the next turn.
     test: Atomic<bool>,
-    traffic: Traffic,
+    traffic: Arc<Traffic>,
     /// Times that the send buffer was full.
     full: Counter,
     /// Times that there was no memory for the socket.
@@ -193,6 +194,8 @@ struct Io {
     frags: BvecBuf,
     deadlines: Deadlines,
     stall: Stall,
+    /// `None` once terminated.
+    account: Option<Account>,
 }
 
 /// When there was progress, each way: a timeout later the peer is given up. In monotonic milliseconds;
@@ -238,6 +241,7 @@ impl Conn {
         hello: &Hello,
     ) -> Result<Arc<Self>> {
         let now = time::monotonic_ms();
+        let traffic = Arc::new(Traffic::new(), GFP_KERNEL)?;
         let io = Io {
             socket: None,
             rx: rx::Rx::new(hello.proto, hello.order)?,
@@ -250,6 +254,7 @@ impl Conn {
                 wmem_mark: 0,
             },
             stall: Stall::new(),
+            account: Some(peer.account(&traffic)?),
         };
         let local = socket.local_addr()?;
         let remote = socket.peer_addr()?;
@@ -281,7 +286,7 @@ impl Conn {
                 wmem: Atomic::new(0),
                 loans: Atomic::new(0),
                 test: Atomic::new(false),
-                traffic: Traffic::new(),
+                traffic,
                 full: Counter::new(),
                 enomem: Counter::new(),
                 sched_links <- ListLinks::new(),
@@ -521,6 +526,7 @@ impl Conn {
         unsent.append(&mut io.out);
         unsent.append(&mut doomed);
         let incoming = io.rx.abandon(self);
+        let account = io.account.take();
         drop(io);
 
         // The socket goes first: when the message layer hears that a buffer is free, nobody may
@@ -547,8 +553,7 @@ impl Conn {
         self.peer.fail_txs(unsent, why);
         self.peer.abandon(self.id(), why);
         self.peer.ni().upper().conn_ended(self.id(), why);
-        self.peer.traffic().absorb(&self.traffic);
-        self.peer.ni().traffic().absorb(&self.traffic);
+        drop(account);
     }
 
     /// One turn of the scheduler's thread: reads and writes what is possible, within bounds.

@@ -136,7 +136,7 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
         ni.nid(),
         ni.net().inode()
     );
-    show_traffic(out, &ni.total_traffic());
+    show_traffic(out, &ni.ledger().total());
     show_events(out, ni.events());
     let events = ni.events();
     lines(

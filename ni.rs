@@ -39,8 +39,8 @@ use crate::{
     stats::{
         Events,
         Gauge,
-        LiveGuard,
-        Traffic, //
+        Ledger,
+        LiveGuard, //
     },
     tunables,
     tx::{
@@ -94,8 +94,7 @@ pub(crate) struct Ni {
     down: Atomic<bool>,
     live: Live,
     events: Events,
-    /// Of connections that have ended.
-    traffic: Traffic,
+    ledger: Arc<Ledger>,
     _live: LiveGuard,
 }
 
@@ -150,6 +149,7 @@ impl Ni {
         let portals = Portals::new(lnd.bulk_memory())?;
         let forwarder = lnd.forwarder(&net)?;
         let live = Live::new()?;
+        let ledger = Ledger::new()?;
         let ni = Arc::pin_init(
             pin_init!(Self {
                 lnd: lnd.clone(),
@@ -166,7 +166,7 @@ impl Ni {
                 down: Atomic::new(false),
                 live,
                 events: Events::new(),
-                traffic: Traffic::new(),
+                ledger,
                 _live: Gauge::enter(lnd.live_nis()),
             }),
             GFP_KERNEL,
@@ -309,17 +309,9 @@ impl Ni {
         &self.events
     }
 
-    /// What went over connections that have ended.
-    pub(crate) fn traffic(&self) -> &Traffic {
-        &self.traffic
-    }
-
-    /// What went over all connections so far. Thread context.
-    pub(crate) fn total_traffic(&self) -> Traffic {
-        let total = Traffic::new();
-        total.absorb(&self.traffic);
-        self.peers.for_each(|peer| peer.add_living_traffic(&total));
-        total
+    /// What went over its connections.
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Applies the tunables that may change during a socket's life to all there are. May sleep.

@@ -30,6 +30,7 @@ use crate::{
     portals::Loss,
     route::Route,
     stats::{
+        Account,
         Counter,
         Events,
         Gauge,
@@ -113,8 +114,8 @@ pub(crate) struct Peer {
     events: Events,
     /// Forwarding buffers with messages from it, and with such on their way to it.
     share: Arc<Share>,
-    /// Of connections that have ended.
-    traffic: Traffic,
+    /// Of connections that have ended; written by those that end, with the ledger's mutex held.
+    traffic: Arc<Traffic>,
     /// A message has come since the peer last had no connection.
     heard: Atomic<bool>,
     /// INVARIANT: Only ever used for the reaper's list of pending peers.
@@ -208,6 +209,7 @@ pub(crate) enum Refusal {
 impl Peer {
     fn new(ni: &Arc<Ni>, nid: Nid) -> Result<Arc<Self>> {
         let share = Share::new()?;
+        let traffic = Arc::new(Traffic::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 ni: ni.clone(),
@@ -235,7 +237,7 @@ impl Peer {
                 last_alive_ms: Atomic::new(time::monotonic_ms()),
                 events: Events::new(),
                 share,
-                traffic: Traffic::new(),
+                traffic,
                 heard: Atomic::new(false),
                 pending_links <- ListLinks::new(),
                 pending_tracker <- AtomicTracker::new(),
@@ -272,26 +274,18 @@ impl Peer {
         &self.share
     }
 
-    /// What went over connections that have ended.
-    pub(crate) fn traffic(&self) -> &Traffic {
-        &self.traffic
+    /// An account for a connection to it that counts in `traffic`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn account(&self, traffic: &Arc<Traffic>) -> Result<Account> {
+        Account::open(self.ni.ledger(), &self.traffic, traffic)
     }
 
-    /// Adds what went over the connections that there are to `total`. Thread context.
-    pub(crate) fn add_living_traffic(&self, total: &Traffic) {
-        let mut index = 0;
-        while let Some(conn) = self.conn(index) {
-            total.absorb(conn.traffic());
-            index += 1;
-        }
-    }
-
-    /// What went over all of its connections so far. Thread context.
+    /// What went over all of its connections so far. May sleep.
     pub(crate) fn total_traffic(&self) -> Traffic {
-        let total = Traffic::new();
-        total.absorb(&self.traffic);
-        self.add_living_traffic(&total);
-        total
+        self.ni.ledger().total_of(&self.traffic)
     }
 
     /// Counts `n` events, for the peer and for its interface. Any context.

@@ -3,12 +3,18 @@
 //! Counters: what happened, and what is alive.
 //!
 //! All are atomics without a lock. Traffic is counted per connection, where one thread writes, and
-//! added up when a connection ends; so no counter is shared between processors on the hot path.
+//! added up when a connection ends; so no counter is shared between processors on the hot path. That
+//! sums miss nothing, and count nothing twice, is what an interface's [`Ledger`] is for, which has a
+//! mutex of its own.
 
 use kernel::{
     new_condvar,
     new_mutex,
     prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    },
     sync::{
         atomic::{
             Atomic,
@@ -75,6 +81,125 @@ impl Traffic {
         self.zc_msgs.add(other.zc_msgs.get());
         self.zc_bytes.add(other.zc_bytes.get());
     }
+}
+
+/// What went over the connections of an interface: of those that there are, and of those that have
+/// ended. Its mutex is inside of all others but a connection's I/O mutex, which is not taken with it.
+#[pin_data]
+pub(crate) struct Ledger {
+    #[pin]
+    books: Mutex<Books>,
+}
+
+/// What names an account: its peer, and its connection, each by the address of its counters, which
+/// nobody else has as long as there is the account.
+type AccountId = (usize, usize);
+
+struct Books {
+    /// Of connections that there are.
+    open: RBTree<AccountId, Arc<Traffic>>,
+    /// The sum of all others.
+    closed: Traffic,
+}
+
+impl Ledger {
+    /// Nothing so far. May sleep.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                books <- new_mutex!(
+                    Books {
+                        open: RBTree::new(),
+                        closed: Traffic::new(),
+                    },
+                    "socklnd_ledger"
+                ),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What went over all connections so far. May sleep.
+    pub(crate) fn total(&self) -> Traffic {
+        let books = self.books.lock();
+        let total = Traffic::new();
+        total.absorb(&books.closed);
+        books.open.values().for_each(|traffic| total.absorb(traffic));
+        total
+    }
+
+    /// What went so far over all connections of the peer for which `closed` has the sum of those that
+    /// have ended. May sleep.
+    pub(crate) fn total_of(&self, closed: &Arc<Traffic>) -> Traffic {
+        let peer = address(closed);
+        let mut books = self.books.lock();
+        let total = Traffic::new();
+        total.absorb(closed);
+        let mut cursor = books.open.cursor_lower_bound_mut(&(peer, 0));
+        while let Some(at) = cursor {
+            let ((owner, _), traffic) = at.current();
+            if *owner != peer {
+                break;
+            }
+            total.absorb(traffic);
+            cursor = at.move_next();
+        }
+        total
+    }
+}
+
+/// A connection's account in a [`Ledger`]. With the end of it what was counted goes to the sums of the
+/// interface and of the peer; may sleep.
+pub(crate) struct Account {
+    ledger: Arc<Ledger>,
+    peer: Arc<Traffic>,
+    traffic: Arc<Traffic>,
+}
+
+impl Account {
+    /// For a connection that counts in `traffic`, to a peer whose ended connections `peer` is the sum
+    /// of. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn open(
+        ledger: &Arc<Ledger>,
+        peer: &Arc<Traffic>,
+        traffic: &Arc<Traffic>,
+    ) -> Result<Self> {
+        let this = Self {
+            ledger: ledger.clone(),
+            peer: peer.clone(),
+            traffic: traffic.clone(),
+        };
+        // Memory first: who only wants to know a sum does not wait for that.
+        let node = RBTreeNode::new(this.id(), traffic.clone(), GFP_KERNEL)?;
+        let replaced = ledger.books.lock().open.insert(node);
+        // The addresses are those of objects that there are, so there was no such account.
+        drop(replaced);
+        Ok(this)
+    }
+
+    fn id(&self) -> AccountId {
+        (address(&self.peer), address(&self.traffic))
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let id = self.id();
+        let mut books = self.ledger.books.lock();
+        let removed = books.open.remove_node(&id);
+        books.closed.absorb(&self.traffic);
+        self.peer.absorb(&self.traffic);
+        drop(books);
+        drop(removed);
+    }
+}
+
+fn address(traffic: &Arc<Traffic>) -> usize {
+    core::ptr::from_ref::<Traffic>(traffic).addr()
 }
 
 /// What an interface, and each of its peers, counts over its life, by cause.
@@ -207,5 +332,40 @@ impl Drop for LiveGuard {
             let _guard = gauge.lock.lock();
             gauge.zero.notify_all();
         }
+    }
+}
+
+#[kunit_tests(socklnd_stats)]
+mod tests {
+    use super::*;
+
+    fn counters() -> Result<Arc<Traffic>> {
+        Ok(Arc::new(Traffic::new(), GFP_KERNEL)?)
+    }
+
+    #[test]
+    fn sums_neither_lose_nor_repeat_an_account() -> Result {
+        let ledger = Ledger::new()?;
+        let peers = [counters()?, counters()?];
+        let mut accounts = KVec::new();
+        for index in 0u64..6 {
+            let traffic = counters()?;
+            let peer = &peers[usize::from(index % 2 == 1)];
+            accounts.push(Account::open(&ledger, peer, &traffic)?, GFP_KERNEL)?;
+            // What comes later counts too.
+            traffic.tx_bytes.add(10 + index);
+            traffic.rx_msgs.add(1);
+        }
+        let sums = || {
+            let of = |peer| ledger.total_of(peer).tx_bytes.get();
+            let total = ledger.total();
+            (total.tx_bytes.get(), total.rx_msgs.get(), peers.each_ref().map(of))
+        };
+        assert!(sums() == (75, 6, [36, 39]));
+        while let Ok(account) = accounts.remove(0) {
+            drop(account);
+            assert!(sums() == (75, 6, [36, 39]));
+        }
+        Ok(())
     }
 }

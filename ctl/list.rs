@@ -374,7 +374,7 @@ impl Entry for uapi::socklnd_stats_entry {
     const OLDEST_SIZE: usize = uapi::SOCKLND_STATS_ENTRY_SIZE_VER0 as usize;
 
     fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
-        let traffic = ni.total_traffic();
+        let traffic = ni.ledger().total();
         let events = ni.events();
         let live = ni.live();
         let routes: usize = peers(ni)?.iter().map(|peer| peer.routes.len()).sum();

@@ -4,7 +4,8 @@
 //!
 //! Nothing is decided here: requests are checked, converted, and passed on. A request acts on the
 //! network namespace of whoever makes it, and what changes or sends something needs `CAP_NET_ADMIN`
-//! there, which is asked for before anything else is looked at.
+//! there, which is asked for before anything else is looked at. No allocation on the way enters a file
+//! system.
 //!
 //! The only state is what belongs to an open file: the bulk services that were started by it, behind
 //! a mutex that is taken outside everything else. They end when the file is closed. The module can't
@@ -44,6 +45,7 @@ use self::{
 use crate::{
     conn::Handshake,
     lib_linux::{
+        misc,
         netns::Net,
         socket::Handover,
         uapi, //
@@ -130,6 +132,13 @@ impl MiscDevice for Handle {
     }
 
     fn ioctl(this: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        // What is done here takes locks that senders need, and a file system may be one.
+        misc::memalloc_nofs(|| Self::request(this, cmd, arg))
+    }
+}
+
+impl Handle {
+    fn request(this: Pin<&Self>, cmd: u32, arg: usize) -> Result<isize> {
         let arg = Arg(UserPtr::from_addr(arg));
         match cmd {
             uapi::SOCKLND_IOC_VERSION => arg.write(&version()),

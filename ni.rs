@@ -21,6 +21,7 @@ use crate::{
     },
     lib_linux::{
         link,
+        misc,
         netns::Net,
         page::PageRange,
         queue::Fifo,
@@ -352,7 +353,8 @@ impl Ni {
     /// `EMSGSIZE` (more than the protocol carries), `EHOSTUNREACH` (no way to that NID),
     /// `ESHUTDOWN`, `ENOMEM`, `ETIMEDOUT`, or what the connection failed with.
     ///
-    /// Thread context, no spinlock held. Does not wait for the network.
+    /// Thread context, no spinlock held. Does not wait for the network, nor, for memory, for a file
+    /// system: the caller may be one.
     pub(crate) fn send(
         self: &Arc<Self>,
         to: Nid,
@@ -360,15 +362,17 @@ impl Ni {
         payload: Option<PageRange>,
         done: KBox<dyn Completion>,
     ) {
-        let failure = if to == self.nid {
-            self.send_to_self(header, payload, done)
-        } else {
-            self.send_to_peer(to, header, payload, done)
-        };
-        if let Err((e, done)) = failure {
-            self.events.tx_errors.add(1);
-            done.complete(Err(e));
-        }
+        misc::memalloc_nofs(|| {
+            let failure = if to == self.nid {
+                self.send_to_self(header, payload, done)
+            } else {
+                self.send_to_peer(to, header, payload, done)
+            };
+            if let Err((e, done)) = failure {
+                self.events.tx_errors.add(1);
+                done.complete(Err(e));
+            }
+        });
     }
 
     /// A message to this very node: no wire is needed.

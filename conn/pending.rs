@@ -3,10 +3,14 @@
 //! The handshakes that an interface instance has under way, bounded in number and time.
 //!
 //! The list has a mutex of its own, and shares the handshakes by [`Arc`]. None is ended under that
-//! mutex, because ending takes it out of the list.
+//! mutex, because ending takes it out of the list. Memory for the list is allocated under it, by whoever
+//! begins a handshake: all their doors keep that from entering a file system.
 
 use super::Handshake;
-use crate::tunables;
+use crate::{
+    lib_linux::misc,
+    tunables, //
+};
 use core::net::IpAddr;
 use kernel::{
     new_mutex,
@@ -48,6 +52,7 @@ impl Pending {
 
     /// Adds one. If strangers are too many, the one of them that came first has to go.
     pub(super) fn add(&self, new: &Arc<Handshake>) -> Result {
+        misc::assert_memalloc_nofs();
         let mut inner = self.inner.lock();
         if inner.closed {
             return Err(ESHUTDOWN);

@@ -77,8 +77,9 @@ pub(super) fn is_cpu_online(cpu: u32) -> bool {
 
 /// Runs `f` so that no allocation in it, however deep, enters a file system to free memory.
 ///
-/// For threads that a file system waits for. Thread context.
-pub(super) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
+/// For the doors through which threads come in that hold what a file system waits for, or take
+/// it inside: kernel threads, requests of administrators, senders. Thread context.
+pub(crate) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: Sets a flag of the current task.
     let flags = unsafe { sys::socklnd_helper_memalloc_nofs_save() };
     let result = f();
@@ -88,9 +89,17 @@ pub(super) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Complains, in kernels with Rust's debug assertions, if the current thread has come in by a door
+/// without [`memalloc_nofs`]. For functions that allocate with, or before, a lock that those take
+/// whom a file system waits for. Thread context.
+pub(crate) fn assert_memalloc_nofs() {
+    #[cfg(debug_assertions)]
+    kernel::warn_on!(!is_memalloc_nofs());
+}
+
 /// Whether that is in force for the current thread.
-#[cfg(CONFIG_KUNIT = "y")]
-pub(super) fn is_memalloc_nofs() -> bool {
+#[cfg(any(debug_assertions, CONFIG_KUNIT = "y"))]
+pub(crate) fn is_memalloc_nofs() -> bool {
     // SAFETY: Sets a flag of the current task.
     let flags = unsafe { sys::socklnd_helper_memalloc_nofs_save() };
     // SAFETY: As in `memalloc_nofs`.

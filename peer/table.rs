@@ -89,6 +89,7 @@ impl PeerTable {
         if let Some(peer) = self.find(nid) {
             return Ok(peer);
         }
+        misc::assert_memalloc_nofs();
         let new = Peer::new(ni, nid)?;
         let mut inner = self.bucket(nid).ok_or(EINVAL)?.inner.lock();
         if inner.closed {

@@ -277,10 +277,10 @@ fn next_hop(ni: &Ni, dest: Nid) -> core::result::Result<(Arc<Ni>, Nid), Misroute
     if let Some(out) = lnd.ni_in_network(ni.net(), dest.net()) {
         return Ok((out, dest));
     }
-    let mut index = 0;
+    let mut last = 0;
     let mut only_back = false;
-    while let Some(out) = lnd.ni_at(index) {
-        index += 1;
+    while let Some(out) = lnd.ni_after(last) {
+        last = out.serial();
         if out.net() != ni.net() {
             continue;
         }

@@ -77,6 +77,8 @@ use kernel::{
 #[pin_data]
 pub(crate) struct Ni {
     lnd: Arc<Lnd>,
+    /// Later ones have higher numbers; none has 0.
+    serial: u64,
     nid: Nid,
     net: Net,
     /// Tells this life of the node from earlier ones: nanoseconds of wall clock at its start.
@@ -154,6 +156,7 @@ impl Ni {
         let ni = Arc::pin_init(
             pin_init!(Self {
                 lnd: lnd.clone(),
+                serial: lnd.next_serial(),
                 nid,
                 net,
                 incarnation: time::realtime_ns(),
@@ -215,6 +218,11 @@ impl Ni {
     /// The driver that it belongs to.
     pub(crate) fn lnd(&self) -> &Arc<Lnd> {
         &self.lnd
+    }
+
+    /// Its number: later ones have higher numbers, and none has 0. For [`Lnd::ni_after`].
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Its NID.

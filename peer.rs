@@ -633,11 +633,19 @@ impl Peer {
 
     /// Has all connections looked at by their schedulers. Thread context.
     pub(crate) fn retry_conns(&self) {
-        let mut index = 0;
-        while let Some(conn) = self.conn(index) {
+        let mut last = 0;
+        while let Some(conn) = self.conn_after(last) {
+            last = conn.id();
             conn.retry();
-            index += 1;
         }
+    }
+
+    /// The connection with the lowest number above `id`. A walk by these meets each connection that is
+    /// there all the time once, whichever others come and go. Thread context.
+    fn conn_after(&self, id: ConnId) -> Option<Arc<Conn>> {
+        let inner = self.inner.lock();
+        let behind = inner.conns.iter().filter(|conn| conn.id() > id);
+        behind.min_by_key(|conn| conn.id()).cloned()
     }
 
     /// The `index`-th connection. Thread context.

@@ -85,6 +85,10 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         new_spinlock,
         Arc,
         Mutex,
@@ -112,6 +116,8 @@ pub(crate) struct Lnd {
     acceptor: Arc<Acceptor>,
     bulk_memory: Arc<BulkMemory>,
     live_nis: Arc<Gauge>,
+    /// How many interfaces were made so far.
+    serials: Atomic<u64>,
     /// Held while an interface is brought up or shut down. Says whether that is over for good.
     #[pin]
     config: Mutex<bool>,
@@ -142,6 +148,7 @@ impl Lnd {
                 acceptor,
                 bulk_memory,
                 live_nis,
+                serials: Atomic::new(0),
                 config <- new_mutex!(false, "socklnd_config"),
                 nis <- new_spinlock!(KVec::new(), "socklnd_nis"),
                 forwarders <- new_spinlock!(KVec::new(), "socklnd_forwarders"),
@@ -178,6 +185,11 @@ impl Lnd {
     /// How many interfaces are alive, those being shut down included.
     pub(crate) fn live_nis(&self) -> &Arc<Gauge> {
         &self.live_nis
+    }
+
+    /// The number of the next interface. Any context.
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.serials.fetch_add(1, Relaxed).saturating_add(1)
     }
 
     /// The scheduler for a new connection, whose packets arrive on `cpu`: the one there, else the
@@ -236,12 +248,16 @@ impl Lnd {
         self.nis.lock().reserve(1, GFP_ATOMIC)?;
         let ni = Ni::start(self, net.clone(), nid)?;
         let pushed = self.nis.lock().push(ni.clone(), GFP_ATOMIC);
-        if pushed.is_err() {
+        if let Err(e) = pushed {
             ni.shutdown();
+            return Err(e.into());
         }
         // What happened to its address before it was listed passed it by.
         self.reaper.look_at_addresses();
-        Ok(pushed?)
+        // And what was changed. Without memory for that it is as good as one that was started a moment
+        // earlier.
+        let _ = ni.apply_tunables();
+        Ok(())
     }
 
     /// Shuts down the interfaces of `net` that match. `ENOENT` if none does. Sleeps.
@@ -385,22 +401,29 @@ impl Lnd {
         self.nis_where(|_| true)
     }
 
+    /// Waits for nobody: not even for those who configure this moment.
     fn nis_where(&self, matching: impl Fn(&Ni) -> bool) -> Result<KVec<Arc<Ni>>> {
-        let _config = self.config.lock();
         let mut found = KVec::new();
-        let mut index = 0;
-        while let Some(ni) = self.ni_at(index) {
-            if matching(&ni) {
-                found.push(ni, GFP_KERNEL)?;
+        loop {
+            let count = self.nis.lock().len();
+            // Memory first; if there are more by then, once again.
+            found.reserve(count, GFP_KERNEL)?;
+            let nis = self.nis.lock();
+            if nis.len() <= count {
+                for ni in nis.iter().filter(|ni| matching(ni)) {
+                    let _ = found.push_within_capacity(ni.clone());
+                }
+                return Ok(found);
             }
-            index += 1;
         }
-        Ok(found)
     }
 
-    /// The `index`-th interface.
-    pub(crate) fn ni_at(&self, index: usize) -> Option<Arc<Ni>> {
-        self.nis.lock().get(index).cloned()
+    /// The oldest of the interfaces that are younger than number `serial`. An index would not do for
+    /// walks: who stands behind an interface that goes would be skipped. Thread context.
+    pub(crate) fn ni_after(&self, serial: u64) -> Option<Arc<Ni>> {
+        let nis = self.nis.lock();
+        let younger = nis.iter().filter(|ni| ni.serial() > serial);
+        younger.min_by_key(|ni| ni.serial()).cloned()
     }
 
     /// Something may have happened to `addr` in `net`. Thread context; does not sleep.
@@ -413,12 +436,13 @@ impl Lnd {
         }
     }
 
-    /// Calls `f` for each interface, without a lock. One that comes or goes may be missed.
+    /// Calls `f` for each interface, oldest first, without a lock. One that is there all the time is
+    /// met once; one that comes or goes meanwhile may be missed.
     pub(crate) fn for_each_ni(&self, mut f: impl FnMut(&Arc<Ni>)) {
-        let mut index = 0;
-        while let Some(ni) = self.ni_at(index) {
+        let mut last = 0;
+        while let Some(ni) = self.ni_after(last) {
+            last = ni.serial();
             f(&ni);
-            index += 1;
         }
     }
 }

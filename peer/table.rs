@@ -127,11 +127,12 @@ impl PeerTable {
         }
     }
 
-    /// The `index`-th peer of a bucket. For walks that don't mind if peers come and go meanwhile.
-    pub(crate) fn peer_at(&self, bucket: usize, index: usize) -> Option<Arc<Peer>> {
+    /// The peer of a bucket with the lowest address above `last`. An index would not do for walks:
+    /// who stands behind a peer that goes would be skipped.
+    fn peer_after(&self, bucket: usize, last: usize) -> Option<Arc<Peer>> {
         let inner = self.buckets.get(bucket)?.inner.lock();
-        let peer = inner.peers.get(index).cloned();
-        peer
+        let behind = inner.peers.iter().filter(|peer| address(peer) > last);
+        behind.min_by_key(|peer| address(peer)).cloned()
     }
 
     /// All peers; one that is there all the time is there once. The list needs no contiguous memory,
@@ -155,19 +156,14 @@ impl PeerTable {
         Ok(all)
     }
 
-    /// Calls `f` for each peer, without a lock. A peer that comes or goes meanwhile may be missed.
+    /// Calls `f` for each peer, without a lock. One that is there all the time is met once; one that
+    /// comes or goes meanwhile may be missed.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<Peer>)) {
         for bucket in 0..PEER_BUCKETS {
-            let mut index = 0;
-            while let Some(peer) = self.peer_at(bucket, index) {
+            let mut last = 0;
+            while let Some(peer) = self.peer_after(bucket, last) {
+                last = address(&peer);
                 f(&peer);
-                // If `f` unlinked it, the next one has taken its place.
-                if self
-                    .peer_at(bucket, index)
-                    .is_some_and(|p| Arc::ptr_eq(&p, &peer))
-                {
-                    index += 1;
-                }
             }
         }
     }
@@ -185,4 +181,8 @@ impl PeerTable {
             }
         }
     }
+}
+
+fn address(peer: &Arc<Peer>) -> usize {
+    core::ptr::from_ref::<Peer>(peer).addr()
 }

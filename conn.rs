@@ -6,8 +6,9 @@
 //! three steps: [`Conn::bury`], under the peer's lock, takes it out of the peer's list, refuses
 //! further transmits and hands it to the reaper; [`Conn::terminate`], in the reaper's thread, takes
 //! the callbacks off the socket, ends all that was queued and closes the socket; the last
-//! [`Arc`] frees it, in the thread of whoever held it longest. What is lent to TCP when the socket
-//! is closed ends when TCP has let go of it, see [`loans`].
+//! [`Arc`] frees it, in the thread of whoever held it longest: what is lent to TCP when the socket
+//! is closed ends when everybody has let go of it, which may be much later, see [`loans`]. What waits
+//! for connections to end waits for their termination, and not for that.
 //!
 //! Protection: what only the thread that does I/O touches is in [`Io`], behind a mutex that nobody
 //! but the scheduler and the reaper takes; it is the outermost lock of the hot path. The queue of
@@ -154,7 +155,6 @@ pub(crate) struct Conn {
     enomem_links: ListLinks<ENOMEM_LIST>,
     #[pin]
     enomem_tracker: AtomicTracker<ENOMEM_LIST>,
-    _live: LiveGuard,
 }
 
 impl_list_arc_safe! {
@@ -196,6 +196,8 @@ struct Io {
     stall: Stall,
     /// `None` once terminated.
     account: Option<Account>,
+    /// `None` once terminated.
+    live: Option<LiveGuard>,
 }
 
 /// When there was progress, each way: a timeout later the peer is given up. In monotonic milliseconds;
@@ -255,6 +257,7 @@ impl Conn {
             },
             stall: Stall::new(),
             account: Some(peer.account(&traffic)?),
+            live: Some(Gauge::enter(peer.ni().live().conns())),
         };
         let local = socket.local_addr()?;
         let remote = socket.peer_addr()?;
@@ -295,7 +298,6 @@ impl Conn {
                 deathrow_tracker <- AtomicTracker::new(),
                 enomem_links <- ListLinks::new(),
                 enomem_tracker <- AtomicTracker::new(),
-                _live: Gauge::enter(peer.ni().live().conns()),
             }),
             GFP_KERNEL,
         )
@@ -527,6 +529,7 @@ impl Conn {
         unsent.append(&mut doomed);
         let incoming = io.rx.abandon(self);
         let account = io.account.take();
+        let live = io.live.take();
         drop(io);
 
         // The socket goes first: when the message layer hears that a buffer is free, nobody may
@@ -554,6 +557,8 @@ impl Conn {
         self.peer.abandon(self.id(), why);
         self.peer.ni().upper().conn_ended(self.id(), why);
         drop(account);
+        // Whoever waits for that may go on: nothing of it is under way but what is lent.
+        drop(live);
     }
 
     /// One turn of the scheduler's thread: reads and writes what is possible, within bounds.

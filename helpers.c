@@ -12,6 +12,7 @@
 #include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/inetdevice.h>
+#include <linux/kmemleak.h>
 #include <linux/lockdep.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
@@ -23,6 +24,7 @@
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/siphash.h>
+#include <linux/skbuff.h>
 #include <linux/topology.h>
 #include <linux/wait.h>
 #include <linux/xxhash.h>
@@ -268,6 +270,21 @@ bool socklnd_helper_sk_can_lend(const struct sock *sk)
 	return (READ_ONCE(sk->sk_route_caps) & NETIF_F_SG) &&
 	       !READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_mtu_probing) &&
 	       !inet_csk(sk)->icsk_mtup.enabled;
+}
+
+/*
+ * From here on the packets that refer to @ubuf, which is at the beginning of its allocation and has
+ * room for a ubuf_info_msgzc, give their references back to a function of the kernel's own. It does nothing more until the last one
+ * comes, and that is ours, which never does: the memory stays as it is for good. Returns false,
+ * and does nothing, if no packet refers to @ubuf any more.
+ */
+bool socklnd_helper_ubuf_disown(struct ubuf_info *ubuf)
+{
+	if (!refcount_inc_not_zero(&ubuf->refcnt))
+		return false;
+	WRITE_ONCE(ubuf->ops, &msg_zerocopy_ubuf_ops);
+	kmemleak_not_leak(ubuf);
+	return true;
 }
 
 int socklnd_helper_sk_wmem_queued(const struct sock *sk)

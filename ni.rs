@@ -4,8 +4,9 @@
 //!
 //! An [`Ni`] owns its interfaces, its peers and its message layer. It is in the list of [`Lnd`] from
 //! [`Ni::start`] until it is shut down, and is shared by [`Arc`] with all that belongs to it; those
-//! cycles are broken by [`Ni::shutdown`], which waits until nothing belongs to it any more. What
-//! changes is in its parts, each with a lock of its own.
+//! cycles are broken by [`Ni::end`] and [`Ni::await_end`]. After these it has no socket and does
+//! nothing; the object stays for as long as somebody has pages that it lent, see
+//! [`Batch`](crate::conn::Batch). What changes is in its parts, each with a lock of its own.
 
 use crate::{
     conn::Pending,
@@ -40,8 +41,7 @@ use crate::{
     stats::{
         Events,
         Gauge,
-        Ledger,
-        LiveGuard, //
+        Ledger, //
     },
     tunables,
     tx::{
@@ -98,7 +98,6 @@ pub(crate) struct Ni {
     live: Live,
     events: Events,
     ledger: Arc<Ledger>,
-    _live: LiveGuard,
 }
 
 /// How many objects of an interface are alive.
@@ -124,7 +123,7 @@ impl Live {
         &self.peers
     }
 
-    /// Connections, closed ones included.
+    /// Connections, those included whose sockets the reaper has yet to close.
     pub(crate) fn conns(&self) -> &Arc<Gauge> {
         &self.conns
     }
@@ -171,7 +170,6 @@ impl Ni {
                 live,
                 events: Events::new(),
                 ledger,
-                _live: Gauge::enter(lnd.live_nis()),
             }),
             GFP_KERNEL,
         )?;
@@ -186,10 +184,10 @@ impl Ni {
         Ok(ni)
     }
 
-    /// Ends all that belongs to the interface, and waits until it has ended. Sleeps, but for no
-    /// peer: everything is cut off. Only for the network devices, until they are done with packets
-    /// of lent pages. To be called once.
-    pub(crate) fn shutdown(self: &Arc<Self>) {
+    /// Ends all that belongs to the interface: nothing begins any more, and its addresses are free.
+    /// May sleep, but waits for nobody outside: everything is cut off. To be called once, and
+    /// [`Ni::await_end`] then, which need not hold what this is called with.
+    pub(crate) fn end(self: &Arc<Self>) {
         self.down.store(true, Release);
         self.interfaces.close(self);
         // Handshakes first: from here on they admit nothing. Then the peers, whose table stays
@@ -197,12 +195,17 @@ impl Ni {
         self.pending.close();
         self.peers.close(ESHUTDOWN);
         self.portals.shutdown(self);
+    }
+
+    /// Waits until all that [`Ni::end`] has ended is over, and all its sockets are closed. Sleeps, but
+    /// only for threads of this module, none of which waits for anybody outside. What devices have of
+    /// lent pages is not waited for.
+    pub(crate) fn await_end(self: &Arc<Self>) {
         // A daemon may have taken a handshake out of the list before, and still be at it.
         self.live.handshakes.wait_zero();
-        // So long as pages of a connection are lent, it is alive.
         self.live.conns.wait_zero();
+        // The reaper's lists refer to the peers, and so to the interface.
         self.lnd.reaper().let_go(time::monotonic_ms());
-        self.live.peers.wait_zero();
     }
 
     /// Whether it was, or is being, shut down.

@@ -21,7 +21,10 @@ use crate::{
     lib_linux::{
         misc::CpuDistance,
         queue::Fifo,
-        socket::Lent,
+        socket::{
+            Lent,
+            LoanBook, //
+        },
         thread::{
             self,
             KThread, //
@@ -30,7 +33,8 @@ use crate::{
     mailbox::{
         Mail,
         Mailbox, //
-    }, //
+    },
+    stats::Gauge, //
 };
 use core::ops::Deref;
 use kernel::{
@@ -60,6 +64,11 @@ pub(crate) struct Sched {
     /// Transmits that TCP has let go of, to be finished.
     #[pin]
     returned: SpinLockIrq<Fifo<Lent<Batch>>>,
+    /// Loans of its connections that are out.
+    book: Arc<LoanBook<Batch>>,
+    /// How many of their loans are not finished, those included that are not closed yet or that were
+    /// returned.
+    loans: Arc<Gauge>,
     cpu: u32,
     /// Connections assigned, for balance.
     nconns: Atomic<i64>,
@@ -68,8 +77,12 @@ pub(crate) struct Sched {
 impl Sched {
     /// A scheduler for `cpu`. Its thread is started by [`Sched::start`]. May sleep.
     pub(crate) fn new(cpu: u32) -> Result<Arc<Self>> {
+        let book = LoanBook::new()?;
+        let loans = Gauge::new()?;
         Arc::pin_init(
             pin_init!(Self {
+                book,
+                loans,
                 mailbox <- Mailbox::new(),
                 returned <- new_spinlock_irq!(Fifo::new(), "socklnd_sched_returned"),
                 cpu,
@@ -103,6 +116,16 @@ impl Sched {
     /// The most connections that have waited for it at the same time. Any context.
     pub(crate) fn queue_peak(&self) -> usize {
         self.mailbox.peak()
+    }
+
+    /// The loans of its connections that are out.
+    pub(crate) fn book(&self) -> &Arc<LoanBook<Batch>> {
+        &self.book
+    }
+
+    /// How many loans of its connections are not finished.
+    pub(crate) fn loans(&self) -> &Arc<Gauge> {
+        &self.loans
     }
 
     /// Queues a connection whose [`Readiness`] said that it has to be. Any context.

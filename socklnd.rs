@@ -9,8 +9,9 @@
 //!
 //! Outermost first. Nobody sleeps or does socket I/O under a spinlock.
 //!
-//! 1. `Lnd`'s configuration mutex: interfaces come and go one at a time. Inside it, and elsewhere
-//!    outermost, the mutex of the acceptor's listeners, and inside that one a listener's own.
+//! 1. `Lnd`'s configuration mutex: interfaces come and go one at a time. Nobody waits with it held
+//!    until one has ended. Inside it, and elsewhere outermost, the mutex of the acceptor's listeners,
+//!    and inside that one a listener's own.
 //! 2. A connection's I/O mutex, or a handshake's: taken by the thread that does its I/O, and by the
 //!    reaper. The message layer is called under it.
 //! 3. A bucket of an interface's peer table (spinlock).
@@ -19,8 +20,10 @@
 //!    messages that it has yet to acknowledge (spinlocks). `Lnd`'s list of interface instances is
 //!    alone but for the second of them, inside it.
 //! 6. A pool of forwarding buffers (spinlock), alone but for the first two.
-//! 7. A mailbox, or a scheduler's list of returned loans (spinlocks, interrupts off, never both):
-//!    the only locks that callbacks of sockets and of loans take.
+//! 7. A mailbox, a scheduler's list of returned loans, or its book of those that are out (spinlocks,
+//!    interrupts off, never two of them): the only locks that callbacks of sockets and of loans take.
+//!
+//! The ledger of an interface (a mutex) is taken with none of the others held but the first.
 
 #![deny(unsafe_code)]
 
@@ -49,6 +52,7 @@ mod wire;
 use crate::{
     acceptor::Acceptor,
     autoconnect::Autoconnect,
+    conn::Batch,
     fwd::Forwarder,
     lib_linux::{
         debugfs::Dir,
@@ -77,7 +81,7 @@ use crate::{
     portals::bulk::BulkMemory,
     reaper::Reaper,
     sched::Sched,
-    stats::Gauge,
+    stats::Waited,
     wire::Nid, //
 };
 use core::net::IpAddr;
@@ -95,6 +99,12 @@ use kernel::{
         SpinLock, //
     }, //
 };
+
+/// How long the module's end waits for network devices before it says so, in milliseconds.
+const LOANS_QUIET_MS: u32 = 1000;
+
+/// How often it says so then, in milliseconds.
+const LOANS_NAG_MS: u32 = 10_000;
 
 module! {
     type: Ksocklnd,
@@ -115,10 +125,10 @@ pub(crate) struct Lnd {
     autoconnect: Arc<Autoconnect>,
     acceptor: Arc<Acceptor>,
     bulk_memory: Arc<BulkMemory>,
-    live_nis: Arc<Gauge>,
     /// How many interfaces were made so far.
     serials: Atomic<u64>,
-    /// Held while an interface is brought up or shut down. Says whether that is over for good.
+    /// Held while an interface comes into the list or goes out of it. Says whether that is over for
+    /// good. Whoever looks at interfaces needs no more than the list's own lock.
     #[pin]
     config: Mutex<bool>,
     #[pin]
@@ -139,7 +149,6 @@ impl Lnd {
         let autoconnect = Autoconnect::new()?;
         let acceptor = Acceptor::new()?;
         let bulk_memory = BulkMemory::new()?;
-        let live_nis = Gauge::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 scheds,
@@ -147,7 +156,6 @@ impl Lnd {
                 autoconnect,
                 acceptor,
                 bulk_memory,
-                live_nis,
                 serials: Atomic::new(0),
                 config <- new_mutex!(false, "socklnd_config"),
                 nis <- new_spinlock!(KVec::new(), "socklnd_nis"),
@@ -182,9 +190,9 @@ impl Lnd {
         &self.scheds
     }
 
-    /// How many interfaces are alive, those being shut down included.
-    pub(crate) fn live_nis(&self) -> &Arc<Gauge> {
-        &self.live_nis
+    /// How many loans of pages to TCP are not finished, of interfaces that have ended too. Any context.
+    pub(crate) fn loans(&self) -> i64 {
+        self.scheds.iter().map(|sched| sched.loans().get()).sum()
     }
 
     /// The number of the next interface. Any context.
@@ -249,7 +257,8 @@ impl Lnd {
         let ni = Ni::start(self, net.clone(), nid)?;
         let pushed = self.nis.lock().push(ni.clone(), GFP_ATOMIC);
         if let Err(e) = pushed {
-            ni.shutdown();
+            ni.end();
+            ni.await_end();
             return Err(e.into());
         }
         // What happened to its address before it was listed passed it by.
@@ -260,13 +269,13 @@ impl Lnd {
         Ok(())
     }
 
-    /// Shuts down the interfaces of `net` that match. `ENOENT` if none does. Sleeps.
+    /// Shuts down the interfaces of `net` that match. `ENOENT` if none does. Sleeps, but for nobody
+    /// outside, and others can configure meanwhile.
     pub(crate) fn del_ni(&self, net: &Net, nid: Option<Nid>) -> Result {
-        let _config = self.config.lock();
         let mut any = false;
-        while let Some(ni) = self.take_ni(|ni| ni.net() == net && nid.is_none_or(|n| ni.nid() == n))
+        while let Some(ni) = self.end_ni(|ni| ni.net() == net && nid.is_none_or(|n| ni.nid() == n))
         {
-            ni.shutdown();
+            ni.await_end();
             any = true;
         }
         if any {
@@ -274,6 +283,14 @@ impl Lnd {
         } else {
             Err(ENOENT)
         }
+    }
+
+    /// Takes out an interface that matches, and ends it; the caller waits until it has ended. May sleep.
+    fn end_ni(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
+        let _config = self.config.lock();
+        let ni = self.take_ni(matching)?;
+        ni.end();
+        Some(ni)
     }
 
     /// Makes `nid` the only NID in `net`: starts its interface, in place of another if there is one.
@@ -285,6 +302,14 @@ impl Lnd {
     ///
     /// `ENOTUNIQ` if there are several, and those of [`Lnd::add_ni`] but `EEXIST`.
     pub(crate) fn set_ni(self: &Arc<Self>, net: &Net, nid: Nid) -> Result {
+        if let Some(old) = self.replace_ni(net, nid)? {
+            old.await_end();
+        }
+        Ok(())
+    }
+
+    /// As [`Lnd::set_ni`]; what comes back has been ended, and the caller waits until that is over.
+    fn replace_ni(self: &Arc<Self>, net: &Net, nid: Nid) -> Result<Option<Arc<Ni>>> {
         let over = self.config.lock();
         if *over {
             return Err(ESHUTDOWN);
@@ -294,24 +319,72 @@ impl Lnd {
         }
         let old = self.find_ni(net, None);
         if old.as_ref().is_some_and(|old| old.nid() == nid) {
-            return Ok(());
+            return Ok(None);
         }
         self.start_ni(net, nid)?;
-        if let Some(old) = old {
+        if let Some(old) = &old {
             // Nobody else takes it out: `config` is held.
-            let _ = self.take_ni(|ni| core::ptr::eq(ni, &*old));
-            old.shutdown();
+            let _ = self.take_ni(|ni| core::ptr::eq(ni, &**old));
+            old.end();
         }
-        Ok(())
+        Ok(old)
     }
 
-    /// Shuts down all interfaces and admits no more. Sleeps.
+    /// Shuts down all interfaces and admits no more. Sleeps; only this waits for network devices.
     fn close(&self) {
-        let mut over = self.config.lock();
-        *over = true;
-        while let Some(ni) = self.take_ni(|_| true) {
-            ni.shutdown();
+        *self.config.lock() = true;
+        while let Some(ni) = self.end_ni(|_| true) {
+            ni.await_end();
         }
+        self.await_loans();
+    }
+
+    /// Waits until everybody has let go of the pages that were lent to TCP: whoever does calls this
+    /// module's code. It can take as long as a queueing discipline delays packets, or as a program
+    /// takes to say what is to become of them. So it says what it waits for, and a signal ends it: then
+    /// what is still out is given up for good. Sleeps.
+    fn await_loans(&self) {
+        let mut limit_ms = LOANS_QUIET_MS;
+        for sched in self.scheds.iter() {
+            loop {
+                match sched.loans().try_wait_zero(limit_ms) {
+                    Waited::Zero => break,
+                    Waited::InVain => self.tell_of_loans(),
+                    Waited::Interrupted => return self.give_up_loans(),
+                }
+                limit_ms = LOANS_NAG_MS;
+            }
+        }
+    }
+
+    /// Says that the module's end waits for loans. Thread context.
+    fn tell_of_loans(&self) {
+        let mut books = self.scheds.iter().map(|sched| sched.book());
+        let Some((ni, peer)) = books.find_map(|book| book.with_one(Batch::nids)) else {
+            // The last ones are just coming back.
+            return;
+        };
+        pr_warn!(
+            "removal waits for {} loans of pages, one of {ni} for {peer}: packets with these are in a \
+             network device, its queueing discipline, or a netfilter queue; a signal ends the wait\n",
+            self.loans()
+        );
+    }
+
+    /// Gives up the loans that are out. Sleeps, for this module's threads.
+    fn give_up_loans(&self) {
+        let mut given_up = 0u64;
+        for sched in self.scheds.iter() {
+            sched.book().disown(|batch: Batch| {
+                given_up = given_up.saturating_add(1);
+                batch.give_up();
+            });
+        }
+        // The schedulers finish what came back meanwhile.
+        for sched in self.scheds.iter() {
+            sched.loans().wait_zero();
+        }
+        pr_warn!("removal was interrupted: {given_up} loans were given up\n");
     }
 
     fn take_ni(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
@@ -371,24 +444,6 @@ impl Lnd {
         };
         // With no lock held: it may have much to free.
         drop(gone);
-    }
-
-    /// The interfaces of `net` at one moment, oldest first. Waits for nobody who changes something; may
-    /// sleep for memory.
-    pub(crate) fn snapshot(&self, net: &Net) -> Result<KVec<Arc<Ni>>> {
-        let mut found = KVec::new();
-        loop {
-            let count = self.nis.lock().len();
-            // Memory first; if there are more by then, once again.
-            found.reserve(count, GFP_KERNEL)?;
-            let nis = self.nis.lock();
-            if nis.len() <= count {
-                for ni in nis.iter().filter(|ni| ni.net() == net) {
-                    let _ = found.push_within_capacity(ni.clone());
-                }
-                return Ok(found);
-            }
-        }
     }
 
     /// The interfaces of `net`, oldest first. May sleep.

@@ -23,8 +23,10 @@ use kernel::{
         },
         Arc,
         CondVar,
+        CondVarTimeoutResult,
         Mutex, //
-    }, //
+    },
+    time::msecs_to_jiffies, //
 };
 
 /// A counter that only grows.
@@ -124,7 +126,10 @@ impl Ledger {
         let books = self.books.lock();
         let total = Traffic::new();
         total.absorb(&books.closed);
-        books.open.values().for_each(|traffic| total.absorb(traffic));
+        books
+            .open
+            .values()
+            .for_each(|traffic| total.absorb(traffic));
         total
     }
 
@@ -320,6 +325,34 @@ impl Gauge {
             self.zero.wait(&mut guard);
         }
     }
+
+    /// As [`Gauge::wait_zero`], but not longer than about so many milliseconds, nor when a signal has
+    /// come.
+    pub(crate) fn try_wait_zero(&self, limit_ms: u32) -> Waited {
+        let mut guard = self.lock.lock();
+        // As above.
+        self.waiting.xchg(true, Full);
+        let mut left = msecs_to_jiffies(limit_ms);
+        while self.count.fetch_add(0, Full) != 0 {
+            left = match self.zero.wait_interruptible_timeout(&mut guard, left) {
+                CondVarTimeoutResult::Woken { jiffies } => jiffies,
+                CondVarTimeoutResult::Timeout => return Waited::InVain,
+                CondVarTimeoutResult::Signal { .. } => return Waited::Interrupted,
+            };
+        }
+        Waited::Zero
+    }
+}
+
+/// How a wait with a limit has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// None is alive.
+    Zero,
+    /// Some are, and the time is over.
+    InVain,
+    /// Some are, and a signal has come.
+    Interrupted,
 }
 
 /// Counts one live object. Dropped in thread context.
@@ -359,7 +392,11 @@ mod tests {
         let sums = || {
             let of = |peer| ledger.total_of(peer).tx_bytes.get();
             let total = ledger.total();
-            (total.tx_bytes.get(), total.rx_msgs.get(), peers.each_ref().map(of))
+            (
+                total.tx_bytes.get(),
+                total.rx_msgs.get(),
+                peers.each_ref().map(of),
+            )
         };
         assert!(sums() == (75, 6, [36, 39]));
         while let Ok(account) = accounts.remove(0) {

@@ -11,8 +11,14 @@
 //!
 //! A batch has one owner at any time: the connection's I/O state as long as the loan is open, then
 //! the loan itself, the scheduler's list, and the scheduler's thread. So each transmit in it ends
-//! exactly once. Nothing of it is shared, so no lock protects it. It keeps its connection, and
-//! thereby its interface, alive; who waits for the connections to be gone has waited for all loans.
+//! exactly once. Nothing of it is shared, so no lock protects it.
+//!
+//! A device or a queueing discipline may keep a loan for as long as it likes. Nobody waits for that:
+//! the loan outlives its connection's socket, its interface and its network namespace, and the objects
+//! of these stay in memory with it, because it holds the connection. Its transmits end when it comes
+//! back, with an error if the connection has ended. Only the module's end waits, see
+//! [`crate::Lnd`], and gives up what is still out if a signal says so: then [`Batch::give_up`] ends the
+//! transmits.
 
 use super::Conn;
 use crate::{
@@ -25,7 +31,12 @@ use crate::{
             Loan, //
         }, //
     },
+    stats::{
+        Gauge,
+        LiveGuard, //
+    },
     tx::Tx,
+    wire::Nid, //
 };
 use kernel::{
     prelude::*,
@@ -47,6 +58,7 @@ pub(crate) struct Batch {
     txs: Fifo<Tx>,
     /// Bytes that TCP has accepted.
     nob: usize,
+    _live: LiveGuard,
 }
 
 impl Batch {
@@ -56,7 +68,20 @@ impl Batch {
             conn: conn.clone(),
             txs: Fifo::new(),
             nob: 0,
+            _live: Gauge::enter(conn.sched.loans()),
         }
+    }
+
+    /// Whose messages these are, and whom they are for.
+    pub(crate) fn nids(&self) -> (Nid, Nid) {
+        (self.conn.peer.ni().nid(), self.conn.peer.nid())
+    }
+
+    /// Ends the transmits although somebody may still have their pages. Thread context, no lock held.
+    pub(crate) fn give_up(mut self) {
+        let mut txs = Fifo::new();
+        txs.append(&mut self.txs);
+        self.conn.peer.ni().fail_txs(txs, ESHUTDOWN);
     }
 
     /// TCP has accepted `nob` bytes more.
@@ -122,7 +147,7 @@ pub(super) fn open(loan: &mut Option<Loan<Batch>>, conn: &Arc<Conn>, tx: &Tx) ->
     let goes_on = tx.is_lent() || loan.as_ref().is_some_and(|loan| loan.nob < LOAN_NOB);
     if !goes_on {
         // The old one is closed.
-        *loan = Loan::new(Batch::new(conn)).ok();
+        *loan = Loan::new(Batch::new(conn), conn.sched.book()).ok();
     }
     loan.is_some()
 }

@@ -93,6 +93,7 @@ LAYOUT_FIELD(sockaddr_in6, sin6_addr);
 LAYOUT_FIELD(sockaddr_in6, sin6_scope_id);
 LAYOUT_FIELD(seq_file, private);
 LAYOUT_SIZE(ubuf_info);
+LAYOUT_SIZE(ubuf_info_msgzc);
 LAYOUT_FIELD(ubuf_info, ops);
 LAYOUT_FIELD(ubuf_info, refcnt);
 LAYOUT_FIELD(ubuf_info, flags);

@@ -45,7 +45,8 @@ pub(crate) use self::listening::{
 pub(crate) use self::loan::{
     Lender,
     Lent,
-    Loan, //
+    Loan,
+    LoanBook, //
 };
 
 pub(super) use self::addr::RawAddr;

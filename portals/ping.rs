@@ -182,7 +182,7 @@ pub(super) fn answer(ni: &Ni, request: &Request) -> Result<PageRange> {
             STATUS_DOWN
         },
     };
-    let nis = ni.lnd().snapshot(ni.net())?;
+    let nis = ni.lnd().nis_in(ni.net())?;
     let mut own = KVec::with_capacity(nis.len().saturating_add(1), GFP_KERNEL)?;
     if !nis.iter().any(|other| other.nid() == ni.nid()) {
         // It is about to be listed, or is no longer.

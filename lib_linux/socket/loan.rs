@@ -14,8 +14,10 @@
 //! - The count in the `struct ubuf_info` protects the loan's memory. The [`Loan`] holds one
 //!   reference, and every packet with pages of it another. Whoever gives up the last one owns the
 //!   memory from then on, as a box.
-//! - The loan's object can only be reached through the [`Loan`] while that exists, and through the
-//!   box afterwards.
+//! - The loan's object can only be reached through the [`Loan`] while that exists, through the
+//!   [`LoanBook`] until the last packet is gone, and through the box afterwards.
+//! - A [`LoanBook`] lists the loans to which nothing is added any more and of which packets have
+//!   something; its spinlock protects the list. It is shared by [`Arc`] with the loans.
 //! - The pages themselves don't depend on any of this: each packet holds a reference to each of its
 //!   pages, and gives it back itself. That works for pages of the page allocator, and a [`Bvecs`]
 //!   refers to no others. Nor does Rust ever change, by a reference, what such a page contains. So
@@ -24,7 +26,10 @@
 //! How long may it take? While the connection lives, until the other side acknowledges. When the
 //! socket is aborted, TCP lets go at once; a packet that is in a device's queue takes until the
 //! device has sent or dropped it, one that waits for an address to be resolved some seconds, one
-//! in a delaying queueing discipline as long as that delays.
+//! in a delaying queueing discipline as long as that delays, and one that a program was asked about
+//! (NFQUEUE) as long as that program likes. So a loan outlives its connection, its interface, and its
+//! network namespace, and nobody waits for it but the end of the module, whose code the callback is.
+//! Even that need not: [`LoanBook::disown`] leaves the packets to a callback of the kernel's own.
 //!
 //! Packets that reach a receiver on the same machine, over the loopback device or a veth, are copied
 //! on the way, so that nobody's receive queue holds the sender's pages: [`Lent::was_copied`].
@@ -43,6 +48,7 @@ use super::{
     Socket, //
 };
 use core::{
+    cell::UnsafeCell,
     ops::{
         Deref,
         DerefMut, //
@@ -56,9 +62,14 @@ use kernel::{
     bindings,
     container_of,
     prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        new_spinlock_irq,
+        Arc,
+        SpinLockIrq, //
     },
     types::Opaque, //
 };
@@ -73,16 +84,163 @@ pub(crate) trait Lender: Send + Sized + 'static {
     fn returned(this: KBox<Lent<Self>>);
 }
 
+/// What the kernel's own callback takes a `struct ubuf_info` for is larger by this.
+const ROOM: usize = sys::SIZEOF_ubuf_info_msgzc - sys::SIZEOF_ubuf_info;
+
 /// What a loan consists of. A box of it exists only once everything was given back.
+#[repr(C)]
 pub(crate) struct Lent<T> {
     ubuf: Opaque<bindings::ubuf_info>,
+    /// For the kernel's own callback, if the loan is disowned.
+    _room: Opaque<[u8; ROOM]>,
     link: Link<Self>,
+    book: Arc<LoanBook<T>>,
+    /// Protected by the book's lock.
+    neighbours: UnsafeCell<Neighbours<T>>,
     copied: Atomic<bool>,
     object: T,
 }
 
-// SAFETY: `ubuf` is memory for C, which may be used by any thread; the rest is `Send`.
+// SAFETY: `ubuf` is memory for C, which may be used by any thread; `neighbours` is used under a lock;
+// the rest is `Send`.
 unsafe impl<T: Send> Send for Lent<T> {}
+
+/// A loan's place in its book.
+struct Neighbours<T> {
+    before: Option<NonNull<Lent<T>>>,
+    behind: Option<NonNull<Lent<T>>>,
+}
+
+/// The loans of one kind that are out: closed, and not returned.
+#[pin_data]
+pub(crate) struct LoanBook<T> {
+    #[pin]
+    out: SpinLockIrq<Out<T>>,
+}
+
+/// The list of a [`LoanBook`].
+///
+/// # Invariants
+///
+/// `first` begins a doubly linked list of valid [`Lent`]s that were boxes. Their `object`s are used by
+/// nobody who does not hold the book's lock.
+struct Out<T> {
+    first: Option<NonNull<Lent<T>>>,
+}
+
+// SAFETY: The objects in the list may be used by whatever thread holds the lock.
+unsafe impl<T: Send> Send for Out<T> {}
+
+impl<T> Out<T> {
+    /// Adds a loan.
+    ///
+    /// # Safety
+    ///
+    /// `lent` must be valid, in no list, and stay valid until it is removed. Nobody may use its object
+    /// from now on without the lock.
+    unsafe fn add(&mut self, lent: NonNull<Lent<T>>) {
+        let neighbours = Neighbours {
+            before: None,
+            behind: self.first,
+        };
+        // SAFETY: By the requirement it is valid, and the lock is ours.
+        unsafe { *(*lent.as_ptr()).neighbours.get() = neighbours };
+        if let Some(first) = self.first {
+            // SAFETY: By the type invariants it is valid, and the lock is ours.
+            unsafe { (*(*first.as_ptr()).neighbours.get()).before = Some(lent) };
+        }
+        // INVARIANT: The new one is valid, and the others stand behind it.
+        self.first = Some(lent);
+    }
+
+    /// Takes a loan out.
+    ///
+    /// # Safety
+    ///
+    /// `lent` must be in this list.
+    unsafe fn remove(&mut self, lent: NonNull<Lent<T>>) {
+        // SAFETY: By the type invariants it is valid, and the lock is ours.
+        let neighbours = unsafe { &*(*lent.as_ptr()).neighbours.get() };
+        let (before, behind) = (neighbours.before, neighbours.behind);
+        match before {
+            // SAFETY: By the type invariants it is valid, and the lock is ours.
+            Some(before) => unsafe { (*(*before.as_ptr()).neighbours.get()).behind = behind },
+            // INVARIANT: What stood behind the first one is the rest of the list.
+            None => self.first = behind,
+        }
+        if let Some(behind) = behind {
+            // SAFETY: By the type invariants it is valid, and the lock is ours.
+            unsafe { (*(*behind.as_ptr()).neighbours.get()).before = before };
+        }
+    }
+
+    /// Takes out a loan of which packets have something, and leaves those to the kernel. Returns its
+    /// object. The rest of it stays allocated for good.
+    fn disown(&mut self) -> Option<T> {
+        let mut next = self.first;
+        while let Some(lent) = next {
+            // SAFETY: By the type invariants it is valid.
+            let ubuf = Opaque::cast_into(unsafe { &raw const (*lent.as_ptr()).ubuf });
+            // SAFETY: The loan is valid, `ubuf` is its first field, has the room behind it that the
+            // function asks for, and was allocated with it.
+            if unsafe { sys::socklnd_helper_ubuf_disown(ubuf) } {
+                // SAFETY: It is in this list.
+                unsafe { self.remove(lent) };
+                // SAFETY: `complete` will not make a box of it any more: the reference just taken is
+                // never given up. So this is the only owner of the object, and the original is not
+                // used again.
+                return Some(unsafe { ptr::read(&raw const (*lent.as_ptr()).object) });
+            }
+            // Its last packet has gone this moment: who gave that up waits for the lock.
+            // SAFETY: By the type invariants it is valid, and the lock is ours.
+            next = unsafe { (*(*lent.as_ptr()).neighbours.get()).behind };
+        }
+        None
+    }
+}
+
+impl<T: Lender> LoanBook<T> {
+    /// No loans. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                // INVARIANT: The list is empty.
+                out <- new_spinlock_irq!(Out { first: None }, "socklnd_loan_book"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Calls `f` with the object of one of the loans that are out, if there are any. Thread context;
+    /// `f` must not sleep, and runs with interrupts off.
+    pub(crate) fn with_one<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
+        let out = self.out.lock();
+        let first = out.first?;
+        // SAFETY: By the invariants of `Out` it is valid, and the object is ours as long as the lock is
+        // held.
+        Some(f(unsafe { &(*first.as_ptr()).object }))
+    }
+
+    /// Gives up all loans that are out: calls `f` with their objects, and has the packets that have
+    /// their pages give these back to nobody. What that needs stays allocated for good, about a hundred
+    /// bytes for each. Those that are being returned this moment are returned as usual, before
+    /// [`wait_for_callbacks`](crate::lib_linux::wait_for_callbacks) returns. May sleep.
+    ///
+    /// Then the pages may be sent although their owner has them again: it must never change them.
+    pub(crate) fn disown(&self, mut f: impl FnMut(T)) {
+        loop {
+            let object = self.out.lock().disown();
+            match object {
+                Some(object) => f(object),
+                None => return,
+            }
+        }
+    }
+}
 
 // SAFETY: The link is a plain field, always the same one, and private; only a queue touches it.
 unsafe impl<T> Linked for Lent<T> {
@@ -130,12 +288,12 @@ impl<T: Lender> Loan<T> {
         link_skb: None,
     };
 
-    /// A loan of no pages yet. May sleep.
+    /// A loan of no pages yet, to be listed in `book`. May sleep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; the object is dropped.
-    pub(crate) fn new(object: T) -> Result<Self> {
+    pub(crate) fn new(object: T, book: &Arc<LoanBook<T>>) -> Result<Self> {
         let lent = Lent {
             ubuf: Opaque::new(bindings::ubuf_info {
                 ops: Self::OPS,
@@ -151,7 +309,13 @@ impl<T: Lender> Loan<T> {
                     | bindings::SKBFL_SHARED_FRAG
                     | bindings::SKBFL_DONT_ORPHAN) as u8,
             }),
+            _room: Opaque::zeroed(),
             link: Link::new(),
+            book: book.clone(),
+            neighbours: UnsafeCell::new(Neighbours {
+                before: None,
+                behind: None,
+            }),
             copied: Atomic::new(false),
             object,
         };
@@ -186,6 +350,11 @@ impl<T: Lender> DerefMut for Loan<T> {
 
 impl<T: Lender> Drop for Loan<T> {
     fn drop(&mut self) {
+        // SAFETY: By the type invariants the loan is there.
+        let book = unsafe { &(*self.0.as_ptr()).book };
+        // SAFETY: It is valid until `complete` takes it out of the list, and was in none. The object is
+        // not used by way of this any more.
+        unsafe { book.out.lock().add(self.0) };
         // SAFETY: By the type invariants we have a reference to a loan of a `T`; it is not used
         // after this.
         unsafe { complete::<T>(ptr::null_mut(), self.ubuf(), true) };
@@ -219,6 +388,13 @@ unsafe extern "C" fn complete<T: Lender>(
     // this is a release, and if it returns true an acquire.
     // SAFETY: As above; the reference is the caller's to give up.
     if unsafe { bindings::refcount_dec_and_test(refcnt) } {
+        // SAFETY: The last reference was ours, so the loan is ours, and its book with it.
+        let book = unsafe { &(*lent).book };
+        // SAFETY: A field of a valid object is not at null.
+        let listed = unsafe { NonNull::new_unchecked(lent) };
+        // SAFETY: It was listed before the `Loan` gave up its reference, and is not disowned: that takes
+        // another reference.
+        unsafe { book.out.lock().remove(listed) };
         // SAFETY: By the invariants of `Loan` this was a box. The last reference is gone, so nobody
         // uses it any more, and nobody gets here again.
         T::returned(unsafe { KBox::from_raw(lent) });
@@ -272,7 +448,6 @@ mod tests {
         },
         *, //
     };
-    use kernel::sync::Arc;
 
     /// Counts its returns.
     struct Object {
@@ -295,6 +470,7 @@ mod tests {
         payload: PageRange,
         returns: Arc<Atomic<u32>>,
         copies: Arc<Atomic<u32>>,
+        book: Arc<LoanBook<Object>>,
         frags: BvecBuf,
     }
 
@@ -307,15 +483,17 @@ mod tests {
                 pages,
                 returns: Arc::new(Atomic::new(0), GFP_KERNEL)?,
                 copies: Arc::new(Atomic::new(0), GFP_KERNEL)?,
+                book: LoanBook::new()?,
                 frags: BvecBuf::with_capacity(64)?,
             })
         }
 
         fn loan(&self) -> Result<Loan<Object>> {
-            Loan::new(Object {
+            let object = Object {
                 returns: self.returns.clone(),
                 copies: self.copies.clone(),
-            })
+            };
+            Loan::new(object, &self.book)
         }
 
         /// Lends the payload from `skip` on, as far as TCP takes it.
@@ -428,6 +606,34 @@ mod tests {
             }
             assert_eq!(fixture.returned(), loans);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn disowned_loans_are_never_returned() -> Result {
+        let mut fixture = Fixture::new(200_000)?;
+        let (one, two) = pair()?;
+        let mut loans = 0;
+        loop {
+            let loan = fixture.loan()?;
+            loans += 1;
+            match fixture.send(&one, 0, &loan) {
+                Ok(_) => {}
+                Err(e) if e == EAGAIN => break,
+                Err(e) => return Err(e),
+            }
+        }
+        let returned = fixture.returned();
+        assert!(returned < loans);
+        assert!(fixture.book.with_one(|_| ()).is_some());
+        let mut objects = 0;
+        fixture.book.disown(|_object| objects += 1);
+        // None is in between: nobody has read anything.
+        assert_eq!(objects + returned, loans);
+        assert!(fixture.book.with_one(|_| ()).is_none());
+        one.abort();
+        two.abort();
+        assert_eq!(fixture.returned(), returned);
         Ok(())
     }
 

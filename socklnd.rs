@@ -630,3 +630,139 @@ impl kernel::InPlaceModule for Ksocklnd {
         })
     }
 }
+
+#[kunit_tests(socklnd_lnd)]
+mod tests {
+    use super::*;
+    use crate::{
+        peer::{
+            Deletion,
+            Peer, //
+        },
+        tx::Completion,
+        wire::{
+            Body,
+            Header,
+            WireHandle,
+            PID_LUSTRE, //
+        }, //
+    };
+    use core::net::SocketAddr;
+
+    /// A network that nobody else is in.
+    const NETWORK: u16 = 4711;
+
+    /// Interfaces on addresses of this machine's own, until this is dropped.
+    struct Fixture {
+        lnd: Arc<Lnd>,
+        net: Net,
+    }
+
+    impl Fixture {
+        fn new(interfaces: u8) -> Result<Self> {
+            let lnd = LND.get().ok_or(ENODEV)?;
+            let this = Self {
+                lnd,
+                net: Net::current(),
+            };
+            for last in 1..=interfaces {
+                let nid = Nid::tcp(NETWORK, [127, 0, 0, last]);
+                misc::memalloc_nofs(|| this.lnd.add_ni(this.net.clone(), nid))?;
+            }
+            Ok(this)
+        }
+
+        fn ni(&self) -> Result<Arc<Ni>> {
+            let first = self.lnd.ni_in_network(&self.net, NETWORK);
+            first.ok_or(ENOENT)
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            while let Ok(ni) = self.ni() {
+                let _ = self.lnd.del_ni(&self.net, Some(ni.nid()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_meets_the_interface_behind_one_that_goes() -> Result {
+        let fixture = Fixture::new(4)?;
+        let mut met = 0;
+        fixture.lnd.for_each_ni(|ni| {
+            if ni.net() == &fixture.net && ni.nid().net() == NETWORK {
+                met += 1;
+                let _ = fixture.lnd.del_ni(&fixture.net, Some(ni.nid()));
+            }
+        });
+        assert_eq!(met, 4);
+        assert!(fixture.ni().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_walk_meets_the_peers_behind_those_that_go() -> Result {
+        const PEERS: u16 = 600;
+        let fixture = Fixture::new(1)?;
+        let ni = fixture.ni()?;
+        for index in 0..PEERS {
+            let [high, low] = index.to_be_bytes();
+            let ip = [10, 1, high, low];
+            let addr = SocketAddr::new(IpAddr::from(ip), 988);
+            misc::memalloc_nofs(|| ni.add_peer(Nid::tcp(NETWORK, ip), addr))?;
+        }
+        let mut met = 0;
+        let mut met_before = KVec::<Arc<Peer>>::with_capacity(2, GFP_KERNEL)?;
+        ni.peers().for_each(|peer| {
+            met += 1;
+            // Two at a time, most of them from the bucket where the walk is.
+            if met_before.len() == 2 {
+                for gone in met_before.drain_all() {
+                    gone.del_route(None, Deletion::All);
+                }
+            }
+            let _ = met_before.push_within_capacity(peer.clone());
+        });
+        assert_eq!(met, PEERS);
+        Ok(())
+    }
+
+    /// Notes whether memory may be waited for by way of file systems where it is completed.
+    struct Scope(Arc<Atomic<u32>>);
+
+    impl Completion for Scope {
+        fn complete(self: KBox<Self>, result: Result) {
+            let fine = misc::is_memalloc_nofs() && result == Err(EHOSTUNREACH);
+            self.0.store(if fine { 1 } else { 2 }, Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_sends_does_not_enter_file_systems() -> Result {
+        let fixture = Fixture::new(1)?;
+        let ni = fixture.ni()?;
+        let elsewhere = Nid::tcp(NETWORK + 1, [10, 0, 0, 1]);
+        let header = Header {
+            dest: elsewhere,
+            src: ni.nid(),
+            dest_pid: PID_LUSTRE,
+            src_pid: PID_LUSTRE,
+            payload_len: 0,
+            body: Body::Reply {
+                dst_wmd: WireHandle::NONE,
+            },
+        };
+        let seen = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        assert!(!misc::is_memalloc_nofs());
+        ni.send(
+            elsewhere,
+            &header,
+            None,
+            KBox::new(Scope(seen.clone()), GFP_KERNEL)?,
+        );
+        assert_eq!(seen.load(Relaxed), 1);
+        assert!(!misc::is_memalloc_nofs());
+        Ok(())
+    }
+}

@@ -12,6 +12,7 @@ mod connect;
 mod conns;
 mod discovery;
 mod finding_back;
+mod ends;
 mod gateway;
 mod hooks;
 mod hostile;
@@ -235,6 +236,9 @@ pub const ALL: &[Scenario] = &[
     scenario("scripted_numbers", 2, 90, many_conns::scripted),
     scenario("crowd", 6, 240, connect::crowd),
     scenario("reconnects", 2, 3600, connect::reconnects),
+    scenario("closed_at_once", 2, 90, ends::closed_at_once),
+    scenario("dropped_loan", 2, 90, ends::dropped_loan),
+    scenario("lent_for_ever", 5, 240, ends::lent_for_ever),
     scenario("limit_of_bulk", 2, 120, conns::limit_of_bulk),
     scenario("signs_of_life", 2, 90, conns::signs_of_life),
     scenario("keepalive", 2, 60, conns::keepalive),

@@ -16,6 +16,7 @@ struct net;
 struct page;
 struct sock;
 struct socket;
+struct ubuf_info;
 struct xxh64_state;
 
 /* The functions that TCP calls when something happens to a socket, but for sk_error_report. */

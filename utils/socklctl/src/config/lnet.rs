@@ -80,14 +80,9 @@ impl<'a> Builder<'a> {
     }
 
     /// An interface with this NID.
-    pub(super) fn ni(&mut self, place: &str, nid: Nid) {
+    pub(super) fn ni(&mut self, nid: Nid) {
         let nis = &mut self.file.config.nis;
         if nis.iter().any(|ni| ni.nid == nid) {
-            return;
-        }
-        if let Some(other) = nis.iter().find(|ni| ni.nid.addr() == nid.addr()) {
-            let problem = format!("{nid}: {} uses that address", other.nid);
-            self.problem(place, problem);
             return;
         }
         nis.push(NiConfig {
@@ -105,7 +100,7 @@ impl<'a> Builder<'a> {
             None => self.cards.first(),
         };
         match found {
-            Ok(addr) => self.ni(place, Nid::tcp(net, addr)),
+            Ok(addr) => self.ni(Nid::tcp(net, addr)),
             Err(why) => self.problem(place, why.to_string()),
         }
     }
@@ -172,7 +167,7 @@ impl<'a> Builder<'a> {
                     }
                     Some(true) if named => {
                         any = true;
-                        self.ni(place, Nid::tcp(net, found.addr));
+                        self.ni(Nid::tcp(net, found.addr));
                     }
                     Some(_) => {}
                 }
@@ -217,7 +212,7 @@ impl<'a> Builder<'a> {
                 } else {
                     // Without a device, the address that matched is the one.
                     for ni in probe.file.config.nis.iter().take(1) {
-                        self.ni(&place, ni.nid);
+                        self.ni(ni.nid);
                     }
                 }
             }

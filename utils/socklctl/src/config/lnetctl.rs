@@ -158,7 +158,7 @@ fn ni(builder: &mut Builder<'_>, place: &str, net: u16, item: &Mapping) {
     let nid = get(item, "nid").and_then(|nid| nid.parse::<Nid>().ok());
     let nid = nid.filter(|nid| nid.net() == net);
     match nid.filter(|nid| devices.is_empty() || builder.is_local(nid.addr())) {
-        Some(nid) => builder.ni(place, nid),
+        Some(nid) => builder.ni(nid),
         None if devices.is_empty() => {
             builder.problem(place, "with neither 'interfaces' nor a NID of its network")
         }

@@ -223,6 +223,10 @@ alias tcp ksocklnd
                 "line 1: lnet networks: tcp2: 'tcp2(eth0' has no ')'",
             ]
         );
+        // Several networks on one device are usual.
+        let file = parse("options lnet networks=tcp(eth0),tcp1(eth0)", &cards());
+        assert_eq!(nids(&file), ["10.0.0.1@tcp", "10.0.0.1@tcp1"]);
+        assert_eq!(file.problems, [""; 0]);
         // An interface for each of several devices.
         let file = parse("options lnet networks=tcp(eth0,eth1)", &cards());
         assert_eq!(nids(&file), ["10.0.0.1@tcp", "192.168.1.1@tcp"]);

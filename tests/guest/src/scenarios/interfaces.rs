@@ -538,7 +538,8 @@ pub fn two_networks(lab: &mut Lab) -> Result<()> {
         ensure!(got.is_empty(), "answered with {got:02x?}");
     }
     let peers = node.list(&["peer", "list"])?.len();
-    ensure!(peers == before, "{peers} peers instead of {before}");
+    // One of before may have been forgotten.
+    ensure!(peers <= before, "{peers} peers instead of {before}");
 
     // With the last of them the listener goes.
     for node in &nodes {

@@ -37,7 +37,7 @@ const ENDLESS: Bench = Bench {
 pub fn verified(lab: &mut Lab) -> Result<()> {
     for path in [SYSCTL, PARAMETER] {
         ensure!(fs::read_to_string(path)?.trim() == "2048", "{path}");
-        for wrong in ["-1", "2147483648", "all"] {
+        for wrong in ["-2", "2147483648", "all"] {
             ensure!(fs::write(path, wrong).is_err(), "{path} takes {wrong}");
         }
     }

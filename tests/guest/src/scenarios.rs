@@ -11,8 +11,8 @@ mod configuration;
 mod connect;
 mod conns;
 mod discovery;
-mod finding_back;
 mod ends;
+mod finding_back;
 mod gateway;
 mod hooks;
 mod hostile;
@@ -228,7 +228,6 @@ pub const ALL: &[Scenario] = &[
     scenario("all_addresses", 2, 180, finding_back::all_addresses),
     scenario("half_dead_peer", 2, 180, finding_back::half_dead_peer),
     scenario("earlier_clock", 2, 240, finding_back::earlier_clock),
-    scenario("unneeded_attempt", 2, 120, finding_back::unneeded_attempt),
     scenario("dead_peers", 2, 180, connect::dead_peers),
     scenario("conns_per_peer", 2, 240, many_conns::agreed),
     scenario("numbers_of_conns", 2, 60, many_conns::numbers),

@@ -9,14 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::net::{bind, listen};
 use serde_json::Value;
 
 use super::attempts::introduce;
 use super::connect::disconnect;
 use super::versions::{no_conns, set};
-use crate::command::Job;
 use crate::debugfs::sections;
 use crate::family;
 use crate::lab::Lab;
@@ -509,71 +508,4 @@ pub fn earlier_clock(lab: &mut Lab) -> Result<()> {
         note(&format!("{what}: after {:.2} s", time.as_secs_f64()));
     }
     Ok(())
-}
-
-/// While the node's connection request is on its way, the peer's own connection comes. The node does
-/// not hang up without a word.
-pub fn unneeded_attempt(lab: &mut Lab) -> Result<()> {
-    // The script has the higher NID, and so its attempt goes before the node's.
-    let (node, script) = (lab.node(0), lab.node(1));
-    let listener = Listener::new(&script.space, script.addr)?;
-    node.ni_add()?;
-    for _ in 0..5 {
-        node.peer_add(script)?;
-        // Each knows the other's card.
-        Link::dial(&script.space, script.addr, node, today(), CONTROL)?.ping(1)?;
-        wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
-        while listener.accept(Duration::ZERO).is_ok() {}
-        lab.netem(1, "delay 2s")?;
-        let crossed = cross(node, script)?;
-        lab.netem(1, "delay 0ms")?;
-        if let Some((mut link, ping)) = crossed {
-            let mut late = listener
-                .accept_request(SOON)
-                .context("the node's request")?;
-            let hello = Hello::receive(&mut late).context("the node's greeting")?;
-            ensure!(hello.conn_type == CONTROL, "{hello:x?}");
-            late.send(&Hello::new(today(), script.addr, node.addr, NONE).bytes())?;
-            let answer = Hello::receive(&mut link.conn)?;
-            ensure!(answer.conn_type == CONTROL, "{answer:x?}");
-            let request = link.receive_message()?;
-            link.send([0, 0], &request.reply(pong(script.addr)))?;
-            ping.wait(SOON)?.checked("ping")?;
-            late.await_closed(SOON)?;
-            return Ok(());
-        }
-        forget(node, script)?;
-    }
-    bail!("no attempt of the node's crossed the peer's")
-}
-
-/// The peer connects, and before the answer has reached it the node tries too, because of a ping. Nothing
-/// if that came too late.
-fn cross(node: &Node, script: &Node) -> Result<Option<(Link, Job)>> {
-    let to = format!("{}:988", script.addr);
-    let before = attempts(&to)?;
-    thread::scope(|scope| {
-        let dialled = scope.spawn(|| -> Result<Conn> {
-            let mut conn = Conn::dial(&script.space, script.addr, node.addr)?;
-            conn.send(&today().request(1, nid(node.addr)))?;
-            conn.send(&Hello::new(today(), script.addr, node.addr, CONTROL).bytes())?;
-            Ok(conn)
-        });
-        wait::until(SOON, "request of the peer", || {
-            const SYN_RECV: &str = "03";
-            let sockets = node.tcp_sockets()?;
-            let state = |line: &str| line.split_whitespace().nth(3).map(str::to_owned);
-            let there = sockets
-                .iter()
-                .any(|line| state(line).as_deref() == Some(SYN_RECV));
-            ensure!(there || dialled.is_finished(), "{sockets:?}");
-            Ok(())
-        })?;
-        let ping = node.start(&["ping", "-W", "300", &script.nid()])?;
-        let conn = dialled
-            .join()
-            .map_err(|_| anyhow!("the thread panicked"))??;
-        let link = Link::greeted(conn, today(), CONTROL);
-        Ok((attempts(&to)? > before).then_some((link, ping)))
-    })
 }

@@ -45,11 +45,15 @@ def run(report: Report, pattern: str | None, *, keep: bool = False, on: str | No
         cmdline="kunit.enable=1 kunit.autorun=1 kmemleak=on",
     )
     report.say(f"kunit: Linux {kernel.release}")
-    with machine(spec) as vm:
-        outcome = results.follow(vm, "kunit", report)
-        log = vm.console().replace("\r\n", "\n")
-        if outcome.lost is not None:
-            report.result("kunit: the guest", f"{outcome.lost}\n{klog.trouble(log) or log[-3000:]}")
+    for _ in range(results.BOOTS):
+        with machine(spec) as vm:
+            outcome = results.follow(vm, "kunit", report)
+            log = vm.console().replace("\r\n", "\n")
+        if outcome.booted:
+            break
+        report.say(f"kunit: {spec.name} did not boot: {outcome.lost}")
+    if outcome.lost is not None:
+        report.result("kunit: the guest", f"{outcome.lost}\n{klog.trouble(log) or log[-3000:]}")
     suites = _parse(kernel, log)
     wanted, there = listed(), in_sources()
     for name in sorted(wanted | there):

@@ -141,7 +141,7 @@ def by_kernel(chosen: list[str], on: str | None) -> dict[str, list[str]]:
 
 def run_machines(share: Share, number: int, report: Report) -> None:
     """Runs scenarios in one machine. If that is lost, or a scenario fails in it, another one goes on in its place."""
-    started = 0
+    started = lost = 0
     while share.left():
         started += 1
         name = f"netns-{share.kernel.kind}-{number}"
@@ -157,24 +157,27 @@ def run_machines(share: Share, number: int, report: Report) -> None:
         )
         try:
             with machine(spec) as vm:
-                going = _one_machine(vm, share, report)
+                outcome = _one_machine(vm, share, report)
         except Exception as why:  # noqa: BLE001  (the others go on, and the run has failed)
             report.result(f"netns: {spec.name}", f"{type(why).__name__}: {why}")
             return
-        if not going:
+        lost = 0 if outcome.finished or outcome.current else lost + 1
+        if lost == results.BOOTS:
+            report.result(f"netns: {spec.name}", f"no machine comes to any scenario: {outcome.lost}")
             return
 
 
-def _one_machine(vm: Vm, share: Share, report: Report) -> bool:
-    """Runs scenarios until none is left or the machine ends; says whether another one may go on."""
+def _one_machine(vm: Vm, share: Share, report: Report) -> results.Outcome:
+    """Runs scenarios until none is left or the machine ends."""
     outcome = results.follow(vm, "netns", report, supply=share.take)
-    if outcome.lost is not None:
+    if not outcome.booted:
+        report.say(f"netns: {vm.name} did not boot: {outcome.lost}")
+    elif outcome.lost is not None:
         log = klog.section(vm.console(), outcome.current or "") or vm.console()[-3000:]
         report.result(f"netns: {outcome.current or vm.name}", f"{outcome.lost}\n{klog.trouble(log) or log[-3000:]}")
-        # A machine that does nothing at all would not do better the next time.
-        return bool(outcome.finished or outcome.current)
-    report.result(f"netns: kernel log of {vm.name} outside of scenarios", results.judge_rest(vm))
-    return outcome.retired
+    else:
+        report.result(f"netns: kernel log of {vm.name} outside of scenarios", results.judge_rest(vm))
+    return outcome
 
 
 def _free_memory() -> int:

@@ -14,6 +14,9 @@ from lib.vm import GuestDied, Vm
 
 # How long a guest may take to boot, and how much later than it said a test may end.
 BOOT_SECONDS = 300.0
+# How often it may fail to. The module is not there before a guest's runner is, so that is the emulator's fault: beside other
+# work a processor sometimes misses the timer's interrupt that it waits for before the first program is started.
+BOOTS = 3
 GRACE_SECONDS = 60.0
 EXIT_SECONDS = 30.0
 
@@ -28,6 +31,7 @@ _RETIRES = "# retires"
 class Outcome:
     """What came of one guest."""
 
+    booted: bool = False  # whether its runner said anything
     finished: set[str] = field(default_factory=set)
     current: str | None = None  # the test that ran when the guest was lost
     lost: str | None = None  # why the guest did not come to its end
@@ -59,6 +63,7 @@ def _read(vm: Vm, group: str, report: Report, outcome: Outcome, supply: Callable
         line = vm.line(limit)
         if line is None:
             return f"{vm.name} ended early. {vm.why_qemu_failed()}".strip()
+        outcome.booted = True
         if begin := _BEGIN.match(line):
             outcome.current = begin.group(1)
             limit = float(begin.group(2)) + GRACE_SECONDS

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tempfile
 import unittest
 import unittest.mock
@@ -167,6 +168,10 @@ class FakeGuest(FakeVm):
     def __exit__(self, *_: object) -> None:
         pass
 
+    def say_nothing(self) -> None:
+        """Does not boot."""
+        self._lines = []
+
     def say(self, name: str) -> None:
         """Runs the scenario of this name."""
         self._ran.append((self.name, name))
@@ -182,18 +187,23 @@ class FakeGuest(FakeVm):
 class Machines(unittest.TestCase):
     """Scenarios given out to machines."""
 
-    def run_them(self, outcomes: dict[str, bool | None]) -> tuple[Report, list[tuple[str, str]]]:
-        """Runs these scenarios in one machine at a time."""
+    def run_them(self, outcomes: dict[str, bool | None], broken: int = 0) -> tuple[Report, list[tuple[str, str]]]:
+        """Runs these scenarios in one machine at a time, of which the first ones do not boot."""
         report = Report()
         ran: list[tuple[str, str]] = []
         kernel = paths.Kernel("debug", Path(), "7", Path(), None, Path())
         share = netns.Share(kernel, Path(), list(outcomes))
-        with (
-            redirect_stdout(io.StringIO()),
-            unittest.mock.patch.object(netns, "machine", lambda spec: FakeGuest(spec, outcomes, ran)),
-        ):
+        started = itertools.count()
+
+        def machine(spec: Spec) -> FakeGuest:
+            guest = FakeGuest(spec, outcomes, ran)
+            if next(started) < broken:
+                guest.say_nothing()
+            return guest
+
+        with redirect_stdout(io.StringIO()), unittest.mock.patch.object(netns, "machine", machine):
             netns.run_machines(share, 1, report)
-        self.assertEqual(share.left(), [])
+        self.assertEqual(share.left(), [] if broken < results.BOOTS else list(outcomes))
         return report, ran
 
     def test_one_machine_runs_all_that_succeed(self) -> None:
@@ -209,6 +219,13 @@ class Machines(unittest.TestCase):
                 self.assertEqual([name for name, _ in report.failures], ["netns: b"])
                 self.assertEqual([name for _, name in ran], ["a", "b", "c", ""])
                 self.assertEqual(len({machine for machine, _ in ran}), 2)
+
+    def test_a_machine_that_does_not_boot_is_started_again(self) -> None:
+        for broken, failed in ((results.BOOTS - 1, 0), (results.BOOTS, 1)):
+            with self.subTest(broken):
+                report, ran = self.run_them({"a": True}, broken)
+                self.assertEqual(report.failed, failed)
+                self.assertEqual([name for _, name in ran], ["a", ""] if not failed else [])
 
     def test_each_runs_on_one_kernel(self) -> None:
         there = ["messages", "no_memory_once_ipv6", "crowd"]

@@ -507,11 +507,13 @@ struct NamespaceExit;
 
 impl PernetHandler for NamespaceExit {
     fn exit(net: &Net) {
-        if let Some(lnd) = LND.get() {
+        let Some(lnd) = LND.get() else { return };
+        // A door like others: what ends here may have peers connect anew.
+        misc::memalloc_nofs(|| {
             // No interface there is the normal case.
             let _ = lnd.del_ni(net, None);
             lnd.drop_forwarder(net);
-        }
+        });
     }
 }
 
@@ -579,7 +581,7 @@ struct Interfaces(Arc<Lnd>);
 
 impl Drop for Interfaces {
     fn drop(&mut self) {
-        self.0.close();
+        misc::memalloc_nofs(|| self.0.close());
     }
 }
 

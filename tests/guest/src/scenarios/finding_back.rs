@@ -202,6 +202,11 @@ fn greet(node: &Node, script: &Node, hello: &Hello) -> Result<Conn> {
     Ok(conn)
 }
 
+/// Whether an attempt failed because nobody listens, or soon nobody will.
+fn is_away(name: &str) -> bool {
+    matches!(name, "ECONNREFUSED" | "ECONNRESET")
+}
+
 /// How often a route to this address and port was tried.
 fn attempts(addr: &str) -> Result<u64> {
     let routes = sections(&format!("route {addr}"))?;
@@ -260,7 +265,7 @@ pub fn all_addresses(lab: &mut Lab) -> Result<()> {
     let before = tried()?;
     rest(LONG_MS)?;
     let name = errno(&one.try_ping(two, SOON)?)?;
-    ensure!(name == "ECONNREFUSED", "{name} when none is left");
+    ensure!(is_away(&name), "{name} when none is left");
     let after = tried()?;
     ensure!(
         after == before.map(|n| n + 1),
@@ -286,7 +291,7 @@ pub fn all_addresses(lab: &mut Lab) -> Result<()> {
     let guess = || -> Result<()> {
         forget(one, two)?;
         let name = errno(&one.try_ping(two, SOON)?)?;
-        ensure!(name == "ECONNREFUSED", "{name}");
+        ensure!(is_away(&name), "{name}");
         let routes = routes(one, two)?;
         ensure!(
             matches!(&routes[..], [(addr, 0)] if *addr == usual),

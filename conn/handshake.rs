@@ -554,14 +554,17 @@ impl Handshake {
             io.stage = Stage::Connecting(self.open()?);
         }
         if let Stage::Connecting(socket) = &io.stage {
-            if let Some(e) = socket.take_error() {
-                return Err(e);
-            }
-            match socket.state() {
-                TcpState::SynSent | TcpState::SynReceived => return Ok(Step::Wait),
-                TcpState::Established => {}
+            let failure = match (socket.take_error(), socket.state()) {
+                (Some(e), _) => Some(e),
+                (None, TcpState::SynSent | TcpState::SynReceived) => return Ok(Step::Wait),
+                (None, TcpState::Established) => None,
                 // It was, and the peer has ended it since.
-                _ => return Err(socket.take_error().unwrap_or(ECONNRESET)),
+                (None, _) => Some(socket.take_error().unwrap_or(ECONNRESET)),
+            };
+            if let Some(e) = failure {
+                // The error is told once, and another daemon may wait to look for it.
+                io.stage = Stage::Parted;
+                return Err(e);
             }
             let Role::Active { peer, kind, .. } = &self.role else {
                 return Err(EINVAL);

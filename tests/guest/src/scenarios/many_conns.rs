@@ -6,7 +6,6 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::io::Errno;
 
 use super::connect::disconnect;
 use crate::debugfs::sections;
@@ -197,7 +196,8 @@ pub fn cut_at_random(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Numbers that make no sense are refused, and 0 asks the network card, after plain insertion too.
+/// Numbers that make no sense are refused, at insertion the nearest one is taken, and 0 asks the network
+/// card, after plain insertion too.
 pub fn numbers(lab: &mut Lab) -> Result<()> {
     for wrong in [
         "-1",
@@ -218,9 +218,11 @@ pub fn numbers(lab: &mut Lab) -> Result<()> {
         ensure!(now.trim() == "1", "'{wrong}' made it {now}");
     }
     module::remove()?;
-    for wrong in [c"conns_per_peer=300", c"conns_per_peer=-1"] {
-        let refused = module::try_insert_with(wrong);
-        ensure!(refused == Err(Errno::INVAL), "{wrong:?}: {refused:?}");
+    for (wrong, nearest) in [(c"conns_per_peer=300", "127"), (c"conns_per_peer=-1", "0")] {
+        module::try_insert_with(wrong).with_context(|| format!("{wrong:?}"))?;
+        let now = fs::read_to_string(parameter("conns_per_peer"))?;
+        ensure!(now.trim() == nearest, "{wrong:?} made it {now}");
+        module::remove()?;
     }
     module::try_insert_with(c"conns_per_peer=0 enable_irq_affinity=0")?;
     lab.connect(2)?;

@@ -605,7 +605,8 @@ impl Socket {
         unsafe { TcpState::of(self.sk()) }
     }
 
-    /// Whether data can flow both ways at this moment. Any context.
+    /// Whether data can flow both ways at this moment. For tests and measurements. Any context.
+    #[cfg_attr(not(CONFIG_KUNIT = "y"), allow(dead_code))]
     pub(crate) fn is_established(&self) -> bool {
         self.state() == TcpState::Established
     }

@@ -527,7 +527,7 @@ impl Conn {
         let mut unsent = Fifo::new();
         unsent.append(&mut io.out);
         unsent.append(&mut doomed);
-        let incoming = io.rx.abandon(self);
+        let incoming = io.rx.abandon();
         let account = io.account.take();
         let live = io.live.take();
         drop(io);
@@ -679,10 +679,14 @@ impl Conn {
         }
         let late = |since| now.saturating_sub(since) >= tunables::timeout_ms();
         let tx_late = busy && late(io.deadlines.tx_ms);
+        let short = io.rx.is_short(socket);
+        if short {
+            self.gathers(&mut io.rx, &mut io.deadlines, socket);
+        }
         // What this side waits for is not counted against the peer.
         let owes = io.rx.is_started() && !io.rx.is_waiting();
         let mut rx_late = owes && late(io.deadlines.rx_ms);
-        if rx_late && socket.has_input() {
+        if rx_late && !short && socket.has_input() {
             // The peer has done its part: it is this side that has not come to it.
             rx_late = false;
             self.clone().retry();
@@ -696,6 +700,14 @@ impl Conn {
         } else {
             Look::Idle
         }
+    }
+
+    /// The peer sends so slowly that others wait for it: closes the connection. Thread context, no
+    /// spinlock held.
+    pub(crate) fn give_up(self: &Arc<Self>) {
+        self.is_late();
+        self.peer.count(1, |events| &events.timeouts);
+        self.peer.close_conn(self, ETIMEDOUT, false);
     }
 
     /// The peer has not done its part in time.

@@ -7,8 +7,9 @@
 //! administrator wants the node to forward. It is shared by [`Arc`]; what changes is in its pools,
 //! see [`pool`], which have locks of their own.
 //!
-//! A message that is to go on is an [`Order`] while its connection waits for a buffer, and belongs
-//! to that connection's receive state. With a buffer it becomes a [`Passage`], which is the
+//! A message that is to go on is an [`Order`] while its connection waits: first for the payload to be there,
+//! in TCP's own memory of that connection, so that no buffer is held by what has not come; then for a buffer.
+//! It belongs to that connection's receive state. With a buffer it becomes a [`Passage`], which is the
 //! completion first of the payload that is being received, then of the transmit that sends it on
 //! from the very same pages. However that ends, the passage is dropped then, and with it the buffer
 //! goes back to its pool. Nobody tells the sender when a message could not be passed on: it gets no
@@ -39,19 +40,36 @@ use crate::{
         Header,
         Nid,
         MAX_PAYLOAD, //
-    }, //
+    },
+    Lnd, //
+};
+use core::net::{
+    IpAddr,
+    Ipv6Addr, //
 };
 use kernel::{
     new_mutex,
+    new_spinlock,
     page::PAGE_SIZE,
     prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNodeReservation, //
+    },
     sync::{
         Arc,
-        Mutex, //
+        Mutex,
+        SpinLock, //
     }, //
 };
 
+use self::pool::{
+    Place,
+    Stuck, //
+};
+
 pub(crate) use self::pool::{
+    Arrived,
     PoolInfo,
     Share,
     Take,
@@ -66,12 +84,69 @@ type Fmb = pool::Fmb<Conn>;
 /// message may name any address as its target, and each gets a peer.
 pub(crate) const MAX_PEERS: i64 = 8192;
 
+/// The addresses from which messages come.
+struct Origins {
+    /// Each with its share, and how many connections know it. One that no connection knows stays while
+    /// something from it is in a buffer.
+    shares: RBTree<IpAddr, (Arc<Share>, u32)>,
+    count: usize,
+    /// When there are so many, it is looked for some that can go.
+    sweep_at: usize,
+}
+
+/// There are hardly ever more.
+const SWEEP_AT: usize = 64;
+
+impl Origins {
+    fn sweep(&mut self) {
+        let mut cursor = self.shares.cursor_front_mut();
+        while let Some(at) = cursor {
+            let (_, (share, users)) = at.current();
+            if *users > 0 || !share.is_idle() {
+                cursor = at.move_next();
+                continue;
+            }
+            (cursor, _) = at.remove_current();
+            self.count = self.count.saturating_sub(1);
+        }
+        self.sweep_at = self.count.saturating_mul(2).max(SWEEP_AT);
+    }
+}
+
+/// The share of the address that a connection comes from, known to it. Dropped in thread context, no
+/// spinlock held.
+pub(crate) struct Origin {
+    forwarder: Arc<Forwarder>,
+    addr: IpAddr,
+    share: Arc<Share>,
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        let mut origins = self.forwarder.origins.lock();
+        if let Some((_, users)) = origins.shares.get_mut(&self.addr) {
+            *users = users.saturating_sub(1);
+        }
+    }
+}
+
+/// The addresses that one machine can have: an IPv6 one has a whole /64 to choose from.
+fn site(addr: IpAddr) -> IpAddr {
+    match addr {
+        IpAddr::V4(_) => addr,
+        IpAddr::V6(addr) => Ipv6Addr::from_bits(addr.to_bits() >> 64 << 64).into(),
+    }
+}
+
 /// The forwarding of one node.
 #[pin_data]
 pub(crate) struct Forwarder {
     net: Net,
     small: Arc<Pool>,
     large: Arc<Pool>,
+    /// Innermost.
+    #[pin]
+    origins: SpinLock<Origins>,
     /// Held while it is switched on or off. Says which.
     #[pin]
     switch: Mutex<bool>,
@@ -94,6 +169,14 @@ impl Forwarder {
                 net,
                 small,
                 large,
+                origins <- new_spinlock!(
+                    Origins {
+                        shares: RBTree::new(),
+                        count: 0,
+                        sweep_at: SWEEP_AT,
+                    },
+                    "socklnd_fwd_origins"
+                ),
                 switch <- new_mutex!(false, "socklnd_fwd_switch"),
             }),
             GFP_KERNEL,
@@ -132,6 +215,67 @@ impl Forwarder {
     /// Whether it is on. Thread context.
     pub(crate) fn is_on(&self) -> bool {
         self.small.is_open()
+    }
+
+    /// What a connection from `addr` has to know. May sleep. `ENOMEM`.
+    fn origin(self: &Arc<Self>, addr: IpAddr) -> Result<Origin> {
+        let addr = site(addr);
+        let new = Share::new()?;
+        let room = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let mut origins = self.origins.lock();
+        let share = match origins.shares.get_mut(&addr) {
+            Some((share, users)) => {
+                *users = users.saturating_add(1);
+                share.clone()
+            }
+            None => {
+                if origins.count >= origins.sweep_at {
+                    origins.sweep();
+                }
+                origins.count = origins.count.saturating_add(1);
+                let _ = origins
+                    .shares
+                    .insert(room.into_node(addr, (new.clone(), 1)));
+                new
+            }
+        };
+        drop(origins);
+        Ok(Origin {
+            forwarder: self.clone(),
+            addr,
+            share,
+        })
+    }
+
+    /// If messages wait, and no buffer comes back, has one node give up those that it holds: who sends
+    /// too slowly into one, or to whom messages can't be sent on. Thread context, may sleep.
+    pub(crate) fn tend(&self, lnd: &Lnd, now_ms: u64) {
+        for pool in [&self.small, &self.large] {
+            match pool.stuck(now_ms) {
+                Some(Stuck::Receiving(conn)) => conn.give_up(),
+                Some(Stuck::Sending(to)) => self.give_up(lnd, &to),
+                None => {}
+            }
+        }
+    }
+
+    /// Ends what is under way to the node with this share.
+    fn give_up(&self, lnd: &Lnd, to: &Arc<Share>) {
+        let Ok(nis) = lnd.nis_in(&self.net) else {
+            return;
+        };
+        for ni in nis.iter() {
+            ni.peers().for_each(|peer| {
+                if Arc::ptr_eq(peer.share(), to) {
+                    pr_info_ratelimited!(
+                        "{}: {} holds up messages to others, and is given up\n",
+                        ni.nid(),
+                        peer.nid()
+                    );
+                    peer.give_up();
+                }
+            });
+        }
     }
 
     /// What there is to tell. May sleep.
@@ -225,10 +369,12 @@ pub(crate) fn refuse(peer: &Peer, foreign: &Foreign) -> Misrouted {
     why
 }
 
-/// Where a message that `peer` has sent is to go: `None` is to the interface itself. Thread context,
-/// may sleep for memory.
+/// Where a message that `peer` has sent from `addr` is to go: `None` is to the interface itself. What is
+/// known of the connection's `origin` is kept there. Thread context, may sleep for memory.
 pub(crate) fn dispatch(
     peer: &Peer,
+    addr: IpAddr,
+    origin: &mut Option<Origin>,
     header: &Header,
 ) -> core::result::Result<Option<Order>, Misrouted> {
     let ni = peer.ni();
@@ -251,7 +397,15 @@ pub(crate) fn dispatch(
         return Err(Misrouted::Off);
     }
     let (out, hop) = next_hop(ni, header.dest)?;
+    let origin = match origin {
+        Some(origin) => origin,
+        None => {
+            let new = ni.forwarder().origin(addr);
+            origin.insert(new.map_err(|_| Misrouted::NoRoute)?)
+        }
+    };
     let way = Way {
+        origin: origin.share.clone(),
         from: peer.share().clone(),
         to: out.share_of(hop).map_err(|_| Misrouted::NoRoute)?,
     };
@@ -259,6 +413,7 @@ pub(crate) fn dispatch(
     Ok(Some(Order {
         pool: ni.forwarder().pool(len).clone(),
         way,
+        place: None,
         from: ni.clone(),
         out,
         hop,
@@ -301,6 +456,8 @@ fn next_hop(ni: &Ni, dest: Nid) -> core::result::Result<(Arc<Ni>, Nid), Misroute
 pub(crate) struct Order {
     pool: Arc<Pool>,
     way: Way,
+    /// Where it waits, once it has asked for a buffer.
+    place: Option<Place>,
     /// By which interface it came.
     from: Arc<Ni>,
     /// By which it goes on, and to whom there.
@@ -315,14 +472,21 @@ impl Order {
         self.header.payload_len as usize
     }
 
-    /// A buffer for it, which `conn` waits for if there is none. As [`pool::Pool::take`].
-    pub(crate) fn take(&self, conn: &Arc<Conn>) -> Take<Conn> {
-        self.pool.take(conn, &self.way)
+    /// Whether its connection waits for a buffer.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.place.is_some()
     }
 
-    /// `conn` waits no longer. Thread context, no spinlock held.
-    pub(crate) fn cancel(&self, conn: &Arc<Conn>) {
-        self.pool.cancel(conn);
+    /// A buffer for it, which `conn` waits for if there is none. As [`pool::Pool::take`].
+    pub(crate) fn take(&mut self, conn: &Arc<Conn>, arrived: Arrived) -> Take<Conn> {
+        self.pool.take(conn, &self.way, arrived, &mut self.place)
+    }
+
+    /// Its connection waits no longer. Thread context, no spinlock held.
+    pub(crate) fn cancel(self) {
+        if let Some(place) = self.place {
+            self.pool.cancel(place);
+        }
     }
 
     /// Where its payload goes, now that it has a buffer. May sleep.
@@ -333,7 +497,7 @@ impl Order {
     pub(crate) fn receive(self, fmb: Fmb) -> Result<Sink> {
         let range = fmb.range(self.payload_len())?;
         let passage = Passage {
-            _fmb: fmb,
+            fmb,
             range: range.clone(),
             from: self.from,
             out: self.out,
@@ -349,7 +513,7 @@ impl Order {
 /// A message that is being received or sent on.
 struct Passage {
     /// Goes back to its pool with the passage.
-    _fmb: Fmb,
+    fmb: Fmb,
     range: PageRange,
     from: Arc<Ni>,
     out: Arc<Ni>,
@@ -361,6 +525,9 @@ struct Passage {
 impl Completion for Passage {
     fn complete(mut self: KBox<Self>, result: Result) {
         let events = self.from.events();
+        if self.received {
+            self.fmb.target().set_reached(result.is_ok());
+        }
         if let Err(why) = result {
             events.fwd_failed.add(1);
             pr_info_ratelimited!(
@@ -374,6 +541,7 @@ impl Completion for Passage {
             events.fwd_bytes.add(self.header.payload_len.into());
         } else {
             self.received = true;
+            self.fmb.received();
             let (out, hop, header) = (self.out.clone(), self.hop, self.header);
             let payload = Some(self.range.clone()).filter(|range| range.len() > 0);
             out.send(hop, &header, payload, self);

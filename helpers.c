@@ -302,6 +302,33 @@ bool socklnd_helper_sk_has_input(const struct sock *sk)
 	return !skb_queue_empty_lockless(&sk->sk_receive_queue);
 }
 
+/* As SO_RCVLOWAT does it. */
+void socklnd_helper_sk_set_rcvlowat(struct sock *sk, int bytes)
+{
+	const struct socket *sock;
+
+	/* Nobody needs to be told that one byte is there. */
+	if (bytes <= 1) {
+		WRITE_ONCE(sk->sk_rcvlowat, 1);
+		return;
+	}
+	lock_sock(sk);
+	sock = sk->sk_socket;
+	if (sock && READ_ONCE(sock->ops)->set_rcvlowat)
+		READ_ONCE(sock->ops)->set_rcvlowat(sk, bytes);
+	release_sock(sk);
+}
+
+bool socklnd_helper_tcp_is_ready(const struct sock *sk)
+{
+	return tcp_epollin_ready(sk, READ_ONCE(sk->sk_rcvlowat));
+}
+
+unsigned int socklnd_helper_tcp_available(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->rcv_nxt) - READ_ONCE(tcp_sk(sk)->copied_seq);
+}
+
 int socklnd_helper_sk_sndbuf(const struct sock *sk)
 {
 	return READ_ONCE(sk->sk_sndbuf);

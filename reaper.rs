@@ -311,6 +311,7 @@ impl Reaper {
             ni.pending().expire(now);
             ni.probe_gateways(now);
         });
+        lnd.for_each_forwarder(|forwarder| forwarder.tend(lnd, now));
         let [busy, resting] = &self.deleted;
         self.look_at_busy(now, busy.xchg(false, Acquire));
         // After those: who has got a sign of life meanwhile is silent from then on.

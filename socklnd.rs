@@ -435,6 +435,19 @@ impl Lnd {
         Ok(new)
     }
 
+    /// Calls `f` for each forwarder, without a lock. One that comes or goes may be missed. Thread
+    /// context.
+    pub(crate) fn for_each_forwarder(&self, mut f: impl FnMut(&Arc<Forwarder>)) {
+        let mut index = 0;
+        loop {
+            // In a statement of its own: the lock is free again when it is called.
+            let forwarder = self.forwarders.lock().get(index).cloned();
+            let Some(forwarder) = forwarder else { return };
+            f(&forwarder);
+            index += 1;
+        }
+    }
+
     /// Takes the forwarder of `net` away, which has no interfaces any more. May sleep.
     fn drop_forwarder(&self, net: &Net) {
         let gone = {

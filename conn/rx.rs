@@ -9,12 +9,15 @@
 //! what it doesn't want is skipped, so that the stream stays in step. The buffer of a message that is
 //! being received is kept alive by the [`Sink`] here.
 //!
-//! A message that is to be passed on needs a forwarding buffer. While there is none nothing is read,
-//! so that TCP slows the sender down, and that time is not counted against him. The buffer is
-//! received into like any other memory, see [`crate::fwd`].
+//! A message that is to be passed on needs a forwarding buffer, of which there are few. So it asks for one
+//! only when TCP has the payload, or as much of it as fits: who sends slowly holds what belongs to his own
+//! connection, and nothing that others wait for. While there is no buffer nothing is read, so that TCP
+//! slows the sender down, and that time is not counted against him. The buffer is received into like any
+//! other memory, see [`crate::fwd`].
 
 use super::{
     Conn,
+    Deadlines,
     Io,
     Turn,
     QUANTUM, //
@@ -22,8 +25,10 @@ use super::{
 use crate::{
     fwd::{
         self,
+        Arrived,
         Misrouted,
         Order,
+        Origin,
         Take, //
     },
     lib_linux::{
@@ -32,7 +37,10 @@ use crate::{
             crc32,
             RecvBuf, //
         },
-        socket::Socket,
+        socket::{
+            Socket,
+            TcpState, //
+        },
         time,
         trace, //
     },
@@ -67,8 +75,9 @@ const RX_FRAGS: usize = 260;
 enum State {
     /// A frame, of which `have` bytes are there; or more than it has, if it is a NOOP.
     Frame { have: usize },
-    /// A payload that waits for a forwarding buffer.
-    Fmb(Order),
+    /// A payload that waits to be complete in TCP, where `seen` bytes of it were when it was last looked,
+    /// and then for a forwarding buffer.
+    Fmb { order: Order, seen: usize },
     /// A payload; `have` bytes of it are in the sink, and `slop` bytes follow. Of the next frame,
     /// `ahead` bytes are there.
     Body {
@@ -110,6 +119,9 @@ pub(super) struct Rx {
     csum: Option<u32>,
     /// The last message came from another node than the peer, who has only passed it on.
     routed: bool,
+    /// What the gateway keeps for the address that the connection comes from, once something is to be
+    /// passed on.
+    origin: Option<Origin>,
     frags: BvecBuf,
 }
 
@@ -124,6 +136,7 @@ impl Rx {
             msg: Msg::new(MsgKind::Lnet),
             csum: None,
             routed: false,
+            origin: None,
             frags: BvecBuf::with_capacity(RX_FRAGS)?,
         })
     }
@@ -135,15 +148,36 @@ impl Rx {
 
     /// Whether nothing is read for want of a forwarding buffer.
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Fmb(_))
+        matches!(&self.state, State::Fmb { order, .. } if order.is_waiting())
     }
 
-    /// Gives up what `conn` is receiving; the caller completes what comes back.
-    pub(super) fn abandon(&mut self, conn: &Arc<Conn>) -> Option<KBox<dyn Completion>> {
+    /// Whether a message is to be passed on whose payload the peer has yet to send: TCP has room for more
+    /// of it.
+    pub(super) fn is_short(&self, socket: &Socket) -> bool {
+        match &self.state {
+            State::Fmb { order, .. } => {
+                let payload = order.payload_len();
+                !order.is_waiting() && payload > 0 && !socket.is_ready()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether more of such a payload has come since this was asked last.
+    pub(super) fn has_grown(&mut self, socket: &Socket) -> bool {
+        let State::Fmb { seen, .. } = &mut self.state else {
+            return false;
+        };
+        let before = core::mem::replace(seen, socket.available());
+        *seen > before
+    }
+
+    /// Gives up what is being received; the caller completes what comes back.
+    pub(super) fn abandon(&mut self) -> Option<KBox<dyn Completion>> {
         match core::mem::replace(&mut self.state, State::Frame { have: 0 }) {
             State::Frame { .. } => None,
-            State::Fmb(order) => {
-                order.cancel(conn);
+            State::Fmb { order, .. } => {
+                order.cancel();
                 None
             }
             State::Body { sink, .. } => Some(sink.done),
@@ -182,7 +216,7 @@ impl Rx {
                 *ahead = nob.saturating_sub(body);
                 Ok(nob)
             }
-            State::Fmb(_) => Err(EAGAIN),
+            State::Fmb { .. } => Err(EAGAIN),
             State::Slop { left, .. } => {
                 let nob = socket.discard(*left)?;
                 *left = left.saturating_sub(nob);
@@ -215,7 +249,7 @@ impl Rx {
             State::Frame { have } => *have >= self.needed(*have),
             State::Body { sink, have, .. } => *have >= sink.range.len(),
             State::Slop { left, .. } => *left == 0,
-            State::Fmb(_) => false,
+            State::Fmb { .. } => false,
         }
     }
 
@@ -236,7 +270,7 @@ impl Rx {
                 sink.done.complete(intact);
                 intact?;
             }
-            State::Fmb(_) => {}
+            State::Fmb { .. } => {}
             State::Slop { done, .. } => {
                 if let Some(done) = done {
                     done.complete(Ok(()));
@@ -334,7 +368,7 @@ impl Rx {
                 left: payload,
                 done: None,
             },
-            Delivery::Forward(order) => State::Fmb(order),
+            Delivery::Forward(order) => State::Fmb { order, seen: 0 },
             Delivery::Accept(sink) => {
                 let Some(slop) = payload.checked_sub(sink.range.len()) else {
                     // A mistake of ours, not of the peer; but the stream would be out of step.
@@ -365,14 +399,32 @@ impl Conn {
             if self.is_closing() {
                 return Ok(Turn::Idle);
             }
-            if io.rx.is_waiting() {
+            if let State::Fmb { order, .. } = &io.rx.state {
                 // Without reading, this is how the end of the connection shows.
                 if let Some(e) = socket.failure() {
                     return Err(e);
                 }
-                if !self.buffered(&mut io.rx)? {
+                let payload = order.payload_len();
+                if !order.is_waiting() && socket.available() < payload {
+                    socket.wait_for(payload);
+                }
+                if io.rx.is_short(socket) {
+                    if socket.state() != TcpState::Established {
+                        // Nothing more will come.
+                        return Err(EPROTO);
+                    }
+                    self.gathers(&mut io.rx, &mut io.deadlines, socket);
                     return Ok(Turn::Idle);
                 }
+                let arrived = if socket.available() < payload {
+                    Arrived::Part
+                } else {
+                    Arrived::All
+                };
+                if !self.buffered(&mut io.rx, arrived)? {
+                    return Ok(Turn::Idle);
+                }
+                socket.wait_for(1);
                 io.deadlines.rx_progress(time::monotonic_ms());
                 self.progress(&mut io.rx)?;
                 // Of messages without a payload many could be passed on in one turn.
@@ -409,7 +461,7 @@ impl Conn {
             match rx.advance()? {
                 Some(Event::Message(header)) => {
                     self.begun(rx, header.payload_len, header.src != self.peer.nid())?;
-                    let delivery = self.deliver(&header)?;
+                    let delivery = self.deliver(&mut rx.origin, &header)?;
                     rx.expect(header.payload_len as usize, delivery)?;
                 }
                 Some(Event::Foreign(foreign)) => {
@@ -446,21 +498,31 @@ impl Conn {
         self.peer.acknowledged(ranges)
     }
 
+    /// Looks whether more has come of a payload that is to be passed on. May sleep.
+    pub(super) fn gathers(&self, rx: &mut Rx, deadlines: &mut Deadlines, socket: &Socket) {
+        if rx.has_grown(socket) {
+            let now = time::monotonic_ms();
+            deadlines.rx_progress(now);
+            self.peer.alive(now);
+        }
+    }
+
     /// Asks for the forwarding buffer that `rx` waits for. Returns whether it waits no longer.
-    fn buffered(self: &Arc<Self>, rx: &mut Rx) -> Result<bool> {
-        let State::Fmb(order) = &rx.state else {
+    fn buffered(self: &Arc<Self>, rx: &mut Rx, arrived: Arrived) -> Result<bool> {
+        let State::Fmb { order, .. } = &mut rx.state else {
             return Ok(true);
         };
-        let taken = order.take(self);
+        let taken = order.take(self, arrived);
         match taken {
             Take::Wait => return Ok(false),
             Take::NoMemory => {
                 self.peer.ni().lnd().reaper().retry(self.clone());
                 return Ok(false);
             }
-            Take::Got(_) | Take::Closed => {}
+            Take::Got(_) | Take::TooMany | Take::Closed => {}
         }
-        let State::Fmb(order) = core::mem::replace(&mut rx.state, State::Frame { have: 0 }) else {
+        let begun = core::mem::replace(&mut rx.state, State::Frame { have: 0 });
+        let State::Fmb { order, .. } = begun else {
             return Ok(true);
         };
         let payload = order.payload_len();
@@ -472,6 +534,10 @@ impl Conn {
                 },
                 Delivery::Accept,
             ),
+            Take::TooMany => {
+                self.peer.count(1, |events| &events.fwd_failed);
+                Delivery::Discard
+            }
             // Forwarding was switched off meanwhile.
             _ => {
                 self.drop_misrouted(Misrouted::Off);
@@ -489,8 +555,8 @@ impl Conn {
 
     /// Says what to do with the message that `header` begins; the message layer does, if it is for
     /// this interface.
-    fn deliver(&self, header: &Header) -> Result<Delivery> {
-        match fwd::dispatch(&self.peer, header) {
+    fn deliver(&self, origin: &mut Option<Origin>, header: &Header) -> Result<Delivery> {
+        match fwd::dispatch(&self.peer, self.remote.ip(), origin, header) {
             Ok(None) => {
                 let ni = self.peer.ni();
                 ni.upper().parse(ni, self.peer.nid(), header)

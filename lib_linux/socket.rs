@@ -658,6 +658,29 @@ impl Socket {
         unsafe { sys::socklnd_helper_sk_has_input(self.sk()) }
     }
 
+    /// Has TCP report input only when `bytes` are there, or as many as it has room for: then
+    /// [`Socket::is_ready`]; and make room for so many, unless its buffer has a fixed size. It goes on
+    /// acknowledging what comes until then. 1 is how a socket begins. An end or a failure is reported at
+    /// once in any case. May sleep.
+    pub(crate) fn wait_for(&self, bytes: usize) {
+        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+        // SAFETY: By the type invariants `sk` is valid, and this context may sleep.
+        unsafe { sys::socklnd_helper_sk_set_rcvlowat(self.sk(), bytes) };
+    }
+
+    /// Whether as much is there as [`Socket::wait_for`] was told, or no more fits. Any context.
+    pub(crate) fn is_ready(&self) -> bool {
+        // SAFETY: By the type invariants `sk` is valid, and that of a TCP socket.
+        unsafe { sys::socklnd_helper_tcp_is_ready(self.sk()) }
+    }
+
+    /// Bytes that were received and not read yet; with the end of the stream, one more. Any context.
+    pub(crate) fn available(&self) -> usize {
+        // SAFETY: By the type invariants `sk` is valid, and that of a TCP socket.
+        let available = unsafe { sys::socklnd_helper_tcp_available(self.sk()) };
+        available as usize
+    }
+
     /// The processor that handled the last packet, if there was one. Any context.
     pub(crate) fn incoming_cpu(&self) -> Option<u32> {
         // SAFETY: By the type invariants `sk` is valid.

@@ -74,6 +74,16 @@ impl Peer {
         self.close_where(ESHUTDOWN, |conn| is_at(conn, addr))
     }
 
+    /// Nothing that is sent to the peer arrives, and others wait for that: closes its connections, and ends
+    /// what waits for one. Thread context, no spinlock held.
+    pub(crate) fn give_up(self: &Arc<Self>) {
+        let mut waiting = Fifo::new();
+        waiting.append(&mut self.inner.lock().queue);
+        self.count(1, |events| &events.timeouts);
+        self.fail_txs(waiting, ETIMEDOUT);
+        self.close_where(ETIMEDOUT, |_| true);
+    }
+
     /// Closes the connections that match because of `why`. Returns how many. Thread context, no
     /// spinlock held.
     pub(crate) fn close_where(

@@ -420,6 +420,22 @@ impl Conn {
         Ok((&*self.stream).write_all(bytes)?)
     }
 
+    /// Sends bytes, or of them what the other end has room for, and a little later still.
+    pub fn send_some(&mut self, bytes: &[u8]) -> Result<()> {
+        let limit = self.stream.write_timeout()?;
+        self.stream
+            .set_write_timeout(Some(Duration::from_millis(300)))?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match (&*self.stream).write(rest) {
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(why) if why.kind() == ErrorKind::WouldBlock => break,
+                Err(why) => return Err(why.into()),
+            }
+        }
+        Ok(self.stream.set_write_timeout(limit)?)
+    }
+
     /// Lets sending and receiving take as long as it takes.
     pub fn be_patient(&self) -> Result<()> {
         self.stream.set_read_timeout(None)?;

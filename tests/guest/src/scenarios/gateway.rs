@@ -5,6 +5,7 @@
 mod foreign;
 mod lost;
 mod refused;
+mod slow;
 mod stuck;
 
 use std::fs;
@@ -27,6 +28,7 @@ use crate::wait;
 pub use foreign::foreign_networks;
 pub use lost::{lost, thirty_losses, thousand_losses};
 pub use refused::refused;
+pub use slow::held_by_few_bytes;
 pub use stuck::{dying_conns, long_wait, stuck_receiver};
 
 const LIMIT: Duration = Duration::from_secs(20);

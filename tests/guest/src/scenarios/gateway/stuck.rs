@@ -28,6 +28,12 @@ use crate::worker::{Over, Worker};
 /// Bytes of the payload of most messages here.
 const SIZE: usize = 20_000;
 
+/// A number about a gateway's pool of small buffers.
+fn small(gateway: &Node, name: &str) -> Result<u64> {
+    let routing = gateway.socklctl(&["show", "routing"])?;
+    routing["small"][name].as_u64().context("no such number")
+}
+
 /// A message to a scripted receiver, with a number.
 fn numbered(from: Ipv4Addr, to: Ipv4Addr, number: u64, size: usize) -> Vec<u8> {
     let mut message = Message::put(from, to, 7, number, vec![number as u8; size]);
@@ -256,7 +262,10 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
 /// Connections die while they wait for a buffer, while they fill one, and while what was in one is on
 /// its way: each buffer comes back once, and what was complete arrives.
 pub fn dying_conns(lab: &mut Lab) -> Result<()> {
+    // More than the gateway's sockets hold, so that it has to take a buffer before all is there.
+    const LONG: usize = 1 << 20;
     set("large_router_buffers", 8)?;
+    set("rx_buffer_size", 65536)?;
     let (receiver, gateway) = (lab.node(0), lab.node(1));
     make_gateway(gateway)?;
     let sender = move_across(lab.node(2))?;
@@ -282,7 +291,7 @@ pub fn dying_conns(lab: &mut Lab) -> Result<()> {
     on_its_way.reset()?;
 
     let mut filling = another()?;
-    let bytes = message(&filling, 2);
+    let bytes = numbered(filling.from, to, 2, LONG);
     filling.send(&bytes[..bytes.len() / 2])?;
     state(2, 0)?;
     filling.reset()?;
@@ -317,14 +326,14 @@ pub fn dying_conns(lab: &mut Lab) -> Result<()> {
 }
 
 /// A receiver reads so slowly that others wait for the only buffer many times as long as a peer may be
-/// silent. They are not given up for that.
+/// silent. They are not given up for that, and neither is the receiver.
 pub fn long_wait(lab: &mut Lab) -> Result<()> {
     const LONG: usize = 1 << 20;
     let timeout = Duration::from_secs(pace::scaled(4));
     set("sock_timeout", timeout.as_secs())?;
     set("typed_conns", 0)?;
     set("buffer_size", 65536)?;
-    set("large_router_buffers", 1)?;
+    set("small_router_buffers", 1)?;
     let (slow, gateway) = (lab.node(0), lab.node(1));
     make_gateway(gateway)?;
     let sender = move_across(lab.node(2))?;
@@ -333,21 +342,19 @@ pub fn long_wait(lab: &mut Lab) -> Result<()> {
     let (from, to) = (sender.addr, slow.addr);
     let mut first = dial_across(&sender, from, gateway, BULK_OUT)?;
     first.send(&numbered(from, to, 1, LONG))?;
+    // Behind it, on the only connection.
+    first.send(&numbered(from, to, 2, 100))?;
     let mut reader = welcome(&listener)?;
     let frame = numbered(from, to, 1, 0).len();
     reader.receive(frame)?;
 
-    // Of its message there is no more than the header, so that nothing but the wait speaks for it.
+    // Its message is no more than a header, so that nothing but the wait speaks for it.
     let patient = Ipv4Addr::new(10, 1, 0, 33);
     sender
         .space
         .ip(&format!("addr add {patient}/24 dev eth0\n"))?;
     let mut second = dial_across(&sender, patient, gateway, BULK_OUT)?;
-    let (header, payload) = {
-        let bytes = numbered(patient, to, 2, SIZE);
-        (bytes[..frame].to_vec(), bytes[frame..].to_vec())
-    };
-    second.send(&header)?;
+    second.send(&numbered(patient, to, 3, 0))?;
     let is_waiting = |waiting: u64| -> Result<()> {
         let nid = format!("{patient}@tcp1");
         let conns = gateway.list(&["conn", "list"])?;
@@ -355,7 +362,7 @@ pub fn long_wait(lab: &mut Lab) -> Result<()> {
             conns.iter().any(|conn| conn["nid"] == nid.as_str()),
             "who waits was given up"
         );
-        let now = large(gateway, "waiting")?;
+        let now = small(gateway, "waiting")?;
         ensure!(now == waiting, "{now} wait instead of {waiting}");
         Ok(())
     };
@@ -375,14 +382,15 @@ pub fn long_wait(lab: &mut Lab) -> Result<()> {
     }
     note(&format!("{read} bytes were read meanwhile"));
     reader.receive(LONG - read)?;
-    // It has the buffer. The time of its payload is counted from now on.
-    wait::until(LIMIT, "end of the wait", || is_waiting(0))?;
-    await_large(gateway, "busy", 1)?;
-    wait::quiet_time(timeout / 3);
-    is_waiting(0)?;
-    second.send(&payload)?;
-    let message = reader.receive_message()?;
-    ensure!(number_of(&message, to)? == 2, "another message came");
-    ensure!(message.payload.len() == SIZE, "wrong length");
-    await_large(gateway, "busy", 0)
+    for (number, length) in [(2, 100), (3, 0)] {
+        let message = reader.receive_message()?;
+        ensure!(number_of(&message, to)? == number, "another message came");
+        ensure!(message.payload.len() == length, "wrong length");
+    }
+    wait::until(LIMIT, "end of the wait", || {
+        is_waiting(0)?;
+        let busy = small(gateway, "busy")?;
+        ensure!(busy == 0, "{busy} buffers are busy");
+        Ok(())
+    })
 }

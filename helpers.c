@@ -13,6 +13,7 @@
 #include <linux/highmem.h>
 #include <linux/inetdevice.h>
 #include <linux/kmemleak.h>
+#include <linux/kthread.h>
 #include <linux/lockdep.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
@@ -948,9 +949,19 @@ bool socklnd_helper_cpu_online(unsigned int cpu)
 	return cpu < nr_cpu_ids && cpu_online(cpu);
 }
 
+bool socklnd_helper_cpu_possible(unsigned int cpu)
+{
+	return cpu_possible(cpu);
+}
+
 int socklnd_helper_cpu_to_node(unsigned int cpu)
 {
 	return cpu_to_node(cpu);
+}
+
+int socklnd_helper_kthread_prefers(struct task_struct *task, unsigned int cpu)
+{
+	return kthread_affine_preferred(task, cpumask_of(cpu));
 }
 
 bool socklnd_helper_cpus_share_core(unsigned int a, unsigned int b)

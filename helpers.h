@@ -166,7 +166,9 @@ void socklnd_helper_debugfs_remove(struct dentry *dentry);
 /* The rest. */
 u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1);
 bool socklnd_helper_cpu_online(unsigned int cpu);
+bool socklnd_helper_cpu_possible(unsigned int cpu);
 int socklnd_helper_cpu_to_node(unsigned int cpu);
+int socklnd_helper_kthread_prefers(struct task_struct *task, unsigned int cpu);
 bool socklnd_helper_cpus_share_core(unsigned int a, unsigned int b);
 void socklnd_helper_param_lock(void);
 void socklnd_helper_param_unlock(void);

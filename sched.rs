@@ -2,9 +2,11 @@
 
 //! Schedulers: the threads that move bytes.
 //!
-//! One per processor, bound to it. A connection belongs to one scheduler for its whole life, and
-//! that scheduler alone does its socket I/O. It is driven by nothing but the socket's `data_ready`
-//! and `write_space` callbacks and by transmits being queued; with nothing to do it sleeps.
+//! One per processor, bound to it while it is online. Those of processors that come later are
+//! started when the first connection is made that they could serve. A connection belongs to one
+//! scheduler for its whole life, and that scheduler alone does its socket I/O. It is driven by
+//! nothing but the socket's `data_ready` and `write_space` callbacks and by transmits being queued;
+//! with nothing to do it sleeps.
 //!
 //! [`Sched`] is shared by [`Arc`] between [`crate::Lnd`], its thread and its connections, and
 //! protected by the mailbox's own lock, but for the list of loans that TCP has returned, which has
@@ -19,7 +21,10 @@ use crate::{
         Conn, //
     },
     lib_linux::{
-        misc::CpuDistance,
+        misc::{
+            self,
+            CpuDistance, //
+        },
         queue::Fifo,
         socket::{
             Lent,
@@ -38,6 +43,7 @@ use crate::{
 };
 use core::ops::Deref;
 use kernel::{
+    new_mutex,
     prelude::*,
     str::CString,
     sync::{
@@ -47,6 +53,7 @@ use kernel::{
         },
         new_spinlock_irq,
         Arc,
+        Mutex,
         SpinLockIrq, //
     }, //
 };
@@ -72,6 +79,10 @@ pub(crate) struct Sched {
     cpu: u32,
     /// Connections assigned, for balance.
     nconns: Atomic<i64>,
+    /// Whether the thread is there, and is to stay.
+    running: Atomic<bool>,
+    #[pin]
+    thread: Mutex<Option<KThread>>,
 }
 
 impl Sched {
@@ -87,20 +98,51 @@ impl Sched {
                 returned <- new_spinlock_irq!(Fifo::new(), "socklnd_sched_returned"),
                 cpu,
                 nconns: Atomic::new(0),
+                running: Atomic::new(false),
+                thread <- new_mutex!(None, "socklnd_sched_thread"),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Starts the thread. Dropping the thread joins it: call [`Sched::stop`] before. May sleep.
-    pub(crate) fn start(self: &Arc<Self>) -> Result<KThread> {
-        let name = CString::try_from_fmt(fmt!("socklnd_sd{:02}", self.cpu))?;
-        KThread::spawn(&name, Some(self.cpu), self.clone(), Self::run)
+    /// Starts the thread, if there is none. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the processor is not online, and those of [`KThread::spawn`].
+    pub(crate) fn start(self: &Arc<Self>) -> Result {
+        let mut thread = self.thread.lock();
+        if thread.is_none() {
+            let name = CString::try_from_fmt(fmt!("socklnd_sd{:02}", self.cpu))?;
+            *thread = Some(KThread::spawn(
+                &name,
+                Some(self.cpu),
+                self.clone(),
+                Self::run,
+            )?);
+            self.running.store(true, Relaxed);
+        }
+        Ok(())
     }
 
-    /// Lets the thread end when no connection waits any more. Any context.
+    /// Has the thread end when no connection waits any more, and waits for that. There are no
+    /// interfaces any more. Sleeps.
     pub(crate) fn stop(&self) {
         self.mailbox.stop();
+        let thread = self.thread.lock().take();
+        drop(thread);
+        self.running.store(false, Relaxed);
+    }
+
+    /// Whether it has its thread. Any context.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Relaxed)
+    }
+
+    /// Whether it can serve a new connection well: its processor is there, and so is its thread, which is
+    /// started now if need be. May sleep.
+    pub(crate) fn is_ready(self: &Arc<Self>) -> bool {
+        misc::is_cpu_online(self.cpu) && (self.is_running() || self.start().is_ok())
     }
 
     /// The processor that the thread is bound to.

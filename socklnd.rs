@@ -140,10 +140,19 @@ pub(crate) struct Lnd {
 
 impl Lnd {
     fn new() -> Result<Arc<Self>> {
-        let cpus = misc::online_cpus();
         let mut scheds = KVec::new();
-        for cpu in cpus.take(tunables::schedulers().unwrap_or(usize::MAX)) {
-            scheds.push(Sched::new(cpu)?, GFP_KERNEL)?;
+        match tunables::schedulers() {
+            Some(count) => {
+                for cpu in misc::online_cpus().take(count) {
+                    scheds.push(Sched::new(cpu)?, GFP_KERNEL)?;
+                }
+            }
+            // Also for processors that may come later; a thread they get when they are there.
+            None => {
+                for cpu in misc::possible_cpus() {
+                    scheds.push(Sched::new(cpu)?, GFP_KERNEL)?;
+                }
+            }
         }
         let reaper = Reaper::new()?;
         let autoconnect = Autoconnect::new()?;
@@ -185,9 +194,9 @@ impl Lnd {
         &self.acceptor
     }
 
-    /// The schedulers.
-    pub(crate) fn scheds(&self) -> &[Arc<Sched>] {
-        &self.scheds
+    /// The schedulers that have a thread.
+    pub(crate) fn scheds(&self) -> impl Iterator<Item = &Arc<Sched>> {
+        self.scheds.iter().filter(|sched| sched.is_running())
     }
 
     /// How many loans of pages to TCP are not finished, of interfaces that have ended too. Any context.
@@ -201,17 +210,28 @@ impl Lnd {
     }
 
     /// The scheduler for a new connection, whose packets arrive on `cpu`: the one there, else the
-    /// least busy one nearby. Without affinity, or before there were packets, the least busy of all.
+    /// least busy one nearby. Without affinity, or before there were packets, the least busy of all. Of
+    /// those whose processors are offline one is taken only if there is no other. May sleep.
     pub(crate) fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>> {
         let cpu = cpu.filter(|_| tunables::irq_affinity());
         let distance = |sched: &Sched| match cpu {
             Some(cpu) => misc::cpu_distance(cpu, sched.cpu()),
             None => CpuDistance::Far,
         };
-        let scheds = self.scheds.iter();
-        let chosen = sched::choose(scheds.map(|sched| (distance(sched), sched.nconns())));
-        let chosen = chosen.and_then(|index| self.scheds.get(index));
-        chosen.cloned().ok_or(ENODEV)
+        let choose = |is_meant: fn(&Arc<Sched>) -> bool| {
+            let key = |sched: &Arc<Sched>| match is_meant(sched) {
+                true => (distance(sched), sched.nconns()),
+                false => (CpuDistance::Far, i64::MAX),
+            };
+            let chosen = sched::choose(self.scheds.iter().map(key))?;
+            self.scheds
+                .get(chosen)
+                .filter(|sched| is_meant(sched))
+                .cloned()
+        };
+        choose(Sched::is_ready)
+            .or_else(|| choose(|sched| sched.is_running()))
+            .ok_or(ENODEV)
     }
 
     /// Applies the tunables that may change during a socket's life to all there are. May sleep.
@@ -557,7 +577,11 @@ impl Threads {
         };
         this.add(|| lnd.reaper.start(lnd))?;
         for sched in lnd.scheds.iter() {
-            this.add(|| sched.start())?;
+            match sched.start() {
+                // Not now: when it has come.
+                Err(e) if e == ENODEV => {}
+                started => started?,
+            }
         }
         for index in 0..tunables::daemons() {
             this.add(|| lnd.autoconnect.start(index))?;

@@ -33,6 +33,12 @@ pub(crate) fn online_cpus() -> impl Iterator<Item = u32> {
     (0..cpu::nr_cpu_ids()).filter(|&cpu| is_cpu_online(cpu))
 }
 
+/// All processors that there are, and that may come while the system runs. Any context.
+pub(crate) fn possible_cpus() -> impl Iterator<Item = u32> {
+    // SAFETY: `cpu` is less than `nr_cpu_ids`.
+    (0..cpu::nr_cpu_ids()).filter(|&cpu| unsafe { sys::socklnd_helper_cpu_possible(cpu) })
+}
+
 /// How far two processors are apart, as far as caches and memory are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CpuDistance {
@@ -70,7 +76,7 @@ pub(crate) fn cpu_distance(a: u32, b: u32) -> CpuDistance {
 }
 
 /// Whether `cpu` is the number of a processor that is online. Any context.
-pub(super) fn is_cpu_online(cpu: u32) -> bool {
+pub(crate) fn is_cpu_online(cpu: u32) -> bool {
     // SAFETY: The function accepts any number.
     unsafe { sys::socklnd_helper_cpu_online(cpu) }
 }

@@ -18,7 +18,10 @@ use super::{
 use core::ptr::NonNull;
 use kernel::{
     bindings,
-    error::from_err_ptr,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     prelude::*, //
 };
 
@@ -53,7 +56,8 @@ unsafe impl Send for KThread {}
 unsafe impl Sync for KThread {}
 
 impl KThread {
-    /// Starts a thread that calls `f(arg)`, on `cpu` only if one is given. May sleep.
+    /// Starts a thread that calls `f(arg)`, on `cpu` only if one is given: as long as that is online. While
+    /// it is not, the thread runs elsewhere, and comes back with it. May sleep.
     ///
     /// # Errors
     ///
@@ -93,21 +97,22 @@ impl KThread {
         };
         // SAFETY: The thread was created, and can't end before it is woken up.
         unsafe { bindings::get_task_struct(task) };
-        if let Some(cpu) = cpu {
-            // SAFETY: The thread has never been woken up, and `cpu` is the number of a processor.
-            unsafe { bindings::kthread_bind(task, cpu) };
-        }
-        // SAFETY: We hold a reference to the thread.
-        unsafe { bindings::wake_up_process(task) };
         // INVARIANT: We hold the reference taken above. `run::<A>` takes the box if and only if it
         // is called, and `free_start::<A>` frees it otherwise.
-        Ok(Self {
+        let this = Self {
             // SAFETY: Not an error, and `kthread_create_on_node` never returns null.
             task: unsafe { NonNull::new_unchecked(task) },
             // SAFETY: Boxes are not null.
             unstarted: unsafe { NonNull::new_unchecked(start.cast()) },
             free: free_start::<A>,
-        })
+        };
+        if let Some(cpu) = cpu {
+            // SAFETY: The thread has never been woken up, and `cpu` is the number of a processor.
+            to_result(unsafe { sys::socklnd_helper_kthread_prefers(task, cpu) })?;
+        }
+        // SAFETY: We hold a reference to the thread.
+        unsafe { bindings::wake_up_process(task) };
+        Ok(this)
     }
 }
 

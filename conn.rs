@@ -65,6 +65,7 @@ use crate::{
     tx::Tx,
     wire::{
         Acks,
+        Added,
         ConnType,
         Hello,
         Proto,
@@ -173,6 +174,8 @@ struct TxQueue {
     fifo: Fifo<Tx>,
     /// What has arrived of what the peer wants to be told of.
     acks: Acks,
+    /// A connection of the peer waits for room in `acks`.
+    acks_wanted: bool,
     /// A sign of life is due.
     ping: bool,
     /// The most bytes that were queued at the same time, here and with the scheduler.
@@ -278,6 +281,7 @@ impl Conn {
                     TxQueue {
                         fifo: Fifo::new(),
                         acks: Acks::new(),
+                        acks_wanted: false,
                         ping: false,
                         peak: 0,
                         closed: None,
@@ -441,20 +445,30 @@ impl Conn {
         Ok(())
     }
 
-    /// Queues acknowledgements: those that `queue` adds.
+    /// Queues the acknowledgement of a message with this cookie. If there is no room, all of the peer's
+    /// connections are looked at again when there is some, or when this one ends.
     ///
-    /// Thread context; the peer's lock may be held.
+    /// The peer's lock is held, and this connection is in its list.
     ///
     /// # Errors
     ///
-    /// What `queue` returns.
-    pub(crate) fn queue_acks(
+    /// Those of [`Acks::add`].
+    pub(crate) fn queue_ack(
         self: &Arc<Self>,
-        queue: impl FnOnce(&mut Acks) -> core::result::Result<(), WireError>,
-    ) -> core::result::Result<(), WireError> {
-        queue(&mut self.txq.lock().acks)?;
+        cookie: u64,
+    ) -> core::result::Result<Added, WireError> {
+        let mut txq = self.txq.lock();
+        let added = txq.acks.add(cookie)?;
+        txq.acks_wanted |= added == Added::Full;
+        drop(txq);
         self.tx_queued();
-        Ok(())
+        Ok(added)
+    }
+
+    /// Queues acknowledgements, as far as there is room. Thread context; the peer's lock may be held.
+    pub(crate) fn queue_acks(self: &Arc<Self>, acks: &mut Acks) {
+        self.txq.lock().acks.absorb(acks);
+        self.tx_queued();
     }
 
     /// Queues a sign of life, unless something is on its way anyway.
@@ -506,10 +520,10 @@ impl Conn {
     /// Second step of closing. The reaper's thread, may sleep.
     pub(crate) fn terminate(self: &Arc<Self>) {
         let mut doomed = Fifo::new();
-        let why = {
+        let (why, acks_wanted) = {
             let mut txq = self.txq.lock();
             doomed.append(&mut txq.fifo);
-            txq.closed.unwrap_or(ESHUTDOWN)
+            (txq.closed.unwrap_or(ESHUTDOWN), txq.acks_wanted)
         };
         let mut io = self.io.lock();
         let socket = io.socket.take();
@@ -556,6 +570,10 @@ impl Conn {
         self.peer.fail_txs(unsent, why);
         self.peer.abandon(self.id(), why);
         self.peer.ni().upper().conn_ended(self.id(), why);
+        if acks_wanted {
+            // Nobody waits for room here any more: it is out of the peer's list.
+            self.peer.retry_conns();
+        }
         drop(account);
         // Whoever waits for that may go on: nothing of it is under way but what is lent.
         drop(live);

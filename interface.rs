@@ -322,6 +322,11 @@ impl Interfaces {
             .or_else(|| self.position(|i| i.addr.is_ipv6() == addr.is_ipv6()))
     }
 
+    /// Whether both addresses are in the subnet of one of them. Thread context.
+    pub(crate) fn join(&self, a: IpAddr, b: IpAddr) -> bool {
+        self.position(|i| i.is_near(a) && i.is_near(b)).is_some()
+    }
+
     /// The first that matches, of those that don't wait for their address.
     fn position(&self, matching: impl Fn(&Interface) -> bool) -> Option<Arc<Interface>> {
         let inner = self.inner.lock();

@@ -30,6 +30,7 @@ use crate::{
     },
     peer::{
         number,
+        Cookies,
         Peer,
         PeerTable, //
     },
@@ -43,7 +44,10 @@ use crate::{
         Gauge,
         Ledger, //
     },
-    tunables,
+    tunables::{
+        self,
+        NidCheck, //
+    },
     tx::{
         Completion,
         Tx, //
@@ -83,6 +87,8 @@ pub(crate) struct Ni {
     net: Net,
     /// Tells this life of the node from earlier ones: nanoseconds of wall clock at its start.
     incarnation: u64,
+    /// For messages that peers are to acknowledge.
+    cookies: Cookies,
     /// The newest version of the protocol that it speaks, and the one that it begins with on IPv4.
     protos: (Proto, Proto),
     /// How many connections for bulk it wants to each peer, each way.
@@ -159,6 +165,7 @@ impl Ni {
                 nid,
                 net,
                 incarnation: time::realtime_ns(),
+                cookies: Cookies::new(),
                 protos: tunables::protocols(),
                 conns_per_peer: Atomic::new(tunables::bulk_conns().unwrap_or(1)),
                 peers,
@@ -241,6 +248,11 @@ impl Ni {
     /// Tells this life of the node from earlier ones; it grows with each.
     pub(crate) fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// Cookies for messages that peers are to acknowledge.
+    pub(crate) fn cookies(&self) -> &Cookies {
+        &self.cookies
     }
 
     /// The newest version of the protocol that it speaks.
@@ -348,14 +360,19 @@ impl Ni {
     }
 
     /// Whether somebody at `addr` may say that it is `nid`. Nobody is called by an address that
-    /// nothing could be sent to.
+    /// nothing could be sent to. That somebody may proves nothing: addresses can be forged.
     pub(crate) fn may_claim(&self, nid: Nid, addr: IpAddr) -> bool {
+        let is_known =
+            || nid.addr() == addr || self.peers.find(nid).is_some_and(|p| p.has_route_to(addr));
         nid.net() == self.nid.net()
             && nid != self.nid
             && nid.is_of_a_node()
-            && (!tunables::nid_checked()
-                || nid.addr() == addr
-                || self.peers.find(nid).is_some_and(|p| p.has_route_to(addr)))
+            && match tunables::nid_check() {
+                NidCheck::Off => true,
+                // A node with several addresses in one subnet connects from any of them.
+                NidCheck::Subnet => is_known() || self.interfaces.join(nid.addr(), addr),
+                NidCheck::Strict => is_known(),
+            }
     }
 
     /// Sends a message to `to`, which is its target or a gateway on the way to it.

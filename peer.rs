@@ -41,11 +41,13 @@ use crate::{
     tx::Tx,
     wire::{
         Acks,
+        Added,
         ConnType,
         Fit,
         MsgClass,
         Nid,
-        Proto, //
+        Proto,
+        WireError, //
     }, //
 };
 use core::net::IpAddr;
@@ -76,7 +78,10 @@ pub(crate) use self::{
         RouteInfo, //
     },
     table::PeerTable,
-    unacked::ConnId,
+    unacked::{
+        ConnId,
+        Cookies, //
+    },
 };
 use self::{
     number::Agreement,
@@ -169,6 +174,9 @@ pub(crate) struct PeerInner {
     /// The version of the protocol that its connections speak; while it has none, the one that it
     /// named when it refused another.
     proto: Option<Proto>,
+    /// The newest version that its interface speaks: with a newer one than 2, none older than 3 is
+    /// tried first.
+    newest_proto: Proto,
     /// How many connections it takes.
     agreement: Agreement,
     /// Of its messages that have arrived, those that no connection could tell it of yet.
@@ -223,6 +231,7 @@ impl Peer {
                         queue_peak: 0,
                         incarnation: 0,
                         proto: None,
+                        newest_proto: ni.newest_proto(),
                         agreement: Agreement::new(),
                         acks: Acks::new(),
                         pinged_ms: 0,
@@ -233,7 +242,10 @@ impl Peer {
                     },
                     "socklnd_peer"
                 ),
-                unacked <- new_spinlock!(Unacked::new(), "socklnd_peer_unacked"),
+                unacked <- new_spinlock!(
+                    Unacked::new(ni.cookies().peek()),
+                    "socklnd_peer_unacked"
+                ),
                 last_alive_ms: Atomic::new(time::monotonic_ms()),
                 events: Events::new(),
                 share,
@@ -327,11 +339,16 @@ impl Peer {
         self: &Arc<Self>,
         tx: KBox<Tx>,
     ) -> core::result::Result<(), (Error, KBox<Tx>)> {
-        match self.try_send(tx, false) {
+        let result = match self.try_send(tx, false) {
             // Asked only now: it takes a lock that is not the peer's own.
             Err((e, tx)) if e == EHOSTUNREACH && self.is_greeting() => self.try_send(tx, true),
             result => result,
+        };
+        if matches!(&result, Err((e, _)) if *e != ESTALE) {
+            // The interface counts it itself.
+            self.events.tx_errors.add(1);
         }
+        result
     }
 
     /// As [`Peer::send`]; if the peer `is_greeting`, there will be a connection.
@@ -473,31 +490,46 @@ impl Peer {
         upper.peer_down(&self.ni, self.nid, loss, last_alive_ms);
     }
 
-    /// Tells the peer that its message with this cookie has arrived, which it may have passed on for
-    /// another node: then that must not wait behind messages in any case. Thread context, no spinlock
+    /// Tells the peer that its message with this cookie has arrived by the connection `by`, which it
+    /// may have passed on for another node: then that must not wait behind messages in any case. If
+    /// there is no room for it, `by` is looked at again when there may be. Thread context, no spinlock
     /// held; a connection's I/O mutex may be.
+    ///
+    /// A connection that is out of the list may belong to an earlier life of the peer, and its messages
+    /// have failed with it: to the peer their cookies mean nothing any more, or something else.
     ///
     /// # Errors
     ///
-    /// `EPROTO` if no message can have that cookie, or had it shortly before, or if there are too
-    /// many gaps between those that wait to be told.
-    pub(crate) fn acknowledge(self: &Arc<Self>, cookie: u64, routed: bool) -> Result {
+    /// [`WireError::Cookie`] if no message can have that cookie, or had it shortly before.
+    pub(crate) fn acknowledge(
+        self: &Arc<Self>,
+        by: &Arc<Conn>,
+        cookie: u64,
+        routed: bool,
+    ) -> core::result::Result<Added, WireError> {
         let class = if routed {
             MsgClass::Ack
         } else {
             tunables::ack_class()
         };
         let mut inner = self.inner.lock();
-        match inner.ack_conn(class).cloned() {
-            Some(conn) => conn.queue_acks(|acks| acks.add(cookie))?,
-            None => {
-                // The connection for that is missing: it will come, or all will go.
-                inner.acks.add(cookie)?;
-                drop(inner);
-                self.ni.lnd().reaper().watch(self.clone());
-            }
+        if !inner.conns.iter().any(|conn| Arc::ptr_eq(conn, by)) {
+            return Ok(Added::Yes);
         }
-        Ok(())
+        if let Some(conn) = inner.ack_conn(class).cloned() {
+            if !inner.acks.is_empty() {
+                conn.queue_acks(&mut inner.acks);
+            }
+            return conn.queue_ack(cookie);
+        }
+        // The connection for that is missing: it will come, or all will go.
+        if inner.acks.add(cookie)? == Added::Full {
+            // In its place any that there is.
+            return by.queue_ack(cookie);
+        }
+        drop(inner);
+        self.ni.lnd().reaper().watch(self.clone());
+        Ok(Added::Yes)
     }
 
     /// A message is about to go by the connection `conn`, and the peer is to say when it has arrived.
@@ -506,7 +538,8 @@ impl Peer {
         let Ok(room) = Reservation::new() else {
             return 0;
         };
-        let cookie = self.unacked.lock().add(conn, room);
+        let more = || self.ni.cookies().take();
+        let cookie = self.unacked.lock().add(conn, room, more);
         self.stir();
         cookie
     }
@@ -697,7 +730,12 @@ impl PeerInner {
     /// each way.
     fn missing_type(&self, addr: IpAddr, own: u32) -> Option<ConnType> {
         let bulk = self.bulk_conns(own);
-        number::next_missing(tunables::typed(), bulk, |kind| self.count_to(addr, kind))
+        number::next_missing(self.is_typed(), bulk, |kind| self.count_to(addr, kind))
+    }
+
+    /// Whether connections to it are to have types, as far as its version is known.
+    fn is_typed(&self) -> bool {
+        tunables::typed(self.proto.unwrap_or(self.newest_proto))
     }
 
     /// How many connections for bulk there are to be, each way, if this node wants `own`.
@@ -711,7 +749,7 @@ impl PeerInner {
     /// The peer, at `addr`, has refused one more connection.
     fn refused(&mut self, addr: IpAddr) {
         let mut agreement = core::mem::replace(&mut self.agreement, Agreement::new());
-        agreement.refused(tunables::typed(), |kind| self.count_to(addr, kind));
+        agreement.refused(self.is_typed(), |kind| self.count_to(addr, kind));
         self.agreement = agreement;
     }
 
@@ -813,8 +851,7 @@ impl PeerInner {
     fn feed(&mut self) {
         if !self.acks.is_empty() {
             if let Some(conn) = self.ack_conn(MsgClass::Ack).cloned() {
-                // It has none yet, so there is room.
-                let _ = conn.queue_acks(|acks| acks.absorb(&mut self.acks));
+                conn.queue_acks(&mut self.acks);
             }
         }
         while let Some(tx) = self.queue.pop_front() {

@@ -22,7 +22,10 @@ use crate::{
     },
     LND, //
 };
-use kernel::prelude::*;
+use kernel::{
+    pr_info_once,
+    prelude::*, //
+};
 
 knobs! {
     /// Seconds without progress until a peer is given up; 0 is [`DEFAULT_TIMEOUT_S`].
@@ -42,7 +45,7 @@ knobs! {
         "milliseconds that the wait between retries grows to" => check_if_loaded;
     /// Separate connections for control, bulk in and bulk out.
     typed_conns: 1 near 0..=1, 0o644,
-        "separate connections by type of traffic (0: one for all)";
+        "separate connections by type of traffic (0: one for all, with protocol 1 and 2)";
     /// Connections for bulk to each peer, each way; 0 is as many as the link is fast.
     conns_per_peer: 1 near 0..=127, 0o644,
         "bulk connections to each peer, each way (protocol 3 and 4; 0: by the link's speed)";
@@ -127,9 +130,10 @@ knobs! {
     /// Whether to connect to addresses that peers name.
     learn_routes: 0 in 0..=1, 0o644,
         "connect also to the addresses that a peer names itself (0: only to those of its routes)";
-    /// Whether a NID must come from an address that is known to be its own.
-    check_nid: 1 in 0..=1, 0o644,
-        "accept a NID only from its own address or that of one of its routes";
+    /// From which addresses a NID is believed.
+    check_nid: 1 in 0..=2, 0o644,
+        "believe a NID from 0: any address, 1: its own, its routes', and those in a subnet with its own and us, \
+         2: its own and its routes' (none of them proves anything)";
 }
 
 /// The names that some of them have had in `/proc/sys/socknal` since 2005.
@@ -246,9 +250,13 @@ pub(crate) fn max_reconnect_ms() -> u64 {
     get(max_reconnectms.get())
 }
 
-/// Whether new connections have types.
-pub(crate) fn typed() -> bool {
-    typed_conns.get() != 0
+/// Whether new connections that speak `proto` have types.
+pub(crate) fn typed(proto: Proto) -> bool {
+    let wanted = typed_conns.get() != 0;
+    if !wanted && proto.is_always_typed() {
+        pr_info_once!("typed_conns=0 has no effect with protocol 3 and 4: those need types\n");
+    }
+    wanted || proto.is_always_typed()
 }
 
 /// How many bulk connections there are to be to each peer, each way; `None` is as many as the link
@@ -361,9 +369,25 @@ pub(crate) fn pending_limit() -> usize {
     get(max_pending.get()) as usize
 }
 
-/// Whether a NID is only believed from addresses that are known to be its own. In force at once.
-pub(crate) fn nid_checked() -> bool {
-    check_nid.get() != 0
+/// From which addresses a NID is believed. None of these is a proof: addresses can be forged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NidCheck {
+    /// From any.
+    Off,
+    /// From those that are known to be its own, and from the subnet of an interface in which its own
+    /// address is as well.
+    Subnet,
+    /// From those that are known to be its own: that in the NID, and those of its routes.
+    Strict,
+}
+
+/// From which addresses a NID is believed. In force at once.
+pub(crate) fn nid_check() -> NidCheck {
+    match check_nid.get() {
+        0 => NidCheck::Off,
+        2 => NidCheck::Strict,
+        _ => NidCheck::Subnet,
+    }
 }
 
 /// The newest version of the protocol for new interface instances, and the one to begin with on

@@ -32,7 +32,8 @@ pub(crate) use acceptor::{
 };
 pub(crate) use acks::{
     told,
-    Acks, //
+    Acks,
+    Added, //
 };
 pub(crate) use handshake::{
     HelloReader,
@@ -101,8 +102,7 @@ pub(crate) enum WireError {
     ConnType(i32),
     /// More IP addresses than a HELLO may hold.
     Count(u32),
-    /// Not a cookie of a message that was sent without copying, one that was named before, or one
-    /// too many to remember.
+    /// Not a cookie of a message that was sent without copying, or one that was named before.
     Cookie(u64),
 }
 

@@ -286,8 +286,9 @@ impl Handshake {
                     io.reader = reader;
                     io.addressee = addressee;
                 }
-                // It has dealt with a failure.
-                let _ = this.read_from(socket);
+                if this.read_from(socket).is_err() {
+                    ni.events().bad_handshakes.add(1);
+                }
             }
             Err(_) => ni.events().bad_handshakes.add(1),
         }
@@ -380,11 +381,9 @@ impl Handshake {
 
     /// Waits for the other side's bytes. May sleep.
     fn read_from(self: Arc<Self>, socket: Socket) -> Result {
-        // Listed before anything can happen: what is over must not get into the list.
-        if let Err(e) = self.ni.pending().add(&self) {
-            self.fail(e);
-            return Err(e);
-        }
+        // Listed before anything can happen: what is over must not get into the list. If it can't be
+        // listed, nobody else has it, and the caller counts that.
+        self.ni.pending().add(&self)?;
         {
             let mut io = self.io.lock();
             if matches!(io.stage, Stage::Over) {

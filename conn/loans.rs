@@ -108,7 +108,7 @@ impl Batch {
             Some(why) => {
                 let mut txs = Fifo::new();
                 txs.append(&mut this.txs);
-                ni.fail_txs(txs, why);
+                this.conn.peer.fail_txs(txs, why);
             }
             None => {
                 while let Some(tx) = this.txs.pop_front() {

@@ -14,6 +14,10 @@
 //! connection, and nothing that others wait for. While there is no buffer nothing is read, so that TCP
 //! slows the sender down, and that time is not counted against him. The buffer is received into like any
 //! other memory, see [`crate::fwd`].
+//!
+//! A peer may ask for more acknowledgements than are remembered for one that does not read them. Then,
+//! too, nothing is read until there is room, and what the peer does not read makes its connection
+//! late in the end.
 
 use super::{
     Conn,
@@ -52,6 +56,7 @@ use crate::{
     tx::Completion,
     wire::{
         told,
+        Added,
         ByteOrder,
         Foreign,
         Header,
@@ -114,6 +119,8 @@ pub(super) struct Rx {
     frame: RecvBuf,
     /// Header of the message that is being received, if the version has such.
     msg: Msg,
+    /// The cookie of a message that has arrived, for whose acknowledgement there is no room yet.
+    due: Option<u64>,
     /// Checksum of what was received of a message that has one, as long as nothing of it is thrown
     /// away.
     csum: Option<u32>,
@@ -134,6 +141,7 @@ impl Rx {
             state: State::Frame { have: 0 },
             frame: RecvBuf::alloc(proto.frame_len())?,
             msg: Msg::new(MsgKind::Lnet),
+            due: None,
             csum: None,
             routed: false,
             origin: None,
@@ -143,12 +151,12 @@ impl Rx {
 
     /// Whether a message has begun and not ended.
     pub(super) fn is_started(&self) -> bool {
-        !matches!(self.state, State::Frame { have: 0 })
+        !matches!(self.state, State::Frame { have: 0 }) || self.due.is_some()
     }
 
-    /// Whether nothing is read for want of a forwarding buffer.
+    /// Whether nothing is read for want of a forwarding buffer, or of room for an acknowledgement.
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(&self.state, State::Fmb { order, .. } if order.is_waiting())
+        matches!(&self.state, State::Fmb { order, .. } if order.is_waiting()) || self.due.is_some()
     }
 
     /// Whether a message is to be passed on whose payload the peer has yet to send: TCP has room for more
@@ -399,6 +407,20 @@ impl Conn {
             if self.is_closing() {
                 return Ok(Turn::Idle);
             }
+            if let Some(cookie) = io.rx.due {
+                // Without reading, this is how the end of the connection shows.
+                if let Some(e) = socket.failure() {
+                    return Err(e);
+                }
+                self.acknowledge(&mut io.rx, cookie)?;
+                if io.rx.due.is_some() {
+                    return Ok(Turn::Idle);
+                }
+                io.deadlines.rx_progress(time::monotonic_ms());
+                self.progress(&mut io.rx)?;
+                quantum = quantum.saturating_sub(QUANTUM / 64);
+                continue;
+            }
             if let State::Fmb { order, .. } = &io.rx.state {
                 // Without reading, this is how the end of the connection shows.
                 if let Some(e) = socket.failure() {
@@ -456,8 +478,8 @@ impl Conn {
 
     /// Goes through the states that need no more bytes. A connection that was closed meanwhile stays
     /// in the state that it is in, for [`Rx::abandon`].
-    fn progress(&self, rx: &mut Rx) -> Result {
-        while rx.is_complete() && !self.is_closing() {
+    fn progress(self: &Arc<Self>, rx: &mut Rx) -> Result {
+        while rx.due.is_none() && rx.is_complete() && !self.is_closing() {
             match rx.advance()? {
                 Some(Event::Message(header)) => {
                     self.begun(rx, header.payload_len, header.src != self.peer.nid())?;
@@ -470,7 +492,7 @@ impl Conn {
                     rx.expect(foreign.payload_len as usize, Delivery::Discard)?;
                 }
                 Some(Event::Noop) => self.take_acks(&rx.msg)?,
-                Some(Event::Arrived(cookie)) => self.peer.acknowledge(cookie, rx.routed)?,
+                Some(Event::Arrived(cookie)) => self.acknowledge(rx, cookie)?,
                 None => {}
             }
         }
@@ -505,6 +527,15 @@ impl Conn {
             deadlines.rx_progress(now);
             self.peer.alive(now);
         }
+    }
+
+    /// A message has arrived whose sender wants to be told of that by this cookie.
+    fn acknowledge(self: &Arc<Self>, rx: &mut Rx, cookie: u64) -> Result {
+        rx.due = match self.peer.acknowledge(self, cookie, rx.routed)? {
+            Added::Yes => None,
+            Added::Full => Some(cookie),
+        };
+        Ok(())
     }
 
     /// Asks for the forwarding buffer that `rx` waits for. Returns whether it waits no longer.

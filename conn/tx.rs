@@ -108,14 +108,11 @@ impl Conn {
     /// was no memory for some of it, which stays queued. Payloads of `min_lent` bytes are to be lent.
     fn take_queued(&self, out: &mut Fifo<Tx>, min_lent: Option<usize>) -> Result<bool> {
         let mut queued = Fifo::new();
-        let mut acks = None;
-        let ping = {
+        let (ping, tells) = {
             let mut txq = self.txq.lock();
             queued.append(&mut txq.fifo);
-            if !txq.acks.is_empty() {
-                acks = Some(core::mem::replace(&mut txq.acks, Acks::new()));
-            }
-            core::mem::replace(&mut txq.ping, false)
+            let ping = core::mem::replace(&mut txq.ping, false);
+            (ping, !txq.acks.is_empty())
         };
         let checksum = tunables::checksums();
         let asks = tunables::acks_wanted() && self.proto.has_msg_header();
@@ -123,11 +120,11 @@ impl Conn {
             let mut cookie = 0;
             // It may have waited for a connection before there was one, of whatever version.
             let written = if tx.fits(self.proto) {
-                let ack = acks.as_mut().and_then(Acks::pop).unwrap_or(0);
+                let ack = if tells { self.pop_ack(Acks::pop) } else { None };
                 if asks && tx.is_to_be_lent(min_lent) {
                     cookie = self.peer.ask(self.id());
                 }
-                tx.write_frame(self.proto, [cookie, ack], checksum)
+                tx.write_frame(self.proto, [cookie, ack.unwrap_or(0)], checksum)
             } else {
                 Err(EPROTONOSUPPORT)
             };
@@ -142,14 +139,14 @@ impl Conn {
                 }
             }
         }
-        if let Some(mut acks) = acks {
-            while !acks.is_empty() {
+        if tells {
+            // Nobody else takes them out, so what there is is there when there is memory for it.
+            while !self.txq.lock().acks.is_empty() {
                 let Ok(noop) = Tx::noop(self.peer.ni().live().txs()) else {
-                    self.txq.lock().acks.absorb(&mut acks)?;
                     return Ok(false);
                 };
-                let cookies = acks.pop_noop(self.proto).unwrap_or_default();
-                self.push_noop(out, noop, cookies)?;
+                let cookies = self.pop_ack(|acks| acks.pop_noop(self.proto));
+                self.push_noop(out, noop, cookies.unwrap_or_default())?;
             }
         } else if ping && out.is_empty() {
             // If there is no memory for it, the next one may have some.
@@ -158,6 +155,19 @@ impl Conn {
             }
         }
         Ok(true)
+    }
+
+    /// Takes acknowledgements out, and lets those go on who wait for room for theirs.
+    fn pop_ack<R>(&self, pop: impl FnOnce(&mut Acks) -> Option<R>) -> Option<R> {
+        let (popped, wanted) = {
+            let mut txq = self.txq.lock();
+            let popped = pop(&mut txq.acks);
+            (popped, core::mem::replace(&mut txq.acks_wanted, false))
+        };
+        if wanted {
+            self.peer.retry_conns();
+        }
+        popped
     }
 
     /// Adds a NOOP to what waits to be sent.

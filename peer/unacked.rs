@@ -33,7 +33,39 @@ use kernel::{
         RBTree,
         RBTreeNodeReservation, //
     },
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
 };
+
+/// How many cookies a peer is given at a time: so many that it hardly ever needs more.
+const COOKIES_AT_ONCE: u64 = 1 << 32;
+
+/// Cookies that nobody was given yet.
+///
+/// They belong to an interface, as its incarnation does: to the other side, nothing has changed when a
+/// peer is deleted and made again, and it may still acknowledge, late, what was sent before. After all
+/// of them were given to somebody, they begin anew.
+pub(crate) struct Cookies(Atomic<u64>);
+
+impl Cookies {
+    /// All of them.
+    pub(crate) fn new() -> Self {
+        Self(Atomic::new(COOKIE_PING + 1))
+    }
+
+    /// All that were given to somebody so far are less than this. Any context.
+    pub(super) fn peek(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// The first one of the next ones for a peer. Any context.
+    pub(crate) fn take(&self) -> u64 {
+        // It wraps around.
+        self.0.fetch_add(COOKIES_AT_ONCE, Relaxed)
+    }
+}
 
 /// A connection's name: its address, which nobody else has as long as entries have it.
 pub(crate) type ConnId = usize;
@@ -68,18 +100,24 @@ pub(super) struct Unacked {
     len: u64,
     /// How many were acknowledged so far.
     acked: u64,
+    /// Less than this are cookies of messages to other peers, of which one may have been this one.
+    begin: u64,
+    /// The next cookie, if there are any left of those that were given to the peer.
     next: u64,
+    left: u64,
 }
 
 impl Unacked {
-    /// None.
-    pub(super) fn new() -> Self {
+    /// None, and of those that come each cookie is `begin` or greater.
+    pub(super) fn new(begin: u64) -> Self {
         // INVARIANT: There are none.
         Self {
             entries: RBTree::new(),
             len: 0,
             acked: 0,
-            next: COOKIE_PING + 1,
+            begin,
+            next: begin,
+            left: 0,
         }
     }
 
@@ -88,14 +126,25 @@ impl Unacked {
         (self.len, self.acked)
     }
 
-    /// A message is to go by `conn`: returns its cookie.
-    pub(super) fn add(&mut self, conn: ConnId, Reservation(room): Reservation) -> u64 {
+    /// A message is to go by `conn`: returns its cookie, one of those that `more` has given.
+    pub(super) fn add(
+        &mut self,
+        conn: ConnId,
+        Reservation(room): Reservation,
+        more: impl Fn() -> u64,
+    ) -> u64 {
         let mut cookie;
         loop {
+            if self.left == 0 {
+                self.begin = more();
+                self.next = self.begin;
+                self.left = COOKIES_AT_ONCE;
+            }
             cookie = self.next;
-            self.next = cookie.checked_add(1).unwrap_or(COOKIE_PING + 1);
+            self.next = cookie.wrapping_add(1);
+            self.left = self.left.saturating_sub(1);
             // After all of them were used, one of the first may still be.
-            if self.entries.get(&cookie).is_none() {
+            if cookie > COOKIE_PING && self.entries.get(&cookie).is_none() {
                 break;
             }
         }
@@ -138,13 +187,18 @@ impl Unacked {
     /// # Errors
     ///
     /// [`WireError::Cookie`] if one of them was not asked for, or was acknowledged before. Those in
-    /// front of it count.
+    /// front of it count. But what was asked for before this peer was made says nothing, and is no error:
+    /// it is late.
     pub(super) fn acknowledged(
         &mut self,
         (first, last): (u64, u64),
         done: &mut Fifo<Tx>,
     ) -> Result<(), WireError> {
         let wrong = |cookie| Err(WireError::Cookie(cookie));
+        let is_older = first > COOKIE_PING && (first..self.begin).contains(&last);
+        if is_older && self.entries.get(&first).is_none() {
+            return Ok(());
+        }
         // No more than there are: the number may be anything.
         if last.checked_sub(first).is_none_or(|more| more >= self.len) {
             return wrong(first);
@@ -232,13 +286,7 @@ mod tests {
         tx::Completion,
         wire::Proto, //
     };
-    use kernel::sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        Arc, //
-    };
+    use kernel::sync::Arc;
 
     const CONN: ConnId = 16;
     const OTHER: ConnId = 32;
@@ -259,14 +307,15 @@ mod tests {
         Tx::written(None, done, Proto::V3, cookie)
     }
 
+    /// Of an interface that has only this peer.
     fn add(unacked: &mut Unacked, conn: ConnId) -> Result<u64> {
-        Ok(unacked.add(conn, Reservation::new()?))
+        Ok(unacked.add(conn, Reservation::new()?, || COOKIE_PING + 1))
     }
 
     /// So many messages by one connection, the first by cookie 2; of all, or of none, TCP has let go.
     fn asked(count: u64, released: bool) -> Result<(Unacked, Arc<Atomic<u32>>)> {
         let ended = Arc::new(Atomic::new(0), GFP_KERNEL)?;
-        let mut unacked = Unacked::new();
+        let mut unacked = Unacked::new(0);
         for _ in 0..count {
             let cookie = add(&mut unacked, CONN)?;
             if released {
@@ -285,10 +334,10 @@ mod tests {
 
     #[test]
     fn cookies_begin_at_2_and_after_the_last() -> Result {
-        let mut unacked = Unacked::new();
+        let mut unacked = Unacked::new(0);
         assert_eq!(add(&mut unacked, CONN)?, 2);
         assert_eq!(add(&mut unacked, CONN)?, 3);
-        unacked.next = u64::MAX;
+        (unacked.next, unacked.left) = (u64::MAX, 3);
         assert_eq!(add(&mut unacked, CONN)?, u64::MAX);
         // Neither 0 nor 1, nor one that is still waited for.
         assert_eq!(add(&mut unacked, CONN)?, 4);
@@ -299,6 +348,43 @@ mod tests {
         assert!(told(&mut unacked, (2, 3)) == (0, true));
         assert!(told(&mut unacked, (u64::MAX, u64::MAX)) == (0, true));
         assert_eq!(unacked.len, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn each_peer_has_its_own_cookies() -> Result {
+        let cookies = Cookies::new();
+        let new = || Unacked::new(cookies.peek());
+        let (mut one, mut other) = (new(), new());
+        let add = |unacked: &mut Unacked| -> Result<u64> {
+            Ok(unacked.add(CONN, Reservation::new()?, || cookies.take()))
+        };
+        assert_eq!(add(&mut one)?, 2);
+        assert_eq!(add(&mut other)?, 2 + COOKIES_AT_ONCE);
+        assert_eq!(add(&mut one)?, 3);
+        assert_eq!(add(&mut other)?, 3 + COOKIES_AT_ONCE);
+        // One that is made later hears, late, what was sent to an earlier one, but only that.
+        let mut later = new();
+        for range in [(2, 2), (2, 3), (2 + COOKIES_AT_ONCE, 3 + COOKIES_AT_ONCE)] {
+            assert!(told(&mut later, range) == (0, true));
+        }
+        let first = cookies.peek();
+        for range in [(first, first), (2, first), FOREVER, (3, 2)] {
+            assert!(told(&mut later, range) == (0, false));
+        }
+        assert_eq!(add(&mut later)?, first);
+        assert!(told(&mut later, (3, 3)) == (0, true));
+        assert!(told(&mut later, (first, first)) == (0, true));
+        assert!(told(&mut later, (first, first)) == (0, false));
+        assert!(told(&mut one, (2, 2)) == (0, true));
+        assert!(told(&mut one, (2, 2)) == (0, false));
+        // One of them needs more, and the last ones of all are among them.
+        cookies.0.store(u64::MAX - 2, Relaxed);
+        one.left = 0;
+        // 3 is still waited for.
+        for expected in [u64::MAX - 2, u64::MAX - 1, u64::MAX, 2, 4] {
+            assert_eq!(add(&mut one)?, expected);
+        }
         Ok(())
     }
 

@@ -10,7 +10,8 @@
 //! - first less: all from the first to the second have.
 //!
 //! A sender gives its cookies in order, so those that are due are few ranges. A fixed number of them
-//! is all that is remembered: nothing is allocated, and nobody can have us remember without limit.
+//! is all that is remembered: nothing is allocated, and nobody can have us remember without limit. That
+//! limit is ours, so reaching it is no fault of the peer: the caller is told that there is no room.
 //!
 //! A plain value: whoever holds it owns it.
 
@@ -23,7 +24,7 @@ use super::{
 };
 
 /// The most ranges that are remembered. Messages overtake each other only on different connections,
-/// so those of a peer that keeps to the rules are far fewer.
+/// so those of most peers are far fewer.
 const MAX_RANGES: usize = 32;
 
 /// Cookies from the first to the last; both are counted in.
@@ -52,6 +53,16 @@ pub(crate) fn told(proto: Proto, msg: &Msg) -> Result<[Option<Range>; 2], WireEr
         Some((first, _)) => Err(WireError::Cookie(*first)),
         None => Ok(ranges),
     }
+}
+
+/// What became of a cookie that was to be remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Added {
+    /// It is remembered.
+    Yes,
+    /// There are too many ranges already; nothing has changed.
+    Full,
 }
 
 /// Cookies of messages that have arrived.
@@ -97,35 +108,38 @@ impl Acks {
         self.ranges().iter().position(|range| condition(*range))
     }
 
+    /// Adds all cookies of a range. Those that are there already are so once.
+    fn merge(&mut self, mut new: Range) -> Added {
+        let touches = |range: Range, new: Range| {
+            range.0 <= new.1.saturating_add(1) && new.0 <= range.1.saturating_add(1)
+        };
+        while let Some(at) = self.position(|range| touches(range, new)) {
+            if let Some((first, last)) = self.take(at) {
+                new = (new.0.min(first), new.1.max(last));
+            }
+        }
+        // If one was taken, there is room.
+        let Some(free) = self.ranges.get_mut(self.len) else {
+            return Added::Full;
+        };
+        // INVARIANT: What overlapped the new range, ended before it or began behind it, has become
+        // part of it.
+        *free = new;
+        self.len = self.len.saturating_add(1);
+        Added::Yes
+    }
+
     /// A message with this cookie has arrived.
     ///
     /// # Errors
     ///
-    /// [`WireError::Cookie`] if no message can have it, if it is due already, or if there are too
-    /// many gaps.
-    pub(crate) fn add(&mut self, cookie: u64) -> Result<(), WireError> {
-        let wrong = Err(WireError::Cookie(cookie));
-        if cookie <= COOKIE_PING
-            || self
-                .position(|(first, last)| (first..=last).contains(&cookie))
-                .is_some()
-        {
-            return wrong;
+    /// [`WireError::Cookie`] if no message can have it, or if it is due already.
+    pub(crate) fn add(&mut self, cookie: u64) -> Result<Added, WireError> {
+        let is_due = |(first, last): Range| (first..=last).contains(&cookie);
+        if cookie <= COOKIE_PING || self.position(is_due).is_some() {
+            return Err(WireError::Cookie(cookie));
         }
-        let mut new = (cookie, cookie);
-        if let Some(at) = self.position(|(_, last)| last.checked_add(1) == Some(cookie)) {
-            new.0 = self.take(at).map_or(cookie, |(first, _)| first);
-        }
-        if let Some(at) = self.position(|(first, _)| cookie.checked_add(1) == Some(first)) {
-            new.1 = self.take(at).map_or(cookie, |(_, last)| last);
-        }
-        // INVARIANT: What ended before the new range, or began behind it, has become part of it.
-        let Some(free) = self.ranges.get_mut(self.len) else {
-            return wrong;
-        };
-        *free = new;
-        self.len = self.len.saturating_add(1);
-        Ok(())
+        Ok(self.merge((cookie, cookie)))
     }
 
     /// Takes one cookie, for a message that goes out anyway.
@@ -159,16 +173,18 @@ impl Acks {
         Some([first.max(other), first.min(other)])
     }
 
-    /// Puts all of `other` back.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Acks::add`]; some are lost then.
-    pub(crate) fn absorb(&mut self, other: &mut Self) -> Result<(), WireError> {
-        while let Some(cookie) = other.pop() {
-            self.add(cookie)?;
+    /// Takes over what `other` has, as far as there is room.
+    pub(crate) fn absorb(&mut self, other: &mut Self) {
+        while let Some(at) = other.len.checked_sub(1) {
+            let Some(range) = other.ranges.get(at).copied() else {
+                return;
+            };
+            if self.merge(range) == Added::Full {
+                return;
+            }
+            // INVARIANT: The last range is gone.
+            other.len = at;
         }
-        Ok(())
     }
 }
 
@@ -226,7 +242,7 @@ mod tests {
     fn due(cookies: &[u64]) -> Result<Acks, WireError> {
         let mut acks = Acks::new();
         for cookie in cookies {
-            acks.add(*cookie)?;
+            assert_eq!(acks.add(*cookie)?, Added::Yes);
         }
         Ok(acks)
     }
@@ -284,7 +300,7 @@ mod tests {
         }
         // Not for ever: once it is acknowledged it may come again.
         assert_eq!(acks.pop_noop(Proto::V3), Some([0, 9]));
-        assert_eq!(acks.add(9), Ok(()));
+        assert_eq!(acks.add(9), Ok(Added::Yes));
         Ok(())
     }
 
@@ -292,21 +308,43 @@ mod tests {
     fn gaps_are_bounded() {
         let mut acks = Acks::new();
         for at in 0..MAX_RANGES as u64 {
-            assert_eq!(acks.add(10 + 2 * at), Ok(()));
+            assert_eq!(acks.add(10 + 2 * at), Ok(Added::Yes));
         }
-        assert_eq!(acks.add(5), Err(WireError::Cookie(5)));
+        // That is not the peer's fault.
+        assert_eq!(acks.add(5), Ok(Added::Full));
+        assert_eq!(acks.add(10), Err(WireError::Cookie(10)));
         // What closes a gap needs no room.
-        assert_eq!(acks.add(11), Ok(()));
-        assert_eq!(acks.add(5), Ok(()));
+        assert_eq!(acks.add(11), Ok(Added::Yes));
+        assert_eq!(acks.add(5), Ok(Added::Yes));
+        assert_eq!(acks.add(7), Ok(Added::Full));
     }
 
     #[test]
     fn moved_as_a_whole() -> Result<(), WireError> {
         let (mut to, mut from) = (due(&[3, 8])?, due(&[4, 5])?);
-        assert_eq!(to.absorb(&mut from), Ok(()));
+        to.absorb(&mut from);
         assert!(from.is_empty());
         assert_eq!(to.pop_noop(Proto::V3), Some([3, 5]));
         assert_eq!(to.pop_noop(Proto::V3), Some([0, 8]));
+        assert!(to.is_empty());
+        // What both have is told once.
+        let (mut to, mut from) = (due(&[3, 4, 5, u64::MAX])?, due(&[5, 6, u64::MAX])?);
+        to.absorb(&mut from);
+        assert_eq!(to.pop_noop(Proto::V3), Some([3, 6]));
+        assert_eq!(to.pop_noop(Proto::V3), Some([0, u64::MAX]));
+        assert!(to.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn moved_as_far_as_there_is_room() -> Result<(), WireError> {
+        let (mut to, mut from) = (Acks::new(), due(&[3, 500, 700])?);
+        for at in 1..MAX_RANGES as u64 {
+            assert_eq!(to.add(10 + 2 * at)?, Added::Yes);
+        }
+        to.absorb(&mut from);
+        assert_eq!(from.ranges(), [(3, 3), (500, 500)]);
+        assert_eq!(to.add(9)?, Added::Full);
         Ok(())
     }
 }

@@ -202,6 +202,12 @@ impl Proto {
         }
     }
 
+    /// Whether connections are to have types: nodes of today send nothing on one without, in these
+    /// versions. One that somebody else has made is of use all the same.
+    pub(crate) fn is_always_typed(self) -> bool {
+        self >= Self::V3
+    }
+
     /// Whether something of this class may go by a connection of type `kind`, as its sender calls
     /// it.
     pub(crate) fn fit(self, kind: ConnType, class: MsgClass) -> Fit {

@@ -22,10 +22,12 @@ mod links;
 mod many_conns;
 mod memory;
 mod reaper;
+mod refusals;
 mod register;
 mod simultaneous;
 mod sockmap;
 mod storm;
+mod told;
 mod trace;
 mod traffic;
 mod tunables;
@@ -270,6 +272,7 @@ pub const ALL: &[Scenario] = &[
         asked::past_stuck_bulk,
     ),
     scenario("zero_copy_told_too_early", 2, 180, asked::too_early),
+    scenario("former_lives", 2, 240, told::former_lives),
     scenario("ten_nodes", 10, 180, traffic::ten_nodes),
     scenario("current_active", 2, 240, versions::active),
     scenario("current_passive", 2, 120, versions::passive),
@@ -290,6 +293,7 @@ pub const ALL: &[Scenario] = &[
     scenario("wrong_hellos", 3, 180, hostile::wrong_hellos).ipv4_only(OLD_FORMAT),
     scenario("wrong_messages", 3, 180, hostile::wrong_messages),
     scenario("unprivileged_port", 2, 30, hostile::unprivileged_port),
+    scenario("second_address", 2, 90, refusals::second_address),
     scenario("cut_off", 3, 120, hostile::cut_off),
     scenario("slow_loris", 4, 120, hostile::slow_loris),
     scenario("dribbling_handshake", 2, 60, hostile::dribbling_handshake),

@@ -6,6 +6,7 @@ use crate::module::wire::{
     told,
     AcceptorRequest,
     Acks,
+    Added,
     Body,
     ByteOrder,
     ConnType,
@@ -429,7 +430,7 @@ proptest! {
         }
         let mut acks = Acks::new();
         for cookie in &cookies {
-            prop_assert_eq!(acks.add(*cookie), Ok(()));
+            prop_assert_eq!(acks.add(*cookie), Ok(Added::Yes));
             prop_assert_eq!(acks.add(*cookie), Err(WireError::Cookie(*cookie)));
         }
         let mut seen = Vec::new();

@@ -179,8 +179,11 @@ pub fn forms(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     ask_always()?;
     node.ni_add()?;
+    let mut latest = PING;
     for dialect in dialects() {
-        told_in_all_forms(node, script, dialect).with_context(|| format!("{dialect:?}"))?;
+        told_in_all_forms(node, script, dialect, &mut latest)
+            .with_context(|| format!("{dialect:?}"))?;
+        // The peer goes with its connections.
         node.close_conns()?;
         await_done(node)?;
         wait::until(SOON, "connections forgotten", || no_conns(node, script))?;
@@ -188,11 +191,28 @@ pub fn forms(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn told_in_all_forms(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
+/// `latest` is the last cookie that the node has used.
+fn told_in_all_forms(node: &Node, script: &Node, dialect: Dialect, latest: &mut u64) -> Result<()> {
     let mut conn = Script::dial(node, script, dialect)?;
-    let first = conn.ask(1)?;
-    ensure!(first == [2], "the first cookie is {first:x?}");
-    conn.control.conn.send(&dialect.noop([0, 2]))?;
+    let first = conn.ask(1)?[0];
+    // Nobody else is asked, so they grow. For the script nothing has changed but that it had no
+    // connection: what it says late must not be taken for something else.
+    ensure!(
+        if *latest == PING {
+            first == 2
+        } else {
+            first > *latest
+        },
+        "the first cookie is {first:#x}, and the last one was {latest:#x}"
+    );
+    if *latest > PING {
+        // Late: it is ignored.
+        conn.control.conn.send(&dialect.noop([0, *latest]))?;
+        conn.ask(1)?;
+        await_live(node, 2)?;
+        conn.control.conn.send(&dialect.noop([0, first + 1]))?;
+    }
+    conn.control.conn.send(&dialect.noop([0, first]))?;
     await_done(node)?;
     let wide = dialect.version >= 3;
     for on_control in [false, true] {
@@ -266,6 +286,7 @@ fn told_in_all_forms(node: &Node, script: &Node, dialect: Dialect) -> Result<()>
     let cookie = ask(&mut control, &mut conn.asked, 1)?[0];
     conn.bulk_in.conn.send(&dialect.noop([0, cookie]))?;
     await_done(node)?;
+    *latest = cookie;
     ensure!(of_peer(node, "unacked_msgs")? == 0, "some are remembered");
     let conns = node.conns_to(script)?.len();
     ensure!(conns == 3, "{conns} connections are left");

@@ -272,6 +272,8 @@ pub fn wrong_requests(lab: &mut Lab) -> Result<()> {
 /// Greetings with one wrong field each.
 pub fn wrong_hellos(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
+    // Also others in the same subnet are not believed.
+    set("check_nid", 2)?;
     let bystander = Bystander::start(lab)?;
     let (node, script) = (lab.node(0), lab.node(2));
     let good = Hello::new(script.addr, node.addr, CONTROL);

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::connect::disconnect;
 use super::versions::set;
+use crate::family;
 use crate::faults::{Faults, Thread, threads};
 use crate::ioctl;
 use crate::lab::Lab;
@@ -76,7 +77,12 @@ pub fn inserting(_: &mut Lab) -> Result<()> {
 pub fn connecting(lab: &mut Lab) -> Result<()> {
     // The same thread has all handshakes, and there is one.
     module::remove()?;
-    module::try_insert_with(c"nconnds=1 typed_conns=0")?;
+    // Over IPv6 there are three.
+    module::try_insert_with(if family::is_ipv6() {
+        c"nconnds=1"
+    } else {
+        c"nconnds=1 protocol=2 typed_conns=0"
+    })?;
     set("min_reconnectms", 1)?;
     set("max_reconnectms", 1)?;
     lab.connect(2)?;

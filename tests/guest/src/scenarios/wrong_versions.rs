@@ -31,6 +31,8 @@ fn no_conns(node: &Node, script: &Node) -> Result<()> {
 /// Greetings with one wrong field each.
 pub fn hellos(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
+    // Also others in the same subnet are not believed.
+    set("check_nid", 2)?;
     let bystander = Bystander::start(lab)?;
     let (node, script) = (lab.node(0), lab.node(2));
     let (me, other) = (nid(node.addr), nid(lab.node(1).addr));

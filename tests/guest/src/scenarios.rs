@@ -151,7 +151,12 @@ pub const ALL: &[Scenario] = &[
     scenario("forwarding_stuck_receiver", 8, 300, gateway::stuck_receiver),
     scenario("forwarding_dying_conns", 3, 90, gateway::dying_conns),
     scenario("forwarding_long_wait", 3, 120, gateway::long_wait),
-    scenario("forwarding_held_by_few_bytes", 4, 240, gateway::held_by_few_bytes),
+    scenario(
+        "forwarding_held_by_few_bytes",
+        4,
+        240,
+        gateway::held_by_few_bytes,
+    ),
     scenario("forwarding_switched_off", 3, 120, gateway::switched_off),
     scenario("forwarding_gateway_lost", 6, 240, gateway::lost),
     scenario("forwarding_losses", 6, 400, gateway::thirty_losses),

@@ -92,7 +92,10 @@ pub fn closed_at_once(lab: &mut Lab) -> Result<()> {
     // Now TCP gets room for more, and there are more requests. What it had already still comes.
     let mut answers = 0;
     while link.conn.has_input(Duration::from_secs(1))? {
-        link.receive()?;
+        // The last one may be there in part, because the connection was closed in the middle of it.
+        if link.receive().is_err() {
+            break;
+        }
         answers += 1;
     }
     note(&format!("{answers} answers were with TCP"));

@@ -431,20 +431,25 @@ pub fn strangers(lab: &mut Lab) -> Result<()> {
         for place in [8, 36, 56] {
             let mut bad = good.clone();
             bad[place + at] = value;
-            let answer = dial()?.told(&bad)?;
-            ensure!(answer.is_empty(), "byte {at} of {place}: {answer:x?}");
+            let what = || format!("byte {at} of {place} is {value}");
+            let answer = dial()?.told(&bad).with_context(what)?;
+            ensure!(answer.is_empty(), "{}: {answer:x?}", what());
         }
     }
     // Somebody else's NID, an address that nobody can be called by, and the node's own.
-    for wrong in ["fd01::99", "fe80::2", "::ffff:10.0.0.2", &it] {
-        let answer = dial()?.told(&greeting(&long(wrong)?, &dest))?;
+    for wrong in ["fd02::99", "fe80::2", "::ffff:10.0.0.2", &it] {
+        let answer = dial()?
+            .told(&greeting(&long(wrong)?, &dest))
+            .with_context(|| wrong.to_owned())?;
         ensure!(answer.is_empty(), "{wrong} was answered: {answer:x?}");
     }
 
     // Who really is at such an address can't be called by it either.
     let (near, device) = link_local(script)?;
     let stranger = Stranger::dial_by(script, node, (&near, device), 599)?;
-    let answer = stranger.told(&greeting(&long(&near)?, &dest))?;
+    let answer = stranger
+        .told(&greeting(&long(&near)?, &dest))
+        .with_context(|| near.clone())?;
     ensure!(answer.is_empty(), "{near} was answered: {answer:x?}");
 
     // Versions in which the node can't say who it is: they are told of one in which it can, in the
@@ -464,7 +469,9 @@ pub fn strangers(lab: &mut Lab) -> Result<()> {
         let mut bytes = good[..28].to_vec();
         bytes.extend(magic.to_le_bytes());
         bytes.extend(version.to_le_bytes());
-        let answer = dial()?.told(&bytes)?;
+        let answer = dial()?
+            .told(&bytes)
+            .with_context(|| format!("version {version:x}"))?;
         ensure!(
             answer.len() == 80 && answer[..48] == expected[..] && answer[72..76] == [0xff; 4],
             "version {version:x}: {answer:x?}"
@@ -476,7 +483,8 @@ pub fn strangers(lab: &mut Lab) -> Result<()> {
         bytes.extend(word.to_le_bytes());
     }
     bytes.extend(&good[28..]);
-    ensure!(dial()?.told(&bytes)?.is_empty(), "it was answered");
+    let answer = dial()?.told(&bytes).context("the short form")?;
+    ensure!(answer.is_empty(), "it was answered");
 
     // After all that it is as it was.
     let answer = dial()?.accepted(&good)?;

@@ -12,7 +12,7 @@ use super::versions::set;
 use crate::command::Job;
 use crate::family;
 use crate::lab::Lab;
-use crate::modern::{self, Dialect, Hello, LNET, Link, NOOP, Order, PING, dialects, pong};
+use crate::modern::{self, Dialect, Frame, Hello, LNET, Link, NOOP, Order, PING, dialects, pong};
 use crate::node::Node;
 use crate::peer::{ACK, BULK_OUT, CONTROL, Conn, Listener, Message, NONE, nid};
 use crate::wait;
@@ -302,28 +302,44 @@ pub fn messages(lab: &mut Lab) -> Result<()> {
     bystander.unharmed(lab)
 }
 
-/// The same cookie twice, and more gaps than can be remembered, while no connection is there to tell
-/// of them.
+/// The same cookie twice, and more gaps than can be remembered, while no connection is there that is
+/// meant for telling of them.
 fn unacknowledgeable(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
     if dialect.version < 3 {
         return Ok(());
     }
-    let twice = vec![7, 8, 7];
-    let gaps = (1..=40).map(|n| 2 * n).collect();
-    for cookies in [twice, gaps] {
+    let send = |cookies: &[u64]| -> Result<Link> {
         let mut link = Link::dial(&script.space, script.addr, node, dialect, CONTROL)?;
         let mut stream = Vec::new();
-        for cookie in &cookies {
+        for cookie in cookies {
             stream.extend(dialect.message([*cookie, 0], &link.new_put(10)));
         }
         link.conn.send(&stream)?;
-        let (got, _) = link
-            .conn
-            .await_closed(AT_ONCE)
-            .with_context(|| format!("cookies {cookies:?}"))?;
-        ensure!(got.is_empty(), "it answered {got:02x?}");
-        wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
+        Ok(link)
+    };
+    let mut link = send(&[7, 8, 7])?;
+    let (got, _) = link.conn.await_closed(AT_ONCE).context("a cookie twice")?;
+    ensure!(got.is_empty(), "it answered {got:02x?}");
+    wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
+    // How many gaps a node remembers is its own matter: it tells of the others on the connection that
+    // there is, which goes on.
+    let gaps: Vec<u64> = (1..=40).map(|n| 2 * n).collect();
+    let mut link = send(&gaps)?;
+    link.send([0, 0], &link.new_ping(1))?;
+    let mut told = Vec::new();
+    loop {
+        let frame = link.receive().with_context(|| format!("after {told:?}"))?;
+        told.extend(frame.acknowledges());
+        if let Frame::Message { .. } = frame {
+            break;
+        }
     }
+    ensure!(
+        !told.is_empty() && told.iter().all(|cookie| gaps.contains(cookie)),
+        "{told:?} were acknowledged"
+    );
+    link.conn.reset()?;
+    wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
     if family::is_ipv6() {
         return Ok(());
     }

@@ -240,9 +240,11 @@ impl Lnd {
     ///
     /// The first one; others are changed all the same.
     pub(crate) fn apply_tunables(&self) -> Result {
-        let nis = self.all_nis()?;
-        nis.iter()
-            .fold(Ok(()), |result, ni| result.and(ni.apply_tunables()))
+        let mut result = Ok(());
+        for ni in self.all_nis()?.iter() {
+            result = result.and(ni.apply_tunables());
+        }
+        result
     }
 
     /// Has the reaper look at all peers. May sleep.

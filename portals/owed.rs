@@ -46,6 +46,9 @@ pub(super) enum Reach {
     Routed,
 }
 
+/// Memory for a node in the table.
+type Room = RBTreeNodeReservation<(Nid, bool), u32>;
+
 /// Nodes that are owed answers, by NID, and by how they are reached.
 struct Table {
     counts: RBTree<(Nid, bool), u32>,
@@ -83,12 +86,7 @@ impl Table {
 
     /// Brings in a node that was not there a moment ago, with its first answer. What is not used comes
     /// back, to be dropped with no lock held.
-    fn add_first(
-        &mut self,
-        nid: Nid,
-        reach: Reach,
-        room: RBTreeNodeReservation<(Nid, bool), u32>,
-    ) -> (Verdict, Option<RBTreeNodeReservation<(Nid, bool), u32>>) {
+    fn add_first(&mut self, nid: Nid, reach: Reach, room: Room) -> (Verdict, Option<Room>) {
         match self.add(nid, reach) {
             Verdict::Unknown => {}
             verdict => return (verdict, Some(room)),

@@ -276,11 +276,14 @@ pub fn messages(lab: &mut Lab) -> Result<()> {
             cases.push((what.to_owned(), dialect.message([0, 0], &message)));
         }
         if dialect.version == 4 {
-            // Where a NID of IPv4 ends, and one of IPv6 has its address.
-            let garbage = if family::is_ipv6() { (1, 1) } else { (12, 9) };
+            // A type of network that is not spoken here is no error: a gateway may have to pass it on.
+            let mut garbage = vec![(0, 1), (0, 13), (0, 255)];
+            if !family::is_ipv6() {
+                // Where a NID of IPv4 ends, and one of IPv6 has its address.
+                garbage.push((12, 9));
+            }
             for at in [24, 44] {
-                // A type of network that is not spoken here is no error: a gateway may have to pass it on.
-                for (offset, byte) in [(0, 1), (0, 13), (0, 255), garbage] {
+                for &(offset, byte) in &garbage {
                     let mut bytes = dialect.message([0, 0], &ping);
                     bytes[at + offset] = byte;
                     cases.push((format!("a bad long NID at {at} + {offset}"), bytes));

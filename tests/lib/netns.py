@@ -20,6 +20,9 @@ CPUS = 2
 # MiB: what a machine has, and what it takes of the host beside that.
 MEMORY = 2048
 HOST_MEMORY = 256
+# An emulated machine needs all of a processor that it can get, and its scenarios are what a run waits for in the end. User
+# Mode Linux takes what that leaves: most of its time it waits.
+NICE = {"debug": 0, "um-debug": 10}
 # No KUnit while scenarios run: each inserts the module anew.
 CMDLINE = "kunit.enable=0"
 # User Mode Linux keeps pointers where kmemleak does not look: it would suspect much that is no leak.
@@ -154,6 +157,7 @@ def run_machines(share: Share, number: int, report: Report) -> None:
             cpus=CPUS,
             memory=MEMORY,
             cmdline=f"{CMDLINE} {KMEMLEAK[share.kernel.kind]}",
+            nice=NICE[share.kernel.kind],
         )
         try:
             with machine(spec) as vm:

@@ -40,7 +40,7 @@ class Uml(Vm):
                 _uml_command(spec, theirs.fileno(), self._folder),
                 stdin=subprocess.DEVNULL, stdout=console, stderr=log, pass_fds=[theirs.fileno()],
                 # Every process of the guest is one of the host, in this group.
-                start_new_session=True, preexec_fn=die_with_parent,
+                start_new_session=True, preexec_fn=lambda: _settle(spec.nice),
             )
 
     def line(self, seconds: float) -> str | None:
@@ -59,6 +59,12 @@ class Uml(Vm):
             pass
         super().kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _settle(nice: int) -> None:
+    """Runs in the child before it is the kernel."""
+    die_with_parent()
+    os.nice(nice)
 
 
 def _uml_command(spec: Spec, port: int, folder: str) -> list[str]:

@@ -35,6 +35,7 @@ class Spec:
     memory: int = 1024  # MiB
     devices: list[str] = field(default_factory=list)
     cmdline: str = ""
+    nice: int = 0  # how far it stands back behind other processes, for User Mode Linux
     console: list[str] | None = None  # QEMU's arguments for a console elsewhere than in a log
 
 

@@ -22,7 +22,7 @@ use crate::worker;
 /// On top of a scenario's own limit: what setting up and clearing away may take.
 const AROUND: Duration = Duration::from_secs(90);
 /// No slowness of a guest stretches a limit beyond this.
-const LONGEST: Duration = Duration::from_secs(20 * 60);
+const LONGEST: Duration = Duration::from_secs(30 * 60);
 
 /// Runs the scenarios that the host names, one at a time, each when it is told that this is ready for it.
 ///

@@ -30,6 +30,7 @@ use crate::{
         queue::Fifo,
         socket::{
             HookedSocket,
+            Lent,
             Loan,
             Socket,
             SocketEvents, //
@@ -49,9 +50,9 @@ use crate::{
         ENOMEM_LIST, //
     },
     sched::{
+        self,
         Assignment,
         Readiness,
-        Sched,
         SCHED_LIST, //
     },
     stats::{
@@ -107,11 +108,14 @@ const TX_FRAGS: usize = 320;
 /// Bytes that one turn of a connection may send, and receive, before others get theirs.
 const QUANTUM: usize = 1 << 20;
 
+/// The schedulers of connections.
+pub(crate) type Sched = sched::Sched<Conn>;
+
 /// One TCP stream to a peer.
 #[pin_data]
 pub(crate) struct Conn {
     peer: Arc<Peer>,
-    sched: Assignment,
+    sched: Assignment<Conn>,
     kind: ConnType,
     proto: Proto,
     /// This node has made it.
@@ -579,65 +583,6 @@ impl Conn {
         drop(live);
     }
 
-    /// One turn of the scheduler's thread: reads and writes what is possible, within bounds.
-    pub(crate) fn run(self: Arc<Self>) {
-        let events = self.ready.take();
-        let mut again = 0;
-        let mut failure = None;
-        let mut io = self.io.lock();
-        if self.test.load(Relaxed) && self.test.xchg(false, Relaxed) {
-            if let Some(socket) = &io.socket {
-                socket.send_ack();
-            }
-        }
-        let events = if self.is_closing() { 0 } else { events };
-        let admitted = io.stall.admit(events, time::monotonic_ms);
-        let held_back = admitted != events;
-        if held_back {
-            self.peer.ni().lnd().reaper().wake_later();
-        }
-        let events = admitted;
-        if events & Readiness::TX != 0 {
-            match self.transmit(&mut io) {
-                Ok(Turn::Idle) => {}
-                Ok(Turn::More) => again |= Readiness::TX,
-                Ok(Turn::Full) => {
-                    self.full.add(1);
-                    again |= Readiness::FULL;
-                }
-                Ok(Turn::NoMemory) => {
-                    self.enomem.add(1);
-                    self.peer.count(1, |events| &events.enomem);
-                    self.peer.ni().lnd().reaper().retry(self.clone());
-                }
-                Err(e) => failure = Some(e),
-            }
-        }
-        if events & Readiness::RX != 0 && failure.is_none() {
-            match self.receive(&mut io) {
-                Ok(Turn::More) => again |= Readiness::RX,
-                Ok(_) => {}
-                Err(e) => failure = Some(e),
-            }
-        }
-        if let Some(socket) = &io.socket {
-            let wmem = socket.wmem_queued();
-            self.wmem.store(wmem as u64, Relaxed);
-            // With the mutex held, see `Peer::look`.
-            if held_back || io.is_busy(wmem) {
-                self.peer.stir();
-            }
-        }
-        drop(io);
-        if let Some(why) = failure {
-            self.lost(why);
-        }
-        if self.ready.finish(again) {
-            let sched = self.sched.clone();
-            sched.enqueue(self);
-        }
-    }
-
     /// After want of memory, or when it was held back: has its scheduler look at it again. Thread
     /// context.
     pub(crate) fn retry(self: Arc<Self>) {
@@ -810,6 +755,73 @@ impl Deadlines {
 impl Waiter for Conn {
     fn wake(self: Arc<Self>) {
         self.retry();
+    }
+}
+
+impl sched::Serve for Conn {
+    type Batch = Batch;
+
+    /// One turn of the scheduler's thread: reads and writes what is possible, within bounds.
+    fn run(self: Arc<Self>) {
+        let events = self.ready.take();
+        let mut again = 0;
+        let mut failure = None;
+        let mut io = self.io.lock();
+        if self.test.load(Relaxed) && self.test.xchg(false, Relaxed) {
+            if let Some(socket) = &io.socket {
+                socket.send_ack();
+            }
+        }
+        let events = if self.is_closing() { 0 } else { events };
+        let admitted = io.stall.admit(events, time::monotonic_ms);
+        let held_back = admitted != events;
+        if held_back {
+            self.peer.ni().lnd().reaper().wake_later();
+        }
+        let events = admitted;
+        if events & Readiness::TX != 0 {
+            match self.transmit(&mut io) {
+                Ok(Turn::Idle) => {}
+                Ok(Turn::More) => again |= Readiness::TX,
+                Ok(Turn::Full) => {
+                    self.full.add(1);
+                    again |= Readiness::FULL;
+                }
+                Ok(Turn::NoMemory) => {
+                    self.enomem.add(1);
+                    self.peer.count(1, |events| &events.enomem);
+                    self.peer.ni().lnd().reaper().retry(self.clone());
+                }
+                Err(e) => failure = Some(e),
+            }
+        }
+        if events & Readiness::RX != 0 && failure.is_none() {
+            match self.receive(&mut io) {
+                Ok(Turn::More) => again |= Readiness::RX,
+                Ok(_) => {}
+                Err(e) => failure = Some(e),
+            }
+        }
+        if let Some(socket) = &io.socket {
+            let wmem = socket.wmem_queued();
+            self.wmem.store(wmem as u64, Relaxed);
+            // With the mutex held, see `Peer::look`.
+            if held_back || io.is_busy(wmem) {
+                self.peer.stir();
+            }
+        }
+        drop(io);
+        if let Some(why) = failure {
+            self.lost(why);
+        }
+        if self.ready.finish(again) {
+            let sched = self.sched.clone();
+            sched.enqueue(self);
+        }
+    }
+
+    fn finish(returned: KBox<Lent<Batch>>) {
+        Batch::finish(returned);
     }
 }
 

@@ -8,6 +8,8 @@
 //! nothing but the socket's `data_ready` and `write_space` callbacks and by transmits being queued;
 //! with nothing to do it sleeps.
 //!
+//! What a connection is, a scheduler need not know: it asks for no more than [`Serve`].
+//!
 //! [`Sched`] is shared by [`Arc`] between [`crate::Lnd`], its thread and its connections, and
 //! protected by the mailbox's own lock, but for the list of loans that TCP has returned, which has
 //! one like it. What a connection waits for is one atomic word, [`Readiness`], so that a callback
@@ -16,10 +18,6 @@
 mod readiness;
 
 use crate::{
-    conn::{
-        Batch,
-        Conn, //
-    },
     lib_linux::{
         misc::{
             self,
@@ -27,6 +25,7 @@ use crate::{
         },
         queue::Fifo,
         socket::{
+            Lender,
             Lent,
             LoanBook, //
         },
@@ -43,6 +42,11 @@ use crate::{
 };
 use core::ops::Deref;
 use kernel::{
+    list::{
+        ListArcSafe,
+        ListItem,
+        TryNewListArc, //
+    },
     new_mutex,
     prelude::*,
     str::CString,
@@ -63,16 +67,30 @@ pub(crate) use readiness::Readiness;
 /// Which list of a connection is the scheduler's.
 pub(crate) const SCHED_LIST: u64 = 1;
 
+/// A connection as schedulers see it.
+pub(crate) trait Serve:
+    ListItem<SCHED_LIST> + ListArcSafe<SCHED_LIST> + TryNewListArc<SCHED_LIST> + Send + Sync + 'static
+{
+    /// What it lends to TCP.
+    type Batch: Lender + Send + 'static;
+
+    /// One bounded turn of I/O. The scheduler's thread, no lock held.
+    fn run(self: Arc<Self>);
+
+    /// Ends transmits that TCP has let go of. The scheduler's thread, no lock held.
+    fn finish(returned: KBox<Lent<Self::Batch>>);
+}
+
 /// A scheduler: a queue of connections that can make progress, and the thread that serves them.
 #[pin_data]
-pub(crate) struct Sched {
+pub(crate) struct Sched<C: Serve> {
     #[pin]
-    mailbox: Mailbox<Conn, SCHED_LIST>,
+    mailbox: Mailbox<C, SCHED_LIST>,
     /// Transmits that TCP has let go of, to be finished.
     #[pin]
-    returned: SpinLockIrq<Fifo<Lent<Batch>>>,
+    returned: SpinLockIrq<Fifo<Lent<C::Batch>>>,
     /// Loans of its connections that are out.
-    book: Arc<LoanBook<Batch>>,
+    book: Arc<LoanBook<C::Batch>>,
     /// How many of their loans are not finished, those included that are not closed yet or that were
     /// returned.
     loans: Arc<Gauge>,
@@ -85,7 +103,7 @@ pub(crate) struct Sched {
     thread: Mutex<Option<KThread>>,
 }
 
-impl Sched {
+impl<C: Serve> Sched<C> {
     /// A scheduler for `cpu`. Its thread is started by [`Sched::start`]. May sleep.
     pub(crate) fn new(cpu: u32) -> Result<Arc<Self>> {
         let book = LoanBook::new()?;
@@ -161,7 +179,7 @@ impl Sched {
     }
 
     /// The loans of its connections that are out.
-    pub(crate) fn book(&self) -> &Arc<LoanBook<Batch>> {
+    pub(crate) fn book(&self) -> &Arc<LoanBook<C::Batch>> {
         &self.book
     }
 
@@ -171,12 +189,12 @@ impl Sched {
     }
 
     /// Queues a connection whose [`Readiness`] said that it has to be. Any context.
-    pub(crate) fn enqueue(&self, conn: Arc<Conn>) {
+    pub(crate) fn enqueue(&self, conn: Arc<C>) {
         self.mailbox.post(conn);
     }
 
     /// Has the thread finish transmits that TCP has let go of. Any context.
-    pub(crate) fn post_returned(&self, batch: KBox<Lent<Batch>>) {
+    pub(crate) fn post_returned(&self, batch: KBox<Lent<C::Batch>>) {
         self.returned.lock().push_back(batch);
         self.mailbox.kick();
     }
@@ -185,7 +203,7 @@ impl Sched {
         let mut returned = Fifo::new();
         returned.append(&mut self.returned.lock());
         while let Some(batch) = returned.pop_front() {
-            Batch::finish(batch);
+            C::finish(batch);
         }
     }
 
@@ -214,25 +232,25 @@ pub(crate) fn choose(scheds: impl Iterator<Item = (CpuDistance, i64)>) -> Option
 }
 
 /// A connection's place with its scheduler, which counts it while this exists.
-pub(crate) struct Assignment(Arc<Sched>);
+pub(crate) struct Assignment<C: Serve>(Arc<Sched<C>>);
 
-impl Assignment {
+impl<C: Serve> Assignment<C> {
     /// A place with `sched`.
-    pub(crate) fn new(sched: Arc<Sched>) -> Self {
+    pub(crate) fn new(sched: Arc<Sched<C>>) -> Self {
         sched.nconns.add(1, Relaxed);
         Self(sched)
     }
 }
 
-impl Deref for Assignment {
-    type Target = Arc<Sched>;
+impl<C: Serve> Deref for Assignment<C> {
+    type Target = Arc<Sched<C>>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
     }
 }
 
-impl Drop for Assignment {
+impl<C: Serve> Drop for Assignment<C> {
     fn drop(&mut self) {
         self.0.nconns.add(-1, Relaxed);
     }

@@ -52,7 +52,10 @@ mod wire;
 use crate::{
     acceptor::Acceptor,
     autoconnect::Autoconnect,
-    conn::Batch,
+    conn::{
+        Batch,
+        Sched, //
+    },
     fwd::Forwarder,
     lib_linux::{
         debugfs::Dir,
@@ -80,7 +83,6 @@ use crate::{
     ni::Ni,
     portals::bulk::BulkMemory,
     reaper::Reaper,
-    sched::Sched,
     stats::Waited,
     wire::Nid, //
 };

@@ -9,7 +9,10 @@
 //! Shared by [`Arc`] between [`crate::Lnd`] and the threads; protected by the mailbox's lock.
 
 use crate::{
-    conn::Handshake,
+    conn::{
+        Handshake,
+        HANDSHAKE_LIST, //
+    },
     lib_linux::thread::KThread,
     mailbox::{
         Mail,
@@ -21,9 +24,6 @@ use kernel::{
     str::CString,
     sync::Arc, //
 };
-
-/// Which list of a handshake is that of the daemons.
-pub(crate) const HANDSHAKE_LIST: u64 = 5;
 
 /// The daemons' queue.
 #[pin_data]

@@ -45,10 +45,6 @@ use crate::{
         ConnId,
         Peer, //
     },
-    reaper::{
-        DEATHROW_LIST,
-        ENOMEM_LIST, //
-    },
     sched::{
         self,
         Assignment,
@@ -97,9 +93,19 @@ use kernel::{
     }, //
 };
 
-pub(crate) use handshake::Handshake;
+pub(crate) use handshake::{
+    Handshake,
+    HANDOVER_LIST,
+    HANDSHAKE_LIST, //
+};
 pub(crate) use loans::Batch;
 pub(crate) use pending::Pending;
+
+/// Which list of a connection is the deathrow.
+pub(crate) const DEATHROW_LIST: u64 = 2;
+
+/// Which list of a connection is that of those who wait for memory.
+pub(crate) const ENOMEM_LIST: u64 = 3;
 
 /// Fragments handed to TCP in one call: a message of the largest size with its header, and then
 /// some small ones.
@@ -510,9 +516,8 @@ impl Conn {
             txq.closed = Some(why);
             self.closing.store(true, Relaxed);
         }
-        let peer = &self.peer;
-        let reaper = peer.ni().lnd().reaper().clone();
-        reaper.bury(self);
+        let context = self.peer.ni().context().clone();
+        context.bury(self);
     }
 
     /// Whether it was buried. Then no byte is sent or received any more, even if its socket is still
@@ -776,7 +781,7 @@ impl sched::Serve for Conn {
         let admitted = io.stall.admit(events, time::monotonic_ms);
         let held_back = admitted != events;
         if held_back {
-            self.peer.ni().lnd().reaper().wake_later();
+            self.peer.ni().context().wake_later();
         }
         let events = admitted;
         if events & Readiness::TX != 0 {
@@ -790,7 +795,7 @@ impl sched::Serve for Conn {
                 Ok(Turn::NoMemory) => {
                     self.enomem.add(1);
                     self.peer.count(1, |events| &events.enomem);
-                    self.peer.ni().lnd().reaper().retry(self.clone());
+                    self.peer.ni().context().retry(self.clone());
                 }
                 Err(e) => failure = Some(e),
             }

@@ -9,7 +9,12 @@
 //! [`Batch`](crate::conn::Batch). What changes is in its parts, each with a lock of its own.
 
 use crate::{
-    conn::Pending,
+    conn::{
+        Conn,
+        Handshake,
+        Pending,
+        Sched, //
+    },
     fwd::{
         Forwarder,
         Share,
@@ -77,10 +82,58 @@ use kernel::{
     }, //
 };
 
+/// What an interface instance, and all that belongs to it, asks of the module's threads. Who asks
+/// knows no more of them than this.
+pub(crate) trait Context: Send + Sync {
+    /// The scheduler for a new connection, whose packets arrive on `cpu`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if none has a thread.
+    fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>>;
+
+    /// Has a daemon go on with a handshake. Any context.
+    fn run_handshake(&self, handshake: Arc<Handshake>);
+
+    /// Has the program's socket that `handshake` is about looked at again after a while. Thread context.
+    fn poll_handover(&self, handshake: Arc<Handshake>);
+
+    /// Has the reaper terminate a connection that was closed. Any context.
+    fn bury(&self, conn: Arc<Conn>);
+
+    /// Has `conn` try again after a tick, which had no memory. Thread context.
+    fn retry(&self, conn: Arc<Conn>);
+
+    /// Fault injection holds a connection back: all of them are woken at the reaper's next look. Any
+    /// context.
+    fn wake_later(&self);
+
+    /// Has the reaper look after the transmits that wait for a connection to `peer`. Any context.
+    fn watch(&self, peer: Arc<Peer>);
+
+    /// Has the reaper look for deadlines of what is under way with `peer`. For [`Peer::watch`]. Any
+    /// context.
+    fn attend(&self, peer: Arc<Peer>);
+
+    /// Has the reaper look at `peer` when it has been silent for long. For [`Peer`] itself. Any context.
+    fn rest(&self, peer: Arc<Peer>);
+
+    /// A peer was deleted that is among the busy ones, or the resting ones: the reaper lets go of it
+    /// soon. Any context.
+    fn sort_out(&self, busy: bool, resting: bool);
+
+    /// Takes all peers that were deleted out of the reaper's lists, now. Thread context, may sleep.
+    fn let_go(&self, now: u64);
+
+    /// Has the reaper look soon at addresses that something may have happened to. Any context.
+    fn look_at_addresses(&self);
+}
+
 /// One NID of this node.
 #[pin_data]
 pub(crate) struct Ni {
     lnd: Arc<Lnd>,
+    context: Arc<dyn Context>,
     /// Later ones have higher numbers; none has 0.
     serial: u64,
     nid: Nid,
@@ -161,6 +214,7 @@ impl Ni {
         let ni = Arc::pin_init(
             pin_init!(Self {
                 lnd: lnd.clone(),
+                context: lnd.clone(),
                 serial: lnd.next_serial(),
                 nid,
                 net,
@@ -212,7 +266,7 @@ impl Ni {
         self.live.handshakes.wait_zero();
         self.live.conns.wait_zero();
         // The reaper's lists refer to the peers, and so to the interface.
-        self.lnd.reaper().let_go(time::monotonic_ms());
+        self.context.let_go(time::monotonic_ms());
     }
 
     /// Whether it was, or is being, shut down.
@@ -228,6 +282,11 @@ impl Ni {
     /// The driver that it belongs to.
     pub(crate) fn lnd(&self) -> &Arc<Lnd> {
         &self.lnd
+    }
+
+    /// The module's threads.
+    pub(crate) fn context(&self) -> &Arc<dyn Context> {
+        &self.context
     }
 
     /// Its number: later ones have higher numbers, and none has 0. For [`Lnd::ni_after`].
@@ -582,7 +641,7 @@ impl Ni {
     /// Those of [`Interfaces::add`].
     pub(crate) fn add_interface(self: &Arc<Self>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
         self.interfaces.add(self, addr, prefix_len)?;
-        self.lnd.reaper().look_at_addresses();
+        self.context.look_at_addresses();
         Ok(())
     }
 

@@ -370,7 +370,7 @@ impl Peer {
             None if is_greeting || inner.is_hopeful() => {
                 inner.queue.push_back(tx);
                 inner.queue_peak = inner.queue_peak.max(inner.queue.len());
-                self.ni.lnd().reaper().watch(self.clone());
+                self.ni.context().watch(self.clone());
                 Ok(())
             }
             None => Err((EHOSTUNREACH, tx)),
@@ -528,7 +528,7 @@ impl Peer {
             return by.queue_ack(cookie);
         }
         drop(inner);
-        self.ni.lnd().reaper().watch(self.clone());
+        self.ni.context().watch(self.clone());
         Ok(Added::Yes)
     }
 
@@ -628,7 +628,7 @@ impl Peer {
         let gone = inner.conns.is_empty();
         drop(inner);
         if incomplete {
-            self.ni.lnd().reaper().watch(self.clone());
+            self.ni.context().watch(self.clone());
         }
         if gone {
             self.stir();

@@ -16,7 +16,10 @@
 use crate::{
     conn::{
         Conn,
-        Handshake, //
+        Handshake,
+        DEATHROW_LIST,
+        ENOMEM_LIST,
+        HANDOVER_LIST, //
     },
     hooks,
     lib_linux::{
@@ -51,15 +54,6 @@ use kernel::{
         Arc, //
     }, //
 };
-
-/// Which list of a connection is the deathrow.
-pub(crate) const DEATHROW_LIST: u64 = 2;
-
-/// Which list of a connection is that of those who wait for memory.
-pub(crate) const ENOMEM_LIST: u64 = 3;
-
-/// Which list of a handshake is that of sockets that are handed over.
-pub(crate) const HANDOVER_LIST: u64 = 10;
 
 /// Between two rounds of looks, at most.
 const ROUND_MS: u64 = 1000;

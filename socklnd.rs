@@ -30,6 +30,7 @@
 mod acceptor;
 mod autoconnect;
 mod conn;
+mod context;
 mod ctl;
 mod debugfs;
 mod fwd;

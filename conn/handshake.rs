@@ -22,7 +22,6 @@ mod finish;
 use super::apply_tunables;
 use crate::{
     acceptor::Listener,
-    autoconnect::HANDSHAKE_LIST,
     lib_linux::{
         link,
         ratelimit::pr_warn_ratelimited,
@@ -39,7 +38,6 @@ use crate::{
     },
     ni::Ni,
     peer::Peer,
-    reaper::HANDOVER_LIST,
     route::Route,
     stats::{
         Gauge,
@@ -88,6 +86,12 @@ use kernel::{
         SetOnce, //
     }, //
 };
+
+/// Which list of a handshake is that of the daemons.
+pub(crate) const HANDSHAKE_LIST: u64 = 5;
+
+/// Which list of a handshake is that of sockets that are handed over.
+pub(crate) const HANDOVER_LIST: u64 = 10;
 
 /// Local ports that prove to the peer that a privileged program connects, from the first tried to
 /// the last.
@@ -243,7 +247,7 @@ impl Handshake {
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
         let this = Self::new(ni, role, route.addr(), Stage::Begin, deadline)?;
         ni.pending().add(&this)?;
-        ni.lnd().autoconnect().post(this);
+        ni.context().run_handshake(this);
         Ok(())
     }
 
@@ -328,7 +332,7 @@ impl Handshake {
         let stage = Stage::HandedOver(handover);
         let this = Self::new(ni, role, remote, stage, deadline)?;
         ni.pending().add(&this)?;
-        ni.lnd().autoconnect().post(this);
+        ni.context().run_handshake(this);
         Ok(())
     }
 
@@ -341,7 +345,7 @@ impl Handshake {
             Ok(Taken::Socket(socket)) => socket,
             Ok(Taken::NotYet(handover)) => {
                 io.stage = Stage::HandedOver(handover);
-                self.ni.lnd().reaper().look_again(self.clone());
+                self.ni.context().poll_handover(self.clone());
                 return Ok(false);
             }
             Err(e) => {
@@ -376,7 +380,7 @@ impl Handshake {
     /// Has the autoconnect daemons look again whether the program has closed its socket. Thread context.
     pub(crate) fn look_again(self: Arc<Self>) {
         let ni = self.ni.clone();
-        ni.lnd().autoconnect().post(self);
+        ni.context().run_handshake(self);
     }
 
     /// Waits for the other side's bytes. May sleep.
@@ -394,7 +398,7 @@ impl Handshake {
         }
         // What came before the callbacks were in place left no event.
         let ni = self.ni.clone();
-        ni.lnd().autoconnect().post(self);
+        ni.context().run_handshake(self);
         Ok(())
     }
 
@@ -738,7 +742,7 @@ impl Handshake {
     }
 
     fn event(this: ArcBorrow<'_, Self>) {
-        this.ni.lnd().autoconnect().post(this.into());
+        this.ni.context().run_handshake(this.into());
     }
 }
 

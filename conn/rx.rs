@@ -547,7 +547,7 @@ impl Conn {
         match taken {
             Take::Wait => return Ok(false),
             Take::NoMemory => {
-                self.peer.ni().lnd().reaper().retry(self.clone());
+                self.peer.ni().context().retry(self.clone());
                 return Ok(false);
             }
             Take::Got(_) | Take::TooMany | Take::Closed => {}

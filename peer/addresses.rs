@@ -94,7 +94,7 @@ impl Peer {
             inner.routes.push(new, GFP_ATOMIC)?;
             drop(inner);
             // It is connected although nothing waits for it.
-            self.ni.lnd().reaper().watch(self.clone());
+            self.ni.context().watch(self.clone());
         }
         Ok(())
     }

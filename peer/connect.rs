@@ -294,7 +294,7 @@ impl Peer {
         let incomplete = inner.is_incomplete(self.ni().conns_per_peer());
         drop(inner);
         if incomplete {
-            self.ni.lnd().reaper().watch(self.clone());
+            self.ni.context().watch(self.clone());
         }
         self.face(outlook, why)
     }
@@ -329,7 +329,7 @@ impl Peer {
         if let Some(claim) = launch {
             self.connect(claim);
         } else if incomplete {
-            self.ni.lnd().reaper().watch(self.clone());
+            self.ni.context().watch(self.clone());
         }
     }
 }

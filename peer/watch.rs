@@ -51,7 +51,7 @@ impl Peer {
         }
         self.watched.store(true, Relaxed);
         self.watched_ms.store(time::monotonic_ms(), Relaxed);
-        self.ni.lnd().reaper().attend(self.clone());
+        self.ni.context().attend(self.clone());
     }
 
     /// Since when it is in the list of busy peers, in monotonic milliseconds. Any context.
@@ -155,7 +155,7 @@ impl Peer {
         inner.resting = true;
         self.resting_ms
             .store(self.last_alive_ms.load(Relaxed), Relaxed);
-        self.ni.lnd().reaper().rest(self.clone());
+        self.ni.context().rest(self.clone());
     }
 
     /// Sends a sign of life if the peer has been silent for long, and its version knows such. The
@@ -182,7 +182,7 @@ impl Peer {
     /// The peer, whose `inner` this is, is closing for good: soon neither list has it any more.
     pub(super) fn leave_lists(&self, inner: &PeerInner) {
         let watched = self.watched.load(Relaxed);
-        self.ni.lnd().reaper().sort_out(watched, inner.resting);
+        self.ni.context().sort_out(watched, inner.resting);
     }
 }
 

@@ -252,7 +252,7 @@ impl Handshake {
         kind: ConnType,
         hello: &Hello,
     ) -> Result<Arc<Conn>> {
-        let sched = self.ni.lnd().choose_sched(socket.incoming_cpu())?;
+        let sched = self.ni.context().choose_sched(socket.incoming_cpu())?;
         let active = !matches!(self.role, Role::Passive { .. });
         Conn::new(peer, sched, socket, kind, active, hello)
     }

@@ -16,7 +16,6 @@
 //! closing it takes the socket out; who listens is behind a spinlock.
 
 use crate::{
-    conn::Handshake,
     hooks,
     lib_linux::{
         inetaddr,
@@ -39,7 +38,6 @@ use crate::{
         Mail,
         Mailbox, //
     },
-    ni::Ni,
     tunables::{
         self,
         Acceptance, //
@@ -83,17 +81,38 @@ const RETRY_MS: u64 = 100;
 /// The lowest port that any program may connect from.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
+/// Who listens. Of an interface instance the acceptor knows no more than this.
+pub(crate) trait User: Send + Sync + Sized + 'static {
+    /// The network namespace that it is in.
+    fn net(&self) -> &Net;
+
+    /// Counts a connection that was turned away. Any context.
+    fn count_refused(&self);
+
+    /// Takes over a connection that has come by `listener` from `remote`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't; the connection is closed, and the caller counts it.
+    fn accepted(
+        self: &Arc<Self>,
+        listener: &Arc<Listener<Self>>,
+        socket: Socket,
+        remote: SocketAddr,
+    ) -> Result;
+}
+
 /// The acceptor's listeners and queues.
 #[pin_data]
-pub(crate) struct Acceptor {
+pub(crate) struct Acceptor<U: User> {
     /// Held while one begins or ends to listen.
     #[pin]
-    listeners: Mutex<KVec<Arc<Listener>>>,
+    listeners: Mutex<KVec<Arc<Listener<U>>>>,
     #[pin]
-    mailbox: Mailbox<Listener, LISTENER_LIST>,
+    mailbox: Mailbox<Listener<U>, LISTENER_LIST>,
     /// Listeners that are tried again after a pause.
     #[pin]
-    again: Mailbox<Listener, AGAIN_LIST>,
+    again: Mailbox<Listener<U>, AGAIN_LIST>,
 }
 
 /// How a listener's turn ended.
@@ -107,7 +126,7 @@ enum Turn {
     Later,
 }
 
-impl Acceptor {
+impl<U: User> Acceptor<U> {
     /// A queue without its thread. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
@@ -136,9 +155,9 @@ impl Acceptor {
     ///
     /// `EADDRNOTAVAIL` if the address is no host's, or not local to the namespace; `EADDRINUSE` if
     /// a program listens there; `ENOMEM`.
-    pub(crate) fn listen(self: &Arc<Self>, ni: &Arc<Ni>, addr: IpAddr) -> Result<Arc<Listener>> {
+    pub(crate) fn listen(self: &Arc<Self>, ni: &Arc<U>, addr: IpAddr) -> Result<Arc<Listener<U>>> {
         let mut listeners = self.listeners.lock();
-        let is_there = |l: &&Arc<Listener>| l.net == *ni.net() && l.addr == addr;
+        let is_there = |l: &&Arc<Listener<U>>| l.net == *ni.net() && l.addr == addr;
         if let Some(listener) = listeners.iter().find(is_there) {
             listener.users.lock().push(ni.clone(), GFP_ATOMIC)?;
             return Ok(listener.clone());
@@ -151,7 +170,7 @@ impl Acceptor {
     }
 
     /// `ni` does not listen there any more; the last one closes the socket. May sleep.
-    pub(crate) fn leave(&self, listener: &Arc<Listener>, ni: &Ni) {
+    pub(crate) fn leave(&self, listener: &Arc<Listener<U>>, ni: &U) {
         let mut listeners = self.listeners.lock();
         let (left, is_last) = {
             let mut users = listener.users.lock();
@@ -198,7 +217,7 @@ impl Acceptor {
     }
 
     /// Gives `listener` a turn.
-    fn serve(&self, listener: Arc<Listener>) {
+    fn serve(&self, listener: Arc<Listener<U>>) {
         match listener.turn() {
             Turn::Idle => {}
             // Behind the others.
@@ -231,15 +250,15 @@ fn take_turn(mut accept: impl FnMut() -> Result<bool>) -> Turn {
 
 /// A listening socket, for all interface instances of a namespace that have its address.
 #[pin_data]
-pub(crate) struct Listener {
-    acceptor: Arc<Acceptor>,
+pub(crate) struct Listener<U: User> {
+    acceptor: Arc<Acceptor<U>>,
     net: Net,
     addr: IpAddr,
     /// Who listens, oldest first.
     #[pin]
-    users: SpinLock<KVec<Arc<Ni>>>,
+    users: SpinLock<KVec<Arc<U>>>,
     #[pin]
-    socket: Mutex<Option<ListeningSocket<Listener>>>,
+    socket: Mutex<Option<ListeningSocket<Listener<U>>>>,
     /// INVARIANT: Only ever used for the acceptor's mailbox.
     #[pin]
     links: ListLinks<LISTENER_LIST>,
@@ -253,17 +272,17 @@ pub(crate) struct Listener {
 }
 
 impl_list_arc_safe! {
-    impl ListArcSafe<6> for Listener { tracked_by tracker: AtomicTracker<6>; }
-    impl ListArcSafe<9> for Listener { tracked_by again_tracker: AtomicTracker<9>; }
+    impl{U: User} ListArcSafe<6> for Listener<U> { tracked_by tracker: AtomicTracker<6>; }
+    impl{U: User} ListArcSafe<9> for Listener<U> { tracked_by again_tracker: AtomicTracker<9>; }
 }
 impl_list_item! {
-    impl ListItem<6> for Listener { using ListLinks { self.links }; }
-    impl ListItem<9> for Listener { using ListLinks { self.again_links }; }
+    impl{U: User} ListItem<6> for Listener<U> { using ListLinks { self.links }; }
+    impl{U: User} ListItem<9> for Listener<U> { using ListLinks { self.again_links }; }
 }
 
-impl Listener {
+impl<U: User> Listener<U> {
     /// Listens on an address of `ni`. For [`Acceptor::listen`], whose errors it has. May sleep.
-    fn new(acceptor: &Arc<Acceptor>, ni: &Arc<Ni>, addr: IpAddr) -> Result<Arc<Self>> {
+    fn new(acceptor: &Arc<Acceptor<U>>, ni: &Arc<U>, addr: IpAddr) -> Result<Arc<Self>> {
         // Sockets can also be bound to addresses of broadcast, and to any if a sysctl says so.
         if !inetaddr::is_local(ni.net(), addr) {
             return Err(EADDRNOTAVAIL);
@@ -305,7 +324,7 @@ impl Listener {
     }
 
     /// The first one that listens here and matches. Thread context.
-    pub(crate) fn find_user(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
+    pub(crate) fn find_user(&self, matching: impl Fn(&U) -> bool) -> Option<Arc<U>> {
         let users = self.users.lock();
         users.iter().find(|ni| matching(ni)).cloned()
     }
@@ -347,7 +366,7 @@ impl Listener {
     /// A connection is useless, because somebody else in the kernel has its socket.
     fn refuse(&self, by: Owner, remote: Option<SocketAddr>) {
         if let Some(ni) = self.find_user(|_| true) {
-            ni.events().bad_handshakes.add(1);
+            ni.count_refused();
         }
         let (addr, port) = (self.addr, tunables::port());
         match remote {
@@ -368,7 +387,7 @@ impl Listener {
         };
         // An error means that the connection is gone already.
         let Ok(remote) = socket.peer_addr() else {
-            ni.events().bad_handshakes.add(1);
+            ni.count_refused();
             return;
         };
         let refused = match tunables::acceptance() {
@@ -377,7 +396,7 @@ impl Listener {
             Acceptance::Nobody => true,
         };
         if refused {
-            ni.events().bad_handshakes.add(1);
+            ni.count_refused();
             pr_warn_ratelimited!(
                 "{:?}: refused a connection from port {}: see the parameter 'accept'\n",
                 self.addr,
@@ -385,8 +404,8 @@ impl Listener {
             );
             return;
         }
-        if Handshake::accepted(&ni, self, socket, remote).is_err() {
-            ni.events().bad_handshakes.add(1);
+        if ni.accepted(self, socket, remote).is_err() {
+            ni.count_refused();
         }
     }
 }
@@ -400,7 +419,7 @@ fn set_inherited(socket: &Socket) {
     }
 }
 
-impl Arrivals for Listener {
+impl<U: User> Arrivals for Listener<U> {
     fn arrived(this: ArcBorrow<'_, Self>) {
         this.acceptor.mailbox.post(this.into());
     }

@@ -41,10 +41,7 @@ use crate::{
             Subject, //
         }, //
     },
-    peer::{
-        ConnId,
-        Peer, //
-    },
+    peer::Peer,
     sched::{
         self,
         Assignment,
@@ -59,7 +56,10 @@ use crate::{
         Traffic, //
     },
     tunables,
-    tx::Tx,
+    tx::{
+        ConnId,
+        Tx, //
+    },
     wire::{
         Acks,
         Added,

@@ -14,12 +14,15 @@
 mod select;
 
 use crate::{
-    acceptor::Listener,
+    acceptor::{
+        Acceptor,
+        Listener,
+        User, //
+    },
     lib_linux::{
         inetaddr,
         netns::Net, //
-    },
-    ni::Ni, //
+    }, //
 };
 use core::net::IpAddr;
 use kernel::{
@@ -55,7 +58,6 @@ pub(crate) struct Interface {
     configured_len: Option<u8>,
     /// The same, as the kernel said when it was last asked.
     kernel_len: Atomic<u32>,
-    listener: Arc<Listener>,
     npeers: Atomic<i32>,
     nroutes: Atomic<i32>,
     /// The node had the address when it was last looked for. Who uses an address looks at this after
@@ -190,20 +192,26 @@ impl Drop for RouteUse {
     }
 }
 
-struct Inner {
-    list: KVec<Arc<Interface>>,
+/// An interface, and where its connections come in.
+struct Entry<U: User> {
+    interface: Arc<Interface>,
+    listener: Arc<Listener<U>>,
+}
+
+struct Inner<U: User> {
+    list: KVec<Entry<U>>,
     /// The [`Ni`] goes: none is added any more.
     closed: bool,
 }
 
-/// The interfaces of an [`Ni`]; the first is that of its NID.
+/// The interfaces of an interface instance, which is a `U`; the first is that of its NID.
 #[pin_data]
-pub(crate) struct Interfaces {
+pub(crate) struct Interfaces<U: User> {
     #[pin]
-    inner: SpinLock<Inner>,
+    inner: SpinLock<Inner<U>>,
 }
 
-impl Interfaces {
+impl<U: User> Interfaces<U> {
     /// None.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
@@ -217,7 +225,7 @@ impl Interfaces {
         })
     }
 
-    /// Listens on `addr` and adds it. Without a prefix length the kernel's own counts, as it changes.
+    /// Has `user` listen on `addr`, and adds it. Without a prefix length the kernel's own counts, as it changes.
     /// The reaper is to look at it soon: who takes the address away at this moment is not heard. May
     /// sleep.
     ///
@@ -227,20 +235,24 @@ impl Interfaces {
     /// prefix length, `ESHUTDOWN`, and those of [`Acceptor::listen`].
     ///
     /// [`Acceptor::listen`]: crate::acceptor::Acceptor::listen
-    pub(crate) fn add(&self, ni: &Arc<Ni>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
+    pub(crate) fn add(
+        &self,
+        acceptor: &Arc<Acceptor<U>>,
+        user: &Arc<U>,
+        addr: IpAddr,
+        prefix_len: Option<u8>,
+    ) -> Result {
         let longest = if addr.is_ipv4() { 32 } else { 128 };
         if prefix_len.is_some_and(|len| len > longest) {
             return Err(EINVAL);
         }
         self.check(addr)?;
-        let kernel_len = inetaddr::prefix_len(ni.net(), addr);
-        let acceptor = ni.lnd().acceptor();
-        let listener = acceptor.listen(ni, addr)?;
+        let kernel_len = inetaddr::prefix_len(user.net(), addr);
+        let listener = acceptor.listen(user, addr)?;
         let new = Interface {
             addr,
             configured_len: prefix_len,
             kernel_len: Atomic::new(kernel_len.unwrap_or(longest).into()),
-            listener: listener.clone(),
             npeers: Atomic::new(0),
             nroutes: Atomic::new(0),
             there: Atomic::new(true),
@@ -248,18 +260,22 @@ impl Interfaces {
         };
         let added = Arc::new(new, GFP_KERNEL)
             .map_err(Error::from)
-            .and_then(|new| self.insert(new));
+            .and_then(|new| self.insert(new, listener.clone()));
         match added {
             // What was changed meanwhile passed it by.
             Ok(()) => listener.apply_tunables(),
-            Err(_) => acceptor.leave(&listener, ni),
+            Err(_) => acceptor.leave(&listener, user),
         }
         added
     }
 
-    fn insert(&self, new: Arc<Interface>) -> Result {
+    fn insert(&self, interface: Arc<Interface>, listener: Arc<Listener<U>>) -> Result {
         let mut inner = self.inner.lock();
-        inner.check(new.addr)?;
+        inner.check(interface.addr)?;
+        let new = Entry {
+            interface,
+            listener,
+        };
         Ok(inner.list.push(new, GFP_ATOMIC)?)
     }
 
@@ -271,9 +287,9 @@ impl Interfaces {
     /// Applies the tunables that may change during a listener's life. May sleep.
     pub(crate) fn apply_tunables(&self) -> Result {
         let mut listeners = KVec::with_capacity(MAX_INTERFACES, GFP_KERNEL)?;
-        for interface in self.inner.lock().list.iter() {
+        for entry in self.inner.lock().list.iter() {
             // There is room for as many as there can be.
-            let _ = listeners.push_within_capacity(interface.listener.clone());
+            let _ = listeners.push_within_capacity(entry.listener.clone());
         }
         for listener in listeners.iter() {
             listener.apply_tunables();
@@ -281,32 +297,37 @@ impl Interfaces {
         Ok(())
     }
 
-    /// Takes one out that matches, but for that of the NID, and stops listening there for `ni`, whose
+    /// Takes one out that matches, but for that of the NID, and stops listening there for `user`, whose
     /// it is. May sleep.
     pub(crate) fn take(
         &self,
-        ni: &Ni,
+        acceptor: &Acceptor<U>,
+        user: &U,
         matching: impl Fn(&Interface) -> bool,
     ) -> Option<Arc<Interface>> {
         let taken = {
             let mut inner = self.inner.lock();
-            let at = inner.list.iter().skip(1).position(|i| matching(i))?;
+            let at = inner
+                .list
+                .iter()
+                .skip(1)
+                .position(|e| matching(&e.interface))?;
             inner.list.remove(at + 1).ok()?
         };
-        ni.lnd().acceptor().leave(&taken.listener, ni);
-        Some(taken)
+        acceptor.leave(&taken.listener, user);
+        Some(taken.interface)
     }
 
-    /// Takes all out, stops listening for `ni`, whose they are, and lets none be added any more. May
+    /// Takes all out, stops listening for `user`, whose they are, and lets none be added any more. May
     /// sleep.
-    pub(crate) fn close(&self, ni: &Ni) {
+    pub(crate) fn close(&self, acceptor: &Acceptor<U>, user: &U) {
         let list = {
             let mut inner = self.inner.lock();
             inner.closed = true;
             core::mem::replace(&mut inner.list, KVec::new())
         };
-        for interface in list.iter() {
-            ni.lnd().acceptor().leave(&interface.listener, ni);
+        for entry in list.iter() {
+            acceptor.leave(&entry.listener, user);
         }
     }
 
@@ -330,7 +351,7 @@ impl Interfaces {
     /// The first that matches, of those that don't wait for their address.
     fn position(&self, matching: impl Fn(&Interface) -> bool) -> Option<Arc<Interface>> {
         let inner = self.inner.lock();
-        let mut there = inner.list.iter().filter(|i| i.is_there());
+        let mut there = inner.interfaces().filter(|i| i.is_there());
         there.find(|i| matching(i)).cloned()
     }
 
@@ -339,7 +360,7 @@ impl Interfaces {
     pub(crate) fn note_change(&self, addr: IpAddr) -> bool {
         let inner = self.inner.lock();
         // No reference is taken: giving it back might sleep.
-        let mut changed = inner.list.iter().filter(|i| i.addr == addr);
+        let mut changed = inner.interfaces().filter(|i| i.addr == addr);
         changed.next().is_some_and(|interface| {
             interface.changed.store(true, Relaxed);
             true
@@ -348,13 +369,14 @@ impl Interfaces {
 
     /// The `index`-th. Thread context.
     pub(crate) fn at(&self, index: usize) -> Option<Arc<Interface>> {
-        self.inner.lock().list.get(index).cloned()
+        let inner = self.inner.lock();
+        Some(inner.list.get(index)?.interface.clone())
     }
 
     /// Calls `f` for each that does not wait for its address, under the list's lock.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<Interface>)) {
         let inner = self.inner.lock();
-        for interface in inner.list.iter().filter(|i| i.is_there()) {
+        for interface in inner.interfaces().filter(|i| i.is_there()) {
             f(interface);
         }
     }
@@ -362,7 +384,7 @@ impl Interfaces {
     /// What an administrator is told. May sleep.
     pub(crate) fn info(&self) -> Result<KVec<InterfaceInfo>> {
         let mut all = KVec::with_capacity(MAX_INTERFACES, GFP_KERNEL)?;
-        for interface in self.inner.lock().list.iter() {
+        for interface in self.inner.lock().interfaces() {
             let count = |n: &Atomic<i32>| u32::try_from(n.load(Relaxed)).unwrap_or(0);
             // There is room for as many as there can be.
             let _ = all.push_within_capacity(InterfaceInfo {
@@ -393,11 +415,15 @@ impl Interfaces {
     }
 }
 
-impl Inner {
+impl<U: User> Inner<U> {
+    fn interfaces(&self) -> impl Iterator<Item = &Arc<Interface>> {
+        self.list.iter().map(|entry| &entry.interface)
+    }
+
     fn check(&self, addr: IpAddr) -> Result {
         if self.closed {
             Err(ESHUTDOWN)
-        } else if self.list.iter().any(|i| i.addr == addr) {
+        } else if self.interfaces().any(|i| i.addr == addr) {
             Err(EEXIST)
         } else if self.list.len() >= MAX_INTERFACES {
             Err(ENOSPC)

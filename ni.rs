@@ -9,6 +9,10 @@
 //! [`Batch`](crate::conn::Batch). What changes is in its parts, each with a lock of its own.
 
 use crate::{
+    acceptor::{
+        self,
+        Listener, //
+    },
     conn::{
         Conn,
         Handshake,
@@ -31,6 +35,7 @@ use crate::{
         netns::Net,
         page::PageRange,
         queue::Fifo,
+        socket::Socket,
         time, //
     },
     peer::{
@@ -152,7 +157,7 @@ pub(crate) struct Ni {
     #[pin]
     pending: Pending,
     #[pin]
-    interfaces: Interfaces,
+    interfaces: Interfaces<Ni>,
     down: Atomic<bool>,
     live: Live,
     events: Events,
@@ -235,7 +240,7 @@ impl Ni {
             GFP_KERNEL,
         )?;
         ni.check_nid(nid)?;
-        ni.interfaces.add(&ni, nid.addr(), None)?;
+        ni.interfaces.add(lnd.acceptor(), &ni, nid.addr(), None)?;
         if tunables::bulk_conns().is_none() {
             // Not before the interface is there that it is about.
             let speed = link::speed_mbps(&ni.net, nid.addr());
@@ -250,7 +255,7 @@ impl Ni {
     /// [`Ni::await_end`] then, which need not hold what this is called with.
     pub(crate) fn end(self: &Arc<Self>) {
         self.down.store(true, Release);
-        self.interfaces.close(self);
+        self.interfaces.close(self.lnd.acceptor(), self);
         // Handshakes first: from here on they admit nothing. Then the peers, whose table stays
         // closed; what they had queued is completed. Then what waits for an answer.
         self.pending.close();
@@ -353,7 +358,7 @@ impl Ni {
     }
 
     /// The addresses that it publishes and listens on.
-    pub(crate) fn interfaces(&self) -> &Interfaces {
+    pub(crate) fn interfaces(&self) -> &Interfaces<Ni> {
         &self.interfaces
     }
 
@@ -640,7 +645,8 @@ impl Ni {
     ///
     /// Those of [`Interfaces::add`].
     pub(crate) fn add_interface(self: &Arc<Self>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
-        self.interfaces.add(self, addr, prefix_len)?;
+        self.interfaces
+            .add(self.lnd.acceptor(), self, addr, prefix_len)?;
         self.context.look_at_addresses();
         Ok(())
     }
@@ -656,10 +662,9 @@ impl Ni {
             return Err(EBUSY);
         }
         let mut any = addr.is_none();
-        while let Some(gone) = self
-            .interfaces
-            .take(self, |i| addr.is_none_or(|addr| i.addr() == addr))
-        {
+        while let Some(gone) = self.interfaces.take(self.lnd.acceptor(), self, |i| {
+            addr.is_none_or(|addr| i.addr() == addr)
+        }) {
             self.leave(gone.addr(), ESHUTDOWN);
             any = true;
         }
@@ -711,6 +716,25 @@ impl Ni {
             self.events.tx_errors.add(1);
             tx.finish(Err(why));
         }
+    }
+}
+
+impl acceptor::User for Ni {
+    fn net(&self) -> &Net {
+        &self.net
+    }
+
+    fn count_refused(&self) {
+        self.events.bad_handshakes.add(1);
+    }
+
+    fn accepted(
+        self: &Arc<Self>,
+        listener: &Arc<Listener<Self>>,
+        socket: Socket,
+        remote: SocketAddr,
+    ) -> Result {
+        Handshake::accepted(self, listener, socket, remote)
     }
 }
 

@@ -71,6 +71,8 @@ use kernel::{
     }, //
 };
 
+pub(crate) use crate::tx::ConnId;
+
 pub(crate) use self::{
     admin::{
         Deletion,
@@ -78,10 +80,7 @@ pub(crate) use self::{
         RouteInfo, //
     },
     table::PeerTable,
-    unacked::{
-        ConnId,
-        Cookies, //
-    },
+    unacked::Cookies,
 };
 use self::{
     number::Agreement,

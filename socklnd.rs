@@ -126,7 +126,7 @@ pub(crate) struct Lnd {
     scheds: KVec<Arc<Sched>>,
     reaper: Arc<Reaper>,
     autoconnect: Arc<Autoconnect>,
-    acceptor: Arc<Acceptor>,
+    acceptor: Arc<Acceptor<Ni>>,
     bulk_memory: Arc<BulkMemory>,
     /// How many interfaces were made so far.
     serials: Atomic<u64>,
@@ -193,7 +193,7 @@ impl Lnd {
     }
 
     /// The acceptor.
-    pub(crate) fn acceptor(&self) -> &Arc<Acceptor> {
+    pub(crate) fn acceptor(&self) -> &Arc<Acceptor<Ni>> {
         &self.acceptor
     }
 

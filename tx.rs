@@ -34,7 +34,6 @@ use crate::{
             Link, //
         },
     },
-    peer::ConnId,
     stats::{
         Gauge,
         LiveGuard, //
@@ -52,6 +51,9 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
+
+/// A connection's name: its address, which nobody else has as long as entries have it.
+pub(crate) type ConnId = usize;
 
 /// What the message layer wants done when a transmit, or a received payload, has ended.
 pub(crate) trait Completion: Send {

@@ -148,7 +148,7 @@ enum Role {
     /// A program on this node did, for a connection of this type to this peer.
     Registered { nid: Nid, kind: ConnType },
     /// The other node did, and connected to this listener; or else a program has accepted it.
-    Passive { door: Option<Arc<Listener>> },
+    Passive { door: Option<Arc<Listener<Ni>>> },
 }
 
 struct Io {
@@ -255,7 +255,7 @@ impl Handshake {
     /// that listens there. May sleep.
     pub(crate) fn accepted(
         ni: &Arc<Ni>,
-        door: &Arc<Listener>,
+        door: &Arc<Listener<Ni>>,
         socket: Socket,
         remote: SocketAddr,
     ) -> Result {
@@ -274,7 +274,7 @@ impl Handshake {
     fn pass_on(
         &self,
         ni: &Arc<Ni>,
-        door: &Arc<Listener>,
+        door: &Arc<Listener<Ni>>,
         socket: Socket,
         reader: HelloReader,
         addressee: Addressee,

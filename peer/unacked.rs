@@ -21,7 +21,10 @@
 
 use crate::{
     lib_linux::queue::Fifo,
-    tx::Tx,
+    tx::{
+        ConnId,
+        Tx, //
+    },
     wire::{
         WireError,
         COOKIE_PING, //
@@ -66,9 +69,6 @@ impl Cookies {
         self.0.fetch_add(COOKIES_AT_ONCE, Relaxed)
     }
 }
-
-/// A connection's name: its address, which nobody else has as long as entries have it.
-pub(crate) type ConnId = usize;
 
 /// Memory for an entry.
 pub(super) struct Reservation(RBTreeNodeReservation<u64, Entry>);

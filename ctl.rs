@@ -12,6 +12,8 @@
 //! be unloaded while a file is open.
 
 mod convert;
+#[allow(unsafe_code)]
+mod ffi;
 mod list;
 mod routing;
 mod transfer;
@@ -29,6 +31,7 @@ use self::{
         raw_nid,
         Pattern, //
     },
+    ffi as uapi,
     list::list,
     routing::{
         route_add,
@@ -47,8 +50,7 @@ use crate::{
     lib_linux::{
         misc,
         netns::Net,
-        socket::Handover,
-        uapi, //
+        socket::Handover, //
     },
     ni::Ni,
     peer::{

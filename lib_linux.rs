@@ -36,7 +36,6 @@ pub(crate) mod sysctl;
 pub(crate) mod thread;
 pub(crate) mod time;
 pub(crate) mod trace;
-pub(crate) mod uapi;
 
 /// Waits until no processor can be executing a callback of this module any more.
 ///

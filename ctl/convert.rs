@@ -5,12 +5,10 @@
 //! Everything that comes in is checked here, before anything is done about it. Plain functions on
 //! values: nothing to protect, nothing to free.
 
-use crate::{
-    lib_linux::uapi,
-    wire::{
-        ConnType,
-        Nid, //
-    }, //
+use super::ffi as uapi;
+use crate::wire::{
+    ConnType,
+    Nid, //
 };
 use core::net::{
     IpAddr,

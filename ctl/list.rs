@@ -16,14 +16,12 @@ use super::{
         raw_nid,
         raw_socket, //
     },
+    ffi as uapi,
     Caller, //
 };
 use crate::{
     conn::Conn,
-    lib_linux::{
-        time,
-        uapi, //
-    },
+    lib_linux::time,
     ni::Ni,
     peer::{
         Peer,

@@ -12,13 +12,17 @@ use super::{
         nid,
         pattern, //
     },
+    ffi as uapi,
     Caller, //
 };
 use crate::{
     fwd::PoolInfo,
-    lib_linux::uapi, //
+    portals::router, //
 };
 use kernel::prelude::*;
+
+// CAST: A small constant.
+static_assert!(router::MAX_ROUTES == uapi::SOCKLND_ROUTE_MAX as usize);
 
 pub(super) fn route_add(caller: &Caller, request: &uapi::socklnd_route) -> Result {
     check_zero([request.flags, request.pad])?;

@@ -15,18 +15,16 @@ use super::{
         pattern,
         raw_nid, //
     },
+    ffi as uapi,
     Caller,
     Handle, //
 };
-use crate::{
-    lib_linux::uapi,
-    portals::{
-        bulk::{
-            BulkOp,
-            BulkSpec, //
-        },
-        ping::PingReport, //
-    }, //
+use crate::portals::{
+    bulk::{
+        BulkOp,
+        BulkSpec, //
+    },
+    ping::PingReport, //
 };
 use kernel::prelude::*;
 

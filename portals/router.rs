@@ -13,10 +13,7 @@
 //! taken in thread context only and innermost; nothing is sent or allocated for long under it. These
 //! routes are not those of [`crate::route`], which are the addresses of one peer.
 
-use crate::{
-    lib_linux::uapi,
-    wire::Nid, //
-};
+use crate::wire::Nid;
 use kernel::{
     new_spinlock,
     prelude::*,
@@ -24,7 +21,7 @@ use kernel::{
 };
 
 /// The most routes of one interface.
-const MAX_ROUTES: usize = uapi::SOCKLND_ROUTE_MAX as usize;
+pub(crate) const MAX_ROUTES: usize = 1024;
 
 /// What is known about a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

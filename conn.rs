@@ -35,11 +35,7 @@ use crate::{
             Socket,
             SocketEvents, //
         },
-        time,
-        trace::{
-            self,
-            Subject, //
-        }, //
+        time, //
     },
     peer::Peer,
     sched::{
@@ -54,6 +50,10 @@ use crate::{
         Gauge,
         LiveGuard,
         Traffic, //
+    },
+    trace::{
+        self,
+        TracedConn, //
     },
     tunables,
     tx::{
@@ -329,7 +329,7 @@ impl Conn {
             let _ = apply_tunables(&hooked);
             io.socket = Some(hooked);
             drop(io);
-            trace::connect(|| self.subject(), 0, None);
+            trace::connect(|| self.traced(), 0, None);
             if self.ready.release() {
                 self.sched.enqueue(self.clone());
             }
@@ -575,7 +575,7 @@ impl Conn {
             .tx_bytes
             .get()
             .saturating_add(traffic.rx_bytes.get());
-        trace::close(|| self.subject(), bytes, Some(why));
+        trace::close(|| self.traced(), bytes, Some(why));
         self.peer.fail_txs(unsent, why);
         self.peer.abandon(self.id(), why);
         self.peer.ni().upper().conn_ended(self.id(), why);
@@ -680,7 +680,7 @@ impl Conn {
 
     /// The peer has not done its part in time.
     pub(crate) fn is_late(&self) {
-        trace::timeout(|| self.subject(), self.load(), Some(ETIMEDOUT));
+        trace::timeout(|| self.traced(), self.load(), Some(ETIMEDOUT));
     }
 
     /// TCP has let go of `tx`, all of which was sent: completes it, or waits for the peer to
@@ -705,11 +705,9 @@ impl Conn {
     }
 
     /// For tracepoints.
-    fn subject(&self) -> Subject {
-        let peer = &self.peer;
-        // CAST: Small numbers, which `trace.h` knows.
-        let kind = self.kind as i32;
-        Subject::new(peer.ni().nid(), peer.nid(), self.local, self.remote, kind)
+    fn traced(&self) -> TracedConn {
+        let (nid, peer) = (self.peer.ni().nid(), self.peer.nid());
+        TracedConn::new(nid, peer, self.local, self.remote, self.kind)
     }
 
     fn event(this: ArcBorrow<'_, Self>, events: u32) {

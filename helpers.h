@@ -37,17 +37,6 @@ enum socklnd_owner {
 	SOCKLND_OWNER_OTHER,
 };
 
-/* What events in trace.h tell about a connection. */
-struct socklnd_trace_conn {
-	/* NIDs in text. */
-	const char *nid;
-	const char *peer;
-	/* Socket addresses, with room for a struct sockaddr_in6. */
-	const void *local;
-	const void *remote;
-	int type;
-};
-
 /* Network namespaces. */
 struct net *socklnd_helper_current_net(void);
 void socklnd_helper_net_passive_inc(struct net *net);

@@ -35,7 +35,6 @@ mod sys;
 pub(crate) mod sysctl;
 pub(crate) mod thread;
 pub(crate) mod time;
-pub(crate) mod trace;
 
 /// Waits until no processor can be executing a callback of this module any more.
 ///

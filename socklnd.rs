@@ -46,6 +46,7 @@ mod reaper;
 mod route;
 mod sched;
 mod stats;
+mod trace;
 mod tunables;
 mod tx;
 mod wire;

@@ -33,8 +33,7 @@ use crate::{
             Taken,
             TcpState, //
         },
-        time,
-        trace, //
+        time, //
     },
     ni::Ni,
     peer::Peer,
@@ -43,6 +42,7 @@ use crate::{
         Gauge,
         LiveGuard, //
     },
+    trace,
     tunables,
     wire::{
         AcceptorRequest,

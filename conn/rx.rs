@@ -45,13 +45,13 @@ use crate::{
             Socket,
             TcpState, //
         },
-        time,
-        trace, //
+        time, //
     },
     portals::{
         Delivery,
         Sink, //
     },
+    trace,
     tunables,
     tx::Completion,
     wire::{
@@ -504,7 +504,7 @@ impl Conn {
         self.traffic.rx_msgs.add(1);
         let frame = self.proto.frame_len() as u64;
         let bytes = u64::from(payload_len).saturating_add(frame);
-        trace::receive(|| self.subject(), bytes, None);
+        trace::receive(|| self.traced(), bytes, None);
         self.peer.heard();
         rx.routed = routed;
         // Not after the payload, which may have to wait for a buffer that this sets free.

@@ -21,9 +21,9 @@ use crate::{
     hooks,
     lib_linux::{
         queue::Fifo,
-        socket::Loan,
-        trace, //
+        socket::Loan, //
     },
+    trace,
     tunables,
     tx::Tx,
     wire::{
@@ -199,7 +199,7 @@ impl Conn {
             if let Some(tx) = out.pop_front() {
                 if tx.is_lnet() {
                     self.traffic.tx_msgs.add(1);
-                    trace::send(|| self.subject(), tx.len() as u64, None);
+                    trace::send(|| self.traced(), tx.len() as u64, None);
                 }
                 match &mut loan {
                     Some(loan) => {

@@ -28,7 +28,6 @@
 #include <net/tcp.h>
 
 #include "../helpers.h"
-#include "../trace.h"
 
 const gfp_t RUST_CONST_HELPER_GFP_NOFS = GFP_NOFS;
 const unsigned long RUST_CONST_HELPER_NETDEV_DOWN = NETDEV_DOWN;

@@ -49,7 +49,7 @@ pub(crate) use self::loan::{
     LoanBook, //
 };
 
-pub(super) use self::addr::RawAddr;
+pub(crate) use self::addr::RawAddr;
 
 use self::hook::Hook;
 use super::{

@@ -49,7 +49,7 @@ const AF_INET6: u16 = bindings::AF_INET6 as u16;
 
 /// A `struct sockaddr_storage`.
 #[repr(C, align(8))]
-pub(in super::super) struct RawAddr([u8; SIZE]);
+pub(crate) struct RawAddr([u8; SIZE]);
 
 impl RawAddr {
     /// Of no family.
@@ -86,7 +86,7 @@ impl RawAddr {
     }
 
     /// For C, which only reads it.
-    pub(in super::super) fn as_ptr(&self) -> *const u8 {
+    pub(crate) fn as_ptr(&self) -> *const u8 {
         self.0.as_ptr()
     }
 

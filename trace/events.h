@@ -5,13 +5,25 @@
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM socklnd
 
-#if !defined(_SOCKLND_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
-#define _SOCKLND_TRACE_H
+#if !defined(_SOCKLND_TRACE_EVENTS_H) || defined(TRACE_HEADER_MULTI_READ)
+#define _SOCKLND_TRACE_EVENTS_H
 
 #include <linux/in6.h>
 #include <linux/tracepoint.h>
 
-#include "helpers.h"
+#ifndef _SOCKLND_TRACE_CONN
+#define _SOCKLND_TRACE_CONN
+/* What events tell about a connection. */
+struct socklnd_trace_conn {
+	/* NIDs in text. */
+	const char *nid;
+	const char *peer;
+	/* Socket addresses, with room for a struct sockaddr_in6. */
+	const void *local;
+	const void *remote;
+	int type;
+};
+#endif
 
 /* The numbers of enum ConnType in wire/hello.rs. */
 #define socklnd_show_type(type)		\
@@ -97,11 +109,11 @@ TRACE_EVENT(socklnd_handshake_fail,
 		  __get_str(nid), __entry->remote, __entry->active, __entry->error)
 );
 
-#endif /* _SOCKLND_TRACE_H */
+#endif /* _SOCKLND_TRACE_EVENTS_H */
 
 /* Outside of the protection: it is read several times. */
 #undef TRACE_INCLUDE_PATH
 #define TRACE_INCLUDE_PATH .
 #undef TRACE_INCLUDE_FILE
-#define TRACE_INCLUDE_FILE trace
+#define TRACE_INCLUDE_FILE events
 #include <trace/define_trace.h>

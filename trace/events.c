@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes the tracepoints of trace.h, and the functions by which Rust fires them.
+ * Makes the tracepoints of events.h, and the functions by which Rust fires them.
  */
 #define CREATE_TRACE_POINTS
 #define CREATE_RUST_TRACE_POINTS
-#include "trace.h"
+#include "events.h"

@@ -16,7 +16,7 @@
 //! # Layouts
 //!
 //! `bindgen` can get the layout of a C struct wrong without noticing. No field of `struct sock` or
-//! of what contains it is touched from Rust: `helpers.c` does that. The few structs that Rust does
+//! of what contains it is touched from Rust: the C code in `helpers/` does that. The few structs that Rust does
 //! read or fill in are compared with what the C compiler says, at build time, in `sys.rs`.
 
 pub(crate) mod debugfs;

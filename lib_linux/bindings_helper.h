@@ -27,7 +27,7 @@
 #include <net/sock.h>
 #include <net/tcp.h>
 
-#include "../helpers.h"
+#include "helpers/helpers.h"
 
 const gfp_t RUST_CONST_HELPER_GFP_NOFS = GFP_NOFS;
 const unsigned long RUST_CONST_HELPER_NETDEV_DOWN = NETDEV_DOWN;

@@ -4,7 +4,7 @@
 //!
 //! While a socket is hooked, its `sk_user_data` points to its [`Hook`], which holds one reference
 //! to the object that is told of events; while it is not, to something that says that it is taken,
-//! see `socklnd_helper_sk_claim` in `helpers.c`. `sk_callback_lock` protects the pointer and the
+//! see `socklnd_helper_sk_claim` in `helpers/hook.c`. `sk_callback_lock` protects the pointer and the
 //! hook: every callback runs with the lock held for reading, and hooking and unhooking take it for
 //! writing. So when the lock has been taken for unhooking, no callback for the object is running,
 //! and none will find it any more.

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Hashing, processors, threads, parameters. */
+#include <linux/cpumask.h>
+#include <linux/kthread.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+#include <linux/siphash.h>
+#include <linux/topology.h>
+
+#include "helpers.h"
+
+u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1)
+{
+	const siphash_key_t key = { .key = { key0, key1 } };
+
+	return siphash(words, count * sizeof(*words), &key);
+}
+
+bool socklnd_helper_cpu_online(unsigned int cpu)
+{
+	return cpu < nr_cpu_ids && cpu_online(cpu);
+}
+
+bool socklnd_helper_cpu_possible(unsigned int cpu)
+{
+	return cpu_possible(cpu);
+}
+
+int socklnd_helper_cpu_to_node(unsigned int cpu)
+{
+	return cpu_to_node(cpu);
+}
+
+int socklnd_helper_kthread_prefers(struct task_struct *task, unsigned int cpu)
+{
+	return kthread_affine_preferred(task, cpumask_of(cpu));
+}
+
+bool socklnd_helper_cpus_share_core(unsigned int a, unsigned int b)
+{
+	return a < nr_cpu_ids && b < nr_cpu_ids &&
+	       cpumask_test_cpu(b, topology_sibling_cpumask(a));
+}
+
+/* The lock that module_param() files of this module are written under. */
+void socklnd_helper_param_lock(void)
+{
+	kernel_param_lock(THIS_MODULE);
+}
+
+void socklnd_helper_param_unlock(void)
+{
+	kernel_param_unlock(THIS_MODULE);
+}
+
+void socklnd_helper_cond_resched(void)
+{
+	cond_resched();
+}
+
+void socklnd_helper_synchronize_rcu_tasks(void)
+{
+	synchronize_rcu_tasks();
+}

@@ -76,7 +76,7 @@ bench: ## measure against bare kernel TCP, on the fastest platform at hand (ARGS
 .PHONY: doc check
 doc: ## build/doc/ksocklnd: the crate's documentation
 	$(call for-kernel,stock,rustdoc,SOCKLND_DOC='$(CURDIR)/build/doc')
-check: ## formatting, clippy, documentation, shellcheck; every warning is an error
+check: ## formatting, clippy, documentation, shellcheck, where unsafe stands; every warning is an error
 	@scripts/setup stock
 	@scripts/check
 

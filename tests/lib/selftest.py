@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import subprocess
 import tempfile
 import unittest
 import unittest.mock
@@ -393,3 +394,31 @@ class Defects(unittest.TestCase):
             self.assertIsNone(defects.apply(bug, file.parent))
             self.assertEqual(file.read_text(), "one\nthree\n")
             self.assertIsNotNone(defects.apply(bug, file.parent))
+
+
+class Unsafe(unittest.TestCase):
+    """Where unsafe code may stand."""
+
+    def check(self, file: str, text: str) -> str:
+        """What scripts/check-unsafe says about a tree with one file."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            command = [paths.REPO / "scripts" / "check-unsafe", folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode != 0, bool(done.stdout), done.stderr)
+            return done.stdout
+
+    def test_only_in_named_files(self) -> None:
+        block = "fn f() {\n    unsafe { g() }\n}\n"
+        for file in ("lib_linux.rs", "lib_linux/socket/new.rs", "ctl/ffi.rs", "tests/x.rs"):
+            self.assertEqual(self.check(file, block), "", file)
+        for file in ("conn.rs", "peer/ffi.rs", "ctl.rs", "ctl/ffi/more.rs", "other/lib_linux/x.rs"):
+            self.assertEqual(self.check(file, block), f"check-unsafe: ./{file}:2:    unsafe {{ g() }}\n")
+
+    def test_what_counts(self) -> None:
+        for text in ("unsafe impl Send for X {}", "use kernel::bindings;", "bindings::f()", 'extern "C" fn f() {}'):
+            self.assertNotEqual(self.check("conn.rs", text), "", text)
+        for text in ("// unsafe", "#[allow(unsafe_code)]", 'pr_info!("unsafe");', "/// No `unsafe`.", "let unsafer = 1;"):
+            self.assertEqual(self.check("conn.rs", text), "", text)

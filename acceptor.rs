@@ -8,7 +8,8 @@
 //! not connect, and leaves the rest to the autoconnect daemons. It never reads from a connection.
 //! A connection that somebody else in the kernel has taken, such as a BPF program, is turned away.
 //! The listeners take turns, each of a bounded number of connections. One that could not accept,
-//! for want of memory, is tried again after a pause: no event would say that it can.
+//! for want of memory, is tried again after a pause: no event would say that it can. One whose socket
+//! somebody has destroyed opens another, and is tried again like that until it can.
 //!
 //! A [`Listener`] is in the acceptor's list, behind a mutex, from when the first instance listens
 //! until the last one leaves. It is shared by [`Arc`] with the instances' interfaces, with
@@ -26,7 +27,8 @@ use crate::{
             Arrivals,
             ListeningSocket,
             Owner,
-            Socket, //
+            Socket,
+            TcpState, //
         },
         thread::{
             self,
@@ -239,13 +241,20 @@ fn take_turn(mut accept: impl FnMut() -> Result<bool>) -> Turn {
             Ok(false) => return Turn::Idle,
             // That one was reset while it waited. The others are still there.
             Err(e) if e == ECONNABORTED || e == EPROTO => {}
-            // It does not listen any more.
-            Err(e) if e == EINVAL => return Turn::Idle,
             Err(_) => return Turn::Later,
         }
         thread::cond_resched();
     }
     Turn::More
+}
+
+/// What becomes of those who connect.
+enum Door<U: User> {
+    Open(ListeningSocket<Listener<U>>),
+    /// Somebody has destroyed the socket, and no other could be opened yet.
+    Lost,
+    /// Nobody listens there any more.
+    Closed,
 }
 
 /// A listening socket, for all interface instances of a namespace that have its address.
@@ -258,7 +267,7 @@ pub(crate) struct Listener<U: User> {
     #[pin]
     users: SpinLock<KVec<Arc<U>>>,
     #[pin]
-    socket: Mutex<Option<ListeningSocket<Listener<U>>>>,
+    door: Mutex<Door<U>>,
     /// INVARIANT: Only ever used for the acceptor's mailbox.
     #[pin]
     links: ListLinks<LISTENER_LIST>,
@@ -283,18 +292,6 @@ impl_list_item! {
 impl<U: User> Listener<U> {
     /// Listens on an address of `ni`. For [`Acceptor::listen`], whose errors it has. May sleep.
     fn new(acceptor: &Arc<Acceptor<U>>, ni: &Arc<U>, addr: IpAddr) -> Result<Arc<Self>> {
-        // Sockets can also be bound to addresses of broadcast, and to any if a sysctl says so.
-        if !inetaddr::is_local(ni.net(), addr) {
-            return Err(EADDRNOTAVAIL);
-        }
-        let socket = Socket::new_tcp(ni.net(), addr.is_ipv6())?;
-        // Inherited by the connections. Buffers have to be set here: the window scale is settled
-        // before a connection is accepted.
-        socket.set_kernel_defaults();
-        set_inherited(&socket);
-        // Connections of an earlier listener may still be in TIME_WAIT.
-        socket.set_reuseaddr(true);
-        socket.bind(&SocketAddr::new(addr, tunables::port()))?;
         let mut users = KVec::with_capacity(1, GFP_KERNEL)?;
         users.push(ni.clone(), GFP_KERNEL)?;
         let this = Arc::pin_init(
@@ -303,7 +300,7 @@ impl<U: User> Listener<U> {
                 net: ni.net().clone(),
                 addr,
                 users <- new_spinlock!(users, "socklnd_listener_users"),
-                socket <- new_mutex!(None, "socklnd_listener"),
+                door <- new_mutex!(Door::Closed, "socklnd_listener"),
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
                 again_links <- ListLinks::new(),
@@ -311,11 +308,59 @@ impl<U: User> Listener<U> {
             }),
             GFP_KERNEL,
         )?;
-        let listening = ListeningSocket::new(socket, tunables::backlog(), this.clone())?;
-        *this.socket.lock() = Some(listening);
+        let socket = this.open()?;
+        *this.door.lock() = Door::Open(socket);
         // Who was faster than the line above left an event that found no socket.
         acceptor.mailbox.post(this.clone());
         Ok(this)
+    }
+
+    /// A socket that listens. For [`Acceptor::listen`], whose errors it has. May sleep.
+    fn open(self: &Arc<Self>) -> Result<ListeningSocket<Self>> {
+        // Sockets can also be bound to addresses of broadcast, and to any if a sysctl says so.
+        if !inetaddr::is_local(&self.net, self.addr) {
+            return Err(EADDRNOTAVAIL);
+        }
+        let socket = Socket::new_tcp(&self.net, self.addr.is_ipv6())?;
+        // Inherited by the connections. Buffers have to be set here: the window scale is settled
+        // before a connection is accepted.
+        socket.set_kernel_defaults();
+        set_inherited(&socket);
+        // Connections of an earlier listener may still be in TIME_WAIT.
+        socket.set_reuseaddr(true);
+        socket.bind(&SocketAddr::new(self.addr, tunables::port()))?;
+        ListeningSocket::new(socket, tunables::backlog(), self.clone())
+    }
+
+    /// Sees that there is a socket to accept from, if anybody listens: who is privileged in the namespace
+    /// can destroy any (`ss --kill`), which wakes as an arrival does. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Listener::open`]: it is lost for now.
+    fn mend(self: &Arc<Self>, door: &mut Door<U>) -> Result {
+        let was_open = match door {
+            Door::Open(socket) if socket.state() == TcpState::Listen => return Ok(()),
+            Door::Open(_) => true,
+            Door::Lost => false,
+            Door::Closed => return Ok(()),
+        };
+        // The old socket goes first.
+        *door = Door::Lost;
+        let opened = self.open();
+        match &opened {
+            Ok(_) => pr_warn_ratelimited!(
+                "{:?}: somebody has destroyed the listening socket: listens on another\n",
+                self.addr
+            ),
+            Err(e) if was_open => pr_warn_ratelimited!(
+                "{:?}: somebody has destroyed the listening socket, and there can't be another yet: {e:?}\n",
+                self.addr
+            ),
+            Err(_) => {}
+        }
+        *door = Door::Open(opened?);
+        Ok(())
     }
 
     /// The address that it listens on.
@@ -331,24 +376,28 @@ impl<U: User> Listener<U> {
 
     /// Brings what connections inherit up to date. May sleep.
     pub(crate) fn apply_tunables(&self) {
-        if let Some(socket) = self.socket.lock().as_ref() {
+        if let Door::Open(socket) = &*self.door.lock() {
             set_inherited(socket);
         }
     }
 
     /// Stops listening. Thread context, may sleep.
     fn close(&self) {
-        let socket = self.socket.lock().take();
-        drop(socket);
+        let old = core::mem::replace(&mut *self.door.lock(), Door::Closed);
+        drop(old);
     }
 
     /// Accepts some of the connections that are there.
     fn turn(self: &Arc<Self>) -> Turn {
         take_turn(|| {
-            let accepted = match self.socket.lock().as_ref() {
-                Some(_) if hooks::accept_fails() => Err(ENOMEM),
-                Some(socket) => socket.accept(),
-                None => return Ok(false),
+            let accepted = {
+                let mut door = self.door.lock();
+                self.mend(&mut door)?;
+                match &*door {
+                    Door::Open(_) if hooks::accept_fails() => Err(ENOMEM),
+                    Door::Open(socket) => socket.accept(),
+                    Door::Lost | Door::Closed => return Ok(false),
+                }
             };
             match accepted {
                 Ok(Some(Accepted::Socket(socket))) => self.take(socket),
@@ -457,9 +506,8 @@ mod tests {
 
     #[test]
     fn what_concerns_the_machine_is_tried_again() {
-        for e in [ENOMEM, ENFILE, ENOBUFS, EPERM] {
+        for e in [ENOMEM, ENFILE, ENOBUFS, EPERM, EADDRINUSE] {
             assert_eq!(turn(&[Ok(true), Err(e), Ok(true)]), (Turn::Later, 2));
         }
-        assert_eq!(turn(&[Err(EINVAL)]), (Turn::Idle, 1));
     }
 }

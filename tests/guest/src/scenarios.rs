@@ -206,6 +206,12 @@ pub const ALL: &[Scenario] = &[
         120,
         interfaces::address_lost_in_handshake,
     ),
+    scenario(
+        "destroyed_listeners",
+        2,
+        120,
+        interfaces::destroyed_listeners,
+    ),
     scenario("two_networks", 2, 180, interfaces::two_networks),
     scenario("links", 2, 120, links::state),
     scenario("two_cards", 2, 120, links::two_cards),

@@ -552,3 +552,63 @@ pub fn two_networks(lab: &mut Lab) -> Result<()> {
     drop(Listener::new(&node.space, node.addr)?);
     nodes[1].ni_add()
 }
+
+/// How many sockets of a node listen.
+fn listening(node: &Node) -> Result<usize> {
+    let sockets = node.tcp_sockets()?;
+    let listens = |line: &&String| line.split_whitespace().nth(3) == Some("0A");
+    Ok(sockets.iter().filter(listens).count())
+}
+
+/// Somebody destroys the sockets that a node listens on: it listens again, as soon as that is possible.
+pub fn destroyed_listeners(lab: &mut Lab) -> Result<()> {
+    lab.connect(2)?;
+    let (one, two) = (lab.node(0), lab.node(1));
+    let other = second(one);
+    let nodad = if family::is_ipv6() { "nodad" } else { "" };
+    let add = format!("addr add {other}/24 dev eth0 {nodad}\n");
+    let del = format!("addr del {other}/24 dev eth0\n");
+    one.space.ip(&add)?;
+    one.socklctl(&["interface", "add", &other.to_string()])?;
+    let neighbour = second(two);
+    two.space
+        .ip(&format!("addr add {neighbour}/24 dev eth0 {nodad}\n"))?;
+    let destroy = || {
+        let kill = ["--kill", "--tcp", "state", "listening"];
+        one.space.tool("ss", &kill, "")
+    };
+    let await_listening = |wanted: usize| {
+        wait::until(LIMIT, &format!("{wanted} listeners"), || {
+            let count = listening(one)?;
+            ensure!(count == wanted, "{count} listen");
+            Ok(())
+        })
+    };
+    let reachable = || -> Result<()> {
+        for (from, to) in [(two.addr, one.addr), (neighbour, other)] {
+            let mut conn = Conn::dial(&two.space, from, to).with_context(|| to.to_string())?;
+            conn.send(&request(ACCEPTOR_MAGIC, 1, nid(one.addr)))?;
+            conn.send(&Hello::new(from, to, CONTROL).to(one.addr).bytes())?;
+            conn.receive_hello().with_context(|| to.to_string())?;
+            conn.reset()?;
+        }
+        Ok(())
+    };
+    await_listening(2)?;
+    for _ in 0..2 {
+        destroy()?;
+        await_listening(2)?;
+        reachable()?;
+    }
+    // One of them can't while its address is gone.
+    one.space.ip(&del)?;
+    await_states(one, &["up", "waiting"])?;
+    destroy()?;
+    await_listening(1)?;
+    one.space.ip(&add)?;
+    await_listening(2)?;
+    await_states(one, &["up", "up"])?;
+    reachable()?;
+    one.close_conns()?;
+    two.ping(one).map(drop)
+}

@@ -43,6 +43,7 @@ pub(crate) fn register() -> Dir {
     dir.knob(c"stall_tx", &hooks::STALL_TX);
     dir.knob(c"stall_rx", &hooks::STALL_RX);
     dir.knob(c"stall_reaper", &hooks::STALL_REAPER);
+    dir.knob(c"hold_connect", &hooks::HOLD_CONNECT);
     dir
 }
 

@@ -5,7 +5,7 @@
 //! Knobs that are zero unless somebody tests; who reads them on the hot path shares a cache line
 //! that nobody writes. What a connection remembers of them is in [`Stall`], which belongs to its I/O
 //! state and is protected by its mutex. No thread ever waits for a hook: a connection that is held
-//! back is left alone until the reaper wakes it.
+//! back is left alone until the reaper wakes it, and so is an attempt to connect.
 
 use crate::{
     lib_linux::param::Knob,
@@ -28,6 +28,9 @@ pub(crate) static STALL_RX: Knob = Knob::new(0, 0..=86_400);
 /// Seconds for which the reaper leaves a connection that was closed as it is.
 pub(crate) static STALL_REAPER: Knob = Knob::new(0, 0..=86_400);
 
+/// Whether attempts to connect are left as they are, whatever their connection requests lead to.
+pub(crate) static HOLD_CONNECT: Knob = Knob::new(0, 0..=1);
+
 /// Whether the send that is about to be made is one of those that fail. Any context.
 pub(crate) fn send_fails() -> bool {
     ENOMEM_TX.count_down()
@@ -36,6 +39,11 @@ pub(crate) fn send_fails() -> bool {
 /// Whether the accept that is about to be made is one of those that fail. Any context.
 pub(crate) fn accept_fails() -> bool {
     ENOMEM_ACCEPT.count_down()
+}
+
+/// Whether nobody is to look what came of an attempt's connection request. Any context.
+pub(crate) fn attempts_are_held() -> bool {
+    HOLD_CONNECT.get() != 0
 }
 
 /// For how long the reaper leaves a connection that was closed as it is, in milliseconds. Any context.

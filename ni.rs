@@ -100,7 +100,8 @@ pub(crate) trait Context: Send + Sync {
     /// Has a daemon go on with a handshake. Any context.
     fn run_handshake(&self, handshake: Arc<Handshake>);
 
-    /// Has the program's socket that `handshake` is about looked at again after a while. Thread context.
+    /// Has `handshake` looked at again after a while, of which no event will tell anything: mostly because
+    /// of a socket that is handed over. Thread context.
     fn poll_handover(&self, handshake: Arc<Handshake>);
 
     /// Has the reaper terminate a connection that was closed. Any context.

@@ -8,7 +8,7 @@
 //! something is under way, so that each of them is seen at least four times per timeout. Peers that
 //! are idle cost nothing, but that those are sent a sign of life now and then whose version has such.
 //! It also has the autoconnect daemons look, every few milliseconds, whether programs have closed the
-//! sockets that they hand over, because the kernel tells nobody.
+//! sockets that they hand over, because the kernel tells nobody; and at attempts that a test hook holds.
 //! How a peer comes into a list and out of it, and why none is forgotten, is told in `peer/watch.rs`.
 //!
 //! Shared by [`Arc`] between [`crate::Lnd`] and the thread; its mailboxes have locks of their own.
@@ -74,7 +74,7 @@ pub(crate) struct Reaper {
     deathrow: Mailbox<Conn, DEATHROW_LIST>,
     #[pin]
     enomem: Mailbox<Conn, ENOMEM_LIST>,
-    /// Sockets that programs have not closed yet.
+    /// Those whose sockets programs have not closed yet, or that a test hook holds.
     #[pin]
     handovers: Mailbox<Handshake, HANDOVER_LIST>,
     #[pin]
@@ -142,7 +142,7 @@ impl Reaper {
         }
     }
 
-    /// Has the program's socket that `handshake` is about looked at again after a while. Thread context.
+    /// Has `handshake` looked at again after a while, of which no event will tell anything. Thread context.
     pub(crate) fn look_again(&self, handshake: Arc<Handshake>) {
         if self.handovers.post(handshake) {
             self.deathrow.kick();

@@ -22,6 +22,7 @@ mod finish;
 use super::apply_tunables;
 use crate::{
     acceptor::Listener,
+    hooks,
     lib_linux::{
         link,
         ratelimit::pr_warn_ratelimited,
@@ -90,7 +91,8 @@ use kernel::{
 /// Which list of a handshake is that of the daemons.
 pub(crate) const HANDSHAKE_LIST: u64 = 5;
 
-/// Which list of a handshake is that of sockets that are handed over.
+/// Which list of a handshake is that of those that are looked at again, mostly for sockets that are
+/// handed over.
 pub(crate) const HANDOVER_LIST: u64 = 10;
 
 /// Local ports that prove to the peer that a privileged program connects, from the first tried to
@@ -120,7 +122,7 @@ pub(crate) struct Handshake {
     links: ListLinks<HANDSHAKE_LIST>,
     #[pin]
     tracker: AtomicTracker<HANDSHAKE_LIST>,
-    /// INVARIANT: Only ever used for the reaper's list of sockets that are handed over.
+    /// INVARIANT: Only ever used for the reaper's list of those that are looked at again.
     #[pin]
     handover_links: ListLinks<HANDOVER_LIST>,
     #[pin]
@@ -377,7 +379,7 @@ impl Handshake {
         Ok(true)
     }
 
-    /// Has the autoconnect daemons look again whether the program has closed its socket. Thread context.
+    /// Has the autoconnect daemons look at it again. Thread context.
     pub(crate) fn look_again(self: Arc<Self>) {
         let ni = self.ni.clone();
         ni.context().run_handshake(self);
@@ -503,8 +505,16 @@ impl Handshake {
             (stage, _) => stage,
         };
         let kept = matches!(stage, Stage::HandedOver(_));
-        // Closes the socket, if there is one.
-        drop(stage);
+        match stage {
+            // It was accepted meanwhile.
+            Stage::Connecting(socket) if socket.state() == TcpState::Established => {
+                // If that fails, there is nobody who would wonder.
+                let _ = self.introduce_attempt(&socket);
+                socket.unhook().close_gracefully();
+            }
+            // Closes the socket, if there is one.
+            stage => drop(stage),
+        }
         self.trace_failure(why);
         match &self.role {
             Role::Active { peer, route, .. } => {
@@ -557,6 +567,10 @@ impl Handshake {
             io.stage = Stage::Connecting(self.open()?);
         }
         if let Stage::Connecting(socket) = &io.stage {
+            if hooks::attempts_are_held() {
+                self.ni.context().poll_handover(self.clone());
+                return Ok(Step::Wait);
+            }
             let failure = match (socket.take_error(), socket.state()) {
                 (Some(e), _) => Some(e),
                 (None, TcpState::SynSent | TcpState::SynReceived) => return Ok(Step::Wait),
@@ -569,16 +583,13 @@ impl Handshake {
                 io.stage = Stage::Parted;
                 return Err(e);
             }
-            let Role::Active { peer, kind, .. } = &self.role else {
-                return Err(EINVAL);
-            };
             // The peer's own connection may have come while the request was under way. It says so
-            // itself: who connects and says nothing looks like a port scan.
-            io.tried = peer.proto_to_try(self.remote.ip());
-            self.introduce(socket, peer.nid(), *kind, io.tried)?;
-            if let Stage::Connecting(socket) = core::mem::replace(&mut io.stage, Stage::Over) {
-                io.stage = Stage::Reading(socket);
-            }
+            // itself.
+            let Stage::Connecting(socket) = core::mem::replace(&mut io.stage, Stage::Parted) else {
+                return Ok(Step::Wait);
+            };
+            io.tried = self.introduce_attempt(&socket)?;
+            io.stage = Stage::Reading(socket);
         }
         let Stage::Reading(socket) = &io.stage else {
             return Ok(Step::Wait);
@@ -668,6 +679,17 @@ impl Handshake {
             }
         }
         Err(EADDRNOTAVAIL)
+    }
+
+    /// Introduces us on the connection of an attempt of ours, which the peer has accepted: who connects
+    /// and says nothing looks like a port scan. Returns in which version.
+    fn introduce_attempt(&self, socket: &Socket) -> Result<Proto> {
+        let Role::Active { peer, kind, .. } = &self.role else {
+            return Err(EINVAL);
+        };
+        let proto = peer.proto_to_try(self.remote.ip());
+        self.introduce(socket, peer.nid(), *kind, proto)?;
+        Ok(proto)
     }
 
     /// Says whom the connection is for, and who we are.

@@ -5,8 +5,6 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -16,11 +14,10 @@ use serde_json::Value;
 use super::attempts::introduce;
 use super::connect::disconnect;
 use super::versions::{no_conns, set};
-use crate::debugfs::sections;
+use crate::debugfs::{hook, sections};
 use crate::family;
 use crate::lab::Lab;
 use crate::modern::{Dialect, Hello, Link, Order, pong};
-use crate::module;
 use crate::node::{Node, errno};
 use crate::peer::{self, BULK_IN, BULK_OUT, CONTROL, Conn, Listener, NONE, nid, tcp_socket};
 use crate::port::note;
@@ -49,46 +46,92 @@ fn forget(node: &Node, script: &Node) -> Result<()> {
     wait::until(SOON, "connections forgotten", || no_conns(node, script))
 }
 
-/// Many peers hang up as soon as they have accepted, often before the node has looked: no attempt
-/// waits as if it were still connecting.
+/// A peer hangs up as soon as it has accepted, before the node has looked: the attempt does not wait as if
+/// it were still connecting, nor does what is queued.
 pub fn hung_up(lab: &mut Lab) -> Result<()> {
-    const PEERS: usize = 40;
-    module::remove()?;
-    // One daemon for all, which comes late.
-    module::try_insert_with(c"nconnds=1")?;
     set("sock_timeout", LONG_MS / 1000)?;
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
     node.ni_add()?;
-    let nids: Vec<_> = (0..PEERS)
-        .map(|n| format!("10.0.0.{}@tcp", 100 + n))
-        .collect();
-    for nid in &nids {
-        node.socklctl(&["peer", "add", nid, &script.addr.to_string()])?;
-    }
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                drop(listener.accept(Duration::ZERO));
-                thread::yield_now();
-            }
-        });
-        let asked = || -> Result<()> {
-            let pings = nids
-                .iter()
-                .map(|nid| node.start(&["ping", "-W", "300", nid]));
-            for ping in pings.collect::<Result<Vec<_>>>()? {
-                errno(&ping.wait(2 * SOON)?)?;
-            }
-            let left = node.counter("/live/handshakes")?;
-            ensure!(left == 0, "{left} attempts still wait");
+    let ends: [(&str, fn(Conn) -> Result<()>); 2] = [
+        ("end of stream", |conn| {
+            drop(conn);
             Ok(())
-        };
-        let asked = asked();
-        over.store(true, Ordering::Relaxed);
-        asked
-    })
+        }),
+        ("reset", Conn::reset),
+    ];
+    for (what, end) in ends {
+        node.peer_add(script)?;
+        let held = hook("hold_connect", 1)?;
+        let ping = node.start_ping(script)?;
+        end(listener.accept(SOON)?)?;
+        wait::until(SOON, "the end at the node", || {
+            let sockets = node.tcp_sockets()?;
+            let state = |line: &String| line.split_whitespace().nth(3).map(str::to_owned);
+            let states: Vec<_> = sockets.iter().filter_map(state).collect();
+            // It listens, and has one that the other end has closed, if that is not gone.
+            ensure!(states.iter().all(|s| s == "0A" || s == "08"), "{states:?}");
+            Ok(())
+        })?;
+        drop(held);
+        let name = errno(&ping.wait(SOON)?).context(what)?;
+        ensure!(name == "ECONNRESET", "{what}: the ping failed with {name}");
+        let left = node.counter("/live/handshakes")?;
+        ensure!(left == 0, "{what}: the attempt still waits");
+        node.socklctl(&["peer", "del", "any"])?;
+    }
+    Ok(())
+}
+
+type Reason = fn(&Node, &Node) -> Result<Option<Link>>;
+
+/// Whoever accepts an attempt is told whose it is, also if it is not needed any more by then: who connects
+/// and says nothing looks like a port scan.
+pub fn unneeded_attempts(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    let listener = Listener::new(&script.space, script.addr)?;
+    let reasons: [(&str, Reason); 4] = [
+        ("a connection of the peer's own", |node, script| {
+            let own = Link::dial(&script.space, script.addr, node, today(), CONTROL);
+            own.map(Some)
+        }),
+        ("the address was taken away", |node, script| {
+            node.socklctl(&["peer", "del", &script.nid(), &script.addr.to_string()])?;
+            Ok(None)
+        }),
+        ("the peer was deleted", |node, _| {
+            node.socklctl(&["peer", "del", "any"])?;
+            Ok(None)
+        }),
+        ("the interface was deleted", |node, _| {
+            node.ni_del()?;
+            Ok(None)
+        }),
+    ];
+    for (what, reason) in reasons {
+        // Otherwise it has been there since the last one.
+        node.attempt(&["ni", "add", &node.nid()], SOON)?;
+        node.peer_add(script)?;
+        let held = hook("hold_connect", 1)?;
+        let mut ping = node.start_ping(script)?;
+        let mut conn = listener.accept(SOON)?;
+        let own = reason(node, script)?;
+        drop(held);
+        let wanted = peer::request(peer::ACCEPTOR_MAGIC, 1, nid(script.addr));
+        let asked = conn.receive(wanted.len());
+        let asked = asked.with_context(|| format!("{what}: nothing was said"))?;
+        ensure!(asked == wanted, "{what}: {asked:02x?}");
+        let hello = Hello::receive(&mut conn).with_context(|| format!("{what}: no greeting"))?;
+        ensure!(
+            hello.conn_type == CONTROL && hello.dest == nid(script.addr),
+            "{what}: {hello:x?}"
+        );
+        ping.kill();
+        // Fails without an interface.
+        node.attempt(&["peer", "del", "any"], SOON)?;
+        drop(own);
+    }
+    Ok(())
 }
 
 type Loss = fn(&Node, &Node, Vec<Link>) -> Result<Vec<Link>>;

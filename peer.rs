@@ -13,6 +13,7 @@ mod addresses;
 mod admin;
 mod choice;
 mod connect;
+mod life;
 pub(crate) mod number;
 mod table;
 mod unacked;
@@ -40,10 +41,8 @@ use crate::{
     tunables,
     tx::Tx,
     wire::{
-        Acks,
         Added,
         ConnType,
-        Fit,
         MsgClass,
         Nid,
         Proto,
@@ -83,7 +82,7 @@ pub(crate) use self::{
     unacked::Cookies,
 };
 use self::{
-    number::Agreement,
+    life::Life,
     unacked::{
         Reservation,
         Unacked, //
@@ -162,24 +161,18 @@ impl_list_item! {
 pub(crate) struct PeerInner {
     /// Out of the table, never to come back.
     closing: bool,
-    conns: KVec<Arc<Conn>>,
+    /// While it has connections.
+    life: Option<Life>,
+    /// The version of the protocol that it named when it refused another; while it has no connections.
+    named: Option<Proto>,
     routes: KVec<Arc<Route>>,
     /// Transmits that wait for a connection.
     queue: Fifo<Tx>,
     /// The most transmits that have waited at the same time.
     queue_peak: usize,
-    /// Of the peer, while it has connections.
-    incarnation: u64,
-    /// The version of the protocol that its connections speak; while it has none, the one that it
-    /// named when it refused another.
-    proto: Option<Proto>,
     /// The newest version that its interface speaks: with a newer one than 2, none older than 3 is
     /// tried first.
     newest_proto: Proto,
-    /// How many connections it takes.
-    agreement: Agreement,
-    /// Of its messages that have arrived, those that no connection could tell it of yet.
-    acks: Acks,
     /// When it was sent a sign of life, in monotonic milliseconds.
     pinged_ms: u64,
     /// When its connections were tested, in monotonic milliseconds.
@@ -191,6 +184,27 @@ pub(crate) struct PeerInner {
     resting: bool,
     /// Addresses of ours that it was told when it connected; it is told the same ones again.
     told: KVec<PeerUse>,
+}
+
+/// What taking out connections has come to.
+#[must_use]
+#[derive(Clone, Copy, Default)]
+struct Buried {
+    /// Some were taken out.
+    any: bool,
+    /// There was one that could carry messages, and there is none any more: the layer above has to be
+    /// told, by [`Peer::is_down`].
+    lost: bool,
+}
+
+impl Buried {
+    /// Both of two.
+    fn and(self, other: Self) -> Self {
+        Self {
+            any: self.any || other.any,
+            lost: self.lost || other.lost,
+        }
+    }
 }
 
 /// Why a connection was not admitted to its peer.
@@ -224,15 +238,12 @@ impl Peer {
                 inner <- new_spinlock!(
                     PeerInner {
                         closing: false,
-                        conns: KVec::new(),
+                        life: None,
+                        named: None,
                         routes: KVec::new(),
                         queue: Fifo::new(),
                         queue_peak: 0,
-                        incarnation: 0,
-                        proto: None,
                         newest_proto: ni.newest_proto(),
-                        agreement: Agreement::new(),
-                        acks: Acks::new(),
                         pinged_ms: 0,
                         tested_ms: 0,
                         outdated_ms: None,
@@ -404,49 +415,54 @@ impl Peer {
         if !conn.is_active() && self.ni.nid() > self.nid && inner.is_racing(now) {
             return Err(Refusal::Race);
         }
-        if !inner.conns.is_empty() && inner.incarnation > conn.incarnation() {
+        let stale = |life: &Life| life.incarnation() > conn.incarnation();
+        if inner.life.as_ref().is_some_and(stale) {
             // Late, forged, or of a peer whose clock was put back before it was restarted: then it
             // has lost those connections, and says so when they are tested.
             inner.test_conns(now);
             inner.outdated_ms = Some(now);
             return Err(Refusal::Stale);
         }
-        let reserved = inner.conns.reserve(1, GFP_ATOMIC);
-        if reserved.is_err() {
-            return Err(Refusal::NoMemory);
-        }
-        let could_send = inner.can_send();
-        let mut restarted = false;
-        if inner.incarnation < conn.incarnation() {
-            // The peer was restarted: its old connections lead nowhere.
-            restarted = inner.bury(ESTALE, |_| true);
-        } else if !inner.conns.is_empty() && inner.proto != Some(conn.proto()) {
-            if !conn.is_active() && inner.has_just_connected(now) {
-                return Err(Refusal::Crossing);
-            }
-            // Each of us has begun with another version.
-            inner.bury(ESTALE, |_| true);
-            drop(inner);
-            self.stir();
-            if could_send {
-                self.is_down(Loss::Restarted);
-            }
-            return Err(Refusal::Version);
-        } else if inner.twins_of(conn).count() >= self.most_twins(conn) {
-            match inner.half_open_twin(conn, now, silent_ms) {
-                Some(old) => {
-                    inner.bury(ESTALE, |c| Arc::ptr_eq(c, &old));
+        // Memory first: nothing ends for the sake of a connection that can't be admitted.
+        let most_twins = self.most_twins(conn);
+        let mut buried = Buried::default();
+        match &mut inner.life {
+            Some(life) if life.incarnation() == conn.incarnation() => {
+                life.reserve().map_err(|_| Refusal::NoMemory)?;
+                if life.proto() != conn.proto() {
+                    if !conn.is_active() && life.has_just_connected(now) {
+                        return Err(Refusal::Crossing);
+                    }
+                    // Each of us has begun with another version.
+                    let buried = inner.bury(ESTALE, |_| true);
+                    drop(inner);
+                    self.stir();
+                    if buried.lost {
+                        self.is_down(Loss::Restarted);
+                    }
+                    return Err(Refusal::Version);
                 }
-                None => return Err(Refusal::Duplicate),
+                let mut replaced = None;
+                if life.twins_of(conn).count() >= most_twins {
+                    let old = life.half_open_twin(conn, now, silent_ms);
+                    replaced = Some(old.ok_or(Refusal::Duplicate)?);
+                }
+                life.push(conn);
+                if let Some(old) = replaced {
+                    buried = inner.bury(ESTALE, |c| Arc::ptr_eq(c, &old));
+                }
+            }
+            _ => {
+                let life = Life::begin(conn).map_err(|_| Refusal::NoMemory)?;
+                // If there are connections, the peer was restarted, and they lead nowhere.
+                buried = inner.bury(ESTALE, |_| true);
+                inner.life = Some(life);
+                inner.named = None;
             }
         }
-        // There is room: it was reserved.
-        if inner.conns.push_within_capacity(conn.clone()).is_err() {
-            return Err(Refusal::NoMemory);
+        if let Some(life) = &mut inner.life {
+            life.agreement.admitted();
         }
-        inner.incarnation = conn.incarnation();
-        inner.proto = Some(conn.proto());
-        inner.agreement.admitted();
         inner.outdated_ms = None;
         let can_send = inner.can_send();
         if can_send {
@@ -463,7 +479,7 @@ impl Peer {
         inner.feed();
         drop(inner);
         self.stir();
-        if restarted && could_send {
+        if buried.lost {
             self.is_down(Loss::Restarted);
         }
         if can_send {
@@ -512,17 +528,20 @@ impl Peer {
             tunables::ack_class()
         };
         let mut inner = self.inner.lock();
-        if !inner.conns.iter().any(|conn| Arc::ptr_eq(conn, by)) {
+        let Some(life) = &mut inner.life else {
+            return Ok(Added::Yes);
+        };
+        if !life.conns().iter().any(|conn| Arc::ptr_eq(conn, by)) {
             return Ok(Added::Yes);
         }
-        if let Some(conn) = inner.ack_conn(class).cloned() {
-            if !inner.acks.is_empty() {
-                conn.queue_acks(&mut inner.acks);
+        if let Some(conn) = life.choose_for(class).cloned() {
+            if !life.acks.is_empty() {
+                conn.queue_acks(&mut life.acks);
             }
             return conn.queue_ack(cookie);
         }
         // The connection for that is missing: it will come, or all will go.
-        if inner.acks.add(cookie)? == Added::Full {
+        if life.acks.add(cookie)? == Added::Full {
             // In its place any that there is.
             return by.queue_ack(cookie);
         }
@@ -594,13 +613,14 @@ impl Peer {
         let now = time::monotonic_ms();
         let addr = conn.remote().ip();
         let mut inner = self.inner.lock();
-        let could_send = inner.can_send();
-        if !inner.bury(why, |c| Arc::ptr_eq(c, conn)) {
+        let mut buried = inner.bury(why, |c| Arc::ptr_eq(c, conn));
+        if !buried.any {
             return;
         }
         if siblings {
             let begun = now.saturating_sub(tunables::timeout_ms());
-            inner.bury(why, |c| c.remote().ip() == addr && c.born_ms() <= begun);
+            let others = |c: &Arc<Conn>| c.remote().ip() == addr && c.born_ms() <= begun;
+            buried = buried.and(inner.bury(why, others));
         }
         let can_send = inner.can_send();
         let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
@@ -624,7 +644,7 @@ impl Peer {
             }
         }
         let incomplete = inner.is_incomplete(self.ni.conns_per_peer()) && why != ESHUTDOWN;
-        let gone = inner.conns.is_empty();
+        let gone = inner.life.is_none();
         drop(inner);
         if incomplete {
             self.ni.context().watch(self.clone());
@@ -632,7 +652,7 @@ impl Peer {
         if gone {
             self.stir();
         }
-        if could_send && !can_send {
+        if buried.lost {
             self.is_down(if why == ESHUTDOWN {
                 Loss::Closed
             } else {
@@ -651,7 +671,8 @@ impl Peer {
         let mut inner = self.inner.lock();
         inner.closing = true;
         inner.drop_routes(|_| true);
-        inner.bury(why, |_| true);
+        // Who closes the interface, or deletes the peer, tells the layer above.
+        let _ = inner.bury(why, |_| true);
         failed.append(&mut inner.queue);
         self.leave_lists(&inner);
         drop(inner);
@@ -676,13 +697,13 @@ impl Peer {
     /// there all the time once, whichever others come and go. Thread context.
     fn conn_after(&self, id: ConnId) -> Option<Arc<Conn>> {
         let inner = self.inner.lock();
-        let behind = inner.conns.iter().filter(|conn| conn.id() > id);
+        let behind = inner.conns().iter().filter(|conn| conn.id() > id);
         behind.min_by_key(|conn| conn.id()).cloned()
     }
 
     /// The `index`-th connection. Thread context.
     pub(crate) fn conn(&self, index: usize) -> Option<Arc<Conn>> {
-        self.inner.lock().conns.get(index).cloned()
+        self.inner.lock().conns().get(index).cloned()
     }
 }
 
@@ -691,38 +712,23 @@ impl PeerInner {
         self.routes.iter().find(|r| r.addr().ip() == addr).cloned()
     }
 
+    /// Its connections.
+    fn conns(&self) -> &[Arc<Conn>] {
+        self.life.as_ref().map_or(&[], Life::conns)
+    }
+
     fn conns_to(&self, addr: IpAddr) -> impl Iterator<Item = &Arc<Conn>> {
-        self.conns.iter().filter(move |c| c.remote().ip() == addr)
-    }
-
-    fn twins_of<'a>(&'a self, conn: &'a Conn) -> impl Iterator<Item = &'a Arc<Conn>> {
-        self.conns.iter().filter(move |c| c.is_twin_of(conn))
-    }
-
-    /// Of several connections like `conn`, which is one more than there may be, one of which the peer
-    /// has lost its side: it would not connect again if it knew of it. Unless it sent this HELLO
-    /// before that one stood, or wants more connections than this node; so what is still of use is
-    /// not given up, but tried: a peer that has lost it says so.
-    ///
-    /// Nothing was heard of the peer for `silent_ms`.
-    fn half_open_twin(&self, conn: &Conn, now: u64, silent_ms: u64) -> Option<Arc<Conn>> {
-        let settled_ms = tunables::handshake_timeout_ms();
-        let oldest = self.twins_of(conn).min_by_key(|c| c.born_ms())?;
-        if now.saturating_sub(oldest.born_ms()) <= settled_ms {
-            return None;
-        }
-        if oldest.proto().has_pings() && (oldest.load() == 0 || silent_ms <= settled_ms) {
-            for old in self.conns_to(conn.remote().ip()) {
-                old.queue_ping();
-            }
-            return None;
-        }
-        Some(oldest.clone())
+        self.conns().iter().filter(move |c| c.remote().ip() == addr)
     }
 
     /// How many connections of type `kind` there are to `addr`.
     fn count_to(&self, addr: IpAddr, kind: ConnType) -> usize {
-        self.conns_to(addr).filter(|c| c.kind() == kind).count()
+        life::count_to(self.conns(), addr, kind)
+    }
+
+    /// The version of the protocol that it speaks, if that is known.
+    fn proto(&self) -> Option<Proto> {
+        self.life.as_ref().map(Life::proto).or(self.named)
     }
 
     /// The type of connection to `addr` that is to be made next, if this node wants `own` for bulk,
@@ -734,30 +740,29 @@ impl PeerInner {
 
     /// Whether connections to it are to have types, as far as its version is known.
     fn is_typed(&self) -> bool {
-        tunables::typed(self.proto.unwrap_or(self.newest_proto))
+        tunables::typed(self.proto().unwrap_or(self.newest_proto))
     }
 
     /// How many connections for bulk there are to be, each way, if this node wants `own`.
     fn bulk_conns(&self, own: u32) -> u32 {
-        match self.proto {
-            Some(proto) if !proto.has_many_conns() => 1,
-            _ => self.agreement.bulk(own),
+        match (self.proto(), &self.life) {
+            (Some(proto), _) if !proto.has_many_conns() => 1,
+            (_, Some(life)) => life.agreement.bulk(own),
+            (_, None) => own.max(1),
         }
     }
 
     /// The peer, at `addr`, has refused one more connection.
     fn refused(&mut self, addr: IpAddr) {
-        let mut agreement = core::mem::replace(&mut self.agreement, Agreement::new());
-        agreement.refused(self.is_typed(), |kind| self.count_to(addr, kind));
-        self.agreement = agreement;
+        let is_typed = self.is_typed();
+        if let Some(life) = &mut self.life {
+            life.refused(addr, is_typed);
+        }
     }
 
-    /// Whether there is a connection that can carry messages. In later versions the one for bulk that
-    /// comes in can't.
+    /// Whether there is a connection that can carry messages.
     fn can_send(&self) -> bool {
-        let fits = |proto: Proto, kind| proto.fit(kind, MsgClass::Small) != Fit::No;
-        self.proto
-            .is_some_and(|proto| self.conns.iter().any(|c| fits(proto, c.kind())))
+        self.life.as_ref().is_some_and(Life::can_send)
     }
 
     /// Has all connections tested, unless they were a moment ago. Thread context.
@@ -766,7 +771,7 @@ impl PeerInner {
             return;
         }
         self.tested_ms = now;
-        for conn in self.conns.iter() {
+        for conn in self.conns() {
             conn.test();
         }
     }
@@ -803,7 +808,7 @@ impl PeerInner {
     /// each way.
     fn is_incomplete(&self, own: u32) -> bool {
         let lacking = |route: &Arc<Route>| self.missing_type(route.addr().ip(), own).is_some();
-        !self.conns.is_empty() && self.routes.iter().any(lacking)
+        self.life.is_some() && self.routes.iter().any(lacking)
     }
 
     /// Whether an attempt of ours may be about to succeed. One that has been out for longer than a
@@ -815,42 +820,21 @@ impl PeerInner {
             .any(|r| r.state(self).racing_since.is_some_and(fresh))
     }
 
-    /// Whether an attempt of ours has succeeded so lately that one of the peer's may have crossed it.
-    fn has_just_connected(&self, now: u64) -> bool {
-        let fresh = |since: u64| now.saturating_sub(since) <= tunables::handshake_timeout_ms();
-        self.conns
-            .iter()
-            .any(|c| c.is_active() && fresh(c.born_ms()))
-    }
-
-    fn choose_for(&self, proto: Proto, class: MsgClass) -> Option<&Arc<Conn>> {
-        let conns = self.conns.iter().map(|c| (c, c.kind(), c.load()));
-        choice::choose(conns, proto, class)
-    }
-
     /// The connection for a message.
     fn choose(&self, tx: &Tx) -> Option<&Arc<Conn>> {
-        // Without a version there is no connection.
-        let proto = self.proto?;
-        let nob = proto.frame_len().saturating_add(tx.payload_len());
-        let class = if nob >= tunables::bulk_nob() {
-            MsgClass::Bulk
-        } else {
-            MsgClass::Small
-        };
-        self.choose_for(proto, class)
+        self.life.as_ref()?.choose(tx)
     }
 
     /// The connection for acknowledgements.
     fn ack_conn(&self, class: MsgClass) -> Option<&Arc<Conn>> {
-        self.choose_for(self.proto?, class)
+        self.life.as_ref()?.choose_for(class)
     }
 
     /// Gives what waited for a connection to the connections.
     fn feed(&mut self) {
-        if !self.acks.is_empty() {
-            if let Some(conn) = self.ack_conn(MsgClass::Ack).cloned() {
-                conn.queue_acks(&mut self.acks);
+        if let Some(life) = self.life.as_mut().filter(|life| !life.acks.is_empty()) {
+            if let Some(conn) = life.choose_for(MsgClass::Ack).cloned() {
+                conn.queue_acks(&mut life.acks);
             }
         }
         while let Some(tx) = self.queue.pop_front() {
@@ -865,25 +849,25 @@ impl PeerInner {
         }
     }
 
-    /// Takes out the connections that match and hands them to the reaper. Returns whether any did.
-    /// With the last one goes what is known about the peer's life and version.
+    /// Takes out the connections that match and hands them to the reaper. With the last one the peer's
+    /// [`Life`] ends.
     ///
     /// The list's own reference goes along: none is dropped here, under the lock.
-    fn bury(&mut self, why: Error, matching: impl Fn(&Arc<Conn>) -> bool) -> bool {
+    fn bury(&mut self, why: Error, matching: impl Fn(&Arc<Conn>) -> bool) -> Buried {
+        let Some(life) = &mut self.life else {
+            return Buried::default();
+        };
+        let could_send = life.can_send();
         let mut any = false;
-        while let Some(at) = self.conns.iter().position(&matching) {
-            if let Ok(conn) = self.conns.remove(at) {
-                conn.bury(why);
-                any = true;
-            }
+        while let Some(conn) = life.take(&matching) {
+            conn.bury(why);
+            any = true;
         }
-        if any && self.conns.is_empty() {
-            self.incarnation = 0;
-            self.proto = None;
-            self.agreement = Agreement::new();
-            self.acks = Acks::new();
+        let lost = could_send && !life.can_send();
+        if life.conns().is_empty() {
+            self.life = None;
         }
-        any
+        Buried { any, lost }
     }
 
     /// Drops the routes that match. Returns whether any did.
@@ -899,12 +883,12 @@ impl PeerInner {
     }
 
     fn is_unused(&self) -> bool {
-        self.conns.is_empty() && self.routes.is_empty() && self.queue.is_empty()
+        self.life.is_none() && self.routes.is_empty() && self.queue.is_empty()
     }
 
     /// Whether nobody asked for it, and there is no connection to it.
     fn is_stray(&self) -> bool {
-        self.conns.is_empty() && self.routes.iter().all(|r| r.state(self).shares == 0)
+        self.life.is_none() && self.routes.iter().all(|r| r.state(self).shares == 0)
     }
 
     fn is_forgettable(&self) -> bool {

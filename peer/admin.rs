@@ -4,7 +4,11 @@
 //!
 //! All of it works on the state that the peer's lock protects, and takes that lock itself.
 
-use super::Peer;
+use super::{
+    life::Life,
+    Buried,
+    Peer, //
+};
 use crate::{
     conn::Conn,
     interface::RouteUse,
@@ -110,7 +114,7 @@ impl Peer {
 
     fn find_conn(&self, matching: impl Fn(&Conn) -> bool) -> Option<Arc<Conn>> {
         let inner = self.inner.lock();
-        let mut conns = inner.conns.iter();
+        let mut conns = inner.conns().iter();
         conns.find(|conn| matching(conn)).cloned()
     }
 
@@ -157,7 +161,7 @@ impl Peer {
     pub(crate) fn del_route(self: &Arc<Self>, addr: Option<IpAddr>, what: Deletion) -> bool {
         let mut failed = Fifo::new();
         let mut inner = self.inner.lock();
-        let could_send = inner.can_send();
+        let mut buried = Buried::default();
         let matching = |route: &Arc<Route>| addr.is_none_or(|a| route.addr().ip() == a);
         let undone = what == Deletion::Undo;
         // Whose connections go.
@@ -178,23 +182,22 @@ impl Peer {
             return false;
         }
         if let Some(dropped) = dropped.filter(|_| !undone) {
-            inner.bury(ESHUTDOWN, |conn| conn.remote().ip() == dropped);
+            buried = inner.bury(ESHUTDOWN, |conn| conn.remote().ip() == dropped);
         }
         let shares: u64 = inner
             .routes
             .iter()
             .map(|r| u64::from(r.state(&inner).shares))
             .sum();
-        let keeps = undone && !(inner.conns.is_empty() && inner.routes.is_empty());
+        let keeps = undone && !(inner.life.is_none() && inner.routes.is_empty());
         if shares == 0 && !keeps {
             inner.drop_routes(|_| true);
-            inner.bury(ESHUTDOWN, |_| true);
+            buried = buried.and(inner.bury(ESHUTDOWN, |_| true));
             failed.append(&mut inner.queue);
         }
-        let lost = could_send && !inner.can_send();
         drop(inner);
         self.fail_txs(failed, ESHUTDOWN);
-        if lost {
+        if buried.lost {
             self.stir();
             self.is_down(Loss::Closed);
         }
@@ -209,13 +212,13 @@ impl Peer {
         loop {
             let (nroutes, nconns) = {
                 let inner = self.inner.lock();
-                (inner.routes.len(), inner.conns.len())
+                (inner.routes.len(), inner.conns().len())
             };
             // Memory first; if there is more to tell by then, once again.
             let mut routes = KVec::with_capacity(nroutes, GFP_KERNEL)?;
             let mut conns = KVec::with_capacity(nconns, GFP_KERNEL)?;
             let inner = self.inner.lock();
-            if inner.routes.len() > nroutes || inner.conns.len() > nconns {
+            if inner.routes.len() > nroutes || inner.conns().len() > nconns {
                 continue;
             }
             for route in inner.routes.iter() {
@@ -232,14 +235,14 @@ impl Peer {
                 };
                 let _ = routes.push_within_capacity(info);
             }
-            for conn in inner.conns.iter() {
+            for conn in inner.conns() {
                 let _ = conns.push_within_capacity(conn.clone());
             }
             return Ok(PeerInfo {
                 nid: self.nid,
                 queued: inner.queue.len(),
                 queued_peak: inner.queue_peak,
-                incarnation: inner.incarnation,
+                incarnation: inner.life.as_ref().map_or(0, Life::incarnation),
                 last_alive_ms: self.last_alive_ms.load(Relaxed),
                 routes,
                 conns,

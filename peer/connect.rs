@@ -5,6 +5,7 @@
 //! All of it works on the state that the peer's lock protects, and takes that lock itself.
 
 use super::{
+    Buried,
     Peer,
     PeerInner, //
 };
@@ -203,7 +204,7 @@ impl Peer {
     /// The version of the protocol for a handshake that begins now, with the peer at `addr`. Thread
     /// context.
     pub(crate) fn proto_to_try(&self, addr: IpAddr) -> Proto {
-        let known = self.inner.lock().proto;
+        let known = self.inner.lock().proto();
         known.unwrap_or_else(|| self.ni().first_proto(self.nid, addr))
     }
 
@@ -211,19 +212,20 @@ impl Peer {
     /// whether that is news, so that it can be tried at once. Thread context, no spinlock held.
     pub(crate) fn prefers(self: &Arc<Self>, named: Proto) -> bool {
         let mut inner = self.inner.lock();
-        let could_send = inner.can_send();
-        // With connections of another version, it must have been started anew since.
-        let stale = inner.proto != Some(named) && inner.bury(ESTALE, |_| true);
-        let lost = could_send && !inner.can_send();
-        let news = inner.proto.is_none();
-        if inner.conns.is_empty() {
-            inner.proto = Some(named);
+        let mut buried = Buried::default();
+        if inner.proto() != Some(named) {
+            // With connections of another version, it must have been started anew since.
+            buried = inner.bury(ESTALE, |_| true);
+        }
+        let news = inner.proto().is_none();
+        if inner.life.is_none() {
+            inner.named = Some(named);
         }
         drop(inner);
-        if stale {
+        if buried.any {
             self.stir();
         }
-        if lost {
+        if buried.lost {
             self.is_down(Loss::Restarted);
         }
         news

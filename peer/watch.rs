@@ -85,7 +85,7 @@ impl Peer {
         let mut next = {
             let inner = self.inner.lock();
             self.watched.store(false, Relaxed);
-            inner.conns.len()
+            inner.conns().len()
         };
         let mut busy = false;
         // Backwards: those behind one that is taken out meanwhile move up, and none is left out.
@@ -124,7 +124,7 @@ impl Peer {
             let Some((id, next)) = late else { break };
             (last, from) = (Some(id), next);
             let matching = |conn: &&Arc<Conn>| conn.id() == id;
-            let conn = self.inner.lock().conns.iter().find(matching).cloned();
+            let conn = self.inner.lock().conns().iter().find(matching).cloned();
             // If it is not there, it is being closed, and its messages end with that.
             if let Some(conn) = conn {
                 conn.is_late();
@@ -189,7 +189,7 @@ impl Peer {
 impl PeerInner {
     /// The connection for signs of life, if its version knows such.
     fn ping_conn(&self) -> Option<&Arc<Conn>> {
-        self.proto.filter(|proto| proto.has_pings())?;
+        self.proto().filter(|proto| proto.has_pings())?;
         self.ack_conn(MsgClass::Ack)
     }
 }

@@ -455,6 +455,7 @@ impl Ni {
         payload: Option<PageRange>,
         done: KBox<dyn Completion>,
     ) {
+        misc::assert_may_sleep();
         misc::memalloc_nofs(|| {
             let failure = if to == self.nid {
                 self.send_to_self(header, payload, done)
@@ -713,6 +714,7 @@ impl Ni {
 
     /// Ends transmits that could not be sent. Thread context, no spinlock held.
     pub(crate) fn fail_txs(&self, mut txs: Fifo<Tx>, why: Error) {
+        misc::assert_may_sleep();
         while let Some(tx) = txs.pop_front() {
             self.events.tx_errors.add(1);
             tx.finish(Err(why));

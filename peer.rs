@@ -24,6 +24,7 @@ use crate::{
     fwd::Share,
     interface::PeerUse,
     lib_linux::{
+        misc,
         queue::Fifo,
         time, //
     },
@@ -318,6 +319,7 @@ impl Peer {
 
     /// Ends transmits that could not be sent. Thread context, no spinlock held.
     pub(crate) fn fail_txs(&self, txs: Fifo<Tx>, why: Error) {
+        misc::assert_may_sleep();
         self.events.tx_errors.add(txs.len() as u64);
         self.ni.fail_txs(txs, why);
     }
@@ -349,6 +351,7 @@ impl Peer {
         self: &Arc<Self>,
         tx: KBox<Tx>,
     ) -> core::result::Result<(), (Error, KBox<Tx>)> {
+        misc::assert_may_sleep();
         let result = match self.try_send(tx, false) {
             // Asked only now: it takes a lock that is not the peer's own.
             Err((e, tx)) if e == EHOSTUNREACH && self.is_greeting() => self.try_send(tx, true),
@@ -401,6 +404,7 @@ impl Peer {
         conn: &Arc<Conn>,
         route: Option<&Route>,
     ) -> core::result::Result<(), Refusal> {
+        misc::assert_may_sleep();
         let now = conn.born_ms();
         let silent_ms = now.saturating_sub(self.last_alive_ms.load(Relaxed));
         let mut inner = self.inner.lock();
@@ -500,6 +504,7 @@ impl Peer {
 
     /// The last connection that could carry messages is gone. Thread context, no spinlock held.
     fn is_down(self: &Arc<Self>, loss: Loss) {
+        misc::assert_may_sleep();
         let last_alive_ms = self.last_alive_ms.load(Relaxed);
         let upper = self.ni.upper();
         upper.peer_down(&self.ni, self.nid, loss, last_alive_ms);
@@ -595,6 +600,7 @@ impl Peer {
     /// The connection `conn` has ended because of `why`: so do the messages that went by it and were
     /// to be acknowledged. Thread context, no spinlock held.
     pub(crate) fn abandon(&self, conn: ConnId, why: Error) {
+        misc::assert_may_sleep();
         let txs = self.unacked.lock().abandon(conn, time::monotonic_ms());
         self.fail_txs(txs, why);
     }
@@ -610,6 +616,7 @@ impl Peer {
     ///
     /// Thread context, no spinlock held; the connection's I/O mutex may be.
     pub(crate) fn close_conn(self: &Arc<Self>, conn: &Arc<Conn>, why: Error, siblings: bool) {
+        misc::assert_may_sleep();
         let now = time::monotonic_ms();
         let addr = conn.remote().ip();
         let mut inner = self.inner.lock();

@@ -95,6 +95,18 @@ pub(crate) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Complains, in kernels with `CONFIG_DEBUG_ATOMIC_SLEEP`, if the caller may not sleep: if it holds a
+/// spinlock, or is not in thread context. For functions that sleep in some cases only, or take a lock
+/// that is outside of all spinlocks. Costs nothing in other kernels, unlike [`might_sleep`].
+///
+/// [`might_sleep`]: kernel::task::might_sleep
+#[track_caller]
+#[inline(always)]
+pub(crate) fn assert_may_sleep() {
+    #[cfg(CONFIG_DEBUG_ATOMIC_SLEEP)]
+    kernel::task::might_sleep();
+}
+
 /// Complains, in kernels with Rust's debug assertions, if the current thread has come in by a door
 /// without [`memalloc_nofs`]. For functions that allocate with, or before, a lock that those take
 /// whom a file system waits for. Thread context.

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     conn::Handshake,
     lib_linux::{
+        misc,
         queue::Fifo,
         time, //
     },
@@ -106,6 +107,7 @@ impl Peer {
 
     /// Acts as [`Peer::look_further`] says. Returns the claim. Thread context, no spinlock held.
     fn face(self: &Arc<Self>, outlook: Outlook, why: Error) -> Option<Claim> {
+        misc::assert_may_sleep();
         match outlook {
             Outlook::Good => None,
             Outlook::Further(claim) => Some(claim),
@@ -124,6 +126,7 @@ impl Peer {
     /// Routes were taken away because of `why`: what waits for a connection goes by another, or fails.
     /// Thread context, no spinlock held.
     pub(super) fn lost_routes(self: &Arc<Self>, why: Error) {
+        misc::assert_may_sleep();
         let is_greeting = self.is_greeting();
         let mut inner = self.inner.lock();
         if inner.closing || inner.queue.is_empty() {
@@ -211,6 +214,7 @@ impl Peer {
     /// The peer has refused a version, and named another: that is the one to try next. Returns
     /// whether that is news, so that it can be tried at once. Thread context, no spinlock held.
     pub(crate) fn prefers(self: &Arc<Self>, named: Proto) -> bool {
+        misc::assert_may_sleep();
         let mut inner = self.inner.lock();
         let mut buried = Buried::default();
         if inner.proto() != Some(named) {
@@ -261,6 +265,7 @@ impl Peer {
 
     /// Ends a claimed attempt that brought no connection. Thread context, may sleep.
     pub(crate) fn connect_failed(self: &Arc<Self>, route: &Route, why: Error) {
+        misc::assert_may_sleep();
         match self.attempt_failed(route, why) {
             Some(claim) => self.connect(claim),
             None => self.unlink_if_unused(),

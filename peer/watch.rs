@@ -16,7 +16,10 @@ use crate::{
         Conn,
         Look, //
     },
-    lib_linux::time,
+    lib_linux::{
+        misc,
+        time, //
+    },
     peer::PeerInner,
     tunables,
     wire::MsgClass, //
@@ -38,6 +41,7 @@ impl Peer {
     /// To be called after that began, and behind, or inside, the critical section in which it did: see
     /// [`Peer::look`]. Thread context, no spinlock held; a connection's I/O mutex may be.
     pub(crate) fn stir(self: &Arc<Self>) {
+        misc::assert_may_sleep();
         if !self.watched.load(Relaxed) {
             self.watch();
         }
@@ -82,6 +86,7 @@ impl Peer {
     /// An I/O mutex that is not to be had counts as busy. A connection that is not among those looked
     /// at has joined the peer after the clearing, under the peer's lock, and then the peer is stirred.
     pub(crate) fn look(self: &Arc<Self>, now: u64) {
+        misc::assert_may_sleep();
         let mut next = {
             let inner = self.inner.lock();
             self.watched.store(false, Relaxed);

@@ -422,3 +422,27 @@ class Unsafe(unittest.TestCase):
             self.assertNotEqual(self.check("conn.rs", text), "", text)
         for text in ("// unsafe", "#[allow(unsafe_code)]", 'pr_info!("unsafe");', "/// No `unsafe`.", "let unsafer = 1;"):
             self.assertEqual(self.check("conn.rs", text), "", text)
+
+
+class Locks(unittest.TestCase):
+    """The page of locks."""
+
+    def check(self, page: str, code: str) -> str:
+        """What scripts/check-locks says about this page and this code."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "socklnd.rs").write_text(page)
+            (Path(folder) / "x.rs").write_text(code)
+            command = [paths.REPO / "scripts" / "check-locks", folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode != 0, bool(done.stdout), done.stderr)
+            return done.stdout
+
+    def test_each_class_is_listed_once(self) -> None:
+        page = "//! | `socklnd_a` | x | y |\n//! | `socklnd_b` | x | y |\n"
+        one = 'a <- new_mutex!(Inner {\n    x: 1\n}, "socklnd_a"),\n'
+        two = 'b <- new_spinlock_irq!((), "socklnd_b"),\n wake <- new_condvar!("socklnd_wake"),\n'
+        self.assertEqual(self.check(page, one + two), "")
+        self.assertIn("socklnd_b", self.check(page, one))
+        self.assertIn("socklnd_a", self.check(page, two))
+        self.assertIn("socklnd_c", self.check(page, one + two + 'new_spinlock!(0, "socklnd_c")'))
+        self.assertIn("socklnd_a", self.check(page + page.splitlines()[0] + "\n", one + two))

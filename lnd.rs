@@ -1,0 +1,570 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver as a whole: what there is once, and the list of its interface instances.
+//!
+//! [`Lnd`] is made when the module is inserted, and shared by [`Arc`]. [`LND`] refers to it from then until
+//! the module goes. `config`, a mutex, is held while an instance comes or goes; the lists have a spinlock
+//! each, and share what is in them by [`Arc`].
+
+mod events;
+mod loans;
+mod threads;
+
+pub(crate) use self::{
+    events::{
+        AddressEvents,
+        NamespaceExit, //
+    },
+    threads::Threads, //
+};
+use crate::{
+    acceptor::Acceptor,
+    autoconnect::Autoconnect,
+    conn::Sched,
+    fwd::Forwarder,
+    lib_linux::{
+        global::Instance,
+        misc::{
+            self,
+            CpuDistance, //
+        },
+        netns::Net, //
+    },
+    ni::Ni,
+    portals::bulk::BulkMemory,
+    reaper::Reaper,
+    sched,
+    tunables,
+    wire::Nid, //
+};
+use core::net::IpAddr;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        new_spinlock,
+        Arc,
+        Mutex,
+        SpinLock, //
+    }, //
+};
+
+/// The driver, for those whom the kernel calls without a context.
+pub(crate) static LND: Instance<Lnd> = Instance::new();
+
+/// The driver: its threads' queues and its interfaces.
+#[pin_data]
+pub(crate) struct Lnd {
+    scheds: KVec<Arc<Sched>>,
+    reaper: Arc<Reaper>,
+    autoconnect: Arc<Autoconnect>,
+    acceptor: Arc<Acceptor<Ni>>,
+    bulk_memory: Arc<BulkMemory>,
+    /// How many interfaces were made so far.
+    serials: Atomic<u64>,
+    /// Held while an interface comes into the list or goes out of it. Says whether that is over for
+    /// good. Whoever looks at interfaces needs no more than the list's own lock.
+    #[pin]
+    config: Mutex<bool>,
+    #[pin]
+    nis: SpinLock<KVec<Arc<Ni>>>,
+    /// One for each namespace in which there has been an interface.
+    #[pin]
+    forwarders: SpinLock<KVec<Arc<Forwarder>>>,
+}
+
+impl Lnd {
+    /// Without threads and interfaces: see [`Threads`] and [`Lnd::add_ni`].
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        let mut scheds = KVec::new();
+        match tunables::schedulers() {
+            Some(count) => {
+                for cpu in misc::online_cpus().take(count) {
+                    scheds.push(Sched::new(cpu)?, GFP_KERNEL)?;
+                }
+            }
+            // Also for processors that may come later; a thread they get when they are there.
+            None => {
+                for cpu in misc::possible_cpus() {
+                    scheds.push(Sched::new(cpu)?, GFP_KERNEL)?;
+                }
+            }
+        }
+        let reaper = Reaper::new()?;
+        let autoconnect = Autoconnect::new()?;
+        let acceptor = Acceptor::new()?;
+        let bulk_memory = BulkMemory::new()?;
+        Arc::pin_init(
+            pin_init!(Self {
+                scheds,
+                reaper,
+                autoconnect,
+                acceptor,
+                bulk_memory,
+                serials: Atomic::new(0),
+                config <- new_mutex!(false, "socklnd_config"),
+                nis <- new_spinlock!(KVec::new(), "socklnd_nis"),
+                forwarders <- new_spinlock!(KVec::new(), "socklnd_forwarders"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The reaper.
+    pub(crate) fn reaper(&self) -> &Arc<Reaper> {
+        &self.reaper
+    }
+
+    /// The autoconnect daemons.
+    pub(crate) fn autoconnect(&self) -> &Arc<Autoconnect> {
+        &self.autoconnect
+    }
+
+    /// The memory of all bulk services.
+    pub(crate) fn bulk_memory(&self) -> &Arc<BulkMemory> {
+        &self.bulk_memory
+    }
+
+    /// The acceptor.
+    pub(crate) fn acceptor(&self) -> &Arc<Acceptor<Ni>> {
+        &self.acceptor
+    }
+
+    /// The schedulers that have a thread.
+    pub(crate) fn scheds(&self) -> impl Iterator<Item = &Arc<Sched>> {
+        self.scheds.iter().filter(|sched| sched.is_running())
+    }
+
+    /// How many loans of pages to TCP are not finished, of interfaces that have ended too. Any context.
+    pub(crate) fn loans(&self) -> i64 {
+        self.scheds.iter().map(|sched| sched.loans().get()).sum()
+    }
+
+    /// The number of the next interface. Any context.
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.serials.fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    /// The scheduler for a new connection, whose packets arrive on `cpu`: the one there, else the
+    /// least busy one nearby. Without affinity, or before there were packets, the least busy of all. Of
+    /// those whose processors are offline one is taken only if there is no other. May sleep.
+    pub(crate) fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>> {
+        let cpu = cpu.filter(|_| tunables::irq_affinity());
+        let distance = |sched: &Sched| match cpu {
+            Some(cpu) => misc::cpu_distance(cpu, sched.cpu()),
+            None => CpuDistance::Far,
+        };
+        let choose = |is_meant: fn(&Arc<Sched>) -> bool| {
+            let key = |sched: &Arc<Sched>| match is_meant(sched) {
+                true => (distance(sched), sched.nconns()),
+                false => (CpuDistance::Far, i64::MAX),
+            };
+            let chosen = sched::choose(self.scheds.iter().map(key))?;
+            self.scheds
+                .get(chosen)
+                .filter(|sched| is_meant(sched))
+                .cloned()
+        };
+        choose(Sched::is_ready)
+            .or_else(|| choose(|sched| sched.is_running()))
+            .ok_or(ENODEV)
+    }
+
+    /// Applies the tunables that may change during a socket's life to all there are. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// The first one; others are changed all the same.
+    pub(crate) fn apply_tunables(&self) -> Result {
+        let mut result = Ok(());
+        for ni in self.all_nis()?.iter() {
+            result = result.and(ni.apply_tunables());
+        }
+        result
+    }
+
+    /// Has the reaper look at all peers. May sleep.
+    pub(crate) fn remind(&self) -> Result {
+        for ni in self.all_nis()?.iter() {
+            for peer in ni.peers().collect()?.iter() {
+                peer.watch();
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings up `nid` in `net`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if it is up, `ESHUTDOWN` while the module goes, and those of [`Ni::start`].
+    pub(crate) fn add_ni(self: &Arc<Self>, net: Net, nid: Nid) -> Result {
+        let over = self.config.lock();
+        if *over {
+            return Err(ESHUTDOWN);
+        }
+        if self.find_ni(&net, Some(nid)).is_some() {
+            return Err(EEXIST);
+        }
+        self.start_ni(&net, nid)
+    }
+
+    /// Starts an interface that is not there; the holder of `config`.
+    fn start_ni(self: &Arc<Self>, net: &Net, nid: Nid) -> Result {
+        self.nis.lock().reserve(1, GFP_ATOMIC)?;
+        let ni = Ni::start(self, net.clone(), nid)?;
+        let pushed = self.nis.lock().push(ni.clone(), GFP_ATOMIC);
+        if let Err(e) = pushed {
+            ni.end();
+            ni.await_end();
+            return Err(e.into());
+        }
+        // What happened to its address before it was listed passed it by.
+        self.reaper.look_at_addresses();
+        // And what was changed. Without memory for that it is as good as one that was started a moment
+        // earlier.
+        let _ = ni.apply_tunables();
+        Ok(())
+    }
+
+    /// Shuts down the interfaces of `net` that match. `ENOENT` if none does. Sleeps, but for nobody
+    /// outside, and others can configure meanwhile.
+    pub(crate) fn del_ni(&self, net: &Net, nid: Option<Nid>) -> Result {
+        let mut any = false;
+        while let Some(ni) = self.end_ni(|ni| ni.net() == net && nid.is_none_or(|n| ni.nid() == n))
+        {
+            ni.await_end();
+            any = true;
+        }
+        if any {
+            Ok(())
+        } else {
+            Err(ENOENT)
+        }
+    }
+
+    /// Takes out an interface that matches, and ends it; the caller waits until it has ended. May sleep.
+    fn end_ni(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
+        let _config = self.config.lock();
+        let ni = self.take_ni(matching)?;
+        ni.end();
+        Some(ni)
+    }
+
+    /// Makes `nid` the only NID in `net`: starts its interface, in place of another if there is one.
+    /// Sleeps.
+    ///
+    /// If it can't be started, the old one stays.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTUNIQ` if there are several, and those of [`Lnd::add_ni`] but `EEXIST`.
+    pub(crate) fn set_ni(self: &Arc<Self>, net: &Net, nid: Nid) -> Result {
+        if let Some(old) = self.replace_ni(net, nid)? {
+            old.await_end();
+        }
+        Ok(())
+    }
+
+    /// As [`Lnd::set_ni`]; what comes back has been ended, and the caller waits until that is over.
+    fn replace_ni(self: &Arc<Self>, net: &Net, nid: Nid) -> Result<Option<Arc<Ni>>> {
+        let over = self.config.lock();
+        if *over {
+            return Err(ESHUTDOWN);
+        }
+        if self.nis.lock().iter().filter(|ni| ni.net() == net).count() > 1 {
+            return Err(ENOTUNIQ);
+        }
+        let old = self.find_ni(net, None);
+        if old.as_ref().is_some_and(|old| old.nid() == nid) {
+            return Ok(None);
+        }
+        self.start_ni(net, nid)?;
+        if let Some(old) = &old {
+            // Nobody else takes it out: `config` is held.
+            let _ = self.take_ni(|ni| core::ptr::eq(ni, &**old));
+            old.end();
+        }
+        Ok(old)
+    }
+
+    /// Shuts down all interfaces and admits no more. Sleeps; only this waits for network devices.
+    pub(crate) fn close(&self) {
+        *self.config.lock() = true;
+        while let Some(ni) = self.end_ni(|_| true) {
+            ni.await_end();
+        }
+        self.await_loans();
+    }
+
+    fn take_ni(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
+        let mut nis = self.nis.lock();
+        let at = nis.iter().position(|ni| matching(ni))?;
+        nis.remove(at).ok()
+    }
+
+    /// The interface with this NID in `net`; the first one there, without a NID.
+    pub(crate) fn find_ni(&self, net: &Net, nid: Option<Nid>) -> Option<Arc<Ni>> {
+        let nis = self.nis.lock();
+        let mut nis = nis.iter();
+        nis.find(|ni| ni.net() == net && nid.is_none_or(|n| ni.nid() == n))
+            .cloned()
+    }
+
+    /// The interface of `net` in network number `network`. Thread context.
+    pub(crate) fn ni_in_network(&self, net: &Net, network: u16) -> Option<Arc<Ni>> {
+        let nis = self.nis.lock();
+        let mut nis = nis.iter();
+        nis.find(|ni| ni.net() == net && ni.nid().net() == network)
+            .cloned()
+    }
+
+    /// The forwarder of `net`, if there is one. Thread context.
+    pub(crate) fn find_forwarder(&self, net: &Net) -> Option<Arc<Forwarder>> {
+        let forwarders = self.forwarders.lock();
+        forwarders.iter().find(|f| f.net() == net).cloned()
+    }
+
+    /// The forwarder of `net`, made if there is none: on or off, as the module was told. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, also for its buffers.
+    pub(crate) fn forwarder(&self, net: &Net) -> Result<Arc<Forwarder>> {
+        if let Some(forwarder) = self.find_forwarder(net) {
+            return Ok(forwarder);
+        }
+        let new = Forwarder::new(net.clone())?;
+        new.set(tunables::forwarding_at_first())?;
+        let mut forwarders = self.forwarders.lock();
+        // Somebody else may have been faster.
+        if let Some(forwarder) = forwarders.iter().find(|f| f.net() == net) {
+            return Ok(forwarder.clone());
+        }
+        forwarders.push(new.clone(), GFP_ATOMIC)?;
+        Ok(new)
+    }
+
+    /// Calls `f` for each forwarder, without a lock. One that comes or goes may be missed. Thread
+    /// context.
+    pub(crate) fn for_each_forwarder(&self, mut f: impl FnMut(&Arc<Forwarder>)) {
+        let mut index = 0;
+        loop {
+            // In a statement of its own: the lock is free again when it is called.
+            let forwarder = self.forwarders.lock().get(index).cloned();
+            let Some(forwarder) = forwarder else { return };
+            f(&forwarder);
+            index += 1;
+        }
+    }
+
+    /// Takes the forwarder of `net` away, which has no interfaces any more. May sleep.
+    fn drop_forwarder(&self, net: &Net) {
+        let gone = {
+            let mut forwarders = self.forwarders.lock();
+            let at = forwarders.iter().position(|f| f.net() == net);
+            at.and_then(|at| forwarders.remove(at).ok())
+        };
+        // With no lock held: it may have much to free.
+        drop(gone);
+    }
+
+    /// The interfaces of `net`, oldest first. May sleep.
+    pub(crate) fn nis_in(&self, net: &Net) -> Result<KVec<Arc<Ni>>> {
+        self.nis_where(|ni| ni.net() == net)
+    }
+
+    /// The interfaces of all namespaces, oldest first. May sleep.
+    pub(crate) fn all_nis(&self) -> Result<KVec<Arc<Ni>>> {
+        self.nis_where(|_| true)
+    }
+
+    /// Waits for nobody: not even for those who configure this moment.
+    fn nis_where(&self, matching: impl Fn(&Ni) -> bool) -> Result<KVec<Arc<Ni>>> {
+        let mut found = KVec::new();
+        loop {
+            let count = self.nis.lock().len();
+            // Memory first; if there are more by then, once again.
+            found.reserve(count, GFP_KERNEL)?;
+            let nis = self.nis.lock();
+            if nis.len() <= count {
+                for ni in nis.iter().filter(|ni| matching(ni)) {
+                    let _ = found.push_within_capacity(ni.clone());
+                }
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The oldest of the interfaces that are younger than number `serial`. An index would not do for
+    /// walks: who stands behind an interface that goes would be skipped. Thread context.
+    pub(crate) fn ni_after(&self, serial: u64) -> Option<Arc<Ni>> {
+        let nis = self.nis.lock();
+        let younger = nis.iter().filter(|ni| ni.serial() > serial);
+        younger.min_by_key(|ni| ni.serial()).cloned()
+    }
+
+    /// Something may have happened to `addr` in `net`. Thread context; does not sleep.
+    fn note_address(&self, net: &Net, addr: IpAddr) {
+        let nis = self.nis.lock();
+        // No reference is taken: giving it back might sleep.
+        let here = nis.iter().filter(|ni| ni.net() == net);
+        if here.fold(false, |any, ni| any | ni.interfaces().note_change(addr)) {
+            self.reaper.look_at_addresses();
+        }
+    }
+
+    /// Calls `f` for each interface, oldest first, without a lock. One that is there all the time is
+    /// met once; one that comes or goes meanwhile may be missed.
+    pub(crate) fn for_each_ni(&self, mut f: impl FnMut(&Arc<Ni>)) {
+        let mut last = 0;
+        while let Some(ni) = self.ni_after(last) {
+            last = ni.serial();
+            f(&ni);
+        }
+    }
+}
+
+#[kunit_tests(socklnd_lnd)]
+mod tests {
+    use super::*;
+    use crate::{
+        peer::{
+            Deletion,
+            Peer, //
+        },
+        tx::Completion,
+        wire::{
+            Body,
+            Header,
+            WireHandle,
+            PID_LUSTRE, //
+        }, //
+    };
+    use core::net::SocketAddr;
+
+    /// A network that nobody else is in.
+    const NETWORK: u16 = 4711;
+
+    /// Interfaces on addresses of this machine's own, until this is dropped.
+    struct Fixture {
+        lnd: Arc<Lnd>,
+        net: Net,
+    }
+
+    impl Fixture {
+        fn new(interfaces: u8) -> Result<Self> {
+            let lnd = LND.get().ok_or(ENODEV)?;
+            let this = Self {
+                lnd,
+                net: Net::current(),
+            };
+            for last in 1..=interfaces {
+                let nid = Nid::tcp(NETWORK, [127, 0, 0, last]);
+                misc::memalloc_nofs(|| this.lnd.add_ni(this.net.clone(), nid))?;
+            }
+            Ok(this)
+        }
+
+        fn ni(&self) -> Result<Arc<Ni>> {
+            let first = self.lnd.ni_in_network(&self.net, NETWORK);
+            first.ok_or(ENOENT)
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            while let Ok(ni) = self.ni() {
+                let _ = self.lnd.del_ni(&self.net, Some(ni.nid()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_meets_the_interface_behind_one_that_goes() -> Result {
+        let fixture = Fixture::new(4)?;
+        let mut met = 0;
+        fixture.lnd.for_each_ni(|ni| {
+            if ni.net() == &fixture.net && ni.nid().net() == NETWORK {
+                met += 1;
+                let _ = fixture.lnd.del_ni(&fixture.net, Some(ni.nid()));
+            }
+        });
+        assert_eq!(met, 4);
+        assert!(fixture.ni().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_walk_meets_the_peers_behind_those_that_go() -> Result {
+        const PEERS: u16 = 600;
+        let fixture = Fixture::new(1)?;
+        let ni = fixture.ni()?;
+        for index in 0..PEERS {
+            let [high, low] = index.to_be_bytes();
+            let ip = [10, 1, high, low];
+            let addr = SocketAddr::new(IpAddr::from(ip), 988);
+            misc::memalloc_nofs(|| ni.add_peer(Nid::tcp(NETWORK, ip), addr))?;
+        }
+        let mut met = 0;
+        let mut met_before = KVec::<Arc<Peer>>::with_capacity(2, GFP_KERNEL)?;
+        ni.peers().for_each(|peer| {
+            met += 1;
+            // Two at a time, most of them from the bucket where the walk is.
+            if met_before.len() == 2 {
+                for gone in met_before.drain_all() {
+                    gone.del_route(None, Deletion::All);
+                }
+            }
+            let _ = met_before.push_within_capacity(peer.clone());
+        });
+        assert_eq!(met, PEERS);
+        Ok(())
+    }
+
+    /// Notes whether memory may be waited for by way of file systems where it is completed.
+    struct Scope(Arc<Atomic<u32>>);
+
+    impl Completion for Scope {
+        fn complete(self: KBox<Self>, result: Result) {
+            let fine = misc::is_memalloc_nofs() && result == Err(EHOSTUNREACH);
+            self.0.store(if fine { 1 } else { 2 }, Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_sends_does_not_enter_file_systems() -> Result {
+        let fixture = Fixture::new(1)?;
+        let ni = fixture.ni()?;
+        let elsewhere = Nid::tcp(NETWORK + 1, [10, 0, 0, 1]);
+        let header = Header {
+            dest: elsewhere,
+            src: ni.nid(),
+            dest_pid: PID_LUSTRE,
+            src_pid: PID_LUSTRE,
+            payload_len: 0,
+            body: Body::Reply {
+                dst_wmd: WireHandle::NONE,
+            },
+        };
+        let seen = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        assert!(!misc::is_memalloc_nofs());
+        ni.send(
+            elsewhere,
+            &header,
+            None,
+            KBox::new(Scope(seen.clone()), GFP_KERNEL)?,
+        );
+        assert_eq!(seen.load(Relaxed), 1);
+        assert!(!misc::is_memalloc_nofs());
+        Ok(())
+    }
+}

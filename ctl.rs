@@ -15,6 +15,7 @@ mod convert;
 #[allow(unsafe_code)]
 mod ffi;
 mod list;
+mod peers;
 mod routing;
 mod transfer;
 
@@ -23,8 +24,6 @@ use self::{
         addr,
         check_flags,
         check_zero,
-        conn_type,
-        count,
         nid,
         pattern,
         prefix_len,
@@ -33,6 +32,13 @@ use self::{
     },
     ffi as uapi,
     list::list,
+    peers::{
+        conn_close,
+        conn_push,
+        conn_register,
+        peer_add,
+        peer_del, //
+    },
     routing::{
         route_add,
         route_del,
@@ -46,27 +52,20 @@ use self::{
     }, //
 };
 use crate::{
-    conn::Handshake,
     lib_linux::{
         misc,
-        netns::Net,
-        socket::Handover, //
+        netns::Net, //
     },
     ni::Ni,
-    peer::{
-        Deletion,
-        Peer, //
-    },
+    peer::Peer,
     portals::{
         bulk::Service,
         router::NetRoute, //
     },
-    tunables,
     wire::Nid,
     Lnd,
     LND, //
 };
-use core::net::SocketAddr;
 use kernel::{
     fs::File,
     miscdevice::{
@@ -382,84 +381,6 @@ fn if_del(caller: &Caller, request: &uapi::socklnd_if) -> Result {
     let ni = pattern(&request.ni)?;
     let addr = addr(&request.addr)?;
     caller.only_interface(ni)?.del_interface(addr)
-}
-
-fn peer_add(caller: &Caller, request: &uapi::socklnd_peer_add) -> Result {
-    check_zero([u32::from(request.pad), request.flags, request.pad2])?;
-    let nid = nid(&request.nid)?;
-    let addr = addr(&request.addr)?.unwrap_or(nid.addr());
-    let port = match request.port {
-        0 => tunables::port(),
-        port => port,
-    };
-    let ni = caller.interface_for(pattern(&request.ni)?, nid)?;
-    ni.add_peer(nid, SocketAddr::new(addr, port))
-}
-
-fn peer_del(caller: &Caller, request: &mut uapi::socklnd_peer_del) -> Result {
-    const UNDO: u32 = uapi::SOCKLND_PEER_DEL_SINGLE | uapi::SOCKLND_PEER_DEL_KEEP;
-    check_zero([request.pad])?;
-    let what = match request.flags {
-        0 => Deletion::All,
-        uapi::SOCKLND_PEER_DEL_SINGLE => Deletion::Single,
-        UNDO => Deletion::Undo,
-        _ => return Err(EINVAL),
-    };
-    let addr = addr(&request.addr)?;
-    let nid = pattern(&request.nid)?;
-    let peers = caller.peers(pattern(&request.ni)?, nid)?;
-    let deleted = peers.iter().filter(|p| p.del_route(addr, what));
-    request.count = count(deleted.count());
-    if request.count == 0 {
-        nid.nothing_found()?;
-    }
-    Ok(())
-}
-
-fn conn_close(caller: &Caller, request: &mut uapi::socklnd_conn_close) -> Result {
-    check_zero([request.flags, request.pad])?;
-    let addr = addr(&request.addr)?;
-    let nid = pattern(&request.nid)?;
-    let peers = caller.peers(pattern(&request.ni)?, nid)?;
-    let closed = peers.iter().map(|p| p.close_matching(addr));
-    request.count = count(closed.sum());
-    if request.count == 0 {
-        nid.nothing_found()?;
-    }
-    Ok(())
-}
-
-fn conn_push(caller: &Caller, request: &mut uapi::socklnd_conn_close) -> Result {
-    check_zero([request.flags, request.pad])?;
-    let addr = addr(&request.addr)?;
-    let nid = pattern(&request.nid)?;
-    let mut pushed = 0usize;
-    for peer in caller.peers(pattern(&request.ni)?, nid)?.iter() {
-        pushed = pushed.saturating_add(peer.push_matching(addr)?);
-    }
-    request.count = count(pushed);
-    if pushed == 0 {
-        return Err(ENOENT);
-    }
-    Ok(())
-}
-
-fn conn_register(caller: &Caller, request: &uapi::socklnd_register) -> Result {
-    check_zero([request.flags, request.pad])?;
-    let ni = pattern(&request.ni)?;
-    let active = match (conn_type(request.type_)?, pattern(&request.nid)?) {
-        (None, Pattern::Any) => None,
-        (Some(kind), Pattern::One(nid)) => Some((kind, nid)),
-        _ => return Err(EINVAL),
-    };
-    let ni = match active {
-        None => caller.only_interface(ni)?,
-        Some((_, nid)) => caller.interface_for(ni, nid)?,
-    };
-    if active.is_some_and(|(_, nid)| nid == ni.nid()) {
-        return Err(EINVAL);
-    }
-    Handshake::handed_over(&ni, Handover::from_fd(request.fd, &caller.net)?, active)
 }
 
 #[kunit_tests(socklnd_ctl)]

@@ -8,19 +8,21 @@
 //! undefined behaviour, because no Rust reference to the contents ever exists: all access is by C
 //! functions that copy.
 //!
-//! A [`PageFrag`] is a small piece of memory with one owner, who frees it, and who alone has
-//! access. A [`FrozenFrag`] is one that nobody changes, so TCP may read it even after that. They come
-//! from caches of the processors, each protected by a lock of its own, which hold on to the page that
-//! they cut up, and are given back by [`FragCaches`]. A fragment keeps up to eight pages from being used
-//! for anything else, so it is for what soon goes.
+//! Smaller pieces of memory for TCP to read are [`PageFrag`]s.
 //!
 //! All of this comes from the page allocator, and can be lent to TCP: a page is not used for
 //! anything else before the last reference to it is gone, no matter whose that is.
 //!
 //! A [`RecvBuf`] is a small piece of other memory with one owner, which TCP can only write.
 
+mod frag;
+
+pub(crate) use self::frag::{
+    FragCaches,
+    FrozenFrag,
+    PageFrag, //
+};
 use super::sys;
-use core::ptr::NonNull;
 use kernel::{
     bindings,
     page::{
@@ -284,117 +286,6 @@ impl PageRange {
     }
 }
 
-/// A small buffer that is part of a page.
-///
-/// # Invariants
-///
-/// `start` comes from the page fragment allocator, is ours, and is valid for `len` initialised
-/// bytes.
-pub(crate) struct PageFrag {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: A `PageFrag` is a box of bytes.
-unsafe impl Send for PageFrag {}
-
-// SAFETY: A `PageFrag` is a box of bytes.
-unsafe impl Sync for PageFrag {}
-
-impl PageFrag {
-    /// Allocates `len` zero bytes, at most a page. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// - `EINVAL` if `len` is zero or more than a page.
-    /// - `ENOMEM`.
-    pub(crate) fn alloc(len: usize) -> Result<Self> {
-        let size = match c_uint::try_from(len) {
-            Ok(size) if size > 0 && len <= PAGE_SIZE => size,
-            _ => return Err(EINVAL),
-        };
-        // SAFETY: The size is at most a page.
-        let start = unsafe { sys::socklnd_helper_page_frag_alloc(size) };
-        let start = NonNull::new(start.cast::<u8>()).ok_or(ENOMEM)?;
-        // SAFETY: We just got `len` bytes.
-        unsafe { start.write_bytes(0, len) };
-        // INVARIANT: Allocated and initialised above.
-        Ok(Self { start, len })
-    }
-
-    /// Bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: By the type invariants the bytes are valid, initialised and ours.
-        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
-    }
-
-    /// Fills it with `contents`, never to be changed again; what room is left is not part of it.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if there is not enough room.
-    pub(crate) fn filled(mut self, contents: &[u8]) -> Result<FrozenFrag> {
-        let room = self.as_mut_slice().get_mut(..contents.len());
-        room.ok_or(EINVAL)?.copy_from_slice(contents);
-        // INVARIANT: These are some of the bytes that are valid.
-        self.len = contents.len();
-        Ok(FrozenFrag(self))
-    }
-
-    /// The page that the byte at `offset` is in, and where in the page it is. The bytes behind it
-    /// are in this page, or in physically adjacent ones.
-    pub(super) fn locate(&self, offset: usize) -> (*mut bindings::page, usize) {
-        let address = self.start.as_ptr().wrapping_add(offset.min(self.len));
-        // SAFETY: Page fragments are in the kernel's linear mapping.
-        let page = unsafe { sys::socklnd_helper_virt_to_page(address.cast()) };
-        (page, address.addr() % PAGE_SIZE)
-    }
-}
-
-impl Drop for PageFrag {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants the fragment is ours, from the matching allocator.
-        unsafe { bindings::page_frag_free(self.start.as_ptr().cast()) };
-    }
-}
-
-/// A [`PageFrag`] that does not change any more, so that TCP can take it by reference.
-pub(crate) struct FrozenFrag(PageFrag);
-
-impl FrozenFrag {
-    /// Bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// As [`PageFrag::locate`].
-    pub(super) fn locate(&self, offset: usize) -> (*mut bindings::page, usize) {
-        self.0.locate(offset)
-    }
-}
-
-/// The caches that [`PageFrag`]s come from. Dropping this gives back the memory that is left in them; no
-/// [`PageFrag`] is allocated after that.
-pub(crate) struct FragCaches(());
-
-impl FragCaches {
-    /// The module's. To be made once, before anything is allocated.
-    pub(crate) fn new() -> Self {
-        Self(())
-    }
-}
-
-impl Drop for FragCaches {
-    fn drop(&mut self) {
-        // SAFETY: Nobody allocates any more. What is still in use has references of its own.
-        unsafe { sys::socklnd_helper_page_frag_drain() };
-    }
-}
-
 /// A small buffer to receive into, for as long as one likes.
 pub(crate) struct RecvBuf(KVec<u8>);
 
@@ -532,17 +423,6 @@ mod tests {
     }
 
     #[test]
-    fn fragments_may_have_room_to_spare() -> Result {
-        let frag = PageFrag::alloc(72)?;
-        let place = frag.locate(0);
-        let filled = frag.filled(&[7; 24])?;
-        assert_eq!(filled.len(), 24);
-        assert!(filled.locate(0) == place);
-        assert!(PageFrag::alloc(8)?.filled(&[0; 9]).is_err());
-        Ok(())
-    }
-
-    #[test]
     fn patterns_depend_on_seed_and_distance_only() -> Result {
         let pages = Pages::alloc(4 * PAGE_SIZE)?;
         let len = PAGE_SIZE + 77;
@@ -566,40 +446,6 @@ mod tests {
         assert!(range.slice(51, 450).is_err());
         assert!(range.slice(usize::MAX, 2).is_err());
         assert_eq!(part.slice(450, 0)?.len(), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn fragments_are_not_the_receive_paths() -> Result {
-        const COUNT: usize = 64;
-        let mut ours = KVec::with_capacity(COUNT, GFP_KERNEL)?;
-        let mut theirs = KVec::with_capacity(COUNT, GFP_KERNEL)?;
-        for _ in 0..COUNT {
-            ours.push(PageFrag::alloc(72)?, GFP_KERNEL)?;
-            // SAFETY: The size is reasonable, and the mask asks for no alignment.
-            let start = unsafe { bindings::__netdev_alloc_frag_align(72, c_uint::MAX) };
-            let start = NonNull::new(start.cast::<u8>()).ok_or(ENOMEM)?;
-            // A fragment of theirs is freed like one of ours.
-            theirs.push(PageFrag { start, len: 0 }, GFP_KERNEL)?;
-        }
-        let page = |frag: &PageFrag| frag.locate(0).0;
-        assert!(!ours
-            .iter()
-            .any(|one| theirs.iter().any(|other| page(one) == page(other))));
-        Ok(())
-    }
-
-    #[test]
-    fn fragments_are_zeroed_and_separate() -> Result {
-        assert!(PageFrag::alloc(0).is_err());
-        assert!(PageFrag::alloc(PAGE_SIZE + 1).is_err());
-        assert_eq!(PageFrag::alloc(PAGE_SIZE)?.as_mut_slice().len(), PAGE_SIZE);
-        let mut one = PageFrag::alloc(72)?;
-        let mut two = PageFrag::alloc(72)?;
-        one.as_mut_slice().fill(0xff);
-        assert!(two.as_mut_slice().iter().all(|&byte| byte == 0));
-        drop(two);
-        assert!(one.as_mut_slice().iter().all(|&byte| byte == 0xff));
         Ok(())
     }
 }

@@ -26,7 +26,10 @@ mod handover;
 mod hook;
 mod listening;
 mod loan;
+mod message;
 mod options;
+mod owner;
+mod state;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
 
@@ -49,14 +52,17 @@ pub(crate) use self::loan::{
     LoanBook, //
 };
 
-pub(crate) use self::addr::RawAddr;
+pub(crate) use self::{
+    addr::RawAddr,
+    owner::Owner,
+    state::TcpState, //
+};
 
-use self::hook::Hook;
+use self::{
+    hook::Hook,
+    message::to_bytes, //
+};
 use super::{
-    iov::{
-        Bvecs,
-        RecvBvecs, //
-    },
     netns::{
         Net,
         NetUser, //
@@ -74,83 +80,8 @@ use core::{
 use kernel::{
     bindings,
     error::to_result,
-    fmt,
     prelude::*, //
 };
-
-/// The states of a TCP socket, as in RFC 9293.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TcpState {
-    Established,
-    SynSent,
-    SynReceived,
-    FinWait1,
-    FinWait2,
-    TimeWait,
-    Close,
-    CloseWait,
-    LastAck,
-    Listen,
-    Closing,
-}
-
-impl TcpState {
-    /// The state of a socket at this moment. Any context.
-    ///
-    /// # Safety
-    ///
-    /// `sk` must be a valid TCP socket.
-    unsafe fn of(sk: *const bindings::sock) -> Self {
-        // SAFETY: By our requirement.
-        match unsafe { sys::socklnd_helper_sk_state(sk) } {
-            1 => Self::Established,
-            2 => Self::SynSent,
-            3 => Self::SynReceived,
-            4 => Self::FinWait1,
-            5 => Self::FinWait2,
-            6 => Self::TimeWait,
-            8 => Self::CloseWait,
-            9 => Self::LastAck,
-            10 => Self::Listen,
-            11 => Self::Closing,
-            // What else there is are states of other objects than sockets.
-            _ => Self::Close,
-        }
-    }
-}
-
-/// Who else in the kernel has a socket.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// A BPF program, by a sockmap.
-    Sockmap,
-    /// A protocol on top of TCP, such as TLS.
-    Protocol,
-    /// Another module.
-    Other,
-}
-
-impl Owner {
-    /// What `socklnd_helper_sk_claim` returns.
-    fn from_raw(raw: c_int) -> Option<Self> {
-        match c_uint::try_from(raw).unwrap_or(sys::socklnd_owner_SOCKLND_OWNER_OTHER) {
-            sys::socklnd_owner_SOCKLND_OWNER_NONE => None,
-            sys::socklnd_owner_SOCKLND_OWNER_PSOCK => Some(Self::Sockmap),
-            sys::socklnd_owner_SOCKLND_OWNER_ULP => Some(Self::Protocol),
-            _ => Some(Self::Other),
-        }
-    }
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sockmap => "a BPF program (sockmap)",
-            Self::Protocol => "a protocol on top of TCP (ULP)",
-            Self::Other => "another kernel module",
-        })
-    }
-}
 
 /// A connection that was accepted.
 pub(crate) enum Accepted {
@@ -222,19 +153,6 @@ impl Drop for LockGuard<'_> {
         // SAFETY: By the type invariants the lock is held.
         unsafe { sys::release_sock(self.sk()) };
     }
-}
-
-/// A message for `sock_sendmsg` or `sock_recvmsg`, for no bytes yet.
-fn message(flags: u32) -> bindings::msghdr {
-    bindings::msghdr {
-        msg_flags: flags,
-        ..Default::default()
-    }
-}
-
-/// A return value that is a number of bytes, or negative and an error.
-fn to_bytes(ret: c_int) -> Result<usize> {
-    usize::try_from(ret).map_err(|_| Error::from_errno(ret))
 }
 
 /// A number of bytes, or the like, that C has as an `int` and never makes negative.
@@ -465,226 +383,6 @@ impl Socket {
         // SAFETY: The socket is valid; there is room for an address of any family.
         to_bytes(unsafe { bindings::kernel_getpeername(sock, addr.as_mut_ptr().cast()) })?;
         addr.parse()
-    }
-
-    /// Sends as much as there is room for, by copying. `more` says that more will follow at once,
-    /// so that the last segment may wait for it. Returns the number of bytes. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `EAGAIN` if there is no room, or not enough memory; [`SocketEvents::write_space`] will be
-    /// called in the first case, see [`Socket::has_send_space`]. `EPIPE`, `ECONNRESET`, ... if the
-    /// connection is gone.
-    pub(crate) fn send(&self, from: &Bvecs<'_>, more: bool) -> Result<usize> {
-        // SAFETY: There is no `ubuf`.
-        unsafe { self.send_message(from, more, ptr::null_mut()) }
-    }
-
-    /// Sends by copying, or with a `ubuf` by reference.
-    ///
-    /// # Safety
-    ///
-    /// `ubuf` must be null, or valid during the call and as long as any reference is left of those
-    /// that TCP takes meanwhile.
-    unsafe fn send_message(
-        &self,
-        from: &Bvecs<'_>,
-        more: bool,
-        ubuf: *mut bindings::ubuf_info,
-    ) -> Result<usize> {
-        let mut flags = Self::SEND_FLAGS;
-        if more {
-            flags |= bindings::MSG_MORE;
-        }
-        if !ubuf.is_null() {
-            flags |= bindings::MSG_ZEROCOPY;
-        }
-        let mut msg = message(flags);
-        msg.msg_ubuf = ubuf;
-        // SAFETY: The list is valid, has `len_bytes` bytes, and can be read as long as `from` is
-        // borrowed, which is longer than the message lives.
-        unsafe {
-            bindings::iov_iter_bvec(
-                &mut msg.msg_iter,
-                Self::ITER_SOURCE,
-                from.as_ptr(),
-                from.count() as c_ulong,
-                from.len_bytes(),
-            )
-        };
-        // SAFETY: The socket is valid, and so is the message until the call returns. Of what it
-        // copies, TCP keeps no reference. Of what it does not, it keeps references that count: to
-        // the pages, all of which come from the page allocator and have counts, and to `ubuf`,
-        // whose validity is our requirement.
-        to_bytes(unsafe { bindings::sock_sendmsg(self.sock(), &mut msg) })
-    }
-
-    /// Receives what is there. Returns the number of bytes; zero is the end of the stream.
-    /// May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `EAGAIN` if there is nothing; `EINVAL` if there is no room in `to`; `ECONNRESET`, ... if the
-    /// connection is gone.
-    pub(crate) fn recv(&self, to: &RecvBvecs<'_>) -> Result<usize> {
-        if to.len_bytes() == 0 {
-            return Err(EINVAL);
-        }
-        let mut msg = message(0);
-        // SAFETY: The list is valid, has `len_bytes` bytes, and can be written as long as `to` is
-        // borrowed, which is longer than the message lives.
-        unsafe {
-            bindings::iov_iter_bvec(
-                &mut msg.msg_iter,
-                Self::ITER_DEST,
-                to.as_ptr(),
-                to.count() as c_ulong,
-                to.len_bytes(),
-            )
-        };
-        // SAFETY: The message refers to the list, which can be written.
-        unsafe { self.recv_message(&mut msg) }
-    }
-
-    /// Receives into a message.
-    ///
-    /// # Safety
-    ///
-    /// What the message refers to must be valid for writes.
-    unsafe fn recv_message(&self, msg: &mut bindings::msghdr) -> Result<usize> {
-        // SAFETY: The socket is valid, and the message by our requirement.
-        to_bytes(unsafe { bindings::sock_recvmsg(self.sock(), msg, Self::RECV_FLAGS) })
-    }
-
-    /// As [`Socket::send`], from a slice.
-    pub(crate) fn send_bytes(&self, from: &[u8]) -> Result<usize> {
-        let kvec = bindings::kvec {
-            iov_base: from.as_ptr().cast_mut().cast(),
-            iov_len: from.len(),
-        };
-        let mut msg = message(Self::SEND_FLAGS);
-        // SAFETY: `kvec` lives as long as the message, and refers to `from`, which can be read.
-        unsafe {
-            bindings::iov_iter_kvec(&mut msg.msg_iter, Self::ITER_SOURCE, &kvec, 1, from.len())
-        };
-        // SAFETY: As in `send`.
-        to_bytes(unsafe { bindings::sock_sendmsg(self.sock(), &mut msg) })
-    }
-
-    /// As [`Socket::recv`], into a slice.
-    pub(crate) fn recv_bytes(&self, to: &mut [u8]) -> Result<usize> {
-        if to.is_empty() {
-            return Err(EINVAL);
-        }
-        let kvec = bindings::kvec {
-            iov_base: to.as_mut_ptr().cast(),
-            iov_len: to.len(),
-        };
-        let mut msg = message(0);
-        // SAFETY: `kvec` lives as long as the message, and refers to `to`, which can be written.
-        unsafe { bindings::iov_iter_kvec(&mut msg.msg_iter, Self::ITER_DEST, &kvec, 1, to.len()) };
-        // SAFETY: The message refers to `to`, which can be written.
-        unsafe { self.recv_message(&mut msg) }
-    }
-
-    /// As [`Socket::recv`], into nowhere: at most `len` bytes.
-    pub(crate) fn discard(&self, len: usize) -> Result<usize> {
-        if len == 0 {
-            return Err(EINVAL);
-        }
-        let mut msg = message(0);
-        // SAFETY: The iterator refers to nothing.
-        unsafe { bindings::iov_iter_discard(&mut msg.msg_iter, Self::ITER_DEST, len) };
-        // SAFETY: The message refers to nothing.
-        unsafe { self.recv_message(&mut msg) }
-    }
-
-    /// The state at this moment. Any context.
-    pub(crate) fn state(&self) -> TcpState {
-        // SAFETY: By the type invariants `sk` is valid.
-        unsafe { TcpState::of(self.sk()) }
-    }
-
-    /// Whether data can flow both ways at this moment. For tests and measurements. Any context.
-    #[cfg_attr(not(CONFIG_KUNIT = "y"), allow(dead_code))]
-    pub(crate) fn is_established(&self) -> bool {
-        self.state() == TcpState::Established
-    }
-
-    /// What went wrong since this was last called: `ECONNREFUSED`, `ETIMEDOUT`, ... Any context.
-    pub(crate) fn take_error(&self) -> Option<Error> {
-        // SAFETY: By the type invariants `sk` is valid.
-        to_result(unsafe { sys::socklnd_helper_sk_take_error(self.sk()) }).err()
-    }
-
-    /// Why the connection is over, if it is; unlike [`Socket::take_error`], however often it is
-    /// asked. If TCP gave up what was sent, for another reason than being told to, this says so
-    /// before any [`Loan`] of it is returned. Any context.
-    pub(crate) fn failure(&self) -> Option<Error> {
-        // SAFETY: By the type invariants `sk` is valid.
-        match unsafe { sys::socklnd_helper_sk_err(self.sk()) } {
-            0 => (self.state() == TcpState::Close).then_some(ECONNRESET),
-            errno => Some(Error::from_errno(-errno)),
-        }
-    }
-
-    /// Sends a segment without data. A live peer takes it for an acknowledgement, and one that has no
-    /// such connection answers with a reset. Does nothing without a connection, or memory. May sleep.
-    pub(crate) fn send_ack(&self) {
-        let lock = self.lock();
-        if matches!(self.state(), TcpState::Established | TcpState::CloseWait) {
-            // SAFETY: The lock is held, and the TCP socket is connected.
-            unsafe { sys::socklnd_helper_tcp_send_ack(lock.sk()) };
-        }
-    }
-
-    /// Bytes of memory that hold what was sent and not acknowledged. Any context.
-    pub(crate) fn wmem_queued(&self) -> usize {
-        // SAFETY: By the type invariants `sk` is valid.
-        to_usize(unsafe { sys::socklnd_helper_sk_wmem_queued(self.sk()) })
-    }
-
-    /// Whether there is room to send. If not after an `EAGAIN`, [`SocketEvents::write_space`] will
-    /// be called when there is; if there is, it was memory that was missing, and nobody will call.
-    /// Any context.
-    pub(crate) fn has_send_space(&self) -> bool {
-        // SAFETY: By the type invariants `sk` is valid.
-        unsafe { sys::socklnd_helper_sk_stream_is_writeable(self.sk()) }
-    }
-
-    /// Whether something was received and not read yet. Any context.
-    pub(crate) fn has_input(&self) -> bool {
-        // SAFETY: By the type invariants `sk` is valid.
-        unsafe { sys::socklnd_helper_sk_has_input(self.sk()) }
-    }
-
-    /// Has TCP report input only when `bytes` are there, or as many as it has room for: then
-    /// [`Socket::is_ready`]; and make room for so many, unless its buffer has a fixed size. It goes on
-    /// acknowledging what comes until then. 1 is how a socket begins. An end or a failure is reported at
-    /// once in any case. May sleep.
-    pub(crate) fn wait_for(&self, bytes: usize) {
-        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
-        // SAFETY: By the type invariants `sk` is valid, and this context may sleep.
-        unsafe { sys::socklnd_helper_sk_set_rcvlowat(self.sk(), bytes) };
-    }
-
-    /// Whether as much is there as [`Socket::wait_for`] was told, or no more fits. Any context.
-    pub(crate) fn is_ready(&self) -> bool {
-        // SAFETY: By the type invariants `sk` is valid, and that of a TCP socket.
-        unsafe { sys::socklnd_helper_tcp_is_ready(self.sk()) }
-    }
-
-    /// Bytes that were received and not read yet; with the end of the stream, one more. Any context.
-    pub(crate) fn available(&self) -> usize {
-        // SAFETY: By the type invariants `sk` is valid, and that of a TCP socket.
-        let available = unsafe { sys::socklnd_helper_tcp_available(self.sk()) };
-        available as usize
-    }
-
-    /// The processor that handled the last packet, if there was one. Any context.
-    pub(crate) fn incoming_cpu(&self) -> Option<u32> {
-        // SAFETY: By the type invariants `sk` is valid.
-        u32::try_from(unsafe { sys::socklnd_helper_sk_incoming_cpu(self.sk()) }).ok()
     }
 
     /// Closes the socket so that everything that was sent still arrives, if it can. May sleep, but

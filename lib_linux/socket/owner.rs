@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who in the kernel has a socket: plain values, nothing to protect, nothing to free.
+
+use super::super::sys;
+use kernel::{
+    fmt,
+    prelude::*, //
+};
+
+/// Who else in the kernel has a socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A BPF program, by a sockmap.
+    Sockmap,
+    /// A protocol on top of TCP, such as TLS.
+    Protocol,
+    /// Another module.
+    Other,
+}
+
+impl Owner {
+    /// What `socklnd_helper_sk_claim` returns.
+    pub(super) fn from_raw(raw: c_int) -> Option<Self> {
+        match c_uint::try_from(raw).unwrap_or(sys::socklnd_owner_SOCKLND_OWNER_OTHER) {
+            sys::socklnd_owner_SOCKLND_OWNER_NONE => None,
+            sys::socklnd_owner_SOCKLND_OWNER_PSOCK => Some(Self::Sockmap),
+            sys::socklnd_owner_SOCKLND_OWNER_ULP => Some(Self::Protocol),
+            _ => Some(Self::Other),
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sockmap => "a BPF program (sockmap)",
+            Self::Protocol => "a protocol on top of TCP (ULP)",
+            Self::Other => "another kernel module",
+        })
+    }
+}

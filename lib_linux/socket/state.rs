@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a socket tells about itself.
+//!
+//! All of it is read without the socket's lock, and may have changed by the time the caller looks at it.
+
+use super::{
+    super::sys,
+    to_usize,
+    Socket, //
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*, //
+};
+
+/// The states of a TCP socket, as in RFC 9293.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TcpState {
+    Established,
+    SynSent,
+    SynReceived,
+    FinWait1,
+    FinWait2,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Closing,
+}
+
+impl TcpState {
+    /// The state of a socket at this moment. Any context.
+    ///
+    /// # Safety
+    ///
+    /// `sk` must be a valid TCP socket.
+    pub(super) unsafe fn of(sk: *const bindings::sock) -> Self {
+        // SAFETY: By our requirement.
+        match unsafe { sys::socklnd_helper_sk_state(sk) } {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 => Self::SynReceived,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            // What else there is are states of other objects than sockets.
+            _ => Self::Close,
+        }
+    }
+}
+
+impl Socket {
+    /// The state at this moment. Any context.
+    pub(crate) fn state(&self) -> TcpState {
+        // SAFETY: By the type invariants `sk` is valid.
+        unsafe { TcpState::of(self.sk()) }
+    }
+
+    /// Whether data can flow both ways at this moment. For tests and measurements. Any context.
+    #[cfg_attr(not(CONFIG_KUNIT = "y"), allow(dead_code))]
+    pub(crate) fn is_established(&self) -> bool {
+        self.state() == TcpState::Established
+    }
+
+    /// What went wrong since this was last called: `ECONNREFUSED`, `ETIMEDOUT`, ... Any context.
+    pub(crate) fn take_error(&self) -> Option<Error> {
+        // SAFETY: By the type invariants `sk` is valid.
+        to_result(unsafe { sys::socklnd_helper_sk_take_error(self.sk()) }).err()
+    }
+
+    /// Why the connection is over, if it is; unlike [`Socket::take_error`], however often it is
+    /// asked. If TCP gave up what was sent, for another reason than being told to, this says so
+    /// before any [`Loan`] of it is returned. Any context.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        // SAFETY: By the type invariants `sk` is valid.
+        match unsafe { sys::socklnd_helper_sk_err(self.sk()) } {
+            0 => (self.state() == TcpState::Close).then_some(ECONNRESET),
+            errno => Some(Error::from_errno(-errno)),
+        }
+    }
+
+    /// Bytes of memory that hold what was sent and not acknowledged. Any context.
+    pub(crate) fn wmem_queued(&self) -> usize {
+        // SAFETY: By the type invariants `sk` is valid.
+        to_usize(unsafe { sys::socklnd_helper_sk_wmem_queued(self.sk()) })
+    }
+
+    /// Whether there is room to send. If not after an `EAGAIN`, [`SocketEvents::write_space`] will
+    /// be called when there is; if there is, it was memory that was missing, and nobody will call.
+    /// Any context.
+    pub(crate) fn has_send_space(&self) -> bool {
+        // SAFETY: By the type invariants `sk` is valid.
+        unsafe { sys::socklnd_helper_sk_stream_is_writeable(self.sk()) }
+    }
+
+    /// Whether something was received and not read yet. Any context.
+    pub(crate) fn has_input(&self) -> bool {
+        // SAFETY: By the type invariants `sk` is valid.
+        unsafe { sys::socklnd_helper_sk_has_input(self.sk()) }
+    }
+
+    /// Has TCP report input only when `bytes` are there, or as many as it has room for: then
+    /// [`Socket::is_ready`]; and make room for so many, unless its buffer has a fixed size. It goes on
+    /// acknowledging what comes until then. 1 is how a socket begins. An end or a failure is reported at
+    /// once in any case. May sleep.
+    pub(crate) fn wait_for(&self, bytes: usize) {
+        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+        // SAFETY: By the type invariants `sk` is valid, and this context may sleep.
+        unsafe { sys::socklnd_helper_sk_set_rcvlowat(self.sk(), bytes) };
+    }
+
+    /// Whether as much is there as [`Socket::wait_for`] was told, or no more fits. Any context.
+    pub(crate) fn is_ready(&self) -> bool {
+        // SAFETY: By the type invariants `sk` is valid, and that of a TCP socket.
+        unsafe { sys::socklnd_helper_tcp_is_ready(self.sk()) }
+    }
+
+    /// Bytes that were received and not read yet; with the end of the stream, one more. Any context.
+    pub(crate) fn available(&self) -> usize {
+        // SAFETY: By the type invariants `sk` is valid, and that of a TCP socket.
+        let available = unsafe { sys::socklnd_helper_tcp_available(self.sk()) };
+        available as usize
+    }
+
+    /// The processor that handled the last packet, if there was one. Any context.
+    pub(crate) fn incoming_cpu(&self) -> Option<u32> {
+        // SAFETY: By the type invariants `sk` is valid.
+        u32::try_from(unsafe { sys::socklnd_helper_sk_incoming_cpu(self.sk()) }).ok()
+    }
+}

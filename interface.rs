@@ -336,11 +336,19 @@ impl<U: User> Interfaces<U> {
         self.position(|i| i.addr == addr)
     }
 
-    /// The one to connect from to `addr`: in whose subnet that is, or else the first one of its
-    /// family. Thread context, a peer's lock may be held.
-    pub(crate) fn toward(&self, addr: IpAddr) -> Option<Arc<Interface>> {
-        self.position(|i| i.is_near(addr))
-            .or_else(|| self.position(|i| i.addr.is_ipv6() == addr.is_ipv6()))
+    /// The first one in whose subnet `addr` is, and whose own address matches. Thread context, a peer's lock
+    /// may be held.
+    pub(crate) fn near(
+        &self,
+        addr: IpAddr,
+        matching: impl Fn(IpAddr) -> bool,
+    ) -> Option<Arc<Interface>> {
+        self.position(|i| i.is_near(addr) && matching(i.addr))
+    }
+
+    /// The first one of the family of `addr`. Thread context, a peer's lock may be held.
+    pub(crate) fn of_family(&self, addr: IpAddr) -> Option<Arc<Interface>> {
+        self.position(|i| i.addr.is_ipv6() == addr.is_ipv6())
     }
 
     /// Whether both addresses are in the subnet of one of them. Thread context.

@@ -55,7 +55,9 @@ pub(crate) struct RouteState {
     pub(crate) failures: u64,
     /// Connections that this route has opened so far.
     pub(crate) opened: u64,
-    /// Whose address it connects from; without one, the choice is made anew each time.
+    /// Whose address it connects from, once that was chosen: see [`Peer::source`].
+    ///
+    /// [`Peer::source`]: crate::peer::Peer::source
     pub(crate) interface: Option<RouteUse>,
     backoff: Backoff,
 }

@@ -654,7 +654,10 @@ impl Handshake {
     /// A socket, bound to a reserved port, whose connection request is out. Without a link it is not
     /// tried.
     fn open(self: &Arc<Self>) -> Result<HookedSocket<Self>> {
-        let local = self.source()?;
+        let Role::Active { peer, route, .. } = &self.role else {
+            return Err(EINVAL);
+        };
+        let local = peer.source(route)?;
         self.bound.populate(local);
         let net = self.ni.net();
         // What goes to this machine itself needs no device.
@@ -702,24 +705,6 @@ impl Handshake {
             IpVec::new()
         };
         self.send_hello(socket, proto, target, Some(kind), &ips)
-    }
-
-    /// The address to connect from.
-    ///
-    /// # Errors
-    ///
-    /// `EADDRNOTAVAIL` if the node has none of the family.
-    fn source(&self) -> Result<IpAddr> {
-        let bound = match &self.role {
-            Role::Active { peer, route, .. } => peer.source(route),
-            Role::Registered { .. } | Role::Passive { .. } => None,
-        };
-        let (interfaces, remote) = (self.ni.interfaces(), self.remote.ip());
-        bound
-            .and_then(|addr| interfaces.find(addr))
-            .or_else(|| interfaces.toward(remote))
-            .map(|interface| interface.addr())
-            .ok_or(EADDRNOTAVAIL)
     }
 
     /// The addresses of all interfaces, as a HELLO names them.

@@ -32,11 +32,35 @@ use kernel::{
 };
 
 impl Peer {
-    /// The address that `route` connects from, if it is settled. Thread context.
-    pub(crate) fn source(&self, route: &Route) -> Option<IpAddr> {
-        let inner = self.inner.lock();
-        let bound = route.state(&inner).interface.as_ref();
-        bound.map(RouteUse::addr)
+    /// The address that an attempt by `route` connects from. It is chosen anew while there is no connection
+    /// from there: in a subnet of the peer's address, and rather where no other route connects from, or is
+    /// about to. Thread context.
+    ///
+    /// # Errors
+    ///
+    /// `EADDRNOTAVAIL` if the node has none of the family.
+    pub(crate) fn source(&self, route: &Route) -> Result<IpAddr> {
+        let interfaces = self.ni.interfaces();
+        let remote = route.addr().ip();
+        let mut inner = self.inner.lock();
+        let bound = route.state(&inner).interface.as_ref().map(RouteUse::addr);
+        let chosen = match bound {
+            Some(local) if inner.is_joined(local, remote) => interfaces.find(local),
+            _ => None,
+        };
+        let chosen = chosen
+            .or_else(|| interfaces.near(remote, |local| !inner.is_taken(local, route)))
+            .or_else(|| interfaces.near(remote, |local| bound == Some(local)))
+            .or_else(|| interfaces.near(remote, |_| true))
+            .or_else(|| interfaces.find(bound?))
+            .or_else(|| interfaces.of_family(remote))
+            .ok_or(EADDRNOTAVAIL)?;
+        let addr = chosen.addr();
+        if bound != Some(addr) {
+            // From now on it counts as used.
+            route.state_mut(&mut inner).interface = Some(RouteUse::new(chosen));
+        }
+        Ok(addr)
     }
 
     /// What to tell a peer that connects and has named `theirs`: addresses of ours to connect to.
@@ -99,12 +123,19 @@ impl Peer {
         Ok(())
     }
 
-    /// Notes that the route to where `conn` leads connects from where `conn` comes from.
+    /// Notes that the route to where `conn` leads connects from where `conn` comes from, unless it connects
+    /// from elsewhere already.
     pub(super) fn bind_route(&self, inner: &mut PeerInner, conn: &Conn) {
-        let Some(route) = inner.route_to(conn.remote().ip()) else {
+        let (local, remote) = (conn.local().ip(), conn.remote().ip());
+        let Some(route) = inner.route_to(remote) else {
             return;
         };
-        let interface = self.ni.interfaces().find(conn.local().ip());
+        let state = route.state(inner);
+        let bound = state.interface.as_ref().map(RouteUse::addr);
+        if bound.is_some_and(|addr| state.connecting || inner.is_joined(addr, remote)) {
+            return;
+        }
+        let interface = self.ni.interfaces().find(local);
         route.state_mut(inner).interface = interface.map(RouteUse::new);
     }
 
@@ -138,5 +169,21 @@ impl PeerInner {
             let bound = route.state(self).interface.as_ref();
             bound.is_some_and(|bound| bound.addr() == addr)
         })
+    }
+
+    /// Whether another route than `this` connects from `addr`, or is about to.
+    fn is_taken(&self, addr: IpAddr, this: &Route) -> bool {
+        self.routes.iter().any(|route| {
+            let state = route.state(self);
+            let bound = state.interface.as_ref().map(RouteUse::addr);
+            !core::ptr::eq(&**route, this)
+                && bound == Some(addr)
+                && (state.connecting || self.is_joined(addr, route.addr().ip()))
+        })
+    }
+
+    /// Whether there is a connection between these two addresses.
+    fn is_joined(&self, local: IpAddr, remote: IpAddr) -> bool {
+        self.conns_to(remote).any(|conn| conn.local().ip() == local)
     }
 }

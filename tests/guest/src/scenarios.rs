@@ -194,6 +194,7 @@ pub const ALL: &[Scenario] = &[
     scenario("interfaces", 1, 60, interfaces::administration),
     scenario("learned_routes", 2, 120, interfaces::learned_routes)
         .ipv4_only("addresses are told by version 1.0 alone"),
+    scenario("own_addresses", 2, 90, interfaces::own_addresses),
     scenario(
         "addresses_come_and_go",
         2,

@@ -241,10 +241,6 @@ fn two_paths(one: &Node, two: &Node) -> Result<()> {
         one.ping(two)?;
         for node in [one, two] {
             let count = conns_from(node, second(node))?;
-            if count == 6 {
-                // Both routes have chosen while neither was in use: they choose anew.
-                one.close_conns()?;
-            }
             ensure!(count == 3, "{} has {count} on the second", node.nid());
         }
         Ok(())
@@ -611,4 +607,35 @@ pub fn destroyed_listeners(lab: &mut Lab) -> Result<()> {
     reachable()?;
     one.close_conns()?;
     two.ping(one).map(drop)
+}
+
+/// Two routes of a peer connect from two addresses of the node, where either would do, also if neither has
+/// brought a connection yet.
+pub fn own_addresses(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    let nodad = if family::is_ipv6() { "nodad" } else { "" };
+    let neighbour = |node: &Node| Ipv4Addr::from(u32::from(node.addr) + 100);
+    for node in [node, script] {
+        let addr = neighbour(node);
+        node.space
+            .ip(&format!("addr add {addr}/24 dev eth0 {nodad}\n"))?;
+    }
+    node.ni_add()?;
+    node.socklctl(&["interface", "add", &neighbour(node).to_string()])?;
+    let mut sources = Vec::new();
+    let mut open = Vec::new();
+    for addr in [script.addr, neighbour(script)] {
+        node.socklctl(&["peer", "add", &script.nid(), &addr.to_string()])?;
+    }
+    for addr in [script.addr, neighbour(script)] {
+        let listener = Listener::new(&script.space, addr)?;
+        // The first is under way when the second message calls for another.
+        let mut ping = node.start_ping(script)?;
+        let conn = listener.accept(LIMIT).with_context(|| addr.to_string())?;
+        sources.push(conn.to);
+        open.push((listener, conn));
+        ping.kill();
+    }
+    ensure!(sources == [node.addr, neighbour(node)], "{sources:?}");
+    Ok(())
 }

@@ -17,7 +17,7 @@ use crate::{
             PageRange, //
         }, //
     },
-    run::{
+    spec::{
         bodies,
         Spec,
         HEADER_LEN, //

@@ -23,6 +23,7 @@ mod client;
 mod connection;
 mod run;
 mod server;
+mod spec;
 
 // The driver's files, seen from here; what is not needed here is for the driver.
 #[path = "../.."]
@@ -41,10 +42,8 @@ use crate::{
         },
         page::FragCaches, //
     },
-    run::{
-        Outcome,
-        Spec, //
-    },
+    run::Outcome,
+    spec::Spec,
 };
 use kernel::{
     debugfs::{

@@ -10,7 +10,7 @@ use crate::{
         iov::BvecBuf,
         page::RecvBuf, //
     },
-    run::{
+    spec::{
         bodies,
         Spec,
         HEADER_LEN, //

@@ -410,6 +410,11 @@ impl Conn {
         Ok(conn)
     }
 
+    /// One more descriptor of the socket.
+    pub fn duplicate(&self) -> Result<TcpStream> {
+        Ok(self.stream.try_clone()?)
+    }
+
     /// Nothing but the socket.
     pub fn into_stream(self) -> Arc<TcpStream> {
         self.stream

@@ -286,6 +286,8 @@ pub const ALL: &[Scenario] = &[
     ),
     scenario("zero_copy_told_too_early", 2, 180, asked::too_early),
     scenario("former_lives", 2, 240, told::former_lives),
+    scenario("gaps_between_cookies", 2, 120, told::gaps),
+    scenario("counted_once", 2, 180, told::counted_once),
     scenario("ten_nodes", 10, 180, traffic::ten_nodes),
     scenario("current_active", 2, 240, versions::active),
     scenario("current_passive", 2, 120, versions::passive),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whose messages have arrived is told him, and not a later life of his.
+//! Whose messages have arrived is told him, and nobody else: not a later life of his, and not only as
+//! long as there is room for it. What could not be sent counts for the peer that it was for.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -9,12 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::versions::no_conns;
+use super::versions::{no_conns, set};
 use crate::family;
 use crate::lab::Lab;
 use crate::modern::{Dialect, Frame, Hello, Link, Order};
-use crate::node::Node;
-use crate::peer::{ANY, Conn, NONE, nid};
+use crate::node::{Node, errno};
+use crate::peer::{ANY, BULK_OUT, CONTROL, Conn, NONE, REPLY, nid};
 use crate::port::note;
 use crate::wait;
 
@@ -24,6 +25,8 @@ const SOON: Duration = Duration::from_secs(30);
 const LIVES: u64 = 8;
 /// Messages that are sent at once while a connection ends.
 const BURST: u64 = 200;
+/// More gaps between cookies than are remembered for any peer.
+const GAPS: u64 = 100;
 
 fn today() -> Dialect {
     Dialect {
@@ -152,5 +155,148 @@ pub fn former_lives(lab: &mut Lab) -> Result<()> {
         wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
     }
     ensure!(stale.is_empty(), "stale in rounds {stale:?}");
+    Ok(())
+}
+
+/// Waits until the node has so many pings, and more messages with cookies than it can remember, and reads all
+/// that it has to say then: answers to the pings and to one that comes last, and that [`GAPS`] messages have
+/// arrived. Returns which ones.
+fn told_when_read(node: &Node, script: &Node, link: &mut Link, pings: u64) -> Result<Vec<u64>> {
+    // Also by way of its answers: the last of them comes behind all that was asked before.
+    wait::until(SOON, "no room", || {
+        let conns = node.conns_to(script)?;
+        let conn = conns.first().context("the connection is gone")?;
+        let count = conn["rx"]["msgs"].as_u64().context("no counter")?;
+        ensure!(count > pings + 32, "only {count} messages have come");
+        Ok(())
+    })?;
+    let (mut told, mut answers) = (Vec::new(), 0);
+    while told.len() < GAPS as usize || answers <= pings {
+        let frame = link.receive().context("while it was full")?;
+        told.extend(frame.acknowledges());
+        if let Frame::Message { message, .. } = &frame {
+            ensure!(message.kind == REPLY, "not an answer: {message:x?}");
+            answers += 1;
+        }
+    }
+    Ok(told)
+}
+
+/// Every second cookie, so many that they can't be remembered: while there is no connection to tell of
+/// them, and while the peer reads nothing of what it is told. It is told of all of them when it can be.
+pub fn gaps(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    let dialect = today();
+    set("buffer_size", 4096)?;
+    node.ni_add()?;
+    let cookies: Vec<u64> = (1..=GAPS).map(|n| 2 * n).collect();
+    let complete = |what: &str, mut told: Vec<u64>| {
+        told.sort_unstable();
+        ensure!(told == cookies, "{what}: told of {told:?}");
+        Ok(())
+    };
+
+    // There is none but for control, which is not for that.
+    let mut control = Link::dial(&script.space, script.addr, node, dialect, CONTROL)?;
+    for cookie in &cookies {
+        let put = control.new_put(10);
+        control.send([*cookie, 0], &put)?;
+    }
+    let mut told = told_before_pong(&mut control, 1).context("without a connection for them")?;
+    // Those that did not go along with an answer go behind it.
+    told.extend(told_before_pong(&mut control, 2)?);
+    note(&format!("by another connection: {told:?}"));
+    let mut bulk = Link::dial(&script.space, script.addr, node, dialect, BULK_OUT)?;
+    while told.len() < cookies.len() {
+        told.extend(bulk.receive()?.acknowledges());
+    }
+    complete("without a connection for them", told)?;
+    control.conn.reset()?;
+    bulk.conn.reset()?;
+    wait::until(SOON, "connections forgotten", || no_conns(node, script))?;
+
+    // The one that there is is full.
+    let mut link = Link::dial(&script.space, script.addr, node, dialect, ANY)?;
+    link.conn.narrow(2048)?;
+    let mut pings = 0;
+    wait::until(SOON, "full connection", || {
+        for _ in 0..50 {
+            pings += 1;
+            let ping = link.new_ping(pings);
+            link.send([0, 0], &ping)?;
+        }
+        let conns = node.conns_to(script)?;
+        let queued = conns.first().context("no connection")?["queued_bytes"].as_u64();
+        let queued = queued.context("no counter")?;
+        // So much that it is not just on its way.
+        ensure!(queued > 10_000, "only {queued} bytes are stuck");
+        Ok(())
+    })?;
+    let frames: Vec<u8> = cookies
+        .iter()
+        .flat_map(|cookie| dialect.message([*cookie, 0], &link.new_put(10)))
+        .collect();
+    let last = link.new_ping(pings + 1);
+    let frames = [frames, dialect.message([0, 0], &last)].concat();
+    // It may be that the node does not read all of it before it is read.
+    link.conn.be_patient()?;
+    let mut writer = link.conn.duplicate()?;
+    std::thread::scope(|scope| -> Result<()> {
+        scope.spawn(move || writer.write_all(&frames));
+        let told = told_when_read(node, script, &mut link, pings);
+        if told.is_err() {
+            // What is still being written ends with it.
+            link.conn.finish()?;
+        }
+        complete("while it was full", told?)
+    })?;
+    let errors = node.counter("/errors/protocol")?;
+    ensure!(errors == 0, "{errors} breaches of the protocol");
+    link.conn.reset()?;
+    wait::until(SOON, "connection forgotten", || no_conns(node, script))
+}
+
+/// What can't be sent counts once, for the interface and for the peer that it was for.
+pub fn counted_once(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    node.peer_add(script)?;
+    set("zc_min_payload", 0)?;
+    let of_peer = || -> Result<u64> {
+        let peers = node.list(&["stats", "--peers"])?;
+        let peer = peers.first().context("no peer")?;
+        peer["errors"]["tx"].as_u64().context("no counter")
+    };
+    // Lent to TCP, when its connection ends.
+    let mut link = Link::dial(&script.space, script.addr, node, today(), ANY)?;
+    link.ping(1)?;
+    lab.netem(1, "loss 100%")?;
+    let ping = link.new_ping(2);
+    link.send([0, 0], &ping)?;
+    wait::until(SOON, "answer lent", || {
+        let conns = node.conns_to(script)?;
+        let conn = conns.first().context("no connection")?;
+        let lent = conn["zero_copy"]["msgs"].as_u64().context("no counter")?;
+        ensure!(
+            lent == 2 && node.counter("/live/txs")? == 1,
+            "{lent} were lent"
+        );
+        Ok(())
+    })?;
+    node.close_conns()?;
+    wait::until(SOON, "end of the answer", || {
+        ensure!(node.counter("/live/txs")? == 0);
+        Ok(())
+    })?;
+    lab.netem(1, "delay 0ms")?;
+    ensure!(of_peer()? == 1, "{} of the peer are lost", of_peer()?);
+    // Nobody listens: those that wait, and those that need not wait.
+    for _ in 0..3 {
+        let name = errno(&node.try_ping(script, SOON)?)?;
+        note(&format!("a ping without a listener: {name}"));
+    }
+    let (one, all) = (of_peer()?, node.counter("/errors/tx")?);
+    ensure!(one == all && one >= 4, "{one} of the peer, {all} in all");
+    link.conn.reset()?;
     Ok(())
 }

@@ -145,28 +145,28 @@ impl Handle {
             uapi::SOCKLND_IOC_VERSION => arg.write(&version()),
             uapi::SOCKLND_IOC_MYNID => arg.update(|ni| mynid(&Caller::anyone()?, ni)),
             uapi::SOCKLND_IOC_STATS => arg.list::<uapi::socklnd_stats_entry>(),
-            uapi::SOCKLND_IOC_NI_ADD => ni_add(&Caller::admin()?, &arg.read()?),
-            uapi::SOCKLND_IOC_NI_DEL => ni_del(&Caller::admin()?, &arg.read()?),
-            uapi::SOCKLND_IOC_NI_SET => ni_set(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_NI_ADD => arg.obey(ni_add),
+            uapi::SOCKLND_IOC_NI_DEL => arg.obey(ni_del),
+            uapi::SOCKLND_IOC_NI_SET => arg.obey(ni_set),
             uapi::SOCKLND_IOC_NI_LIST => arg.list::<uapi::socklnd_ni_entry>(),
-            uapi::SOCKLND_IOC_IF_ADD => if_add(&Caller::admin()?, &arg.read()?),
-            uapi::SOCKLND_IOC_IF_DEL => if_del(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_IF_ADD => arg.obey(if_add),
+            uapi::SOCKLND_IOC_IF_DEL => arg.obey(if_del),
             uapi::SOCKLND_IOC_IF_LIST => arg.list::<uapi::socklnd_if_entry>(),
-            uapi::SOCKLND_IOC_PEER_ADD => peer_add(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_PEER_ADD => arg.obey(peer_add),
             uapi::SOCKLND_IOC_PEER_DEL => {
                 let caller = Caller::admin()?;
                 arg.change(|request| peer_del(&caller, request))
             }
             uapi::SOCKLND_IOC_PEER_LIST => arg.list::<uapi::socklnd_peer_entry>(),
             uapi::SOCKLND_IOC_PEER_STATS => arg.list::<uapi::socklnd_peer_stats_entry>(),
-            uapi::SOCKLND_IOC_ROUTE_ADD => route_add(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_ROUTE_ADD => arg.obey(route_add),
             uapi::SOCKLND_IOC_ROUTE_DEL => {
                 let caller = Caller::admin()?;
                 arg.change(|request| route_del(&caller, request))
             }
             uapi::SOCKLND_IOC_ROUTE_LIST => arg.list::<uapi::socklnd_route_entry>(),
-            uapi::SOCKLND_IOC_ROUTE_NOTIFY => route_notify(&Caller::admin()?, &arg.read()?),
-            uapi::SOCKLND_IOC_ROUTING_SET => routing_set(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_ROUTE_NOTIFY => arg.obey(route_notify),
+            uapi::SOCKLND_IOC_ROUTING_SET => arg.obey(routing_set),
             uapi::SOCKLND_IOC_ROUTING_GET => {
                 arg.update(|request| routing_get(&Caller::anyone()?, request))
             }
@@ -178,7 +178,7 @@ impl Handle {
                 let caller = Caller::admin()?;
                 arg.change(|request| conn_push(&caller, request))
             }
-            uapi::SOCKLND_IOC_CONN_REGISTER => conn_register(&Caller::admin()?, &arg.read()?),
+            uapi::SOCKLND_IOC_CONN_REGISTER => arg.obey(conn_register),
             uapi::SOCKLND_IOC_CONN_LIST => arg.list::<uapi::socklnd_conn_entry>(),
             uapi::SOCKLND_IOC_PING => {
                 let caller = Caller::admin()?;
@@ -199,6 +199,9 @@ impl Handle {
 }
 
 /// The structure that a request comes with, in user space.
+///
+/// What works on one is not inlined: of all the structures that there are, only those of the request are to
+/// be on the stack.
 struct Arg(UserPtr);
 
 impl Arg {
@@ -214,7 +217,15 @@ impl Arg {
         self.slice::<T>().writer().write(value)
     }
 
+    /// Reads the structure and lets `f` do what it says, for an administrator.
+    #[inline(never)]
+    fn obey<T: FromBytes>(&self, f: impl FnOnce(&Caller, &T) -> Result) -> Result {
+        let caller = Caller::admin()?;
+        f(&caller, &self.read()?)
+    }
+
     /// Reads the structure, lets `f` work on it, and writes it back.
+    #[inline(never)]
     fn update<T: FromBytes + AsBytes>(&self, f: impl FnOnce(&mut T) -> Result) -> Result {
         let mut value = self.read()?;
         f(&mut value)?;
@@ -223,9 +234,15 @@ impl Arg {
 
     /// As [`Arg::update`], for an `f` with effects: makes sure that the structure can be written to
     /// before there are any.
+    #[inline(never)]
     fn change<T: FromBytes + AsBytes>(&self, f: impl FnOnce(&mut T) -> Result) -> Result {
-        self.write(&self.read::<T>()?)?;
+        self.check_writable::<T>()?;
         self.update(f)
+    }
+
+    #[inline(never)]
+    fn check_writable<T: FromBytes + AsBytes>(&self) -> Result {
+        self.write(&self.read::<T>()?)
     }
 
     fn list<T: list::Entry>(&self) -> Result {

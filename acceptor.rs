@@ -21,7 +21,10 @@ use crate::{
     lib_linux::{
         inetaddr,
         netns::Net,
-        ratelimit::pr_warn_ratelimited,
+        ratelimit::{
+            pr_warn_about,
+            pr_warn_ratelimited, //
+        },
         socket::{
             Accepted,
             Arrivals,
@@ -419,7 +422,8 @@ impl<U: User> Listener<U> {
         }
         let (addr, port) = (self.addr, tunables::port());
         match remote {
-            Some(remote) => pr_warn_ratelimited!(
+            Some(remote) => pr_warn_about!(
+                remote.ip(),
                 "{addr:?}: refused the connection from {remote:?}: {by} has taken its socket, and must leave out TCP port {port}\n"
             ),
             None => pr_warn_ratelimited!(
@@ -446,15 +450,22 @@ impl<U: User> Listener<U> {
         };
         if refused {
             ni.count_refused();
-            pr_warn_ratelimited!(
-                "{:?}: refused a connection from port {}: see the parameter 'accept'\n",
-                self.addr,
-                remote.port()
+            let addr = self.addr;
+            pr_warn_about!(
+                remote.ip(),
+                "{addr:?}: refused a connection from {remote:?}: its port (see the parameter 'accept')\n"
             );
             return;
         }
-        if ni.accepted(self, socket, remote).is_err() {
+        if let Err(e) = ni.accepted(self, socket, remote) {
             ni.count_refused();
+            if e != ESHUTDOWN {
+                let addr = self.addr;
+                pr_warn_about!(
+                    remote.ip(),
+                    "{addr:?}: refused a connection from {remote:?}: {e:?}\n"
+                );
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ HARMLESS = (
     "[    0.1] mtrr: your CPUs had inconsistent fixed MTRR settings",
     "[    0.1] clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable",
     "[    9.1] ksocklnd: loading out-of-tree module taints kernel.",
-    "[    9.1] ksocklnd: 10.0.0.1@tcp: refused a connection from port 40000: see the parameter 'accept'",
+    "[    9.1] ksocklnd: 10.0.0.1@tcp: refused a connection from 10.0.0.2:40000: its port (see the parameter 'accept')",
     "[    9.1] ksocklnd: module verification failed: signature and/or required key missing - tainting kernel",
     "[    9.1] kmemleak: Kernel memory leak detector initialized (mem pool available: 39384)",
     "[    9.1] sysrq: Show Blocked State",

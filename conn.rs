@@ -18,7 +18,9 @@
 
 mod handshake;
 mod loans;
+mod loss;
 mod pending;
+mod reason;
 mod rx;
 mod tx;
 
@@ -99,7 +101,9 @@ pub(crate) use handshake::{
     HANDSHAKE_LIST, //
 };
 pub(crate) use loans::Batch;
+pub(crate) use loss::Late;
 pub(crate) use pending::Pending;
+use reason::Reason;
 
 /// Which list of a connection is the deathrow.
 pub(crate) const DEATHROW_LIST: u64 = 2;
@@ -598,15 +602,6 @@ impl Conn {
         }
     }
 
-    /// I/O has failed: counts and closes.
-    fn lost(self: &Arc<Self>, why: Error) {
-        self.peer.count(1, |events| match why {
-            EPROTO => &events.protocol_errors,
-            _ => &events.disconnects,
-        });
-        self.peer.close_conn(self, why, false);
-    }
-
     /// Why it is being closed, if it is. Thread context.
     fn closed(&self) -> Option<Error> {
         self.txq.lock().closed
@@ -660,7 +655,7 @@ impl Conn {
             self.clone().retry();
         }
         if tx_late || rx_late {
-            self.is_late();
+            self.is_late(if tx_late { Late::Taking } else { Late::Sending });
             return Look::Over(ETIMEDOUT);
         }
         if busy {
@@ -668,19 +663,6 @@ impl Conn {
         } else {
             Look::Idle
         }
-    }
-
-    /// The peer sends so slowly that others wait for it: closes the connection. Thread context, no
-    /// spinlock held.
-    pub(crate) fn give_up(self: &Arc<Self>) {
-        self.is_late();
-        self.peer.count(1, |events| &events.timeouts);
-        self.peer.close_conn(self, ETIMEDOUT, false);
-    }
-
-    /// The peer has not done its part in time.
-    pub(crate) fn is_late(&self) {
-        trace::timeout(|| self.traced(), self.load(), Some(ETIMEDOUT));
     }
 
     /// TCP has let go of `tx`, all of which was sent: completes it, or waits for the peer to
@@ -795,7 +777,7 @@ impl sched::Serve for Conn {
                     self.peer.count(1, |events| &events.enomem);
                     self.peer.ni().context().retry(self.clone());
                 }
-                Err(e) => failure = Some(e),
+                Err(e) => failure = Some(e.into()),
             }
         }
         if events & Readiness::RX != 0 && failure.is_none() {

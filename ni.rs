@@ -165,6 +165,35 @@ pub(crate) struct Ni {
     ledger: Arc<Ledger>,
 }
 
+/// Why a NID that somebody claims is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// It is of another network than the interface.
+    Network,
+    /// It is that of the interface.
+    Own,
+    /// Nothing could be sent to its address.
+    LinkLocal,
+    /// The claim comes neither from an address that is known to be its own, nor from the subnet of an
+    /// interface in which the NID's own address is, too.
+    Far,
+    /// The claim does not come from an address that is known to be its own.
+    Unknown,
+}
+
+impl Doubt {
+    /// In words, for the kernel's log.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Network => "that is another network",
+            Self::Own => "that is this node itself",
+            Self::LinkLocal => "a link-local address names nobody",
+            Self::Far => "check_nid=1, and not both are in the subnet of an interface here",
+            Self::Unknown => "check_nid=2, and no route to it has this address",
+        }
+    }
+}
+
 /// How many objects of an interface are alive.
 pub(crate) struct Live {
     peers: Arc<Gauge>,
@@ -424,20 +453,28 @@ impl Ni {
         result
     }
 
-    /// Whether somebody at `addr` may say that it is `nid`. Nobody is called by an address that
-    /// nothing could be sent to. That somebody may proves nothing: addresses can be forged.
-    pub(crate) fn may_claim(&self, nid: Nid, addr: IpAddr) -> bool {
+    /// Why somebody at `addr` may not say that it is `nid`, if it may not.
+    ///
+    /// That it may proves nothing: whoever is in the same subnet can take any address in it.
+    pub(crate) fn doubt(&self, nid: Nid, addr: IpAddr) -> Option<Doubt> {
+        if nid.net() != self.nid.net() {
+            return Some(Doubt::Network);
+        }
+        if nid == self.nid {
+            return Some(Doubt::Own);
+        }
+        if !nid.is_of_a_node() {
+            return Some(Doubt::LinkLocal);
+        }
         let is_known =
             || nid.addr() == addr || self.peers.find(nid).is_some_and(|p| p.has_route_to(addr));
-        nid.net() == self.nid.net()
-            && nid != self.nid
-            && nid.is_of_a_node()
-            && match tunables::nid_check() {
-                NidCheck::Off => true,
-                // A node with several addresses in one subnet connects from any of them.
-                NidCheck::Subnet => is_known() || self.interfaces.join(nid.addr(), addr),
-                NidCheck::Strict => is_known(),
-            }
+        // A node with several addresses in one subnet connects from any of them.
+        let is_near = || self.interfaces.join(nid.addr(), addr);
+        match tunables::nid_check() {
+            NidCheck::Off => None,
+            NidCheck::Subnet => (!is_known() && !is_near()).then_some(Doubt::Far),
+            NidCheck::Strict => (!is_known()).then_some(Doubt::Unknown),
+        }
     }
 
     /// Sends a message to `to`, which is its target or a gateway on the way to it.

@@ -583,8 +583,11 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// `EPROTO` if it was not asked for one of them, or has said so before.
-    pub(crate) fn acknowledged(&self, ranges: [Option<(u64, u64)>; 2]) -> Result {
+    /// [`WireError::Cookie`] if it was not asked for one of them, or has said so before.
+    pub(crate) fn acknowledged(
+        &self,
+        ranges: [Option<(u64, u64)>; 2],
+    ) -> core::result::Result<(), WireError> {
         let mut done = Fifo::new();
         let known = {
             let mut unacked = self.unacked.lock();
@@ -594,7 +597,7 @@ impl Peer {
         while let Some(tx) = done.pop_front() {
             tx.finish(Ok(()));
         }
-        Ok(known?)
+        known
     }
 
     /// The connection `conn` has ended because of `why`: so do the messages that went by it and were

@@ -17,15 +17,18 @@
 //! of its source. Until then it is that of the one that has listened longest. A handshake whose interface
 //! turns out to be another one, or ends, goes on as a new handshake of another one.
 
+mod failure;
 mod finish;
 
-use super::apply_tunables;
+use super::{
+    apply_tunables,
+    Reason, //
+};
 use crate::{
     acceptor::Listener,
     hooks,
     lib_linux::{
         link,
-        ratelimit::pr_warn_ratelimited,
         socket::{
             Handover,
             HookedSocket,
@@ -43,7 +46,6 @@ use crate::{
         Gauge,
         LiveGuard, //
     },
-    trace,
     tunables,
     wire::{
         AcceptorRequest,
@@ -454,15 +456,15 @@ impl Handshake {
                     }
                     Role::Registered { nid, kind } => {
                         let done = self.finish_registered(*nid, *kind, socket, hello, tried);
-                        if let Err(e) = done {
+                        if let Err(why) = done {
                             self.ni.events().connect_failures.add(1);
-                            self.trace_failure(e);
-                            self.warn_of_registered(e);
+                            self.tell_failure(why);
+                            self.warn_of_registered(why);
                         }
                     }
                     Role::Passive { .. } => {
-                        if let Err(e) = self.finish_passive(socket, hello) {
-                            self.trace_failure(e);
+                        if let Err(why) = self.finish_passive(socket, hello) {
+                            self.tell_failure(why);
                             self.ni.events().bad_handshakes.add(1);
                         }
                     }
@@ -479,7 +481,8 @@ impl Handshake {
     }
 
     /// Ends it for `why` if it has not ended yet. Thread context, may sleep.
-    pub(crate) fn fail(self: &Arc<Self>, why: Error) {
+    pub(super) fn fail(self: &Arc<Self>, why: impl Into<Reason>) {
+        let why = why.into();
         let (stage, reader, addressee) = {
             let mut io = self.io.lock();
             let stage = core::mem::replace(&mut io.stage, Stage::Over);
@@ -493,7 +496,7 @@ impl Handshake {
             (Stage::Over, _) => return,
             // With an interface end no connections that may be for others.
             (Stage::Reading(socket), Role::Passive { door: Some(door) })
-                if why == ESHUTDOWN && addressee == Addressee::Unknown =>
+                if why.errno() == ESHUTDOWN && addressee == Addressee::Unknown =>
             {
                 match door.find_user(|ni| !core::ptr::eq(ni, &*self.ni)) {
                     Some(ni) => {
@@ -515,14 +518,18 @@ impl Handshake {
             // Closes the socket, if there is one.
             stage => drop(stage),
         }
-        self.trace_failure(why);
+        if kept {
+            self.trace_failure(why.errno());
+        } else {
+            self.tell_failure(why);
+        }
         match &self.role {
             Role::Active { peer, route, .. } => {
                 peer.count(1, |events| &events.connect_failures);
                 if self.has_lost_address() {
                     peer.try_again(route);
                 } else {
-                    peer.connect_failed(route, why);
+                    peer.connect_failed(route, why.errno());
                 }
             }
             Role::Registered { .. } => {
@@ -533,29 +540,14 @@ impl Handshake {
             }
             Role::Passive { .. } => self.ni.events().bad_handshakes.add(1),
         }
-        if kept && why == ETIMEDOUT {
-            pr_warn_ratelimited!(
-                "{}: the socket with {:?} that was handed over was not closed: a program or its epoll set still has it\n",
-                self.ni.nid(),
-                self.remote
-            );
+        if kept && why.errno() == ETIMEDOUT {
+            self.warn_of_kept();
         }
     }
 
-    /// The program that handed a socket over can't be told any more what became of it.
-    fn warn_of_registered(&self, why: Error) {
-        if let Role::Registered { nid, .. } = &self.role {
-            pr_warn_ratelimited!(
-                "{}: the connection to {} at {:?} that was handed over is of no use: {:?}\n",
-                self.ni.nid(),
-                nid,
-                self.remote,
-                why
-            );
-        }
-    }
-
-    fn step(self: &Arc<Self>, io: &mut Io) -> Result<Step> {
+    // Not inlined, as [`finish`] is not: what either needs of the stack the other needs, too.
+    #[inline(never)]
+    fn step(self: &Arc<Self>, io: &mut Io) -> core::result::Result<Step, Reason> {
         if matches!(io.stage, Stage::HandedOver(_)) && !self.take_over(io)? {
             return Ok(Step::Wait);
         }
@@ -581,7 +573,7 @@ impl Handshake {
             if let Some(e) = failure {
                 // The error is told once, and another daemon may wait to look for it.
                 io.stage = Stage::Parted;
-                return Err(e);
+                return Err(e.into());
             }
             // The peer's own connection may have come while the request was under way. It says so
             // itself.
@@ -596,10 +588,10 @@ impl Handshake {
         };
         let hello = loop {
             let nob = match socket.recv_bytes(io.reader.want()) {
-                Ok(0) => return Err(ECONNRESET),
+                Ok(0) => return Err(ECONNRESET.into()),
                 Ok(nob) => nob,
                 Err(e) if e == EAGAIN => return Ok(Step::Wait),
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.into()),
             };
             match io.reader.filled(nob)? {
                 Progress::More => {}
@@ -607,7 +599,8 @@ impl Handshake {
                     io.addressee = Addressee::Known;
                 }
                 Progress::Request(AcceptorRequest { target }) => {
-                    let ni = self.neighbour(|ni| ni.nid() == target).ok_or(EPROTO)?;
+                    let found = self.neighbour(|ni| ni.nid() == target);
+                    let ni = found.ok_or(Reason::Target(target))?;
                     return match core::mem::replace(&mut io.stage, Stage::Over) {
                         Stage::Reading(socket) => Ok(Step::For(ni, socket.unhook())),
                         _ => Ok(Step::Wait),
@@ -616,16 +609,16 @@ impl Handshake {
                 Progress::Hello(hello) => break hello,
                 Progress::AcceptorVersion => {
                     send_all(socket, &ACCEPTOR_REFUSAL)?;
-                    return self.part(io);
+                    return self.part(io, Reason::AcceptorVersion);
                 }
-                Progress::ForeignVersion { .. } => {
+                Progress::ForeignVersion { magic, version } => {
                     if matches!(self.role, Role::Passive { .. }) {
                         // Who it is can't be read: by custom, the answer is then to ourselves.
                         let nid = self.ni.nid();
                         let proto = self.ni.first_proto(nid, self.remote.ip());
                         self.send_hello(socket, proto, nid, None, &IpVec::new())?;
                     }
-                    return self.part(io);
+                    return self.part(io, Reason::HelloVersion(magic, version));
                 }
             }
         };
@@ -644,11 +637,11 @@ impl Handshake {
     }
 
     /// Closes the socket so that the answer just sent arrives, and fails.
-    fn part(&self, io: &mut Io) -> Result<Step> {
+    fn part(&self, io: &mut Io, why: Reason) -> core::result::Result<Step, Reason> {
         if let Stage::Reading(socket) = core::mem::replace(&mut io.stage, Stage::Parted) {
             socket.unhook().close_gracefully();
         }
-        Err(EPROTO)
+        Err(why)
     }
 
     /// A socket, bound to a reserved port, whose connection request is out. Without a link it is not
@@ -741,11 +734,6 @@ impl Handshake {
             ips: *ips,
         };
         send_all(socket, hello.build(&mut [0; HELLO_MAX])?)
-    }
-
-    fn trace_failure(&self, why: Error) {
-        let active = !matches!(self.role, Role::Passive { .. });
-        trace::handshake_fail(self.ni.nid(), self.remote, active, why);
     }
 
     fn event(this: ArcBorrow<'_, Self>) {

@@ -23,6 +23,7 @@ use super::{
     Conn,
     Deadlines,
     Io,
+    Reason,
     Turn,
     QUANTUM, //
 };
@@ -109,6 +110,9 @@ enum Event {
     /// A message whose sender wants to be told of that by its cookie.
     Arrived(u64),
 }
+
+/// What receiving comes to, or why it can't go on.
+type Progress<T = ()> = core::result::Result<T, Reason>;
 
 /// The receive side.
 pub(super) struct Rx {
@@ -234,7 +238,7 @@ impl Rx {
     }
 
     /// The message header at the front of the frame.
-    fn msg(&self) -> Result<Msg> {
+    fn msg(&self) -> Progress<Msg> {
         let bytes = self.frame.as_slice().first_chunk().ok_or(EPROTO)?;
         Ok(Msg::parse(bytes, self.order)?)
     }
@@ -262,7 +266,7 @@ impl Rx {
     }
 
     /// Goes on to the next state. To be called when the current one is over.
-    fn advance(&mut self) -> Result<Option<Event>> {
+    fn advance(&mut self) -> Progress<Option<Event>> {
         match core::mem::replace(&mut self.state, State::Frame { have: 0 }) {
             State::Frame { have } => return self.take_frame(have).map(Some),
             State::Body { sink, slop, .. } if slop > 0 => {
@@ -275,7 +279,7 @@ impl Rx {
             State::Body { sink, ahead, .. } => {
                 self.state = State::Frame { have: ahead };
                 let intact = self.check_body(&sink);
-                sink.done.complete(intact);
+                sink.done.complete(intact.map_err(Reason::errno));
                 intact?;
             }
             State::Fmb { .. } => {}
@@ -292,7 +296,7 @@ impl Rx {
     }
 
     /// Reads the frame, of which, or of more, `have` bytes are there.
-    fn take_frame(&mut self, have: usize) -> Result<Event> {
+    fn take_frame(&mut self, have: usize) -> Progress<Event> {
         let mut start = 0;
         if self.proto.has_msg_header() {
             self.msg = self.msg()?;
@@ -327,14 +331,14 @@ impl Rx {
     }
 
     /// Begins a message's checksum, if it has one, with its message header.
-    fn begin_sum(&mut self) -> Result {
+    fn begin_sum(&mut self) -> Progress {
         self.csum = None;
         if self.msg.csum == 0 {
             return Ok(());
         }
         if !self.proto.has_checksums() {
             // Nobody sends such, and nobody says what it would be of.
-            return Err(EPROTO);
+            return Err(Reason::Unsummed(self.msg.csum));
         }
         let unsummed = Msg {
             csum: 0,
@@ -345,7 +349,7 @@ impl Rx {
     }
 
     /// Compares a message's checksum, if it has one, when all of its payload is there.
-    fn check_body(&mut self, sink: &Sink) -> Result {
+    fn check_body(&mut self, sink: &Sink) -> Progress {
         if let Some(csum) = self.csum {
             self.csum = Some(sink.range.crc32(csum)?);
         }
@@ -353,9 +357,9 @@ impl Rx {
     }
 
     /// Compares a message's checksum, if it has one, with that of what was received.
-    fn check_sum(&mut self) -> Result {
+    fn check_sum(&mut self) -> Progress {
         match self.csum.take() {
-            Some(csum) if csum != self.msg.csum => Err(EPROTO),
+            Some(csum) if csum != self.msg.csum => Err(Reason::Checksum(self.msg.csum, csum)),
             _ => Ok(()),
         }
     }
@@ -398,7 +402,7 @@ impl Rx {
 impl Conn {
     /// Receives until nothing is there, the quantum is used up, or the connection is closed. The
     /// scheduler's thread.
-    pub(super) fn receive(self: &Arc<Self>, io: &mut Io) -> Result<Turn> {
+    pub(super) fn receive(self: &Arc<Self>, io: &mut Io) -> Progress<Turn> {
         let Some(socket) = io.socket.as_ref() else {
             return Ok(Turn::Idle);
         };
@@ -410,7 +414,7 @@ impl Conn {
             if let Some(cookie) = io.rx.due {
                 // Without reading, this is how the end of the connection shows.
                 if let Some(e) = socket.failure() {
-                    return Err(e);
+                    return Err(e.into());
                 }
                 self.acknowledge(&mut io.rx, cookie)?;
                 if io.rx.due.is_some() {
@@ -424,7 +428,7 @@ impl Conn {
             if let State::Fmb { order, .. } = &io.rx.state {
                 // Without reading, this is how the end of the connection shows.
                 if let Some(e) = socket.failure() {
-                    return Err(e);
+                    return Err(e.into());
                 }
                 let payload = order.payload_len();
                 if !order.is_waiting() && socket.available() < payload {
@@ -433,7 +437,7 @@ impl Conn {
                 if io.rx.is_short(socket) {
                     if socket.state() != TcpState::Established {
                         // Nothing more will come.
-                        return Err(EPROTO);
+                        return Err(Reason::Cut);
                     }
                     self.gathers(&mut io.rx, &mut io.deadlines, socket);
                     return Ok(Turn::Idle);
@@ -454,11 +458,11 @@ impl Conn {
                 continue;
             }
             let nob = match io.rx.receive(socket) {
-                Ok(0) if io.rx.is_started() => return Err(EPROTO),
-                Ok(0) => return Err(ECONNRESET),
+                Ok(0) if io.rx.is_started() => return Err(Reason::Cut),
+                Ok(0) => return Err(ECONNRESET.into()),
                 Ok(nob) => nob,
                 Err(e) if e == EAGAIN => return Ok(Turn::Idle),
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.into()),
             };
             let now = time::monotonic_ms();
             io.deadlines.rx_progress(now);
@@ -478,7 +482,7 @@ impl Conn {
 
     /// Goes through the states that need no more bytes. A connection that was closed meanwhile stays
     /// in the state that it is in, for [`Rx::abandon`].
-    fn progress(self: &Arc<Self>, rx: &mut Rx) -> Result {
+    fn progress(self: &Arc<Self>, rx: &mut Rx) -> Progress {
         while rx.due.is_none() && rx.is_complete() && !self.is_closing() {
             match rx.advance()? {
                 Some(Event::Message(header)) => {
@@ -500,7 +504,7 @@ impl Conn {
     }
 
     /// A message with so much payload has begun, which the peer has sent itself or passed on.
-    fn begun(&self, rx: &mut Rx, payload_len: u32, routed: bool) -> Result {
+    fn begun(&self, rx: &mut Rx, payload_len: u32, routed: bool) -> Progress {
         self.traffic.rx_msgs.add(1);
         let frame = self.proto.frame_len() as u64;
         let bytes = u64::from(payload_len).saturating_add(frame);
@@ -512,12 +516,12 @@ impl Conn {
     }
 
     /// The peer has sent `msg`, which may say which messages of ours have arrived.
-    fn take_acks(&self, msg: &Msg) -> Result {
+    fn take_acks(&self, msg: &Msg) -> Progress {
         let ranges = told(self.proto, msg)?;
-        if ranges == [None; 2] {
-            return Ok(());
+        if ranges != [None; 2] {
+            self.peer.acknowledged(ranges)?;
         }
-        self.peer.acknowledged(ranges)
+        Ok(())
     }
 
     /// Looks whether more has come of a payload that is to be passed on. May sleep.
@@ -530,7 +534,7 @@ impl Conn {
     }
 
     /// A message has arrived whose sender wants to be told of that by this cookie.
-    fn acknowledge(self: &Arc<Self>, rx: &mut Rx, cookie: u64) -> Result {
+    fn acknowledge(self: &Arc<Self>, rx: &mut Rx, cookie: u64) -> Progress {
         rx.due = match self.peer.acknowledge(self, cookie, rx.routed)? {
             Added::Yes => None,
             Added::Full => Some(cookie),

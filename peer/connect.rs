@@ -14,6 +14,7 @@ use crate::{
     lib_linux::{
         misc,
         queue::Fifo,
+        ratelimit::pr_warn_ratelimited,
         time, //
     },
     portals::Loss,
@@ -162,6 +163,15 @@ impl Peer {
             None
         };
         drop(inner);
+        if !expired.is_empty() {
+            pr_warn_ratelimited!(
+                "{}: gave up {} messages for {}: no connection in time (sock_timeout={})\n",
+                self.ni.nid(),
+                expired.len(),
+                self.nid,
+                tunables::timeout_ms() / 1000
+            );
+        }
         self.count(expired.len() as u64, |events| &events.timeouts);
         self.fail_txs(expired, ETIMEDOUT);
         if let Some(claim) = launch {

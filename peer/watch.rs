@@ -14,6 +14,7 @@ use super::Peer;
 use crate::{
     conn::{
         Conn,
+        Late,
         Look, //
     },
     lib_linux::{
@@ -132,7 +133,7 @@ impl Peer {
             let conn = self.inner.lock().conns().iter().find(matching).cloned();
             // If it is not there, it is being closed, and its messages end with that.
             if let Some(conn) = conn {
-                conn.is_late();
+                conn.is_late(Late::Acknowledging);
                 self.count(1, |events| &events.timeouts);
                 self.close_conn(&conn, ETIMEDOUT, true);
             }

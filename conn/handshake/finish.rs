@@ -9,12 +9,14 @@
 use super::{
     Addressee,
     Handshake,
+    Reason,
     Role,
     Stage, //
 };
 use crate::{
     conn::Conn,
     lib_linux::socket::Socket,
+    ni::Doubt,
     peer::{
         Peer,
         Refusal, //
@@ -36,14 +38,14 @@ use kernel::{
 
 /// Why a handshake with a complete HELLO brought no connection.
 pub(super) enum Unfinished {
-    Failed(Error),
+    Failed(Reason),
     /// The peer speaks this version, and not the one that was tried.
     Version(Proto),
 }
 
-impl From<Error> for Unfinished {
-    fn from(why: Error) -> Self {
-        Self::Failed(why)
+impl<E: Into<Reason>> From<E> for Unfinished {
+    fn from(why: E) -> Self {
+        Self::Failed(why.into())
     }
 }
 
@@ -58,7 +60,7 @@ impl Handshake {
         let why = match done {
             Ok(()) => return peer.connect_more(),
             Err(Unfinished::Failed(why)) if self.has_lost_address() => {
-                self.trace_failure(why);
+                self.trace_failure(why.errno());
                 peer.count(1, |events| &events.connect_failures);
                 // From another one.
                 return peer.try_again(route);
@@ -69,13 +71,14 @@ impl Handshake {
                 return peer.try_again(route);
             }
             // One that can't make up its mind must wait.
-            Err(Unfinished::Version(_)) => EPROTO,
+            Err(Unfinished::Version(named)) => Reason::AnswerVersion(named),
         };
-        self.trace_failure(why);
+        self.tell_failure(why);
         peer.count(1, |events| &events.connect_failures);
-        peer.connect_failed(route, why);
+        peer.connect_failed(route, why.errno());
     }
 
+    #[inline(never)]
     pub(super) fn finish_active(
         &self,
         peer: &Arc<Peer>,
@@ -86,7 +89,7 @@ impl Handshake {
         tried: Proto,
     ) -> core::result::Result<(), Unfinished> {
         if hello.src != peer.nid() {
-            return Err(EPROTO.into());
+            return Err(Reason::Source(hello.src).into());
         }
         let Some(theirs) = hello.kind else {
             return Err(if hello.proto != tried {
@@ -96,9 +99,13 @@ impl Handshake {
                 EALREADY.into()
             });
         };
-        if hello.proto != tried || theirs.inverse() != kind || !self.is_for_us(&hello) {
-            return Err(EPROTO.into());
+        if hello.proto != tried {
+            return Err(Reason::AnswerVersion(hello.proto).into());
         }
+        if theirs.inverse() != kind {
+            return Err(Reason::ConnType(theirs).into());
+        }
+        self.check_dest(&hello)?;
         let conn = self.new_conn(peer, &socket, kind, &hello)?;
         peer.admit(&conn, route).map_err(|refusal| match refusal {
             Refusal::Closing => ESHUTDOWN,
@@ -119,6 +126,7 @@ impl Handshake {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn finish_registered(
         &self,
         nid: Nid,
@@ -126,7 +134,7 @@ impl Handshake {
         socket: Socket,
         hello: Hello,
         tried: Proto,
-    ) -> Result {
+    ) -> core::result::Result<(), Reason> {
         let peer = self.ni.peers().find_or_create(&self.ni, nid)?;
         let why = match self.finish_active(&peer, None, kind, socket, hello, tried) {
             Ok(()) => return Ok(()),
@@ -134,7 +142,7 @@ impl Handshake {
             Err(Unfinished::Version(named)) => {
                 // For the next socket that the program makes, if the peer stays.
                 peer.prefers(named);
-                EPROTO
+                Reason::AnswerVersion(named)
             }
         };
         // A peer that this handshake made must not stay.
@@ -143,8 +151,11 @@ impl Handshake {
     }
 
     /// Whether we are the one whom `hello` is meant for, if it says that.
-    fn is_for_us(&self, hello: &Hello) -> bool {
-        hello.dest.is_none_or(|dest| dest == self.ni.nid())
+    fn check_dest(&self, hello: &Hello) -> core::result::Result<(), Reason> {
+        match hello.dest {
+            Some(dest) if dest != self.ni.nid() => Err(Reason::Dest(hello.src, dest)),
+            _ => Ok(()),
+        }
     }
 
     /// Ends `conn`, which was admitted just now, if its address went meanwhile. Who takes an address
@@ -159,7 +170,7 @@ impl Handshake {
 
     /// The handshake of the interface that `hello` is for: this one, or one that has only this left to
     /// do. May sleep.
-    fn addressee(self: &Arc<Self>, hello: &Hello) -> Result<Arc<Self>> {
+    fn addressee(self: &Arc<Self>, hello: &Hello) -> core::result::Result<Arc<Self>, Reason> {
         let Role::Passive { door: Some(door) } = &self.role else {
             return Ok(self.clone());
         };
@@ -177,12 +188,15 @@ impl Handshake {
                     .or_else(|| door.find_user(|ni| ni.nid().net() == net))
             }
         };
-        let ni = found.ok_or(EPROTO)?;
+        let ni = found.ok_or(match hello.dest {
+            Some(dest) => Reason::Dest(hello.src, dest),
+            None => Reason::Claim(hello.src, Doubt::Network),
+        })?;
         if Arc::ptr_eq(&ni, &self.ni) {
             return Ok(self.clone());
         }
         if !ni.speaks(hello.proto) {
-            return Err(EPROTO);
+            return Err(Reason::Version(hello.src, hello.proto));
         }
         let role = Role::Passive {
             door: Some(door.clone()),
@@ -192,18 +206,22 @@ impl Handshake {
         Ok(other)
     }
 
-    pub(super) fn finish_passive(self: &Arc<Self>, socket: Socket, hello: Hello) -> Result {
+    #[inline(never)]
+    pub(super) fn finish_passive(
+        self: &Arc<Self>,
+        socket: Socket,
+        hello: Hello,
+    ) -> core::result::Result<(), Reason> {
         self.addressee(&hello)?.admit_passive(socket, hello)
     }
 
     /// As [`Handshake::finish_passive`], for the interface whose it is.
-    fn admit_passive(&self, socket: Socket, hello: Hello) -> Result {
-        let theirs = hello.kind.ok_or(EPROTO)?;
-        if !self.is_for_us(&hello) {
-            return Err(EPROTO);
-        }
-        if !self.ni.may_claim(hello.src, self.remote.ip()) {
-            return Err(EACCES);
+    #[inline(never)]
+    fn admit_passive(&self, socket: Socket, hello: Hello) -> core::result::Result<(), Reason> {
+        let theirs = hello.kind.ok_or(Reason::NoConnType(hello.src))?;
+        self.check_dest(&hello)?;
+        if let Some(doubt) = self.ni.doubt(hello.src, self.remote.ip()) {
+            return Err(Reason::Claim(hello.src, doubt));
         }
         let peer = self.ni.peers().find_or_create(&self.ni, hello.src)?;
         let kind = theirs.inverse();
@@ -220,7 +238,7 @@ impl Handshake {
                 // Nothing was promised yet. A peer that this handshake made must not stay.
                 peer.unlink_if_unused();
                 if e != EALREADY {
-                    return Err(e);
+                    return Err(e.into());
                 }
                 self.trace_failure(e);
                 peer.count(1, |events| &events.refusals);
@@ -238,7 +256,7 @@ impl Handshake {
         let sent = self.send_hello(&socket, hello.proto, hello.src, Some(kind), &ips);
         if let Err(e) = sent {
             peer.close_conn(&conn, e, false);
-            return Err(e);
+            return Err(e.into());
         }
         peer.count(1, |events| &events.accepts);
         conn.start(socket);

@@ -308,6 +308,7 @@ pub const ALL: &[Scenario] = &[
     scenario("wrong_hellos", 3, 180, hostile::wrong_hellos).ipv4_only(OLD_FORMAT),
     scenario("wrong_messages", 3, 180, hostile::wrong_messages),
     scenario("unprivileged_port", 2, 30, hostile::unprivileged_port),
+    scenario("refused_in_the_log", 2, 240, refusals::in_the_log),
     scenario("second_address", 2, 90, refusals::second_address),
     scenario("cut_off", 3, 120, hostile::cut_off),
     scenario("slow_loris", 4, 120, hostile::slow_loris),

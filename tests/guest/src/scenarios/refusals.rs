@@ -1,28 +1,274 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who is believed, and who is refused.
+//! Who is believed and who is refused, and what the kernel's log says to those who look for the reason.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::versions::{no_conns, set};
+use crate::command::run;
 use crate::family;
 use crate::lab::Lab;
 use crate::modern::{Dialect, Hello, Link, Order};
 use crate::node::Node;
-use crate::peer::{CONTROL, Conn, nid};
+use crate::peer::{BULK_OUT, CONTROL, Conn, Listener, NONE, nid};
+use crate::port::{mark, note};
 use crate::wait;
 
 /// In this time what has ended is done with, on the slowest machine.
 const SOON: Duration = Duration::from_secs(30);
+/// Strangers from one address that are refused one after the other.
+const FLOOD: usize = 100;
+/// About one address the most lines of a kind in an interval of so many seconds.
+const BURST: u64 = 3;
+const INTERVAL: u64 = 5;
 
 fn today() -> Dialect {
     Dialect {
         version: if family::is_ipv6() { 4 } else { 3 },
         order: Order::Little,
     }
+}
+
+/// The module's lines in the kernel's log since the last [`mark`] of this text.
+fn logged_since(text: &str) -> Result<Vec<String>> {
+    let log = run(&mut Command::new("dmesg"), "", SOON)?.stdout;
+    let (_, since) = log.rsplit_once(text).context("the mark is not there")?;
+    let lines = since.lines().filter(|line| line.contains("ksocklnd: "));
+    Ok(lines.map(family::inward).collect())
+}
+
+/// Waits for a line with all of these words.
+fn await_line(since: &str, words: &[&str]) -> Result<()> {
+    wait::until(SOON, "line in the log", || find_line(since, words))
+}
+
+/// Fails if there is no line with all of these words.
+fn find_line(since: &str, words: &[&str]) -> Result<()> {
+    let lines = logged_since(since)?;
+    let mut said = lines.iter();
+    let found = said.any(|line| words.iter().all(|word| line.contains(word)));
+    ensure!(found, "nothing of {words:?} in {lines:#?}");
+    Ok(())
+}
+
+/// Gives the script so many more addresses, from 10.0.0.100 on.
+fn more_addresses(script: &Node, count: usize) -> Result<Vec<Ipv4Addr>> {
+    let nodad = if family::is_ipv6() { "nodad" } else { "" };
+    let addrs: Vec<_> = (100..)
+        .map(|last| Ipv4Addr::new(10, 0, 0, last))
+        .take(count)
+        .collect();
+    let line = |addr: &Ipv4Addr| format!("addr add {addr}/24 dev eth0 {nodad}\n");
+    script
+        .space
+        .ip(&addrs.iter().map(line).collect::<String>())?;
+    Ok(addrs)
+}
+
+/// What somebody says who is to be refused, and what the log has to say of that.
+fn refused_greetings(node: &Node, script: &Node) -> Vec<(Vec<u8>, &'static str)> {
+    let dialect = today();
+    let (me, elsewhere) = (nid(node.addr), nid([10, 9, 0, 9].into()));
+    let good = Hello::new(dialect, script.addr, node.addr, CONTROL);
+    let with = |change: &dyn Fn(&mut Hello)| {
+        let mut hello = good.clone();
+        change(&mut hello);
+        [dialect.request(1, me), hello.bytes()].concat()
+    };
+    let magic = [dialect.request(1, me), vec![0x11; 60]].concat();
+    let mut version = dialect.request(1, me);
+    version[4] = 9;
+    vec![
+        (magic, "unknown magic 0x11111111"),
+        (version, "unknown version of its request"),
+        (
+            dialect.request(1, elsewhere),
+            "its request is for 10.9.0.9@tcp",
+        ),
+        (
+            with(&|hello| hello.dest = elsewhere),
+            "the HELLO of 10.0.0.2@tcp is for 10.9.0.9@tcp",
+        ),
+        (
+            with(&|hello| hello.src = elsewhere),
+            "it says that it is 10.9.0.9@tcp: check_nid=1",
+        ),
+        (
+            with(&|hello| hello.src = me),
+            "it says that it is 10.0.0.1@tcp: that is this node itself",
+        ),
+        (
+            with(&|hello| hello.src |= 7 << 32),
+            "it says that it is 10.0.0.2@tcp7: that is another network",
+        ),
+        (
+            with(&|hello| hello.conn_type = 77),
+            "unknown connection type 77",
+        ),
+        (
+            with(&|hello| hello.conn_type = NONE),
+            "the HELLO of 10.0.0.2@tcp has connection type NONE",
+        ),
+        (
+            with(&|hello| hello.dialect.version = 9),
+            "its HELLO has version 0x9",
+        ),
+        (Vec::new(), "its time is up"),
+    ]
+}
+
+/// Those who connect and are refused.
+fn log_of_refusals(node: &Node, script: &Node) -> Result<()> {
+    let cases = refused_greetings(node, script);
+    // There are more cases than lines about one address at a time.
+    let addrs = more_addresses(script, cases.len())?;
+    for ((bytes, reason), from) in cases.iter().zip(addrs) {
+        let step = format!("refusal of {from}");
+        mark(&step);
+        set("accept_timeout", if bytes.is_empty() { 1 } else { 60 })?;
+        let words = format!("{}: refused a connection from {from}:", node.nid());
+        wait::until(SOON, &step, || {
+            let mut conn = Conn::dial(&script.space, from, node.addr)?;
+            conn.send(bytes)?;
+            conn.await_closed(SOON)?;
+            find_line(&step, &[&words, reason])
+        })?;
+    }
+    set("accept_timeout", 60)
+}
+
+/// Those who are connected, and say what they may not.
+fn log_of_breaches(node: &Node, script: &Node) -> Result<()> {
+    type Spoil<'a> = &'a dyn Fn(&Link) -> Vec<u8>;
+    let dialect = today();
+    let cases: [(Spoil<'_>, &str); 5] = [
+        (
+            &|_| dialect.header(0x77, 0, [0, 0]),
+            "unexpected message type 0x77",
+        ),
+        (&|_| dialect.noop([0, 0x4d]), "bad zero-copy cookie 0x4d"),
+        (
+            &|link| {
+                let mut put = link.new_put(0);
+                put.length = 0x0020_0000;
+                dialect.message([0, 0], &put)
+            },
+            "bad payload length 2097152",
+        ),
+        (
+            &|link| dialect.summed([0, 0], &link.new_put(10)),
+            "in a version that has none",
+        ),
+        (
+            &|link| {
+                let half = dialect.message([0, 0], &link.new_put(10));
+                half[..half.len() - 1].to_vec()
+            },
+            "it ended in the middle of a message",
+        ),
+    ];
+    for (spoil, reason) in cases {
+        let step = format!("breach with {reason}");
+        mark(&step);
+        let words = "10.0.0.1@tcp: 10.0.0.2@tcp at 10.0.0.2:";
+        wait::until(SOON, &step, || {
+            let mut link = Link::dial(&script.space, script.addr, node, dialect, BULK_OUT)?;
+            link.conn.send(&spoil(&link))?;
+            link.conn.finish()?;
+            link.conn.await_closed(SOON)?;
+            find_line(&step, &[words, "has broken the protocol", reason])
+        })?;
+    }
+    wait::until(SOON, "connection forgotten", || no_conns(node, script))
+}
+
+/// Those who don't do their part in time, and whom this node can't connect to.
+fn log_of_failures(node: &Node, script: &Node) -> Result<()> {
+    let dialect = today();
+    set("sock_timeout", 2)?;
+    mark("half a message");
+    let mut link = Link::dial(&script.space, script.addr, node, dialect, BULK_OUT)?;
+    let bytes = dialect.message([0, 0], &link.new_put(100));
+    link.conn.send(&bytes[..bytes.len() - 1])?;
+    link.conn.await_closed(SOON)?;
+    await_line(
+        "half a message",
+        &[
+            "10.0.0.1@tcp: gave up 10.0.0.2@tcp at 10.0.0.2:",
+            "the rest of a message",
+            "sock_timeout=2",
+        ],
+    )?;
+    let listener = Listener::new(&script.space, script.addr)?;
+    mark("no answer");
+    let ping = node.start_ping(script)?;
+    let silent = listener.accept(SOON)?;
+    let nowhere = "10.0.0.1@tcp: no connection to 10.0.0.2@tcp at 10.0.0.2:988: ";
+    await_line("no answer", &[nowhere, "its time is up"])?;
+    await_line(
+        "no answer",
+        &["10.0.0.1@tcp: gave up 1 messages for 10.0.0.2@tcp"],
+    )?;
+    drop((silent, ping));
+    set("sock_timeout", 50)?;
+    mark("wrong answer");
+    wait::until(SOON, "line about a wrong answer", || {
+        // So that it does not rest after what went before.
+        node.socklctl(&["peer", "del", "any"])?;
+        let ping = node.start_ping(script)?;
+        let mut conn = listener.accept(SOON)?;
+        conn.send(&Hello::new(dialect, [10, 9, 0, 9].into(), node.addr, CONTROL).bytes())?;
+        conn.await_closed(SOON)?;
+        drop(ping);
+        find_line("wrong answer", &[nowhere, "the HELLO is from 10.9.0.9@tcp"])
+    })
+}
+
+/// A flood of strangers does not flood the log, and does not keep others out of it.
+fn log_of_a_flood(node: &Node, script: &Node) -> Result<()> {
+    let request = today().request(1, nid([10, 9, 0, 9].into()));
+    let refused = |from| {
+        let mut conn = Conn::dial(&script.space, from, node.addr)?;
+        conn.send(&request)?;
+        conn.await_closed(SOON).map(drop)
+    };
+    let other = Ipv4Addr::new(10, 0, 0, 100);
+    mark("flood");
+    let started = Instant::now();
+    wait::until(SOON, "line about the other one", || {
+        (0..FLOOD).try_for_each(|_| refused(script.addr))?;
+        refused(other)?;
+        find_line("flood", &[&format!("refused a connection from {other}:")])
+    })?;
+    wait::until(SOON, "lines that are left out", || {
+        refused(other)?;
+        find_line("flood", &["lines like the next one were not logged"])
+    })?;
+    let about = format!("refused a connection from {}:", script.addr);
+    let lines = logged_since("flood")?;
+    let count = lines.iter().filter(|line| line.contains(&about)).count() as u64;
+    let intervals = started.elapsed().as_secs() / INTERVAL + 2;
+    note(&format!("{count} lines about {FLOOD} strangers or more"));
+    ensure!(
+        count <= intervals * BURST,
+        "{count} lines about one address"
+    );
+    Ok(())
+}
+
+/// What each of those has done who is refused, who breaks the protocol, and who does nothing for too long, is
+/// in the log: who, from where, and which field had which value. It does not flood the log.
+pub fn in_the_log(lab: &mut Lab) -> Result<()> {
+    let (node, script) = (lab.node(0), lab.node(1));
+    node.ni_add()?;
+    log_of_refusals(node, script)?;
+    log_of_breaches(node, script)?;
+    log_of_failures(node, script)?;
+    log_of_a_flood(node, script)
 }
 
 /// Connects from an address of the script's, by the NID that it always has.
@@ -58,6 +304,8 @@ pub fn second_address(lab: &mut Lab) -> Result<()> {
         (1, second, true),
     ] {
         set("check_nid", check)?;
+        let step = format!("check_nid {check} from {from}");
+        mark(&step);
         let what = || format!("check_nid={check}, from {from}");
         let dialled = dial_from(script, from, node);
         ensure!(
@@ -74,6 +322,9 @@ pub fn second_address(lab: &mut Lab) -> Result<()> {
                 ensure!(node.conns_to(script)?.len() == 1);
                 Ok(())
             })?;
+        } else {
+            let said = format!("it says that it is 10.0.0.2@tcp: check_nid={check}");
+            await_line(&step, &[&format!("from {from}:"), &said])?;
         }
         // It does no harm to the others.
         first.ping(3).with_context(what)?;

@@ -17,7 +17,7 @@
 //! closing it takes the socket out; who listens is behind a spinlock.
 
 use crate::{
-    hooks,
+    fault,
     lib_linux::{
         inetaddr,
         netns::Net,
@@ -397,7 +397,7 @@ impl<U: User> Listener<U> {
                 let mut door = self.door.lock();
                 self.mend(&mut door)?;
                 match &*door {
-                    Door::Open(_) if hooks::accept_fails() => Err(ENOMEM),
+                    Door::Open(_) if fault::accept_fails() => Err(ENOMEM),
                     Door::Open(socket) => socket.accept(),
                     Door::Lost | Door::Closed => return Ok(false),
                 }

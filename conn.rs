@@ -17,16 +17,16 @@
 //! Callbacks of the socket touch [`Readiness`] and the scheduler's mailbox only.
 
 mod handshake;
+mod handshakes;
 mod loans;
 mod loss;
-mod pending;
 mod reason;
 mod rx;
 mod tx;
 
 use crate::{
+    fault::Stall,
     fwd::Waiter,
-    hooks::Stall,
     lib_linux::{
         iov::BvecBuf,
         queue::Fifo,
@@ -100,9 +100,9 @@ pub(crate) use handshake::{
     HANDOVER_LIST,
     HANDSHAKE_LIST, //
 };
+pub(crate) use handshakes::Pending;
 pub(crate) use loans::Batch;
 pub(crate) use loss::Late;
-pub(crate) use pending::Pending;
 use reason::Reason;
 
 /// Which list of a connection is the deathrow.

@@ -9,8 +9,8 @@
 
 use crate::{
     conn::Conn,
+    fault,
     fwd::Forwarder,
-    hooks,
     lib_linux::debugfs::{
         Dir,
         Text, //
@@ -38,12 +38,12 @@ static STATS: Text = Text(show_stats);
 pub(crate) fn register() -> Dir {
     let dir = Dir::new(c"socklnd");
     dir.text(c"stats", &STATS);
-    dir.knob(c"enomem_tx", &hooks::ENOMEM_TX);
-    dir.knob(c"enomem_accept", &hooks::ENOMEM_ACCEPT);
-    dir.knob(c"stall_tx", &hooks::STALL_TX);
-    dir.knob(c"stall_rx", &hooks::STALL_RX);
-    dir.knob(c"stall_reaper", &hooks::STALL_REAPER);
-    dir.knob(c"hold_connect", &hooks::HOLD_CONNECT);
+    dir.knob(c"enomem_tx", &fault::ENOMEM_TX);
+    dir.knob(c"enomem_accept", &fault::ENOMEM_ACCEPT);
+    dir.knob(c"stall_tx", &fault::STALL_TX);
+    dir.knob(c"stall_rx", &fault::STALL_RX);
+    dir.knob(c"stall_reaper", &fault::STALL_REAPER);
+    dir.knob(c"hold_connect", &fault::HOLD_CONNECT);
     dir
 }
 

@@ -39,7 +39,7 @@ use crate::{
         time, //
     },
     peer::{
-        number,
+        conns_per_peer,
         Cookies,
         Peer,
         PeerTable, //
@@ -274,7 +274,7 @@ impl Ni {
         if tunables::bulk_conns().is_none() {
             // Not before the interface is there that it is about.
             let speed = link::speed_mbps(&ni.net, nid.addr());
-            let conns = number::for_speed(speed.unwrap_or(0));
+            let conns = conns_per_peer::for_speed(speed.unwrap_or(0));
             ni.conns_per_peer.store(conns, Relaxed);
         }
         Ok(ni)

@@ -11,13 +11,13 @@
 
 mod addresses;
 mod admin;
-mod choice;
 mod connect;
+pub(crate) mod conns_per_peer;
 mod life;
-pub(crate) mod number;
+mod select_conn;
 mod table;
+mod timeouts;
 mod unacked;
-mod watch;
 
 use crate::{
     conn::Conn,
@@ -745,7 +745,7 @@ impl PeerInner {
     /// each way.
     fn missing_type(&self, addr: IpAddr, own: u32) -> Option<ConnType> {
         let bulk = self.bulk_conns(own);
-        number::next_missing(self.is_typed(), bulk, |kind| self.count_to(addr, kind))
+        conns_per_peer::next_missing(self.is_typed(), bulk, |kind| self.count_to(addr, kind))
     }
 
     /// Whether connections to it are to have types, as far as its version is known.

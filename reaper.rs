@@ -9,7 +9,7 @@
 //! are idle cost nothing, but that those are sent a sign of life now and then whose version has such.
 //! It also has the autoconnect daemons look, every few milliseconds, whether programs have closed the
 //! sockets that they hand over, because the kernel tells nobody; and at attempts that a test hook holds.
-//! How a peer comes into a list and out of it, and why none is forgotten, is told in `peer/watch.rs`.
+//! How a peer comes into a list and out of it, and why none is forgotten, is told in `peer/timeouts.rs`.
 //!
 //! Shared by [`Arc`] between [`crate::Lnd`] and the thread; its mailboxes have locks of their own.
 
@@ -21,7 +21,7 @@ use crate::{
         ENOMEM_LIST,
         HANDOVER_LIST, //
     },
-    hooks,
+    fault,
     lib_linux::{
         thread::KThread,
         time, //
@@ -319,7 +319,7 @@ struct Stalled(KVec<(u64, Arc<Conn>)>);
 impl Stalled {
     /// Terminates `conn`, which was closed about `now`; later, if the hook is set.
     fn terminate(&mut self, conn: Arc<Conn>, now: u64) {
-        if hooks::reaper_stall_ms() == 0 || self.0.reserve(1, GFP_KERNEL).is_err() {
+        if fault::reaper_stall_ms() == 0 || self.0.reserve(1, GFP_KERNEL).is_err() {
             return conn.terminate();
         }
         // There is room: it was reserved.
@@ -328,7 +328,7 @@ impl Stalled {
 
     /// Terminates those whose time has come by `now`.
     fn terminate_due(&mut self, now: u64) {
-        let stall = hooks::reaper_stall_ms();
+        let stall = fault::reaper_stall_ms();
         let due = |(since, _): &(u64, Arc<Conn>)| now.saturating_sub(*since) >= stall;
         while let Some(at) = self.0.iter().position(due) {
             if let Ok((_, conn)) = self.0.remove(at) {

@@ -85,8 +85,8 @@ mod conn;
 mod context;
 mod ctl;
 mod debugfs;
+mod fault;
 mod fwd;
-mod hooks;
 mod interface;
 #[allow(unsafe_code)]
 mod lib_linux;

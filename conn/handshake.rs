@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     acceptor::Listener,
-    hooks,
+    fault,
     lib_linux::{
         link,
         socket::{
@@ -559,7 +559,7 @@ impl Handshake {
             io.stage = Stage::Connecting(self.open()?);
         }
         if let Stage::Connecting(socket) = &io.stage {
-            if hooks::attempts_are_held() {
+            if fault::attempts_are_held() {
                 self.ni.context().poll_handover(self.clone());
                 return Ok(Step::Wait);
             }

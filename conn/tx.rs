@@ -18,7 +18,7 @@ use super::{
     QUANTUM, //
 };
 use crate::{
-    hooks,
+    fault,
     lib_linux::{
         queue::Fifo,
         socket::Loan, //
@@ -81,7 +81,7 @@ impl Conn {
             io.deadlines.tx_seen(socket.wmem_queued());
             let sent = match loan {
                 // What TCP says when it has room but no memory.
-                _ if socket.has_send_space() && hooks::send_fails() => Err(EAGAIN),
+                _ if socket.has_send_space() && fault::send_fails() => Err(EAGAIN),
                 Some(loan) => socket.send_lent(&frags, more, loan),
                 None => socket.send(&frags, more),
             };

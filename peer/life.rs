@@ -10,8 +10,8 @@
 //! given to the reaper when they are taken out, so that none is dropped under the lock.
 
 use super::{
-    choice,
-    number::Agreement, //
+    select_conn,
+    conns_per_peer::Agreement, //
 };
 use crate::{
     conn::Conn,
@@ -113,7 +113,7 @@ impl Life {
     /// The connection for a message of this class.
     pub(super) fn choose_for(&self, class: MsgClass) -> Option<&Arc<Conn>> {
         let conns = self.conns.iter().map(|c| (c, c.kind(), c.load()));
-        choice::choose(conns, self.proto, class)
+        select_conn::choose(conns, self.proto, class)
     }
 
     /// The connection for a message.

@@ -4,8 +4,8 @@
 
 use crate::module::{
     peer::{
-        choice::choose,
-        number::{
+        select_conn::choose,
+        conns_per_peer::{
             next_missing,
             Agreement, //
         }, //

@@ -95,7 +95,7 @@ impl Stall {
     }
 }
 
-#[kunit_tests(socklnd_hooks)]
+#[kunit_tests(socklnd_fault)]
 mod tests {
     use super::*;
 

@@ -28,7 +28,10 @@ pub(crate) fn choose<T>(
     least_loaded(Fit::Yes).or_else(|| least_loaded(Fit::May))
 }
 
-#[cfg_attr(CONFIG_KUNIT = "y", kernel::macros::kunit_tests(socklnd_peer_choice))]
+#[cfg_attr(
+    CONFIG_KUNIT = "y",
+    kernel::macros::kunit_tests(socklnd_peer_select_conn)
+)]
 #[cfg(any(test, CONFIG_KUNIT = "y"))]
 mod tests {
     use super::*;

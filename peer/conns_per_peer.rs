@@ -84,7 +84,10 @@ pub(crate) fn next_missing(
     }
 }
 
-#[cfg_attr(CONFIG_KUNIT = "y", kernel::macros::kunit_tests(socklnd_peer_number))]
+#[cfg_attr(
+    CONFIG_KUNIT = "y",
+    kernel::macros::kunit_tests(socklnd_peer_conns_per_peer)
+)]
 #[cfg(any(test, CONFIG_KUNIT = "y"))]
 mod tests {
     use super::*;

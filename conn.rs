@@ -638,7 +638,7 @@ impl Conn {
         self.wmem.store(wmem as u64, Relaxed);
         let busy = io.is_busy(wmem) || !self.txq.lock().fifo.is_empty();
         if io.deadlines.tx_seen(wmem) {
-            self.peer.alive(now);
+            self.peer.set_last_alive(now);
         }
         let late = |since| now.saturating_sub(since) >= tunables::timeout_ms();
         let tx_late = busy && late(io.deadlines.tx_ms);
@@ -655,7 +655,7 @@ impl Conn {
             self.clone().retry();
         }
         if tx_late || rx_late {
-            self.is_late(if tx_late { Late::Taking } else { Late::Sending });
+            self.report_timeout(if tx_late { Late::Taking } else { Late::Sending });
             return Look::Over(ETIMEDOUT);
         }
         if busy {
@@ -671,7 +671,7 @@ impl Conn {
         if tx.cookie() == 0 {
             return tx.finish(Ok(()));
         }
-        let Some(tx) = self.peer.await_ack(tx) else {
+        let Some(tx) = self.peer.zc_req_released(tx) else {
             return;
         };
         // Either the peer has acknowledged it, or its connection has ended, and that was known before.
@@ -790,9 +790,9 @@ impl sched::Serve for Conn {
         if let Some(socket) = &io.socket {
             let wmem = socket.wmem_queued();
             self.wmem.store(wmem as u64, Relaxed);
-            // With the mutex held, see `Peer::look`.
+            // With the mutex held, see `Peer::check_timeouts`.
             if held_back || io.is_busy(wmem) {
-                self.peer.stir();
+                self.peer.mark_busy();
             }
         }
         drop(io);

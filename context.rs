@@ -29,7 +29,7 @@ impl Context for Lnd {
     }
 
     fn poll_handover(&self, handshake: Arc<Handshake>) {
-        self.reaper().look_again(handshake);
+        self.reaper().poll_handover(handshake);
     }
 
     fn bury(&self, conn: Arc<Conn>) {
@@ -44,24 +44,24 @@ impl Context for Lnd {
         self.reaper().wake_later();
     }
 
-    fn watch(&self, peer: Arc<Peer>) {
-        self.reaper().watch(peer);
+    fn queue_connect_wait(&self, peer: Arc<Peer>) {
+        self.reaper().queue_connect_wait(peer);
     }
 
-    fn attend(&self, peer: Arc<Peer>) {
-        self.reaper().attend(peer);
+    fn queue_busy(&self, peer: Arc<Peer>) {
+        self.reaper().queue_busy(peer);
     }
 
-    fn rest(&self, peer: Arc<Peer>) {
-        self.reaper().rest(peer);
+    fn queue_idle(&self, peer: Arc<Peer>) {
+        self.reaper().queue_idle(peer);
     }
 
-    fn sort_out(&self, busy: bool, resting: bool) {
-        self.reaper().sort_out(busy, resting);
+    fn purge_soon(&self, busy: bool, idle: bool) {
+        self.reaper().purge_soon(busy, idle);
     }
 
-    fn let_go(&self, now: u64) {
-        self.reaper().let_go(now);
+    fn purge(&self, now: u64) {
+        self.reaper().purge(now);
     }
 
     fn look_at_addresses(&self) {

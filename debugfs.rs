@@ -70,7 +70,7 @@ fn show_stats(out: &SeqFile) {
 
 fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
     let nis = lnd.all_nis()?;
-    let [busy, resting] = lnd.reaper().watched();
+    let [busy, resting] = lnd.reaper().list_lens();
     let [busy_looks, resting_looks] = lnd.reaper().looks();
     seq_print!(out, "node\n");
     lines(
@@ -215,7 +215,7 @@ fn show_peer(out: &SeqFile, peer: &Arc<Peer>) -> Result {
     seq_print!(out, "peer {} of {}\n", peer.nid(), peer.ni().nid());
     show_traffic(out, &peer.total_traffic());
     show_events(out, peer.events());
-    let (unacked, acked) = peer.acks();
+    let (unacked, acked) = peer.zc_req_counts();
     lines(
         out,
         "  ",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Test hooks: faults on demand, set by files in debugfs.
+//! Fault injection: faults on demand, set by files in debugfs.
 //!
 //! Knobs that are zero unless somebody tests; who reads them on the hot path shares a cache line
 //! that nobody writes. What a connection remembers of them is in [`Stall`], which belongs to its I/O

@@ -265,7 +265,7 @@ impl Forwarder {
             return;
         };
         for ni in nis.iter() {
-            ni.peers().for_each(|peer| {
+            ni.peers().walk(|peer| {
                 if Arc::ptr_eq(peer.share(), to) {
                     pr_info_ratelimited!(
                         "{}: {} holds up messages to others, and is given up\n",

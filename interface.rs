@@ -125,7 +125,7 @@ impl Interface {
     /// Looks in `net` what has become of the address, if something may have happened to it, or if it
     /// is waited for: of an IPv6 address that has to be looked for elsewhere first, no event says that
     /// it can be used. The reaper's thread.
-    pub(crate) fn look(&self, net: &Net) -> Change {
+    pub(crate) fn refresh(&self, net: &Net) -> Change {
         let was_there = self.is_there();
         // Before the look: what happens from now on is for the next.
         let changed = self.changed.xchg(false, Full);

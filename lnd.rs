@@ -195,7 +195,7 @@ impl Lnd {
     pub(crate) fn remind(&self) -> Result {
         for ni in self.all_nis()?.iter() {
             for peer in ni.peers().collect()?.iter() {
-                peer.watch();
+                peer.queue_busy();
             }
         }
         Ok(())
@@ -355,7 +355,7 @@ impl Lnd {
 
     /// Calls `f` for each forwarder, without a lock. One that comes or goes may be missed. Thread
     /// context.
-    pub(crate) fn for_each_forwarder(&self, mut f: impl FnMut(&Arc<Forwarder>)) {
+    pub(crate) fn walk_forwarders(&self, mut f: impl FnMut(&Arc<Forwarder>)) {
         let mut index = 0;
         loop {
             // In a statement of its own: the lock is free again when it is called.
@@ -424,7 +424,7 @@ impl Lnd {
 
     /// Calls `f` for each interface, oldest first, without a lock. One that is there all the time is
     /// met once; one that comes or goes meanwhile may be missed.
-    pub(crate) fn for_each_ni(&self, mut f: impl FnMut(&Arc<Ni>)) {
+    pub(crate) fn walk_nis(&self, mut f: impl FnMut(&Arc<Ni>)) {
         let mut last = 0;
         while let Some(ni) = self.ni_after(last) {
             last = ni.serial();
@@ -492,7 +492,7 @@ mod tests {
     fn a_walk_meets_the_interface_behind_one_that_goes() -> Result {
         let fixture = Fixture::new(4)?;
         let mut met = 0;
-        fixture.lnd.for_each_ni(|ni| {
+        fixture.lnd.walk_nis(|ni| {
             if ni.net() == &fixture.net && ni.nid().net() == NETWORK {
                 met += 1;
                 let _ = fixture.lnd.del_ni(&fixture.net, Some(ni.nid()));
@@ -516,7 +516,7 @@ mod tests {
         }
         let mut met = 0;
         let mut met_before = KVec::<Arc<Peer>>::with_capacity(2, GFP_KERNEL)?;
-        ni.peers().for_each(|peer| {
+        ni.peers().walk(|peer| {
             met += 1;
             // Two at a time, most of them from the bucket where the walk is.
             if met_before.len() == 2 {

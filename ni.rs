@@ -115,21 +115,21 @@ pub(crate) trait Context: Send + Sync {
     fn wake_later(&self);
 
     /// Has the reaper look after the transmits that wait for a connection to `peer`. Any context.
-    fn watch(&self, peer: Arc<Peer>);
+    fn queue_connect_wait(&self, peer: Arc<Peer>);
 
-    /// Has the reaper look for deadlines of what is under way with `peer`. For [`Peer::watch`]. Any
+    /// Has the reaper look for deadlines of what is under way with `peer`. For [`Peer::queue_busy`]. Any
     /// context.
-    fn attend(&self, peer: Arc<Peer>);
+    fn queue_busy(&self, peer: Arc<Peer>);
 
     /// Has the reaper look at `peer` when it has been silent for long. For [`Peer`] itself. Any context.
-    fn rest(&self, peer: Arc<Peer>);
+    fn queue_idle(&self, peer: Arc<Peer>);
 
-    /// A peer was deleted that is among the busy ones, or the resting ones: the reaper lets go of it
+    /// A peer was deleted that is among the busy ones, or the idle ones: the reaper lets go of it
     /// soon. Any context.
-    fn sort_out(&self, busy: bool, resting: bool);
+    fn purge_soon(&self, busy: bool, idle: bool);
 
     /// Takes all peers that were deleted out of the reaper's lists, now. Thread context, may sleep.
-    fn let_go(&self, now: u64);
+    fn purge(&self, now: u64);
 
     /// Has the reaper look soon at addresses that something may have happened to. Any context.
     fn look_at_addresses(&self);
@@ -301,7 +301,7 @@ impl Ni {
         self.live.handshakes.wait_zero();
         self.live.conns.wait_zero();
         // The reaper's lists refer to the peers, and so to the interface.
-        self.context.let_go(time::monotonic_ms());
+        self.context.purge(time::monotonic_ms());
     }
 
     /// Whether it was, or is being, shut down.
@@ -727,7 +727,7 @@ impl Ni {
         // Who is passed over, because one before it goes at this moment, is for the next look.
         while let Some(interface) = self.interfaces.at(index) {
             let addr = interface.addr();
-            match interface.look(&self.net) {
+            match interface.refresh(&self.net) {
                 Change::None => {}
                 Change::Gone => {
                     pr_info!(
@@ -745,7 +745,7 @@ impl Ni {
     /// Ends what uses `addr`, an address of this node, which is not to be used any more.
     fn leave(self: &Arc<Self>, addr: IpAddr, why: Error) {
         self.pending.leave(addr, why);
-        self.peers.for_each(|peer| peer.leave(addr, why));
+        self.peers.walk(|peer| peer.leave(addr, why));
         self.pending.cancel_deleted();
     }
 

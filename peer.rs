@@ -95,13 +95,13 @@ use self::{
 const TEST_PAUSE_MS: u64 = 100;
 
 /// Which list of a peer is the reaper's: peers with transmits that wait for a connection.
-pub(crate) const PENDING_LIST: u64 = 4;
+pub(crate) const CONNECT_WAIT_LIST: u64 = 4;
 
 /// Which list of a peer is that of those with something under way.
 pub(crate) const BUSY_LIST: u64 = 7;
 
 /// Which list of a peer is that of those whose silence is to be noticed.
-pub(crate) const RESTING_LIST: u64 = 8;
+pub(crate) const IDLE_LIST: u64 = 8;
 
 /// A node that this one talks to.
 #[pin_data]
@@ -124,38 +124,38 @@ pub(crate) struct Peer {
     heard: Atomic<bool>,
     /// INVARIANT: Only ever used for the reaper's list of pending peers.
     #[pin]
-    pending_links: ListLinks<PENDING_LIST>,
+    connect_wait_links: ListLinks<CONNECT_WAIT_LIST>,
     #[pin]
-    pending_tracker: AtomicTracker<PENDING_LIST>,
+    connect_wait_tracker: AtomicTracker<CONNECT_WAIT_LIST>,
     /// It is in the reaper's list of busy peers, or being taken out of it. Changed under the lock of
     /// `inner`.
-    watched: Atomic<bool>,
+    is_busy: Atomic<bool>,
     /// Since when it is there, in monotonic milliseconds.
-    watched_ms: Atomic<u64>,
+    busy_since_ms: Atomic<u64>,
     /// INVARIANT: Only ever used for the reaper's list of busy peers.
     #[pin]
     busy_links: ListLinks<BUSY_LIST>,
     #[pin]
     busy_tracker: AtomicTracker<BUSY_LIST>,
-    /// Since when its silence counts, while it is in the reaper's list of resting peers.
-    resting_ms: Atomic<u64>,
-    /// INVARIANT: Only ever used for the reaper's list of resting peers.
+    /// Since when its silence counts, while it is in the reaper's list of idle peers.
+    idle_since_ms: Atomic<u64>,
+    /// INVARIANT: Only ever used for the reaper's list of idle peers.
     #[pin]
-    resting_links: ListLinks<RESTING_LIST>,
+    idle_links: ListLinks<IDLE_LIST>,
     #[pin]
-    resting_tracker: AtomicTracker<RESTING_LIST>,
+    idle_tracker: AtomicTracker<IDLE_LIST>,
     _live: LiveGuard,
 }
 
 impl_list_arc_safe! {
-    impl ListArcSafe<4> for Peer { tracked_by pending_tracker: AtomicTracker<4>; }
+    impl ListArcSafe<4> for Peer { tracked_by connect_wait_tracker: AtomicTracker<4>; }
     impl ListArcSafe<7> for Peer { tracked_by busy_tracker: AtomicTracker<7>; }
-    impl ListArcSafe<8> for Peer { tracked_by resting_tracker: AtomicTracker<8>; }
+    impl ListArcSafe<8> for Peer { tracked_by idle_tracker: AtomicTracker<8>; }
 }
 impl_list_item! {
-    impl ListItem<4> for Peer { using ListLinks { self.pending_links }; }
+    impl ListItem<4> for Peer { using ListLinks { self.connect_wait_links }; }
     impl ListItem<7> for Peer { using ListLinks { self.busy_links }; }
-    impl ListItem<8> for Peer { using ListLinks { self.resting_links }; }
+    impl ListItem<8> for Peer { using ListLinks { self.idle_links }; }
 }
 
 /// What the peer's lock protects.
@@ -181,8 +181,8 @@ pub(crate) struct PeerInner {
     /// When it, or somebody in its name, was refused because of an older incarnation, in monotonic
     /// milliseconds; forgotten when a connection is admitted.
     outdated_ms: Option<u64>,
-    /// It is in the reaper's list of resting peers, or being taken out of it.
-    resting: bool,
+    /// It is in the reaper's list of idle peers, or being taken out of it.
+    is_idle: bool,
     /// Addresses of ours that it was told when it connected; it is told the same ones again.
     told: KVec<PeerUse>,
 }
@@ -194,7 +194,7 @@ struct Buried {
     /// Some were taken out.
     any: bool,
     /// There was one that could carry messages, and there is none any more: the layer above has to be
-    /// told, by [`Peer::is_down`].
+    /// told, by [`Peer::notify_down`].
     lost: bool,
 }
 
@@ -248,7 +248,7 @@ impl Peer {
                         pinged_ms: 0,
                         tested_ms: 0,
                         outdated_ms: None,
-                        resting: false,
+                        is_idle: false,
                         told: KVec::new(),
                     },
                     "socklnd_peer"
@@ -262,15 +262,15 @@ impl Peer {
                 share,
                 traffic,
                 heard: Atomic::new(false),
-                pending_links <- ListLinks::new(),
-                pending_tracker <- AtomicTracker::new(),
-                watched: Atomic::new(false),
-                watched_ms: Atomic::new(0),
+                connect_wait_links <- ListLinks::new(),
+                connect_wait_tracker <- AtomicTracker::new(),
+                is_busy: Atomic::new(false),
+                busy_since_ms: Atomic::new(0),
                 busy_links <- ListLinks::new(),
                 busy_tracker <- AtomicTracker::new(),
-                resting_ms: Atomic::new(0),
-                resting_links <- ListLinks::new(),
-                resting_tracker <- AtomicTracker::new(),
+                idle_since_ms: Atomic::new(0),
+                idle_links <- ListLinks::new(),
+                idle_tracker <- AtomicTracker::new(),
                 _live: Gauge::enter(ni.live().peers()),
             }),
             GFP_KERNEL,
@@ -325,12 +325,12 @@ impl Peer {
     }
 
     /// Notes that the peer gave a sign of life. Any context.
-    pub(crate) fn alive(&self, now_ms: u64) {
+    pub(crate) fn set_last_alive(&self, now_ms: u64) {
         self.last_alive_ms.store(now_ms, Relaxed);
     }
 
     /// Notes that the peer sent a message. Any context.
-    pub(crate) fn heard(&self) {
+    pub(crate) fn note_rx(&self) {
         // Mostly set already, and then no processor needs the line to itself.
         if !self.heard.load(Relaxed) {
             self.heard.store(true, Relaxed);
@@ -354,7 +354,9 @@ impl Peer {
         misc::assert_may_sleep();
         let result = match self.try_send(tx, false) {
             // Asked only now: it takes a lock that is not the peer's own.
-            Err((e, tx)) if e == EHOSTUNREACH && self.is_greeting() => self.try_send(tx, true),
+            Err((e, tx)) if e == EHOSTUNREACH && self.has_passive_handshake() => {
+                self.try_send(tx, true)
+            }
             result => result,
         };
         if matches!(&result, Err((e, _)) if *e != ESTALE) {
@@ -364,11 +366,11 @@ impl Peer {
         result
     }
 
-    /// As [`Peer::send`]; if the peer `is_greeting`, there will be a connection.
+    /// As [`Peer::send`]; if `expect_passive`, there will be a connection.
     fn try_send(
         self: &Arc<Self>,
         tx: KBox<Tx>,
-        is_greeting: bool,
+        expect_passive: bool,
     ) -> core::result::Result<(), (Error, KBox<Tx>)> {
         let now = time::monotonic_ms();
         let mut inner = self.inner.lock();
@@ -380,10 +382,10 @@ impl Peer {
             // One that comes from a network of IPv6, or goes there, by way of a gateway.
             Some(conn) if !tx.fits(conn.proto()) => Err((EPROTONOSUPPORT, tx)),
             Some(conn) => conn.queue_tx(tx).map_err(|tx| (ESTALE, tx)),
-            None if is_greeting || inner.is_hopeful() => {
+            None if expect_passive || inner.may_queue() => {
                 inner.queue.push_back(tx);
                 inner.queue_peak = inner.queue_peak.max(inner.queue.len());
-                self.ni.context().watch(self.clone());
+                self.ni.context().queue_connect_wait(self.clone());
                 Ok(())
             }
             None => Err((EHOSTUNREACH, tx)),
@@ -440,15 +442,15 @@ impl Peer {
                     // Each of us has begun with another version.
                     let buried = inner.bury(ESTALE, |_| true);
                     drop(inner);
-                    self.stir();
+                    self.mark_busy();
                     if buried.lost {
-                        self.is_down(Loss::Restarted);
+                        self.notify_down(Loss::Restarted);
                     }
                     return Err(Refusal::Version);
                 }
                 let mut replaced = None;
                 if life.twins_of(conn).count() >= most_twins {
-                    let old = life.half_open_twin(conn, now, silent_ms);
+                    let old = life.stale_duplicate(conn, now, silent_ms);
                     replaced = Some(old.ok_or(Refusal::Duplicate)?);
                 }
                 life.push(conn);
@@ -479,12 +481,12 @@ impl Peer {
             state.opened = state.opened.saturating_add(1);
         }
         self.bind_route(&mut inner, conn);
-        self.alive(now);
+        self.set_last_alive(now);
         inner.feed();
         drop(inner);
-        self.stir();
+        self.mark_busy();
         if buried.lost {
-            self.is_down(Loss::Restarted);
+            self.notify_down(Loss::Restarted);
         }
         if can_send {
             self.ni.upper().peer_found(&self.ni, self.nid, true);
@@ -503,7 +505,7 @@ impl Peer {
     }
 
     /// The last connection that could carry messages is gone. Thread context, no spinlock held.
-    fn is_down(self: &Arc<Self>, loss: Loss) {
+    fn notify_down(self: &Arc<Self>, loss: Loss) {
         misc::assert_may_sleep();
         let last_alive_ms = self.last_alive_ms.load(Relaxed);
         let upper = self.ni.upper();
@@ -521,7 +523,7 @@ impl Peer {
     /// # Errors
     ///
     /// [`WireError::Cookie`] if no message can have that cookie, or had it shortly before.
-    pub(crate) fn acknowledge(
+    pub(crate) fn queue_zc_ack(
         self: &Arc<Self>,
         by: &Arc<Conn>,
         cookie: u64,
@@ -551,30 +553,30 @@ impl Peer {
             return by.queue_ack(cookie);
         }
         drop(inner);
-        self.ni.context().watch(self.clone());
+        self.ni.context().queue_connect_wait(self.clone());
         Ok(Added::Yes)
     }
 
     /// A message is about to go by the connection `conn`, and the peer is to say when it has arrived.
     /// Returns the cookie for it; 0, which is none, if there is no memory for that. May sleep.
-    pub(crate) fn ask(self: &Arc<Self>, conn: ConnId) -> u64 {
+    pub(crate) fn zc_req_add(self: &Arc<Self>, conn: ConnId) -> u64 {
         let Ok(room) = Reservation::new() else {
             return 0;
         };
         let more = || self.ni.cookies().take();
         let cookie = self.unacked.lock().add(conn, room, more);
-        self.stir();
+        self.mark_busy();
         cookie
     }
 
     /// The message with this cookie will not be sent after all. Thread context.
-    pub(crate) fn ask_not(&self, cookie: u64) {
+    pub(crate) fn zc_req_cancel(&self, cookie: u64) {
         self.unacked.lock().forget(cookie);
     }
 
     /// TCP has let go of `tx`, which the peer was asked to acknowledge. Gives it back if that is not
     /// waited for: it has been, or the connection has ended. Thread context.
-    pub(crate) fn await_ack(&self, tx: KBox<Tx>) -> Option<KBox<Tx>> {
+    pub(crate) fn zc_req_released(&self, tx: KBox<Tx>) -> Option<KBox<Tx>> {
         self.unacked.lock().released(tx, time::monotonic_ms())
     }
 
@@ -584,7 +586,7 @@ impl Peer {
     /// # Errors
     ///
     /// [`WireError::Cookie`] if it was not asked for one of them, or has said so before.
-    pub(crate) fn acknowledged(
+    pub(crate) fn handle_zc_ack(
         &self,
         ranges: [Option<(u64, u64)>; 2],
     ) -> core::result::Result<(), WireError> {
@@ -609,7 +611,7 @@ impl Peer {
     }
 
     /// How many messages the peer has yet to acknowledge, and how many it has. Thread context.
-    pub(crate) fn acks(&self) -> (u64, u64) {
+    pub(crate) fn zc_req_counts(&self) -> (u64, u64) {
         self.unacked.lock().counts()
     }
 
@@ -641,7 +643,7 @@ impl Peer {
             match (lasted || heard, can_send) {
                 (true, false) => state.worked(),
                 // The others are likely to follow.
-                (true, true) => state.rest(now, min),
+                (true, true) => state.postpone(now, min),
                 (false, _) => state.cut_short(now, min, max),
             }
         }
@@ -657,13 +659,13 @@ impl Peer {
         let gone = inner.life.is_none();
         drop(inner);
         if incomplete {
-            self.ni.context().watch(self.clone());
+            self.ni.context().queue_connect_wait(self.clone());
         }
         if gone {
-            self.stir();
+            self.mark_busy();
         }
         if buried.lost {
-            self.is_down(if why == ESHUTDOWN {
+            self.notify_down(if why == ESHUTDOWN {
                 Loss::Closed
             } else {
                 Loss::Failed
@@ -684,7 +686,7 @@ impl Peer {
         // Who closes the interface, or deletes the peer, tells the layer above.
         let _ = inner.bury(why, |_| true);
         failed.append(&mut inner.queue);
-        self.leave_lists(&inner);
+        self.purge_from_reaper(&inner);
         drop(inner);
         self.fail_txs(failed, why);
     }
@@ -810,8 +812,8 @@ impl PeerInner {
     }
 
     /// Whether a transmit may wait for a connection.
-    fn is_hopeful(&self) -> bool {
-        self.routes.iter().any(|r| r.state(self).is_hopeful())
+    fn may_queue(&self) -> bool {
+        self.routes.iter().any(|r| r.state(self).may_queue())
     }
 
     /// Whether there are connections, but not all by all routes, if this node wants `own` for bulk,
@@ -897,12 +899,12 @@ impl PeerInner {
     }
 
     /// Whether nobody asked for it, and there is no connection to it.
-    fn is_stray(&self) -> bool {
+    fn is_unreferenced(&self) -> bool {
         self.life.is_none() && self.routes.iter().all(|r| r.state(self).shares == 0)
     }
 
     fn is_forgettable(&self) -> bool {
         let connecting = |r: &Arc<Route>| r.state(self).connecting;
-        self.is_stray() && self.queue.is_empty() && !self.routes.iter().any(connecting)
+        self.is_unreferenced() && self.queue.is_empty() && !self.routes.iter().any(connecting)
     }
 }

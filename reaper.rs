@@ -34,8 +34,8 @@ use crate::{
     peer::{
         Peer,
         BUSY_LIST,
-        PENDING_LIST,
-        RESTING_LIST, //
+        CONNECT_WAIT_LIST,
+        IDLE_LIST, //
     },
     stats::Counter,
     tunables,
@@ -78,16 +78,16 @@ pub(crate) struct Reaper {
     #[pin]
     handovers: Mailbox<Handshake, HANDOVER_LIST>,
     #[pin]
-    pending: Mailbox<Peer, PENDING_LIST>,
+    connect_wait: Mailbox<Peer, CONNECT_WAIT_LIST>,
     /// Peers with something under way, the one first that was looked at longest ago.
     #[pin]
     busy: Mailbox<Peer, BUSY_LIST>,
     /// Idle peers that are to be sent signs of life; about in the order in which they fell silent.
     #[pin]
-    resting: Mailbox<Peer, RESTING_LIST>,
-    /// Among the busy peers, and the resting ones, are such as were deleted.
+    idle: Mailbox<Peer, IDLE_LIST>,
+    /// Among the busy peers, and the idle ones, are such as were deleted.
     deleted: [Atomic<bool>; 2],
-    /// Looks at busy peers so far, and at resting ones.
+    /// Looks at busy peers so far, and at idle ones.
     looks: [Counter; 2],
     /// The kernel says that something happened to an address.
     addresses: Atomic<bool>,
@@ -103,9 +103,9 @@ impl Reaper {
                 deathrow <- Mailbox::new(),
                 enomem <- Mailbox::new(),
                 handovers <- Mailbox::new(),
-                pending <- Mailbox::new(),
+                connect_wait <- Mailbox::new(),
                 busy <- Mailbox::new(),
-                resting <- Mailbox::new(),
+                idle <- Mailbox::new(),
                 deleted: [Atomic::new(false), Atomic::new(false)],
                 looks: [Counter::new(), Counter::new()],
                 addresses: Atomic::new(false),
@@ -143,7 +143,7 @@ impl Reaper {
     }
 
     /// Has `handshake` looked at again after a while, of which no event will tell anything. Thread context.
-    pub(crate) fn look_again(&self, handshake: Arc<Handshake>) {
+    pub(crate) fn poll_handover(&self, handshake: Arc<Handshake>) {
         if self.handovers.post(handshake) {
             self.deathrow.kick();
         }
@@ -161,39 +161,39 @@ impl Reaper {
     }
 
     /// Looks after the transmits that wait for a connection to `peer`. Any context.
-    pub(crate) fn watch(&self, peer: Arc<Peer>) {
-        self.pending.post(peer);
+    pub(crate) fn queue_connect_wait(&self, peer: Arc<Peer>) {
+        self.connect_wait.post(peer);
     }
 
-    /// Looks for deadlines of what is under way with `peer`. For [`Peer::watch`]. Any context.
-    pub(crate) fn attend(&self, peer: Arc<Peer>) {
+    /// Looks for deadlines of what is under way with `peer`. For [`Peer::queue_busy`]. Any context.
+    pub(crate) fn queue_busy(&self, peer: Arc<Peer>) {
         self.busy.post(peer);
     }
 
     /// Looks at `peer` when it has been silent for long. For [`Peer`] itself. Any context.
-    pub(crate) fn rest(&self, peer: Arc<Peer>) {
-        self.resting.post(peer);
+    pub(crate) fn queue_idle(&self, peer: Arc<Peer>) {
+        self.idle.post(peer);
     }
 
-    /// A peer was deleted that is among the busy ones, or the resting ones: lets go of it soon. Any
+    /// A peer was deleted that is among the busy ones, or the idle ones: lets go of it soon. Any
     /// context.
-    pub(crate) fn sort_out(&self, busy: bool, resting: bool) {
-        for (deleted, is_there) in self.deleted.iter().zip([busy, resting]) {
+    pub(crate) fn purge_soon(&self, busy: bool, idle: bool) {
+        for (deleted, is_there) in self.deleted.iter().zip([busy, idle]) {
             if is_there {
                 deleted.store(true, Release);
             }
         }
     }
 
-    /// How many peers are busy, and how many rest. Any context.
-    pub(crate) fn watched(&self) -> [usize; 2] {
-        [self.busy.len(), self.resting.len()]
+    /// How many peers are busy, and how many are idle and to be sent signs of life. Any context.
+    pub(crate) fn list_lens(&self) -> [usize; 2] {
+        [self.busy.len(), self.idle.len()]
     }
 
-    /// How many looks at busy peers there were so far, and at resting ones. Any context.
+    /// How many looks at busy peers there were so far, and at idle ones. Any context.
     pub(crate) fn looks(&self) -> [u64; 2] {
-        let [busy, resting] = &self.looks;
-        [busy.get(), resting.get()]
+        let [busy, idle] = &self.looks;
+        [busy.get(), idle.get()]
     }
 
     fn run(&self, lnd: &Lnd) {
@@ -225,7 +225,7 @@ impl Reaper {
                 }
             }
             if self.addresses.load(Relaxed) && self.addresses.xchg(false, Acquire) {
-                lnd.for_each_ni(Ni::look_at_addresses);
+                lnd.walk_nis(Ni::look_at_addresses);
             }
             if time::monotonic_ms().saturating_sub(now) >= ENOMEM_RETRY_MS {
                 self.retry_all();
@@ -249,26 +249,26 @@ impl Reaper {
     }
 
     /// Looks after the peers with transmits that wait, and lets go of the others.
-    fn tend_pending(&self, now: u64) {
-        for peer in self.pending.drain() {
-            if peer.tend(now) {
-                self.watch(peer);
+    fn service_connect_wait(&self, now: u64) {
+        for peer in self.connect_wait.drain() {
+            if peer.service_pending_tx(now) {
+                self.queue_connect_wait(peer);
             }
         }
     }
 
     /// Looks at busy peers: at their share of this round, or at `all`.
-    fn look_at_busy(&self, now: u64, all: bool) {
+    fn check_busy(&self, now: u64, all: bool) {
         let [looks, _] = &self.looks;
         let mut round = Round::new(self.busy.len(), now, tunables::timeout_ms(), all);
-        while let Some(peer) = self.busy.pop_if(|peer| round.takes(peer.watched_ms())) {
+        while let Some(peer) = self.busy.pop_if(|peer| round.takes(peer.busy_since_ms())) {
             looks.add(1);
-            peer.look(now);
+            peer.check_timeouts(now);
         }
     }
 
-    /// Looks at resting peers: at those that have been silent for long, or at `all`.
-    fn look_at_resting(&self, now: u64, all: bool) {
+    /// Looks at idle peers: at those that have been silent for long, or at `all`.
+    fn check_idle(&self, now: u64, all: bool) {
         let [_, looks] = &self.looks;
         let long = |since| {
             // Those that are of no use here any more are let go of.
@@ -276,8 +276,8 @@ impl Reaper {
             now.saturating_sub(since) >= after
         };
         // Those that are put there again in this round are not for this round.
-        for _ in 0..self.resting.len() {
-            let taken = self.resting.pop_if(|peer| all || long(peer.resting_ms()));
+        for _ in 0..self.idle.len() {
+            let taken = self.idle.pop_if(|peer| all || long(peer.idle_since_ms()));
             let Some(peer) = taken else { break };
             looks.add(1);
             peer.check_silence(now);
@@ -286,30 +286,30 @@ impl Reaper {
 
     /// Looks at all peers in all lists, and so lets go of those that were deleted. Thread context, may
     /// sleep.
-    pub(crate) fn let_go(&self, now: u64) {
-        self.tend_pending(now);
-        self.look_at_busy(now, true);
-        self.look_at_resting(now, true);
+    pub(crate) fn purge(&self, now: u64) {
+        self.service_connect_wait(now);
+        self.check_busy(now, true);
+        self.check_idle(now, true);
     }
 
     /// One round of looks for deadlines.
     fn scan(&self, lnd: &Lnd, now: u64) {
-        self.tend_pending(now);
+        self.service_connect_wait(now);
         // Fully ordered: who sets it again during this look is woken by the next.
         if self.stalled.load(Relaxed) && self.stalled.xchg(false, Full) {
-            lnd.for_each_ni(|ni| ni.peers().for_each(|peer| peer.retry_conns()));
+            lnd.walk_nis(|ni| ni.peers().walk(|peer| peer.retry_conns()));
         }
-        lnd.for_each_ni(|ni| {
+        lnd.walk_nis(|ni| {
             // Those that are waited for, and what was passed over.
             ni.look_at_addresses();
             ni.pending().expire(now);
             ni.probe_gateways(now);
         });
-        lnd.for_each_forwarder(|forwarder| forwarder.tend(lnd, now));
-        let [busy, resting] = &self.deleted;
-        self.look_at_busy(now, busy.xchg(false, Acquire));
+        lnd.walk_forwarders(|forwarder| forwarder.tend(lnd, now));
+        let [busy, idle] = &self.deleted;
+        self.check_busy(now, busy.xchg(false, Acquire));
         // After those: who has got a sign of life meanwhile is silent from then on.
-        self.look_at_resting(now, resting.xchg(false, Acquire));
+        self.check_idle(now, idle.xchg(false, Acquire));
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct RouteState {
     pub(crate) tried: bool,
     /// The peer is there, although the last attempt brought nothing that lasted: what is to be sent
     /// may wait for another connection.
-    pub(crate) promising: bool,
+    pub(crate) expect_passive: bool,
     /// Attempts to connect so far.
     pub(crate) attempts: u64,
     /// Those of them that failed.
@@ -80,7 +80,7 @@ impl Route {
                     connecting: false,
                     racing_since: None,
                     tried: false,
-                    promising: false,
+                    expect_passive: false,
                     attempts: 0,
                     failures: 0,
                     opened: 0,
@@ -130,8 +130,8 @@ impl RouteState {
     }
 
     /// Whether a transmit may wait for a connection of this route.
-    pub(crate) fn is_hopeful(&self) -> bool {
-        !self.deleted && (self.connecting || self.promising)
+    pub(crate) fn may_queue(&self) -> bool {
+        !self.deleted && (self.connecting || self.expect_passive)
     }
 
     /// An attempt failed: the next one waits, longer each time.
@@ -142,26 +142,26 @@ impl RouteState {
     /// A connection was closed as soon as it was made, which is no better than a failure; but
     /// somebody was there.
     pub(crate) fn cut_short(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
-        self.promising = true;
+        self.expect_passive = true;
         self.back_off(now_ms, min_ms, max_ms);
     }
 
     /// The peer's own attempt was first: look again after `wait_ms` whether it came through.
     pub(crate) fn yield_to_peer(&mut self, now_ms: u64, wait_ms: u64) {
-        self.promising = true;
+        self.expect_passive = true;
         self.backoff.postpone(now_ms, wait_ms);
     }
 
     /// A connection that did its work was lost while others stay: nothing before `wait_ms` have
     /// passed.
-    pub(crate) fn rest(&mut self, now_ms: u64, wait_ms: u64) {
+    pub(crate) fn postpone(&mut self, now_ms: u64, wait_ms: u64) {
         self.forget_failures();
         self.backoff.postpone(now_ms, wait_ms);
     }
 
     /// A connection did its work: the next attempt may come at once.
     pub(crate) fn worked(&mut self) {
-        self.promising = false;
+        self.expect_passive = false;
         self.forget_failures();
     }
 

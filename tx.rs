@@ -43,7 +43,7 @@ use crate::{
         Msg,
         MsgKind,
         Proto,
-        MAX_FRAME,
+        MAX_HDR,
         MSG_LEN, //
     },
 };
@@ -100,7 +100,7 @@ pub(crate) struct Tx {
     /// The connection by which it goes.
     conn: Option<ConnId>,
     /// Bytes that the frame has, or will have; 0 before the connection is chosen.
-    frame_len: usize,
+    hdr_len: usize,
     payload: Option<PageRange>,
     /// By which the peer says that it has arrived; 0 if it was not asked to.
     cookie: u64,
@@ -125,7 +125,7 @@ impl Tx {
         done: KBox<dyn Completion>,
         live: &Arc<Gauge>,
     ) -> core::result::Result<KBox<Self>, (Error, KBox<dyn Completion>)> {
-        let mut tx = match Self::alloc(Content::Lnet(*header), MAX_FRAME, live) {
+        let mut tx = match Self::alloc(Content::Lnet(*header), MAX_HDR, live) {
             Ok(tx) => tx,
             Err(e) => return Err((e, done)),
         };
@@ -142,7 +142,7 @@ impl Tx {
     /// `ENOMEM`.
     pub(crate) fn noop(live: &Arc<Gauge>) -> Result<KBox<Self>> {
         let mut tx = Self::alloc(Content::Noop, MSG_LEN, live)?;
-        tx.frame_len = MSG_LEN;
+        tx.hdr_len = MSG_LEN;
         Ok(tx)
     }
 
@@ -152,7 +152,7 @@ impl Tx {
             content,
             frame: Frame::Room(PageFrag::alloc(room)?),
             conn: None,
-            frame_len: 0,
+            hdr_len: 0,
             payload: None,
             cookie: 0,
             sent: 0,
@@ -188,7 +188,7 @@ impl Tx {
     pub(crate) fn assign(&mut self, proto: Proto, conn: ConnId) {
         self.conn = Some(conn);
         if self.is_lnet() {
-            self.frame_len = proto.frame_len();
+            self.hdr_len = proto.hdr_len();
         }
     }
 
@@ -199,12 +199,7 @@ impl Tx {
     /// # Errors
     ///
     /// `EPROTO` if this version can't say it; what can be done with the transmit then is to end it.
-    pub(crate) fn write_frame(
-        &mut self,
-        proto: Proto,
-        cookies: [u64; 2],
-        checksum: bool,
-    ) -> Result {
+    pub(crate) fn write_hdr(&mut self, proto: Proto, cookies: [u64; 2], checksum: bool) -> Result {
         let room = match core::mem::replace(&mut self.frame, Frame::Spoilt) {
             Frame::Room(room) => room,
             written => {
@@ -220,14 +215,14 @@ impl Tx {
         if self.is_lnet() {
             [self.cookie, _] = cookies;
         }
-        let mut bytes = [0; MAX_FRAME];
-        let mut frame = proto.frame(&msg, header, &mut bytes)?;
+        let mut bytes = [0; MAX_HDR];
+        let mut frame = proto.hdr(&msg, header, &mut bytes)?;
         if checksum && proto.has_checksums() {
             msg.csum = crc32(!0, frame);
             if let Some(payload) = &self.payload {
                 msg.csum = payload.crc32(msg.csum)?;
             }
-            frame = proto.frame(&msg, header, &mut bytes)?;
+            frame = proto.hdr(&msg, header, &mut bytes)?;
         }
         self.frame = Frame::Written(room.filled(frame)?);
         Ok(())
@@ -235,7 +230,7 @@ impl Tx {
 
     /// Bytes of the whole message on the wire. To be asked once it is assigned to a version.
     pub(crate) fn len(&self) -> usize {
-        self.frame_len.saturating_add(self.payload_len())
+        self.hdr_len.saturating_add(self.payload_len())
     }
 
     /// The cookie by which the peer was asked to say that it has arrived; 0 is none.
@@ -331,7 +326,7 @@ impl Tx {
         };
         let mut tx = Self::new(&header, payload, 0, done, &Gauge::new()?).map_err(|(e, _)| e)?;
         tx.assign(proto, 0);
-        tx.write_frame(proto, [cookie, 0], false)?;
+        tx.write_hdr(proto, [cookie, 0], false)?;
         Ok(tx)
     }
 }

@@ -31,7 +31,7 @@ pub(crate) use acceptor::{
     REQUEST_MAX, //
 };
 pub(crate) use acks::{
-    told,
+    acked_ranges,
     Acks,
     Added, //
 };
@@ -67,7 +67,7 @@ pub(crate) use proto::{
     Fit,
     MsgClass,
     Proto,
-    MAX_FRAME, //
+    MAX_HDR, //
 };
 
 /// Magic of a HELLO of version 1, as a number; always sent in little-endian order.

@@ -48,13 +48,13 @@ impl Conn {
     /// The peer sends so slowly that others wait for it: closes the connection. Thread context, no
     /// spinlock held.
     pub(crate) fn give_up(self: &Arc<Self>) {
-        self.is_late(Late::Forwarding);
+        self.report_timeout(Late::Forwarding);
         self.peer.count(1, |events| &events.timeouts);
         self.peer.close_conn(self, ETIMEDOUT, false);
     }
 
     /// The peer has not done its part in time, and is given up.
-    pub(crate) fn is_late(&self, with: Late) {
+    pub(crate) fn report_timeout(&self, with: Late) {
         self.log_giving_up(with);
         trace::timeout(|| self.traced(), self.load(), Some(ETIMEDOUT));
     }

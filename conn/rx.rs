@@ -56,7 +56,7 @@ use crate::{
     tunables,
     tx::Completion,
     wire::{
-        told,
+        acked_ranges,
         Added,
         ByteOrder,
         Foreign,
@@ -143,7 +143,7 @@ impl Rx {
             proto,
             order,
             state: State::Frame { have: 0 },
-            frame: RecvBuf::alloc(proto.frame_len())?,
+            frame: RecvBuf::alloc(proto.hdr_len())?,
             msg: Msg::new(MsgKind::Lnet),
             due: None,
             csum: None,
@@ -199,10 +199,10 @@ impl Rx {
 
     /// Receives once. Returns how many bytes came; zero is the end of the stream.
     fn receive(&mut self, socket: &Socket) -> Result<usize> {
-        let frame_len = self.proto.frame_len();
+        let hdr_len = self.proto.hdr_len();
         match &mut self.state {
             State::Frame { have } => {
-                let left = frame_len.saturating_sub(*have);
+                let left = hdr_len.saturating_sub(*have);
                 let mut frags = self.frags.start_recv();
                 frags.push_buf(&mut self.frame, *have, left);
                 let nob = socket.recv(&frags)?;
@@ -220,7 +220,7 @@ impl Rx {
                 // With nothing to skip, the next frame is right behind: one call for both.
                 let whole = frags.push_range(&sink.range, *have);
                 if whole && *slop == 0 {
-                    frags.push_buf(&mut self.frame, 0, frame_len);
+                    frags.push_buf(&mut self.frame, 0, hdr_len);
                 }
                 let nob = socket.recv(&frags)?;
                 let body = nob.min(left);
@@ -246,10 +246,10 @@ impl Rx {
     /// How long a frame is of which `have` bytes are there.
     fn needed(&self, have: usize) -> usize {
         if !self.proto.has_msg_header() || have < MSG_LEN {
-            return self.proto.frame_len();
+            return self.proto.hdr_len();
         }
         match self.msg() {
-            Ok(msg) if msg.kind == MsgKind::Lnet => self.proto.frame_len(),
+            Ok(msg) if msg.kind == MsgKind::Lnet => self.proto.hdr_len(),
             // What it is not is known by now, too.
             _ => MSG_LEN,
         }
@@ -466,7 +466,7 @@ impl Conn {
             };
             let now = time::monotonic_ms();
             io.deadlines.rx_progress(now);
-            self.peer.alive(now);
+            self.peer.set_last_alive(now);
             self.traffic.rx_bytes.add(nob as u64);
             // Small messages cost more than their bytes.
             quantum = quantum.saturating_sub(nob.max(QUANTUM / 64));
@@ -506,10 +506,10 @@ impl Conn {
     /// A message with so much payload has begun, which the peer has sent itself or passed on.
     fn begun(&self, rx: &mut Rx, payload_len: u32, routed: bool) -> Progress {
         self.traffic.rx_msgs.add(1);
-        let frame = self.proto.frame_len() as u64;
+        let frame = self.proto.hdr_len() as u64;
         let bytes = u64::from(payload_len).saturating_add(frame);
         trace::receive(|| self.traced(), bytes, None);
-        self.peer.heard();
+        self.peer.note_rx();
         rx.routed = routed;
         // Not after the payload, which may have to wait for a buffer that this sets free.
         self.take_acks(&rx.msg)
@@ -517,9 +517,9 @@ impl Conn {
 
     /// The peer has sent `msg`, which may say which messages of ours have arrived.
     fn take_acks(&self, msg: &Msg) -> Progress {
-        let ranges = told(self.proto, msg)?;
+        let ranges = acked_ranges(self.proto, msg)?;
         if ranges != [None; 2] {
-            self.peer.acknowledged(ranges)?;
+            self.peer.handle_zc_ack(ranges)?;
         }
         Ok(())
     }
@@ -529,13 +529,13 @@ impl Conn {
         if rx.has_grown(socket) {
             let now = time::monotonic_ms();
             deadlines.rx_progress(now);
-            self.peer.alive(now);
+            self.peer.set_last_alive(now);
         }
     }
 
     /// A message has arrived whose sender wants to be told of that by this cookie.
     fn acknowledge(self: &Arc<Self>, rx: &mut Rx, cookie: u64) -> Progress {
-        rx.due = match self.peer.acknowledge(self, cookie, rx.routed)? {
+        rx.due = match self.peer.queue_zc_ack(self, cookie, rx.routed)? {
             Added::Yes => None,
             Added::Full => Some(cookie),
         };

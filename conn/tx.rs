@@ -122,16 +122,16 @@ impl Conn {
             let written = if tx.fits(self.proto) {
                 let ack = if tells { self.pop_ack(Acks::pop) } else { None };
                 if asks && tx.is_to_be_lent(min_lent) {
-                    cookie = self.peer.ask(self.id());
+                    cookie = self.peer.zc_req_add(self.id());
                 }
-                tx.write_frame(self.proto, [cookie, ack.unwrap_or(0)], checksum)
+                tx.write_hdr(self.proto, [cookie, ack.unwrap_or(0)], checksum)
             } else {
                 Err(EPROTONOSUPPORT)
             };
             match written {
                 Ok(()) => out.push_back(tx),
                 Err(e) => {
-                    self.peer.ask_not(cookie);
+                    self.peer.zc_req_cancel(cookie);
                     self.queued.fetch_sub(tx.len() as u64, Relaxed);
                     let mut failed = Fifo::new();
                     failed.push_back(tx);
@@ -172,7 +172,7 @@ impl Conn {
 
     /// Adds a NOOP to what waits to be sent.
     fn push_noop(&self, out: &mut Fifo<Tx>, mut noop: KBox<Tx>, cookies: [u64; 2]) -> Result {
-        noop.write_frame(self.proto, cookies, tunables::checksums())?;
+        noop.write_hdr(self.proto, cookies, tunables::checksums())?;
         self.queued.add(noop.len() as u64, Relaxed);
         out.push_back(noop);
         Ok(())

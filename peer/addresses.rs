@@ -118,7 +118,7 @@ impl Peer {
             inner.routes.push(new, GFP_ATOMIC)?;
             drop(inner);
             // It is connected although nothing waits for it.
-            self.ni.context().watch(self.clone());
+            self.ni.context().queue_connect_wait(self.clone());
         }
         Ok(())
     }

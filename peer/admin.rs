@@ -198,8 +198,8 @@ impl Peer {
         drop(inner);
         self.fail_txs(failed, ESHUTDOWN);
         if buried.lost {
-            self.stir();
-            self.is_down(Loss::Closed);
+            self.mark_busy();
+            self.notify_down(Loss::Closed);
         }
         self.ni.pending().cancel_deleted();
         self.lost_routes(ESHUTDOWN);

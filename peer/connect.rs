@@ -73,7 +73,7 @@ impl Peer {
         })?;
         let state = route.state_mut(inner);
         state.connecting = true;
-        state.promising = false;
+        state.expect_passive = false;
         Some(Claim { route, kind })
     }
 
@@ -92,8 +92,8 @@ impl Peer {
     /// If no connection can carry messages, and no attempt is under way that may bring one: claims an
     /// address that was not tried yet, whether or not it should rest; each is tried once, after one
     /// whose turn it was. If there is none, gives up what waits.
-    fn look_further(&self, inner: &mut PeerInner, is_greeting: bool) -> Outlook {
-        if inner.can_send() || inner.is_hopeful() || is_greeting {
+    fn look_further(&self, inner: &mut PeerInner, has_passive_handshake: bool) -> Outlook {
+        if inner.can_send() || inner.may_queue() || has_passive_handshake {
             return Outlook::Good;
         }
         let untried = |state: &RouteState| state.is_free() && !state.tried;
@@ -107,7 +107,7 @@ impl Peer {
     }
 
     /// Acts as [`Peer::look_further`] says. Returns the claim. Thread context, no spinlock held.
-    fn face(self: &Arc<Self>, outlook: Outlook, why: Error) -> Option<Claim> {
+    fn follow(self: &Arc<Self>, outlook: Outlook, why: Error) -> Option<Claim> {
         misc::assert_may_sleep();
         match outlook {
             Outlook::Good => None,
@@ -128,14 +128,14 @@ impl Peer {
     /// Thread context, no spinlock held.
     pub(super) fn lost_routes(self: &Arc<Self>, why: Error) {
         misc::assert_may_sleep();
-        let is_greeting = self.is_greeting();
+        let has_passive_handshake = self.has_passive_handshake();
         let mut inner = self.inner.lock();
         if inner.closing || inner.queue.is_empty() {
             return;
         }
-        let outlook = self.look_further(&mut inner, is_greeting);
+        let outlook = self.look_further(&mut inner, has_passive_handshake);
         drop(inner);
-        if let Some(claim) = self.face(outlook, why) {
+        if let Some(claim) = self.follow(outlook, why) {
             self.connect(claim);
         }
     }
@@ -144,7 +144,7 @@ impl Peer {
     /// are due, ends what waited too long.
     ///
     /// Returns whether there is still something to look after. Thread context.
-    pub(crate) fn tend(self: &Arc<Self>, now: u64) -> bool {
+    pub(crate) fn service_pending_tx(self: &Arc<Self>, now: u64) -> bool {
         let mut expired = Fifo::new();
         let mut waiting = Fifo::new();
         let mut inner = self.inner.lock();
@@ -223,7 +223,7 @@ impl Peer {
 
     /// The peer has refused a version, and named another: that is the one to try next. Returns
     /// whether that is news, so that it can be tried at once. Thread context, no spinlock held.
-    pub(crate) fn prefers(self: &Arc<Self>, named: Proto) -> bool {
+    pub(crate) fn note_preferred_proto(self: &Arc<Self>, named: Proto) -> bool {
         misc::assert_may_sleep();
         let mut inner = self.inner.lock();
         let mut buried = Buried::default();
@@ -237,10 +237,10 @@ impl Peer {
         }
         drop(inner);
         if buried.any {
-            self.stir();
+            self.mark_busy();
         }
         if buried.lost {
-            self.is_down(Loss::Restarted);
+            self.notify_down(Loss::Restarted);
         }
         news
     }
@@ -253,7 +253,7 @@ impl Peer {
         state.connecting = false;
         state.racing_since = None;
         // The next one begins at once.
-        state.promising = true;
+        state.expect_passive = true;
         drop(inner);
         self.connect_more();
     }
@@ -264,7 +264,7 @@ impl Peer {
     }
 
     /// Whether somebody at one of its addresses is about to connect. Thread context, no spinlock held.
-    pub(super) fn is_greeting(&self) -> bool {
+    pub(super) fn has_passive_handshake(&self) -> bool {
         self.ni().pending().any_from(|addr| self.has_route_to(addr))
     }
 
@@ -288,7 +288,7 @@ impl Peer {
         let addr = route.addr().ip();
         let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
         // What waits goes to the connection that the peer makes, if it is at it.
-        let is_greeting = self.is_greeting();
+        let has_passive_handshake = self.has_passive_handshake();
         let mut inner = self.inner.lock();
         let stood = inner.has_stood(addr, route.state(&inner).failed_ms(), now, min);
         let state = route.state_mut(&mut inner);
@@ -307,13 +307,13 @@ impl Peer {
             state.tried = true;
             state.back_off(now, min, max);
         }
-        let outlook = self.look_further(&mut inner, is_greeting);
+        let outlook = self.look_further(&mut inner, has_passive_handshake);
         let incomplete = inner.is_incomplete(self.ni().conns_per_peer());
         drop(inner);
         if incomplete {
-            self.ni.context().watch(self.clone());
+            self.ni.context().queue_connect_wait(self.clone());
         }
-        self.face(outlook, why)
+        self.follow(outlook, why)
     }
 
     /// Looks whether the peer is there: connects if no connection can carry messages and it is time
@@ -346,7 +346,7 @@ impl Peer {
         if let Some(claim) = launch {
             self.connect(claim);
         } else if incomplete {
-            self.ni.context().watch(self.clone());
+            self.ni.context().queue_connect_wait(self.clone());
         }
     }
 }

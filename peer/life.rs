@@ -10,8 +10,8 @@
 //! given to the reaper when they are taken out, so that none is dropped under the lock.
 
 use super::{
-    select_conn,
     conns_per_peer::Agreement, //
+    select_conn,
 };
 use crate::{
     conn::Conn,
@@ -118,7 +118,7 @@ impl Life {
 
     /// The connection for a message.
     pub(super) fn choose(&self, tx: &Tx) -> Option<&Arc<Conn>> {
-        let nob = self.proto.frame_len().saturating_add(tx.payload_len());
+        let nob = self.proto.hdr_len().saturating_add(tx.payload_len());
         self.choose_for(if nob >= tunables::bulk_nob() {
             MsgClass::Bulk
         } else {
@@ -144,7 +144,7 @@ impl Life {
     /// not given up, but tried: a peer that has lost it says so.
     ///
     /// Nothing was heard of the peer for `silent_ms`.
-    pub(super) fn half_open_twin(
+    pub(super) fn stale_duplicate(
         &self,
         conn: &Conn,
         now: u64,

@@ -102,7 +102,7 @@ impl PeerTable {
         inner.peers.push(new.clone(), GFP_ATOMIC)?;
         drop(inner);
         // Until it turns out to be worth keeping.
-        new.stir();
+        new.mark_busy();
         Ok(new)
     }
 
@@ -158,7 +158,7 @@ impl PeerTable {
 
     /// Calls `f` for each peer, without a lock. One that is there all the time is met once; one that
     /// comes or goes meanwhile may be missed.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<Peer>)) {
+    pub(crate) fn walk(&self, mut f: impl FnMut(&Arc<Peer>)) {
         for bucket in 0..PEER_BUCKETS {
             let mut last = 0;
             while let Some(peer) = self.peer_after(bucket, last) {

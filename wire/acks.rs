@@ -36,7 +36,7 @@ type Range = (u64, u64);
 /// # Errors
 ///
 /// [`WireError::Cookie`] if no message can have it, or if the version has no such form.
-pub(crate) fn told(proto: Proto, msg: &Msg) -> Result<[Option<Range>; 2], WireError> {
+pub(crate) fn acked_ranges(proto: Proto, msg: &Msg) -> Result<[Option<Range>; 2], WireError> {
     let ranges = match (msg.kind, msg.cookies) {
         (_, [_, 0]) => return Ok([None; 2]),
         (MsgKind::Noop, [0, COOKIE_PING]) if proto.has_pings() => return Ok([None; 2]),
@@ -202,7 +202,7 @@ mod tests {
             cookies,
             ..Msg::new(kind)
         };
-        told(proto, &msg)
+        acked_ranges(proto, &msg)
     }
 
     #[test]

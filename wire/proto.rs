@@ -28,7 +28,7 @@ use super::{
 };
 
 /// The most bytes that stand in front of a payload.
-pub(crate) const MAX_FRAME: usize = MSG_LEN + LONG_HEADER_LEN;
+pub(crate) const MAX_HDR: usize = MSG_LEN + LONG_HEADER_LEN;
 
 /// A version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,7 +153,7 @@ impl Proto {
     }
 
     /// Bytes in front of a payload.
-    pub(crate) fn frame_len(self) -> usize {
+    pub(crate) fn hdr_len(self) -> usize {
         if self.has_msg_header() {
             MSG_LEN.wrapping_add(self.header_len())
         } else {
@@ -167,11 +167,11 @@ impl Proto {
     /// # Errors
     ///
     /// Those of [`Header::build`].
-    pub(crate) fn frame<'a>(
+    pub(crate) fn hdr<'a>(
         self,
         msg: &Msg,
         header: Option<&Header>,
-        bytes: &'a mut [u8; MAX_FRAME],
+        bytes: &'a mut [u8; MAX_HDR],
     ) -> Result<&'a [u8], WireError> {
         // In the order that our HELLO has.
         let mut to = Writer::new(bytes, ByteOrder::NATIVE);
@@ -185,7 +185,7 @@ impl Proto {
                 to.put(header.build()?)?;
             }
         }
-        let len = MAX_FRAME.saturating_sub(to.room.len());
+        let len = MAX_HDR.saturating_sub(to.room.len());
         bytes.get(..len).ok_or(WireError::Truncated)
     }
 
@@ -254,8 +254,8 @@ mod tests {
 
     #[test]
     fn where_the_payload_begins() {
-        assert_eq!(ALL.map(Proto::frame_len), [72, 96, 96, 120]);
-        assert_eq!(ALL.map(Proto::frame_len).into_iter().max(), Some(MAX_FRAME));
+        assert_eq!(ALL.map(Proto::hdr_len), [72, 96, 96, 120]);
+        assert_eq!(ALL.map(Proto::hdr_len).into_iter().max(), Some(MAX_HDR));
     }
 
     #[test]
@@ -284,25 +284,25 @@ mod tests {
         )?;
         let header = Proto::V3.parse_header(header)?;
         assert_eq!((msg.cookies, header.payload_len), ([2, 0], 1 << 20));
-        let mut bytes = [0xff; MAX_FRAME];
+        let mut bytes = [0xff; MAX_HDR];
         if ByteOrder::NATIVE == ByteOrder::Little {
             for proto in [Proto::V2, Proto::V3] {
                 assert_eq!(
-                    proto.frame(&msg, Some(&header), &mut bytes),
+                    proto.hdr(&msg, Some(&header), &mut bytes),
                     Ok(&CAPTURED[..])
                 );
             }
         }
         for proto in ALL {
-            let frame = proto.frame(&msg, Some(&header), &mut bytes)?;
-            assert_eq!(frame.len(), proto.frame_len());
+            let frame = proto.hdr(&msg, Some(&header), &mut bytes)?;
+            assert_eq!(frame.len(), proto.hdr_len());
             let behind = if proto.has_msg_header() { MSG_LEN } else { 0 };
             assert_eq!(proto.parse_header(&frame[behind..]), Ok(header));
             assert_eq!(proto.parse_header(&frame[behind + 1..]).ok(), None);
         }
         let noop = Msg::new(MsgKind::Noop);
         assert_eq!(
-            Proto::V3.frame(&noop, None, &mut bytes).map(<[u8]>::len),
+            Proto::V3.hdr(&noop, None, &mut bytes).map(<[u8]>::len),
             Ok(MSG_LEN)
         );
         Ok(())

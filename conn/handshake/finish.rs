@@ -66,7 +66,7 @@ impl Handshake {
                 return peer.try_again(route);
             }
             Err(Unfinished::Failed(why)) => why,
-            Err(Unfinished::Version(named)) if peer.prefers(named) => {
+            Err(Unfinished::Version(named)) if peer.note_preferred_proto(named) => {
                 self.trace_failure(EPROTO);
                 return peer.try_again(route);
             }
@@ -141,7 +141,7 @@ impl Handshake {
             Err(Unfinished::Failed(why)) => why,
             Err(Unfinished::Version(named)) => {
                 // For the next socket that the program makes, if the peer stays.
-                peer.prefers(named);
+                peer.note_preferred_proto(named);
                 Reason::AnswerVersion(named)
             }
         };

@@ -17,7 +17,7 @@ mod module {
 mod values;
 
 use module::wire::{
-    told, AcceptorRequest, Acks, Added, ByteOrder, Header, Hello, HelloReader, Msg, MsgKind, Nid,
+    acked_ranges, AcceptorRequest, Acks, Added, ByteOrder, Header, Hello, HelloReader, Msg, MsgKind, Nid,
     Progress, Proto, WireError, COOKIE_PING, HELLO_MAX, MAX_PAYLOAD, MSG_LEN, REQUEST_MAX,
 };
 use std::collections::BTreeSet;
@@ -127,7 +127,7 @@ fn same_acks(proto: Proto, msg: &Msg) {
     let noop = msg.kind == MsgKind::Noop;
     let wide = proto.number() >= 3;
     let ping = noop && wide && msg.cookies == [0, COOKIE_PING];
-    let Ok(ranges) = told(proto, msg) else {
+    let Ok(ranges) = acked_ranges(proto, msg) else {
         let narrow = noop && !wide && first != 0;
         assert!(second != 0 && !ping && (narrow || first.min(second) <= 1 || second == 1));
         return;

@@ -3,7 +3,7 @@
 //! What must hold for all values and all bytes.
 
 use crate::module::wire::{
-    told,
+    acked_ranges,
     AcceptorRequest,
     Acks,
     Added,
@@ -25,7 +25,7 @@ use crate::module::wire::{
     HEADER_LEN,
     HELLO_MAX,
     LONG_HEADER_LEN,
-    MAX_FRAME,
+    MAX_HDR,
     MAX_PAYLOAD,
     MSG_LEN,
     PID_LUSTRE,
@@ -156,7 +156,7 @@ fn read_back(noop: [u64; 2], proto: Proto) -> Vec<u64> {
         cookies: noop,
         ..Msg::new(MsgKind::Noop)
     };
-    let ranges = told(proto, &msg).unwrap().into_iter().flatten();
+    let ranges = acked_ranges(proto, &msg).unwrap().into_iter().flatten();
     ranges.flat_map(|(first, last)| first..=last).collect()
 }
 
@@ -381,10 +381,10 @@ proptest! {
 
     #[test]
     fn frames_round_trip(msg in msg(), header in header(), proto in proto()) {
-        let mut bytes = [0xff; MAX_FRAME];
-        let frame = proto.frame(&msg, Some(&header), &mut bytes).unwrap();
-        prop_assert_eq!(frame.len(), proto.frame_len());
-        let (front, rest) = frame.split_at(proto.frame_len() - proto.header_len());
+        let mut bytes = [0xff; MAX_HDR];
+        let frame = proto.hdr(&msg, Some(&header), &mut bytes).unwrap();
+        prop_assert_eq!(frame.len(), proto.hdr_len());
+        let (front, rest) = frame.split_at(proto.hdr_len() - proto.header_len());
         if let Some(front) = front.first_chunk() {
             prop_assert_eq!(Msg::parse(front, ByteOrder::NATIVE), Ok(msg));
         }

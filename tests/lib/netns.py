@@ -39,10 +39,10 @@ IPV6 = "_ipv6"
 # Those that run on the emulated debug kernel, which has checkers that User Mode Linux has not.
 DEBUG = paths.TESTS / "debug-scenarios"
 
-# What User Mode Linux can't do: faults aimed at one module's code, and tracing.
+# What User Mode Linux can't do: faults aimed at one module's code, tracing, and taking a processor away.
 DEBUG_ONLY = (
     "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer", "no_memory_once",
-    "no_memory_once_at_gateway", "tracepoints",
+    "no_memory_once_at_gateway", "tracepoints", "processors",
 )
 
 

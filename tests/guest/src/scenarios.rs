@@ -21,6 +21,7 @@ mod ipv6;
 mod links;
 mod many_conns;
 mod memory;
+mod processors;
 mod reaper;
 mod refusals;
 mod register;
@@ -332,6 +333,7 @@ pub const ALL: &[Scenario] = &[
     scenario("unload_200_times", 4, 3600, unload::two_hundred_times),
     scenario("unload_in_handshake", 3, 120, unload::in_handshake),
     scenario("flood_of_connections", 3, 240, storm::flood).ipv4_only("it makes packets by hand"),
+    scenario("processors", 2, 300, processors::come_and_go),
     scenario("peers_during_shutdown", 4, 240, storm::during_shutdown),
     scenario("namespace_deleted", 4, 180, unload::namespace_deleted),
 ];

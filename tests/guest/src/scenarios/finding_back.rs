@@ -46,6 +46,8 @@ fn forget(node: &Node, script: &Node) -> Result<()> {
     wait::until(SOON, "connections forgotten", || no_conns(node, script))
 }
 
+type End = fn(Conn) -> Result<()>;
+
 /// A peer hangs up as soon as it has accepted, before the node has looked: the attempt does not wait as if
 /// it were still connecting, nor does what is queued.
 pub fn hung_up(lab: &mut Lab) -> Result<()> {
@@ -53,7 +55,7 @@ pub fn hung_up(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
     node.ni_add()?;
-    let ends: [(&str, fn(Conn) -> Result<()>); 2] = [
+    let ends: [(&str, End); 2] = [
         ("end of stream", |conn| {
             drop(conn);
             Ok(())

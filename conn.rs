@@ -16,17 +16,18 @@
 //! is atomic or constant.
 //! Callbacks of the socket touch [`Readiness`] and the scheduler's mailbox only.
 
+mod ended;
 mod handshake;
 mod handshakes;
 mod loans;
 mod loss;
 mod reason;
+mod receive;
 mod rx;
 mod tx;
 
 use crate::{
     fault::Stall,
-    fwd::Waiter,
     lib_linux::{
         iov::BvecBuf,
         queue::Fifo,
@@ -58,9 +59,10 @@ use crate::{
         TracedConn, //
     },
     tunables,
-    tx::{
+    tx::Tx,
+    upper::{
         ConnId,
-        Tx, //
+        Failure, //
     },
     wire::{
         Acks,
@@ -95,12 +97,16 @@ use kernel::{
     }, //
 };
 
+use ended::Ended;
 pub(crate) use handshake::{
     Handshake,
     HANDOVER_LIST,
     HANDSHAKE_LIST, //
 };
 pub(crate) use handshakes::Pending;
+use receive::Parked;
+use rx::Remains;
+
 pub(crate) use loans::Batch;
 pub(crate) use loss::Late;
 use reason::Reason;
@@ -140,6 +146,9 @@ pub(crate) struct Conn {
     io: Mutex<Io>,
     #[pin]
     txq: SpinLock<TxQueue>,
+    /// What was said later about a payload. Innermost.
+    #[pin]
+    parked: SpinLock<Parked>,
     /// It was buried: nothing goes out or comes in any more. Written with the lock of `txq` held.
     closing: Atomic<bool>,
     /// Bytes queued and not accepted by TCP.
@@ -203,6 +212,8 @@ struct Io {
     /// `None` before the handshake is over, and again once terminated.
     socket: Option<HookedSocket<Conn>>,
     rx: rx::Rx,
+    /// Transmits that are to be completed when the mutex is given up.
+    ended: Ended,
     /// Transmits in the order in which they go out; of the first, some bytes may be out already.
     out: Fifo<Tx>,
     /// What is lent to TCP at the moment. INVARIANT: If the first of `out` is lent, in part, it is
@@ -264,6 +275,7 @@ impl Conn {
         let io = Io {
             socket: None,
             rx: rx::Rx::new(hello.proto, hello.order)?,
+            ended: Ended::new(),
             out: Fifo::new(),
             loan: None,
             frags: BvecBuf::with_capacity(TX_FRAGS)?,
@@ -302,6 +314,7 @@ impl Conn {
                     },
                     "socklnd_conn_txq"
                 ),
+                parked <- new_spinlock!(Parked::Waits, "socklnd_conn_parked"),
                 closing: Atomic::new(false),
                 queued: Atomic::new(0),
                 wmem: Atomic::new(0),
@@ -571,9 +584,12 @@ impl Conn {
                 socket.abort();
             }
         }
-        if let Some(done) = incoming {
-            done.complete(Err(why));
+        match incoming {
+            Remains::Nothing => {}
+            Remains::Payload(done) => done.complete(Err(Failure::receiving(why))),
+            Remains::Waiter(waiter) => drop(waiter),
         }
+        self.end_parked(why);
         let traffic = &self.traffic;
         let bytes = traffic
             .tx_bytes
@@ -665,11 +681,11 @@ impl Conn {
         }
     }
 
-    /// TCP has let go of `tx`, all of which was sent: completes it, or waits for the peer to
-    /// acknowledge it if it was asked to. Thread context, no spinlock held.
-    fn released(&self, tx: KBox<Tx>) {
+    /// TCP has let go of `tx`, all of which was sent: it has ended, or waits for the peer to acknowledge it
+    /// if that was asked to. Thread context, no spinlock held.
+    fn released(&self, tx: KBox<Tx>, ended: &mut Ended) {
         if tx.cookie() == 0 {
-            return tx.finish(Ok(()));
+            return ended.sent().push_back(tx);
         }
         let Some(tx) = self.peer.zc_req_released(tx) else {
             return;
@@ -677,12 +693,8 @@ impl Conn {
         // Either the peer has acknowledged it, or its connection has ended, and that was known before.
         let closed = self.txq.lock().closed;
         match closed {
-            None => tx.finish(Ok(())),
-            Some(why) => {
-                let mut txs = Fifo::new();
-                txs.push_back(tx);
-                self.peer.fail_txs(txs, why);
-            }
+            None => ended.sent().push_back(tx),
+            Some(why) => ended.fail(tx, why),
         }
     }
 
@@ -737,12 +749,6 @@ impl Deadlines {
     }
 }
 
-impl Waiter for Conn {
-    fn wake(self: Arc<Self>) {
-        self.retry();
-    }
-}
-
 impl sched::Serve for Conn {
     type Batch = Batch;
 
@@ -781,7 +787,9 @@ impl sched::Serve for Conn {
             }
         }
         if events & Readiness::RX != 0 && failure.is_none() {
-            match self.receive(&mut io) {
+            let turn;
+            (io, turn) = self.receive(io);
+            match turn {
                 Ok(Turn::More) => again |= Readiness::RX,
                 Ok(_) => {}
                 Err(e) => failure = Some(e),
@@ -795,7 +803,11 @@ impl sched::Serve for Conn {
                 self.peer.mark_busy();
             }
         }
+        let ended = io.ended.take();
         drop(io);
+        if let Some(ended) = ended {
+            ended.finish(&self.peer);
+        }
         if let Some(why) = failure {
             self.lost(why);
         }

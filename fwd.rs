@@ -7,33 +7,40 @@
 //! administrator wants the node to forward. It is shared by [`Arc`]; what changes is in its pools,
 //! see [`pool`], which have locks of their own.
 //!
-//! A message that is to go on is an [`Order`] while its connection waits: first for the payload to be there,
-//! in TCP's own memory of that connection, so that no buffer is held by what has not come; then for a buffer.
-//! It belongs to that connection's receive state. With a buffer it becomes a [`Passage`], which is the
-//! completion first of the payload that is being received, then of the transmit that sends it on
-//! from the very same pages. However that ends, the passage is dropped then, and with it the buffer
-//! goes back to its pool. Nobody tells the sender when a message could not be passed on: it gets no
-//! answer. Nor does anything count how often a message was passed on: gateways whose routes lead
-//! round in a circle send it round for ever.
+//! A message that is to go on is a [`FwdMsg`]. It is first what its connection is parked with: until the
+//! payload is there, in the transport's own memory of that connection, so that no buffer is held by what
+//! has not come; then until there is a buffer. With one it is the completion first of the payload that is
+//! being received, then of the transmit that sends it on from the very same pages. However that ends, it
+//! is dropped then, and with it the buffer goes back to its pool. Nobody tells the sender when a message
+//! could not be passed on: it gets no answer. Nor does anything count how often a message was passed on:
+//! gateways whose routes lead round in a circle send it round for ever.
 
 mod pool;
 
 use crate::{
-    conn::Conn,
     lib_linux::{
         netns::Net,
         page::PageRange,
         ratelimit::pr_info_ratelimited, //
     },
     ni::Ni,
-    peer::Peer,
-    portals::Sink,
     stats::{
         Counter,
         Events, //
     },
     tunables,
-    tx::Completion,
+    upper::{
+        Answer,
+        Arrived,
+        Completion,
+        Delivery,
+        Receiving,
+        RecvToken,
+        Sink,
+        Status,
+        Until,
+        Waiter, //
+    },
     wire::{
         End,
         Foreign,
@@ -65,20 +72,18 @@ use kernel::{
 
 use self::pool::{
     Place,
-    Stuck, //
-};
-
-pub(crate) use self::pool::{
-    Arrived,
-    PoolInfo,
-    Share,
+    Stuck,
     Take,
-    Waiter,
     Way, //
 };
 
-type Pool = pool::Pool<Conn>;
-type Fmb = pool::Fmb<Conn>;
+pub(crate) use self::pool::{
+    PoolInfo,
+    Share, //
+};
+
+type Pool = pool::Pool<dyn Receiving>;
+type Fmb = pool::Fmb<dyn Receiving>;
 
 /// So many nodes may an interface know before it makes no more friends for strangers' sake: a
 /// message may name any address as its target, and each gets a peer.
@@ -338,51 +343,51 @@ impl Misrouted {
 
     /// Says so in the log, if there is not too much already.
     #[inline(never)]
-    pub(crate) fn log(self, peer: &Peer, header: &Header) {
+    pub(crate) fn log(self, ni: &Ni, via: Nid, header: &Header) {
         pr_info_ratelimited!(
             "{}: dropped a message from {} for {}, sent by {}: {}\n",
-            peer.ni().nid(),
+            ni.nid(),
             header.src,
             header.dest,
-            peer.nid(),
+            via,
             self.text()
         );
     }
 }
 
-/// Why a message that `peer` has sent goes nowhere whose target or source is on a network of another
+/// Why a message that `via` has sent goes nowhere whose target or source is on a network of another
 /// kind, of which this driver knows no NIDs: says so in the log, too. Thread context.
-pub(crate) fn refuse(peer: &Peer, foreign: &Foreign) -> Misrouted {
+#[inline(never)]
+pub(crate) fn refuse(ni: &Ni, via: Nid, foreign: &Foreign) -> Misrouted {
     let why = match foreign.end {
         // No route here leads to such a network, so nobody is a gateway to it.
         End::Source => Misrouted::Forged,
-        End::Target if peer.ni().forwarder().is_on() => Misrouted::NoRoute,
+        End::Target if ni.forwarder().is_on() => Misrouted::NoRoute,
         End::Target => Misrouted::Off,
     };
     pr_info_ratelimited!(
         "{}: dropped a message {}, sent by {}: {}\n",
-        peer.ni().nid(),
+        ni.nid(),
         foreign,
-        peer.nid(),
+        via,
         why.text()
     );
     why
 }
 
-/// Where a message that `peer` has sent from `addr` is to go: `None` is to the interface itself. What is
-/// known of the connection's `origin` is kept there. Thread context, may sleep for memory.
+/// Where a message that `via` has sent from `addr` is to go: `None` is to the interface itself. Thread
+/// context, may sleep for memory.
 pub(crate) fn dispatch(
-    peer: &Peer,
+    ni: &Arc<Ni>,
+    via: Nid,
     addr: IpAddr,
-    origin: &mut Option<Origin>,
     header: &Header,
-) -> core::result::Result<Option<Order>, Misrouted> {
-    let ni = peer.ni();
-    if header.src != peer.nid() {
+) -> core::result::Result<Option<KBox<FwdMsg>>, Misrouted> {
+    if header.src != via {
         // A gateway speaks for the networks that it leads to; but nobody for one that this node is
         // in itself.
         let source = header.src.net();
-        if !ni.upper().is_gateway(peer.nid(), source) || is_local(ni, source) {
+        if !ni.upper().is_gateway(via, source) || is_local(ni, source) {
             return Err(Misrouted::Forged);
         }
     }
@@ -397,28 +402,28 @@ pub(crate) fn dispatch(
         return Err(Misrouted::Off);
     }
     let (out, hop) = next_hop(ni, header.dest)?;
-    let origin = match origin {
-        Some(origin) => origin,
-        None => {
-            let new = ni.forwarder().origin(addr);
-            origin.insert(new.map_err(|_| Misrouted::NoRoute)?)
-        }
-    };
+    let origin = ni.forwarder().origin(addr);
+    let origin = origin.map_err(|_| Misrouted::NoRoute)?;
     let way = Way {
         origin: origin.share.clone(),
-        from: peer.share().clone(),
+        from: ni.share_of(via).map_err(|_| Misrouted::NoRoute)?,
         to: out.share_of(hop).map_err(|_| Misrouted::NoRoute)?,
     };
     let len = header.payload_len as usize;
-    Ok(Some(Order {
+    let msg = FwdMsg {
+        _origin: origin,
         pool: ni.forwarder().pool(len).clone(),
         way,
         place: None,
+        buffer: None,
         from: ni.clone(),
         out,
         hop,
         header: *header,
-    }))
+        received: false,
+    };
+    let msg = KBox::new(msg, GFP_KERNEL);
+    Ok(Some(msg.map_err(|_| Misrouted::NoRoute)?))
 }
 
 /// Whether this node is in a network. Thread context.
@@ -452,99 +457,103 @@ fn next_hop(ni: &Ni, dest: Nid) -> core::result::Result<(Arc<Ni>, Nid), Misroute
     })
 }
 
-/// A message that is to be sent on, and has no buffer yet.
-pub(crate) struct Order {
+/// A message that is to be sent on: what waits for its payload, and then for a buffer; then what is completed
+/// when it was received into that, and at last when it was sent from there.
+pub(crate) struct FwdMsg {
+    _origin: Origin,
     pool: Arc<Pool>,
     way: Way,
     /// Where it waits, once it has asked for a buffer.
     place: Option<Place>,
+    /// Goes back to its pool with this.
+    buffer: Option<(Fmb, PageRange)>,
     /// By which interface it came.
     from: Arc<Ni>,
     /// By which it goes on, and to whom there.
     out: Arc<Ni>,
     hop: Nid,
     header: Header,
-}
-
-impl Order {
-    /// Bytes of its payload.
-    pub(crate) fn payload_len(&self) -> usize {
-        self.header.payload_len as usize
-    }
-
-    /// Whether its connection waits for a buffer.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.place.is_some()
-    }
-
-    /// A buffer for it, which `conn` waits for if there is none. As [`pool::Pool::take`].
-    pub(crate) fn take(&mut self, conn: &Arc<Conn>, arrived: Arrived) -> Take<Conn> {
-        self.pool.take(conn, &self.way, arrived, &mut self.place)
-    }
-
-    /// Its connection waits no longer. Thread context, no spinlock held.
-    pub(crate) fn cancel(self) {
-        if let Some(place) = self.place {
-            self.pool.cancel(place);
-        }
-    }
-
-    /// Where its payload goes, now that it has a buffer. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`; the buffer is given back.
-    pub(crate) fn receive(self, fmb: Fmb) -> Result<Sink> {
-        let range = fmb.range(self.payload_len())?;
-        let passage = Passage {
-            fmb,
-            range: range.clone(),
-            from: self.from,
-            out: self.out,
-            hop: self.hop,
-            header: self.header,
-            received: false,
-        };
-        let done = KBox::new(passage, GFP_KERNEL)?;
-        Ok(Sink { range, done })
-    }
-}
-
-/// A message that is being received or sent on.
-struct Passage {
-    /// Goes back to its pool with the passage.
-    fmb: Fmb,
-    range: PageRange,
-    from: Arc<Ni>,
-    out: Arc<Ni>,
-    hop: Nid,
-    header: Header,
     received: bool,
 }
 
-impl Completion for Passage {
-    fn complete(mut self: KBox<Self>, result: Result) {
+impl FwdMsg {
+    /// It has a buffer. `EINVAL` if that is too small.
+    fn give(&mut self, fmb: Fmb) -> Result<PageRange> {
+        let range = fmb.range(self.header.payload_len as usize)?;
+        self.buffer = Some((fmb, range.clone()));
+        Ok(range)
+    }
+}
+
+impl Waiter for FwdMsg {
+    fn ask(mut self: KBox<Self>, arrived: Arrived, token: RecvToken<'_>) -> Answer {
+        let this = &mut *self;
+        let taken = this
+            .pool
+            .take(token.conn(), &this.way, arrived, &mut this.place);
+        match taken {
+            Take::Wait => token.wait(self, Until::Woken),
+            Take::NoMemory => token.wait(self, Until::Memory),
+            Take::Got(fmb) => match self.give(fmb) {
+                Ok(range) => token.deliver(Delivery::Accept(Sink { range, done: self })),
+                Err(_) => {
+                    self.from.events().fwd_failed.add(1);
+                    token.deliver(Delivery::Discard)
+                }
+            },
+            Take::TooMany => {
+                self.from.events().fwd_failed.add(1);
+                token.deliver(Delivery::Discard)
+            }
+            Take::Closed => {
+                // Forwarding was switched off meanwhile.
+                self.from.events().fwd_off.add(1);
+                token.deliver(Delivery::Misrouted)
+            }
+        }
+    }
+}
+
+impl Completion for FwdMsg {
+    fn complete(mut self: KBox<Self>, status: Status) {
+        let Some((fmb, range)) = &self.buffer else {
+            return;
+        };
         let events = self.from.events();
         if self.received {
-            self.fmb.target().set_reached(result.is_ok());
+            fmb.target().set_reached(status.is_ok());
         }
-        if let Err(why) = result {
+        if let Err(why) = status {
             events.fwd_failed.add(1);
             pr_info_ratelimited!(
                 "could not pass on a message from {} for {}: {:?}\n",
                 self.header.src,
                 self.header.dest,
-                why
+                why.error
             );
         } else if self.received {
             events.fwd_msgs.add(1);
             events.fwd_bytes.add(self.header.payload_len.into());
         } else {
-            self.received = true;
-            self.fmb.received();
+            fmb.received();
+            let payload = Some(range.clone()).filter(|range| range.len() > 0);
             let (out, hop, header) = (self.out.clone(), self.hop, self.header);
-            let payload = Some(self.range.clone()).filter(|range| range.len() > 0);
+            self.received = true;
             out.send(hop, &header, payload, self);
         }
+    }
+}
+
+impl Drop for FwdMsg {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.pool.cancel(place);
+        }
+    }
+}
+
+impl pool::Waiter for dyn Receiving {
+    fn wake(self: Arc<Self>) {
+        Receiving::wake(self);
     }
 }

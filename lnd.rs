@@ -441,7 +441,11 @@ mod tests {
             Deletion,
             Peer, //
         },
-        tx::Completion,
+        upper::{
+            Completion,
+            Failure,
+            Status, //
+        },
         wire::{
             Body,
             Header,
@@ -534,8 +538,8 @@ mod tests {
     struct Scope(Arc<Atomic<u32>>);
 
     impl Completion for Scope {
-        fn complete(self: KBox<Self>, result: Result) {
-            let fine = misc::is_memalloc_nofs() && result == Err(EHOSTUNREACH);
+        fn complete(self: KBox<Self>, status: Status) {
+            let fine = misc::is_memalloc_nofs() && status == Err(Failure::from(EHOSTUNREACH));
             self.0.store(if fine { 1 } else { 2 }, Relaxed);
         }
     }

@@ -8,6 +8,9 @@
 //! nothing; the object stays for as long as somebody has pages that it lent, see
 //! [`Batch`](crate::conn::Batch). What changes is in its parts, each with a lock of its own.
 
+mod local;
+
+use self::local::LocalMsg;
 use crate::{
     acceptor::{
         self,
@@ -45,7 +48,6 @@ use crate::{
         PeerTable, //
     },
     portals::{
-        Delivery,
         MessageLayer,
         Portals, //
     },
@@ -58,9 +60,10 @@ use crate::{
         self,
         NidCheck, //
     },
-    tx::{
+    tx::Tx,
+    upper::{
         Completion,
-        Tx, //
+        Failure, //
     },
     wire::{
         Header,
@@ -501,7 +504,7 @@ impl Ni {
             };
             if let Err((e, done)) = failure {
                 self.events.tx_errors.add(1);
-                done.complete(Err(e));
+                done.complete(Err(e.into()));
             }
         });
     }
@@ -516,19 +519,7 @@ impl Ni {
         if let Err(e) = self.check(self.nid, header, payload.as_ref()) {
             return Err((e, done));
         }
-        let delivery = match self.upper().parse(self, self.nid, header) {
-            Ok(delivery) => delivery,
-            Err(e) => return Err((e, done)),
-        };
-        if let Delivery::Accept(sink) = delivery {
-            let copied = match &payload {
-                Some(payload) => copy(payload, &sink.range),
-                None => Ok(()),
-            };
-            sink.done.complete(copied);
-        }
-        done.complete(Ok(()));
-        Ok(())
+        LocalMsg::send(self, header, payload, done)
     }
 
     fn send_to_peer(
@@ -554,7 +545,7 @@ impl Ni {
                 Err((e, back)) if e == ESTALE && !self.is_shutdown() => tx = back,
                 Err((e, tx)) => {
                     self.events.tx_errors.add(1);
-                    tx.finish(Err(e));
+                    tx.finish(Err(e.into()));
                     return Ok(());
                 }
             }
@@ -750,8 +741,9 @@ impl Ni {
     }
 
     /// Ends transmits that could not be sent. Thread context, no spinlock held.
-    pub(crate) fn fail_txs(&self, mut txs: Fifo<Tx>, why: Error) {
+    pub(crate) fn fail_txs(&self, mut txs: Fifo<Tx>, why: impl Into<Failure>) {
         misc::assert_may_sleep();
+        let why = why.into();
         while let Some(tx) = txs.pop_front() {
             self.events.tx_errors.add(1);
             tx.finish(Err(why));
@@ -776,19 +768,4 @@ impl acceptor::User for Ni {
     ) -> Result {
         Handshake::accepted(self, listener, socket, remote)
     }
-}
-
-/// Bytes copied at a time, by way of the stack.
-const COPY_CHUNK: usize = 256;
-
-/// Copies as much of `from` as `to` has room for.
-fn copy(from: &PageRange, to: &PageRange) -> Result {
-    let mut buf = [0; COPY_CHUNK];
-    let len = from.len().min(to.len());
-    for done in (0..len).step_by(COPY_CHUNK) {
-        let piece = buf.split_at_mut(COPY_CHUNK.min(len - done)).0;
-        from.pages().copy_out(from.offset() + done, piece)?;
-        to.pages().copy_in(to.offset() + done, piece)?;
-    }
-    Ok(())
 }

@@ -29,7 +29,6 @@ use crate::{
         time, //
     },
     ni::Ni,
-    portals::Loss,
     route::Route,
     stats::{
         Account,
@@ -41,6 +40,11 @@ use crate::{
     },
     tunables,
     tx::Tx,
+    upper::{
+        ConnId,
+        Failure,
+        Loss, //
+    },
     wire::{
         Added,
         ConnType,
@@ -70,8 +74,6 @@ use kernel::{
         SpinLock, //
     }, //
 };
-
-pub(crate) use crate::tx::ConnId;
 
 pub(crate) use self::{
     admin::{
@@ -318,7 +320,7 @@ impl Peer {
     }
 
     /// Ends transmits that could not be sent. Thread context, no spinlock held.
-    pub(crate) fn fail_txs(&self, txs: Fifo<Tx>, why: Error) {
+    pub(crate) fn fail_txs(&self, txs: Fifo<Tx>, why: impl Into<Failure>) {
         misc::assert_may_sleep();
         self.events.tx_errors.add(txs.len() as u64);
         self.ni.fail_txs(txs, why);
@@ -580,8 +582,8 @@ impl Peer {
         self.unacked.lock().released(tx, time::monotonic_ms())
     }
 
-    /// The peer says that messages with cookies in these ranges have arrived. Thread context, no
-    /// spinlock held; a connection's I/O mutex may be.
+    /// The peer says that messages with cookies in these ranges have arrived: those that have ended with
+    /// that come to `done`. Thread context, no spinlock held; a connection's I/O mutex may be.
     ///
     /// # Errors
     ///
@@ -589,17 +591,11 @@ impl Peer {
     pub(crate) fn handle_zc_ack(
         &self,
         ranges: [Option<(u64, u64)>; 2],
+        done: &mut Fifo<Tx>,
     ) -> core::result::Result<(), WireError> {
-        let mut done = Fifo::new();
-        let known = {
-            let mut unacked = self.unacked.lock();
-            let mut ranges = ranges.into_iter().flatten();
-            ranges.try_for_each(|range| unacked.acknowledged(range, &mut done))
-        };
-        while let Some(tx) = done.pop_front() {
-            tx.finish(Ok(()));
-        }
-        known
+        let mut unacked = self.unacked.lock();
+        let mut ranges = ranges.into_iter().flatten();
+        ranges.try_for_each(|range| unacked.acknowledged(range, done))
     }
 
     /// The connection `conn` has ended because of `why`: so do the messages that went by it and were

@@ -57,16 +57,24 @@ use self::{
     },
 };
 use crate::{
-    fwd::Order,
+    fwd,
     lib_linux::{
         misc,
-        page::PageRange,
         ratelimit::pr_info_ratelimited, //
     },
     ni::Ni,
-    peer::ConnId,
     stats::Counter,
-    tx::Completion,
+    upper::{
+        Answer,
+        Completion,
+        ConnId,
+        Delivery,
+        Incoming,
+        Loss,
+        RecvToken,
+        Status,
+        Until, //
+    },
     wire::{
         Header,
         Nid, //
@@ -87,12 +95,11 @@ use kernel::{
 ///
 /// All are called in thread context.
 pub(crate) trait MessageLayer: Send + Sync {
-    /// A header was read, of a message for this interface that peer `via` has sent or, as a gateway,
-    /// passed on: says where its payload goes.
+    /// A message has begun to come in: says where its payload goes, or keeps the token and says it later.
     ///
-    /// The connection's I/O mutex is held: may sleep for memory and may send, must not wait for the
-    /// network. An error closes the connection.
-    fn parse(&self, ni: &Arc<Ni>, via: Nid, hdr: &Header) -> Result<Delivery>;
+    /// No lock is held that sending or receiving takes: may sleep and send; but the connection's scheduler
+    /// waits. An error closes the connection.
+    fn parse(&self, ni: &Arc<Ni>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer>;
 
     /// The last connection of `peer` that could carry messages is gone. It was alive at
     /// `last_alive_ms`, in monotonic milliseconds. Called once for each time that this happens.
@@ -120,35 +127,6 @@ pub(crate) trait MessageLayer: Send + Sync {
     fn shutdown(&self, ni: &Arc<Ni>);
 }
 
-/// How the last connection for messages to a peer was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Loss {
-    /// It has failed, or the peer has closed it: the peer may be down.
-    Failed,
-    /// This node has closed it, because an administrator wanted that: the peer may well be there.
-    Closed,
-    /// The peer has begun anew, and is there.
-    Restarted,
-}
-
-/// What becomes of the payload of a message.
-pub(crate) enum Delivery {
-    /// It is read and thrown away.
-    Discard,
-    /// It goes into memory, or as much of it as there is room; the rest is thrown away.
-    Accept(Sink),
-    /// It is passed on to another node, once there is a buffer for it.
-    Forward(Order),
-}
-
-/// Memory for a payload. May be empty.
-pub(crate) struct Sink {
-    /// Not longer than the payload.
-    pub(crate) range: PageRange,
-    /// Told when all of the payload was read, or that it never will be.
-    pub(crate) done: KBox<dyn Completion>,
-}
-
 /// What is to be done when something has ended: like [`Completion`], but by value, and done with
 /// `ESHUTDOWN` if whoever was to complete it forgets it.
 trait Finish: Sized + Send + 'static {
@@ -169,11 +147,11 @@ trait Finish: Sized + Send + 'static {
 struct Then<T: Finish>(Option<T>);
 
 impl<T: Finish> Completion for Then<T> {
-    fn complete(mut self: KBox<Self>, result: Result) {
+    fn complete(mut self: KBox<Self>, status: Status) {
         let what = self.0.take();
         drop(self);
         if let Some(what) = what {
-            what.finish(result);
+            what.finish(status.map_err(|failure| failure.error));
         }
     }
 
@@ -398,9 +376,42 @@ impl Portals {
     }
 }
 
+impl Portals {
+    /// A message that a gateway has passed on, or that is for another node. Not inlined: what is neither
+    /// needs less of the stack.
+    #[inline(never)]
+    fn parse_routed(
+        &self,
+        ni: &Arc<Ni>,
+        msg: &Incoming<'_>,
+        header: &Header,
+        token: RecvToken<'_>,
+    ) -> Answer {
+        match fwd::dispatch(ni, msg.via, msg.addr, header) {
+            Ok(None) => token.deliver(self.core.parse(ni, msg.via, header)),
+            Ok(Some(onwards)) => token.wait(onwards, Until::Arrived),
+            Err(why) => {
+                why.counter(ni.events()).add(1);
+                why.log(ni, msg.via, header);
+                token.deliver(Delivery::Misrouted)
+            }
+        }
+    }
+}
+
 impl MessageLayer for Portals {
-    fn parse(&self, ni: &Arc<Ni>, via: Nid, hdr: &Header) -> Result<Delivery> {
-        Ok(self.core.parse(ni, via, hdr))
+    fn parse(&self, ni: &Arc<Ni>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
+        Ok(match msg.header {
+            Ok(header) if header.src == msg.via && header.dest == ni.nid() => {
+                token.deliver(self.core.parse(ni, msg.via, header))
+            }
+            Ok(header) => self.parse_routed(ni, msg, header, token),
+            Err(foreign) => {
+                let why = fwd::refuse(ni, msg.via, foreign);
+                why.counter(ni.events()).add(1);
+                token.deliver(Delivery::Misrouted)
+            }
+        })
     }
 
     fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, loss: Loss, _last_alive_ms: u64) {

@@ -34,12 +34,12 @@
 //! | `socklnd_fwd_switch` | `fwd::Forwarder` | whether the node forwards | `socklnd_config` |
 //! | `socklnd_listeners` | `acceptor::Acceptor` | the list of listeners | `socklnd_config` |
 //! | `socklnd_listener` | `acceptor::Listener` | its socket | `socklnd_listeners` |
-//! | `socklnd_conn_io` | `conn::Conn` | what the thread that does its I/O uses; the message layer is called under it | nothing |
+//! | `socklnd_conn_io` | `conn::Conn` | what the thread that does its I/O uses; given up while the message layer is called | nothing |
 //! | `socklnd_handshake` | `conn::Handshake` | its socket and its stage | nothing |
 //! | `socklnd_pending` | `conn::Pending` | an interface instance's list of handshakes | `socklnd_conn_io` |
 //! | `socklnd_sched_thread` | `sched::Sched` | the handle of its thread | nothing |
-//! | `socklnd_portals_service` | `portals::Core` | the bulk service that is offered | `socklnd_ctl_services`, `socklnd_conn_io` |
-//! | `socklnd_bulk_service` | `portals::bulk` | a bulk service's sessions; of another service only by `try_lock` | `socklnd_portals_service`, `socklnd_conn_io` |
+//! | `socklnd_portals_service` | `portals::Core` | the bulk service that is offered | `socklnd_ctl_services` |
+//! | `socklnd_bulk_service` | `portals::bulk` | a bulk service's sessions; of another service only by `try_lock` | `socklnd_portals_service` |
 //! | `socklnd_ledger` | `stats::Ledger` | an interface instance's sums of traffic | `socklnd_config` |
 //! | `socklnd_gauge` | `stats::Gauge` | nothing; who waits for zero sleeps on it | any of the above |
 //!
@@ -53,6 +53,9 @@
 //! | `socklnd_peer_table` | `peer::PeerTable` | a bucket of an interface instance's peers | any mutex |
 //! | `socklnd_peer` | `peer::Peer` | its routes, connections and queue | any mutex, `socklnd_peer_table` |
 //! | `socklnd_conn_txq` | `conn::Conn` | its queues of transmits and acknowledgements | any mutex, `socklnd_peer` |
+//! | `socklnd_conn_parked` | `conn::Conn` | what was said later about a payload | `socklnd_conn_io` |
+//! | `socklnd_local_msg` | `ni::LocalMsg` | what is left to do of a message to this node itself | nothing |
+//! | `socklnd_local_msg_asked` | `ni::LocalMsg` | who says where it goes | nothing |
 //! | `socklnd_interfaces` | `interface::Interfaces` | an interface instance's addresses | any mutex, `socklnd_peer`, `socklnd_nis` |
 //! | `socklnd_peer_unacked` | `peer::Peer` | messages that it has yet to acknowledge | any mutex, `socklnd_peer` |
 //! | `socklnd_portals_ops` | `portals::Core` | operations that wait for an answer | any mutex, `socklnd_peer` |
@@ -102,6 +105,11 @@ mod stats;
 mod trace;
 mod tunables;
 mod tx;
+#[allow(
+    dead_code,
+    reason = "each message layer uses what it needs of the boundary"
+)]
+mod upper;
 mod wire;
 
 pub(crate) use self::lnd::{

@@ -38,6 +38,11 @@ use crate::{
         Gauge,
         LiveGuard, //
     },
+    upper::{
+        Completion,
+        ConnId,
+        Status, //
+    },
     wire::{
         Header,
         Msg,
@@ -51,30 +56,6 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-
-/// A connection's name: its address, which nobody else has as long as entries have it.
-pub(crate) type ConnId = usize;
-
-/// What the message layer wants done when a transmit, or a received payload, has ended.
-pub(crate) trait Completion: Send {
-    /// The operation ended with `result`.
-    ///
-    /// Thread context. No spinlock of the driver is held, a connection's I/O mutex may be: sending
-    /// is allowed, waiting for the network is not.
-    fn complete(self: KBox<Self>, result: Result);
-
-    /// The operation, a transmit, ended well, and this is the connection by which it went. As
-    /// [`Completion::complete`].
-    fn sent(self: KBox<Self>, _conn: ConnId) {
-        self.complete(Ok(()));
-    }
-
-    /// Whether anybody still waits for this. If not, a transmit that could not be sent so far need
-    /// not be. Thread context, the peer's lock is held.
-    fn is_wanted(&self) -> bool {
-        true
-    }
-}
 
 /// What a transmit says, apart from a payload.
 enum Content {
@@ -292,13 +273,13 @@ impl Tx {
     }
 
     /// Ends the transmit. Frees it first, so that whoever is told may count on its resources.
-    pub(crate) fn finish(mut self: KBox<Self>, result: Result) {
+    pub(crate) fn finish(mut self: KBox<Self>, status: Status) {
         let done = self.done.take();
         let conn = self.conn;
         drop(self);
-        match (done, conn, result) {
+        match (done, conn, status) {
             (Some(done), Some(conn), Ok(())) => done.sent(conn),
-            (Some(done), _, result) => done.complete(result),
+            (Some(done), _, status) => done.complete(status),
             (None, _, _) => {}
         }
     }
@@ -334,7 +315,7 @@ impl Tx {
 impl Drop for Tx {
     fn drop(&mut self) {
         if let Some(done) = self.done.take() {
-            done.complete(Err(ESHUTDOWN));
+            done.complete(Err(ESHUTDOWN.into()));
         }
     }
 }

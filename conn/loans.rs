@@ -20,7 +20,10 @@
 //! [`crate::Lnd`], and gives up what is still out if a signal says so: then [`Batch::give_up`] ends the
 //! transmits.
 
-use super::Conn;
+use super::{
+    Conn,
+    Ended, //
+};
 use crate::{
     lib_linux::{
         iov::Bvecs,
@@ -111,9 +114,11 @@ impl Batch {
                 this.conn.peer.fail_txs(txs, why);
             }
             None => {
+                let mut ended = Ended::new();
                 while let Some(tx) = this.txs.pop_front() {
-                    this.conn.released(tx);
+                    this.conn.released(tx, &mut ended);
                 }
+                ended.finish(&this.conn.peer);
                 // Who was told that these were sent may have missed the connection's end, if that
                 // came meanwhile.
                 if let Some(why) = this.conn.closed() {
@@ -187,7 +192,10 @@ mod tests {
                 Pages, //
             }, //
         },
-        tx::Completion,
+        upper::{
+            Completion,
+            Status, //
+        },
         wire::Proto, //
     };
     use kernel::sync::atomic::Atomic;
@@ -196,8 +204,8 @@ mod tests {
     struct Done(Arc<Atomic<u32>>);
 
     impl Completion for Done {
-        fn complete(self: KBox<Self>, result: Result) {
-            if result.is_ok() {
+        fn complete(self: KBox<Self>, status: Status) {
+            if status.is_ok() {
                 self.0.add(1, Relaxed);
             }
         }

@@ -47,7 +47,7 @@ impl Conn {
 
     /// The peer sends so slowly that others wait for it: closes the connection. Thread context, no
     /// spinlock held.
-    pub(crate) fn give_up(self: &Arc<Self>) {
+    pub(super) fn close_late(self: &Arc<Self>) {
         self.report_timeout(Late::Forwarding);
         self.peer.count(1, |events| &events.timeouts);
         self.peer.close_conn(self, ETIMEDOUT, false);

@@ -13,6 +13,7 @@ use super::{
         Batch, //
     },
     Conn,
+    Ended,
     Io,
     Turn,
     QUANTUM, //
@@ -61,7 +62,7 @@ impl Conn {
             if self.is_closing() {
                 return Ok(Turn::Idle);
             }
-            let complete = self.take_queued(&mut io.out, min_lent)?;
+            let complete = self.take_queued(&mut io.out, &mut io.ended, min_lent)?;
             let Some(first) = io.out.front() else {
                 return Ok(if complete { Turn::Idle } else { Turn::NoMemory });
             };
@@ -99,14 +100,20 @@ impl Conn {
                 Err(e) => return Err(e),
             };
             io.deadlines.wmem_mark = socket.wmem_queued();
-            self.sent(&mut io.out, io.loan.as_mut().filter(|_| lend), sent);
+            let loan = io.loan.as_mut().filter(|_| lend);
+            self.sent(&mut io.out, &mut io.ended, loan, sent);
             quantum = quantum.saturating_sub(sent);
         }
     }
 
     /// Takes over what was queued: messages, acknowledgements, a sign of life. Returns false if there
     /// was no memory for some of it, which stays queued. Payloads of `min_lent` bytes are to be lent.
-    fn take_queued(&self, out: &mut Fifo<Tx>, min_lent: Option<usize>) -> Result<bool> {
+    fn take_queued(
+        &self,
+        out: &mut Fifo<Tx>,
+        ended: &mut Ended,
+        min_lent: Option<usize>,
+    ) -> Result<bool> {
         let mut queued = Fifo::new();
         let (ping, tells) = {
             let mut txq = self.txq.lock();
@@ -133,9 +140,7 @@ impl Conn {
                 Err(e) => {
                     self.peer.zc_req_cancel(cookie);
                     self.queued.fetch_sub(tx.len() as u64, Relaxed);
-                    let mut failed = Fifo::new();
-                    failed.push_back(tx);
-                    self.peer.fail_txs(failed, e);
+                    ended.fail(tx, e);
                 }
             }
         }
@@ -180,7 +185,13 @@ impl Conn {
 
     /// TCP has accepted the next `nob` bytes, under `loan` if there is one: completes what is out as
     /// a whole, or leaves it to the loan.
-    fn sent(&self, out: &mut Fifo<Tx>, mut loan: Option<&mut Loan<Batch>>, nob: usize) {
+    fn sent(
+        &self,
+        out: &mut Fifo<Tx>,
+        ended: &mut Ended,
+        mut loan: Option<&mut Loan<Batch>>,
+        nob: usize,
+    ) {
         let mut nob = nob;
         self.queued.fetch_sub(nob as u64, Relaxed);
         self.traffic.tx_bytes.add(nob as u64);
@@ -206,7 +217,7 @@ impl Conn {
                         self.traffic.zc_msgs.add(1);
                         loan.push(tx);
                     }
-                    None => self.released(tx),
+                    None => self.released(tx, ended),
                 }
             }
         }

@@ -27,12 +27,15 @@
 //! Who sends too slowly into a buffer although somebody waits has to give it up, and so has, if no buffer
 //! comes back at all, a node that nothing can be sent to: see [`Pool::stuck`].
 
-use crate::lib_linux::{
-    page::{
-        PageRange,
-        Pages, //
+use crate::{
+    lib_linux::{
+        page::{
+            PageRange,
+            Pages, //
+        },
+        time, //
     },
-    time, //
+    upper::Arrived, //
 };
 use kernel::{
     new_spinlock,
@@ -47,6 +50,7 @@ use kernel::{
             Relaxed, //
         },
         Arc,
+        ArcBorrow,
         SpinLock, //
     }, //
 };
@@ -148,15 +152,6 @@ pub(crate) struct Way {
     pub(crate) to: Arc<Share>,
 }
 
-/// How much of a message's payload is there when it asks for a buffer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrived {
-    /// Nothing is missing.
-    All,
-    /// No more of it than TCP has room for.
-    Part,
-}
-
 /// A place among those who wait, or who have got something meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -168,7 +163,7 @@ pub(crate) struct Place {
 }
 
 /// What came of the wish for a buffer.
-pub(crate) enum Take<W: Waiter> {
+pub(crate) enum Take<W: Waiter + ?Sized> {
     /// Here it is.
     Got(Fmb<W>),
     /// There is none; whoever asked will be woken when there is one for him.
@@ -196,21 +191,21 @@ pub(crate) struct PoolInfo {
 }
 
 /// Who has to give up buffers.
-pub(super) enum Stuck<W> {
+pub(super) enum Stuck<W: ?Sized> {
     /// Who receives into one.
     Receiving(Arc<W>),
     /// The node that what is in them is sent to, by its share.
     Sending(Arc<Share>),
 }
 
-struct Waiting<W> {
+struct Waiting<W: ?Sized> {
     who: Arc<W>,
     way: Way,
     out: RBTreeNodeReservation<u64, Out<W>>,
 }
 
 /// A buffer that is out.
-struct Out<W> {
+struct Out<W: ?Sized> {
     since_ms: u64,
     way: Way,
     unsure: bool,
@@ -224,7 +219,7 @@ struct Out<W> {
 ///
 /// `idle` has room for `capacity` buffers. While nobody holds the lock: if there is an idle buffer,
 /// nobody waits who may have it.
-struct Inner<W> {
+struct Inner<W: ?Sized> {
     open: bool,
     /// The most buffers that are kept.
     capacity: usize,
@@ -247,14 +242,14 @@ struct Inner<W> {
 
 /// Buffers of one size.
 #[pin_data]
-pub(crate) struct Pool<W: Waiter> {
+pub(crate) struct Pool<W: Waiter + ?Sized> {
     index: usize,
     bytes: usize,
     #[pin]
     inner: SpinLock<Inner<W>>,
 }
 
-impl<W> Inner<W> {
+impl<W: ?Sized> Inner<W> {
     /// Whether messages to `to` may hold one more buffer of the pool.
     fn may_go_to(&self, pool: usize, to: &Share, unsure: bool) -> bool {
         // CAST: There are far fewer than fit.
@@ -401,7 +396,7 @@ impl<W> Inner<W> {
     }
 }
 
-impl<W: Waiter> Pool<W> {
+impl<W: Waiter + ?Sized> Pool<W> {
     /// The `index`-th pool of a node, for buffers of `bytes`. It is closed. May sleep.
     pub(super) fn new(index: usize, bytes: usize) -> Result<Arc<Self>> {
         Arc::pin_init(
@@ -503,7 +498,7 @@ impl<W: Waiter> Pool<W> {
     /// it waits, at the `place` that it is told and brings along. Thread context, may sleep for memory.
     pub(crate) fn take(
         self: &Arc<Self>,
-        who: &Arc<W>,
+        who: ArcBorrow<'_, W>,
         way: &Way,
         arrived: Arrived,
         place: &mut Option<Place>,
@@ -542,7 +537,7 @@ impl<W: Waiter> Pool<W> {
                 if let Some(pages) = inner.pop(self.index, way, unsure) {
                     inner.number = inner.number.wrapping_add(1);
                     let number = inner.number;
-                    let out = out.into_node(number, Self::out(who, way, unsure, None));
+                    let out = out.into_node(number, Self::out(who.into(), way, unsure, None));
                     // Nothing is replaced: 64 bits last for ever.
                     let _ = inner.out.insert(out);
                     drop(inner);
@@ -573,7 +568,7 @@ impl<W: Waiter> Pool<W> {
                 number: inner.number,
             };
             let waiting = Waiting {
-                who: who.clone(),
+                who: who.into(),
                 way: way.clone(),
                 out,
             };
@@ -585,12 +580,12 @@ impl<W: Waiter> Pool<W> {
         }
     }
 
-    fn out(who: &Arc<W>, way: &Way, unsure: bool, granted: Option<Arc<Pages>>) -> Out<W> {
+    fn out(who: Arc<W>, way: &Way, unsure: bool, granted: Option<Arc<Pages>>) -> Out<W> {
         Out {
             since_ms: time::monotonic_ms(),
             way: way.clone(),
             unsure,
-            who: Some(who.clone()),
+            who: Some(who),
             granted,
         }
     }
@@ -655,7 +650,10 @@ impl<W: Waiter> Pool<W> {
             if let Some(held) = way.to.held.get(self.index) {
                 held.turn.store(place.origin, Relaxed);
             }
-            let out = out.into_node(place.number, Self::out(&who, &way, place.unsure, pages));
+            let out = out.into_node(
+                place.number,
+                Self::out(who.clone(), &way, place.unsure, pages),
+            );
             let _ = inner.out.insert(out);
             drop(inner);
             who.wake();
@@ -691,7 +689,7 @@ impl<W: Waiter> Pool<W> {
 }
 
 /// A forwarding message buffer that is out. Dropped in thread context, no spinlock held.
-pub(crate) struct Fmb<W: Waiter> {
+pub(crate) struct Fmb<W: Waiter + ?Sized> {
     /// `None` only while it is dropped.
     pages: Option<Arc<Pages>>,
     /// Of the node that the message is sent on to.
@@ -700,7 +698,7 @@ pub(crate) struct Fmb<W: Waiter> {
     pool: Arc<Pool<W>>,
 }
 
-impl<W: Waiter> Fmb<W> {
+impl<W: Waiter + ?Sized> Fmb<W> {
     /// Its first `len` bytes. `EINVAL` if it has not as many.
     pub(super) fn range(&self, len: usize) -> Result<PageRange> {
         let pages = self.pages.as_ref().ok_or(EINVAL)?;
@@ -724,7 +722,7 @@ impl<W: Waiter> Fmb<W> {
     }
 }
 
-impl<W: Waiter> Drop for Fmb<W> {
+impl<W: Waiter + ?Sized> Drop for Fmb<W> {
     fn drop(&mut self) {
         if let Some(pages) = self.pages.take() {
             self.pool.give_back(self.number, pages);
@@ -767,7 +765,12 @@ mod tests {
         }
 
         fn ask(&mut self, pool: &Arc<Pool<Sleeper>>) -> Take<Sleeper> {
-            pool.take(&self.who, &self.way, self.arrived, &mut self.place)
+            pool.take(
+                self.who.as_arc_borrow(),
+                &self.way,
+                self.arrived,
+                &mut self.place,
+            )
         }
 
         fn got(&mut self, pool: &Arc<Pool<Sleeper>>) -> Option<Fmb<Sleeper>> {

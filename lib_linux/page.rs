@@ -290,6 +290,11 @@ impl PageRange {
 pub(crate) struct RecvBuf(KVec<u8>);
 
 impl RecvBuf {
+    /// Without memory.
+    pub(crate) const fn none() -> Self {
+        Self(KVec::new())
+    }
+
     /// Allocates `len` zero bytes. May sleep.
     ///
     /// # Errors

@@ -13,8 +13,8 @@ use crate::{
     conn::Conn,
     interface::RouteUse,
     lib_linux::queue::Fifo,
-    portals::Loss,
     route::Route,
+    upper::Loss,
     wire::Nid, //
 };
 use core::net::{

@@ -17,13 +17,13 @@ use crate::{
         ratelimit::pr_warn_ratelimited,
         time, //
     },
-    portals::Loss,
     route::{
         Route,
         RouteState, //
     },
     tunables,
     tx::Tx,
+    upper::Loss,
     wire::{
         ConnType,
         Proto, //

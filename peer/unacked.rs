@@ -21,10 +21,8 @@
 
 use crate::{
     lib_linux::queue::Fifo,
-    tx::{
-        ConnId,
-        Tx, //
-    },
+    tx::Tx,
+    upper::ConnId,
     wire::{
         WireError,
         COOKIE_PING, //
@@ -283,7 +281,10 @@ impl Unacked {
 mod tests {
     use super::*;
     use crate::{
-        tx::Completion,
+        upper::{
+            Completion,
+            Status, //
+        },
         wire::Proto, //
     };
     use kernel::sync::Arc;
@@ -296,7 +297,7 @@ mod tests {
     struct Ended(Arc<Atomic<u32>>);
 
     impl Completion for Ended {
-        fn complete(self: KBox<Self>, _result: Result) {
+        fn complete(self: KBox<Self>, _status: Status) {
             self.0.add(1, Relaxed);
         }
     }

@@ -23,13 +23,15 @@ use super::{
         Request, //
     },
     Core,
-    Delivery,
-    Finish,
-    Sink, //
+    Finish, //
 };
 use crate::{
     lib_linux::ratelimit::pr_info_ratelimited,
     ni::Ni,
+    upper::{
+        Delivery,
+        Sink, //
+    },
     wire::{
         Body,
         Header,
@@ -43,7 +45,7 @@ use kernel::{
 };
 
 impl Core {
-    /// See [`super::MessageLayer::parse`].
+    /// Says what becomes of a message for this interface, which `via` has sent or passed on.
     pub(super) fn parse(self: &Arc<Self>, ni: &Arc<Ni>, via: Nid, hdr: &Header) -> Delivery {
         let from = hdr.src;
         match hdr.body {

@@ -113,8 +113,8 @@ pub(crate) struct Event {
 pub(crate) trait Handler: Send + Sync {
     /// A message for the descriptor has ended, well or not.
     ///
-    /// Thread context. No spinlock is held, a connection's I/O mutex may be: must not wait for the
-    /// network. The ACK of a PUT leaves only after this has returned.
+    /// Thread context, may sleep; no lock is held that sending or receiving takes. A scheduler waits, so
+    /// it must not wait for the network. The ACK of a PUT leaves only after this has returned.
     fn event(&self, core: &Arc<Core>, event: &Event);
 }
 

@@ -20,7 +20,7 @@ use crate::{
         page::PageRange,
         time, //
     },
-    peer::ConnId,
+    upper::ConnId,
     wire::{
         Nid,
         WireHandle, //

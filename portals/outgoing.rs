@@ -19,8 +19,10 @@ use super::{
 use crate::{
     lib_linux::page::PageRange,
     ni::Ni,
-    peer::ConnId,
-    tx::Completion,
+    upper::{
+        Completion,
+        ConnId, //
+    },
     wire::{
         Body,
         Header,
@@ -290,7 +292,7 @@ fn send(
     let payload = payload.filter(|range| range.len() > 0);
     let payload_len = match payload_len(payload.as_ref()) {
         Ok(payload_len) => payload_len,
-        Err(e) => return done.complete(Err(e)),
+        Err(e) => return done.complete(Err(e.into())),
     };
     let header = Header {
         dest: to,

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Messages of this node to itself.
+//!
+//! They need no connection, but are otherwise like others: the message layer says where the payload goes,
+//! at once or later. A [`LocalMsg`] is shared by [`Arc`] between the sender's thread and whoever has its token,
+//! and freed with the last of them. Its spinlock, innermost, protects what is left to do; whoever takes that
+//! out does it, with the lock given up. If nobody does, both sides are told when it is freed.
+
+use super::Ni;
+use crate::{
+    lib_linux::page::PageRange,
+    upper::{
+        Arrived,
+        Completion,
+        Decision,
+        Delivery,
+        Failure,
+        Incoming,
+        Receiving,
+        RecvToken,
+        Until,
+        Waiter, //
+    },
+    wire::Header, //
+};
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+/// What is left to do.
+struct Left {
+    payload: Option<PageRange>,
+    /// `None` only while it is completed.
+    done: Option<KBox<dyn Completion>>,
+}
+
+impl Left {
+    fn new(payload: Option<PageRange>, done: KBox<dyn Completion>) -> Self {
+        Self {
+            payload,
+            done: Some(done),
+        }
+    }
+
+    fn complete(mut self, result: Result) {
+        if let Some(done) = self.done.take() {
+            done.complete(result.map_err(Failure::from));
+        }
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done.complete(Err(ESHUTDOWN.into()));
+        }
+    }
+}
+
+/// Who says where a message goes.
+enum Asked {
+    /// Nobody who waits.
+    Nobody,
+    /// The waiter is to be asked when it is woken.
+    Waits(KBox<dyn Waiter>),
+    /// It was woken before it had begun to wait.
+    Woken,
+}
+
+/// A message that has not arrived yet.
+#[pin_data]
+pub(super) struct LocalMsg {
+    #[pin]
+    left: SpinLock<Option<Left>>,
+    #[pin]
+    asked: SpinLock<Asked>,
+}
+
+impl LocalMsg {
+    /// Has the message layer of `ni` receive a message. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and those of [`MessageLayer::parse`]: then `done` is given back.
+    ///
+    /// [`MessageLayer::parse`]: crate::portals::MessageLayer::parse
+    pub(super) fn send(
+        ni: &Arc<Ni>,
+        header: &Header,
+        payload: Option<PageRange>,
+        done: KBox<dyn Completion>,
+    ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
+        let empty = pin_init!(Self {
+            left <- new_spinlock!(None, "socklnd_local_msg"),
+            asked <- new_spinlock!(Asked::Nobody, "socklnd_local_msg_asked"),
+        });
+        let this = match Arc::pin_init(empty, GFP_KERNEL) {
+            Ok(this) => this,
+            Err(e) => return Err((e, done)),
+        };
+        *this.left.lock() = Some(Left::new(payload, done));
+        let msg = Incoming {
+            via: ni.nid(),
+            addr: ni.nid().addr(),
+            header: Ok(header),
+            raw: &[],
+        };
+        let answer = ni
+            .upper()
+            .parse(ni, &msg, RecvToken::new(this.as_arc_borrow()));
+        match answer {
+            Ok(answer) => this.decided(answer.decision()),
+            Err(e) => {
+                let left = this.left.lock().take();
+                // Without it, a token was kept and has said where the message goes.
+                if let Some(done) = left.and_then(|mut left| left.done.take()) {
+                    return Err((e, done));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn decided(self: &Arc<Self>, decision: Decision) {
+        match decision {
+            Decision::Now(delivery) => self.end(delivery),
+            Decision::Later => {}
+            // All of it is there.
+            Decision::Wait(waiter, Until::Arrived) => self.ask(waiter),
+            Decision::Wait(waiter, Until::Woken) => {
+                let mut asked = self.asked.lock();
+                match core::mem::replace(&mut *asked, Asked::Nobody) {
+                    Asked::Woken => {
+                        drop(asked);
+                        self.ask(waiter);
+                    }
+                    _ => *asked = Asked::Waits(waiter),
+                }
+            }
+            Decision::Wait(waiter, Until::Memory) => {
+                drop(waiter);
+                self.fail(ENOMEM);
+            }
+        }
+    }
+
+    fn ask(self: &Arc<Self>, waiter: KBox<dyn Waiter>) {
+        let token = RecvToken::new(self.as_arc_borrow());
+        let answer = waiter.ask(Arrived::All, token);
+        // A waiter that wants to be asked at once for ever is not helped.
+        match answer.decision() {
+            Decision::Wait(_, Until::Arrived) => self.fail(EINVAL),
+            decision => self.decided(decision),
+        }
+    }
+
+    /// That is where it goes.
+    fn end(&self, delivery: Delivery) {
+        let left = self.left.lock().take();
+        let Some(left) = left else {
+            return delivery.fail(EINVAL);
+        };
+        if let Delivery::Accept(sink) = delivery {
+            let copied = match &left.payload {
+                Some(payload) => copy(payload, &sink.range),
+                None => Ok(()),
+            };
+            sink.done.complete(copied.map_err(Failure::receiving));
+        }
+        left.complete(Ok(()));
+    }
+
+    /// It never arrives.
+    fn fail(&self, why: Error) {
+        let left = self.left.lock().take();
+        if let Some(left) = left {
+            left.complete(Err(why));
+        }
+    }
+}
+
+impl Receiving for LocalMsg {
+    fn deliver(self: Arc<Self>, delivery: Delivery) {
+        self.end(delivery);
+    }
+
+    fn wake(self: Arc<Self>) {
+        let before = core::mem::replace(&mut *self.asked.lock(), Asked::Woken);
+        if let Asked::Waits(waiter) = before {
+            *self.asked.lock() = Asked::Nobody;
+            self.ask(waiter);
+        }
+    }
+
+    fn give_up(self: Arc<Self>) {
+        let before = core::mem::replace(&mut *self.asked.lock(), Asked::Nobody);
+        drop(before);
+        self.fail(ETIMEDOUT);
+    }
+}
+
+/// Bytes copied at a time, by way of the stack.
+const COPY_CHUNK: usize = 256;
+
+/// Copies as much of `from` as `to` has room for.
+fn copy(from: &PageRange, to: &PageRange) -> Result {
+    let mut buf = [0; COPY_CHUNK];
+    let len = from.len().min(to.len());
+    for done in (0..len).step_by(COPY_CHUNK) {
+        let piece = buf.split_at_mut(COPY_CHUNK.min(len - done)).0;
+        from.pages().copy_out(from.offset() + done, piece)?;
+        to.pages().copy_in(to.offset() + done, piece)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The boundary between the driver and the message layer above it.
+//!
+//! The driver moves messages between this node and its peers. A [`MessageLayer`] says what is sent, and
+//! where the payload of what comes in goes. This file is all that the two know of each other; it knows
+//! neither of them, nor the transport.
+//!
+//! # Lifetime and locks
+//!
+//! Nothing here is shared or has a lock. What crosses the boundary has one owner at a time: a payload and
+//! its [`Completion`] belong to the driver from the call that hands them over until it completes them.
+
+use crate::{
+    lib_linux::page::PageRange,
+    wire::{
+        Foreign,
+        Header,
+        Nid, //
+    }, //
+};
+use core::net::IpAddr;
+use kernel::{
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    }, //
+};
+
+/// Names a connection while it exists, and no other.
+pub(crate) type ConnId = usize;
+
+/// How the last connection for messages to a peer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// It has failed, or the peer has closed it: the peer may be down.
+    Failed,
+    /// This node has closed it, because an administrator wanted that: the peer may well be there.
+    Closed,
+    /// The peer was restarted, and is there.
+    Restarted,
+}
+
+/// Whose fault it is that a message has failed. The names are those of LNet's `enum lnet_msg_hstatus`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// This node has dropped it: its interface was shut down, or an administrator has closed the
+    /// connection.
+    LocalDropped,
+    /// This node could not do it, by want of memory for example.
+    LocalError,
+    /// The peer could not be reached, or has closed the connection.
+    RemoteDropped,
+    /// The peer has broken the protocol, or has ended in the middle of a message.
+    RemoteError,
+    /// The peer has not sent all of a message in time.
+    RemoteTimeout,
+    /// A message did not reach the peer in time: it may be the peer, or what is between.
+    NetworkTimeout,
+}
+
+/// Why a message has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The error.
+    pub(crate) error: Error,
+    /// Whose fault it is.
+    pub(crate) health: Health,
+}
+
+/// How a message has ended.
+pub(crate) type Status = core::result::Result<(), Failure>;
+
+impl Failure {
+    /// Of a message that was being received.
+    pub(crate) fn receiving(error: Error) -> Self {
+        let health = match error {
+            ESHUTDOWN => Health::LocalDropped,
+            ENOMEM | EIO | EINVAL => Health::LocalError,
+            ETIMEDOUT => Health::RemoteTimeout,
+            _ => Health::RemoteError,
+        };
+        Self { error, health }
+    }
+}
+
+/// Of a message that was to be sent.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let health = match error {
+            ESHUTDOWN => Health::LocalDropped,
+            ETIMEDOUT => Health::NetworkTimeout,
+            ECONNREFUSED | ECONNRESET | EHOSTUNREACH | ENETDOWN | ENETUNREACH | EPIPE | ESTALE => {
+                Health::RemoteDropped
+            }
+            EPROTO | EPROTONOSUPPORT => Health::RemoteError,
+            _ => Health::LocalError,
+        };
+        Self { error, health }
+    }
+}
+
+/// What the message layer wants done when a message that it sends, or a payload that it receives, has
+/// ended. Completed exactly once.
+pub(crate) trait Completion: Send {
+    /// The message has ended with this `status`.
+    ///
+    /// Thread context, may sleep and may send. None of the driver's locks is held that sending or
+    /// receiving takes.
+    fn complete(self: KBox<Self>, status: Status);
+
+    /// The message was sent, and went by this connection. As [`Completion::complete`].
+    fn sent(self: KBox<Self>, _conn: ConnId) {
+        self.complete(Ok(()));
+    }
+
+    /// Whether anybody still waits for this. If not, a message that could not be sent so far need not
+    /// be. Thread context, the peer's lock is held.
+    fn is_wanted(&self) -> bool {
+        true
+    }
+}
+
+/// Memory for a payload. May be empty.
+pub(crate) struct Sink {
+    /// Not longer than the payload.
+    pub(crate) range: PageRange,
+    /// Completed when all of the payload was read, or when it is known that it never will be.
+    pub(crate) done: KBox<dyn Completion>,
+}
+
+/// A message that has begun to come in.
+pub(crate) struct Incoming<'a> {
+    /// The peer that has sent it or, as a gateway, passed it on; or this node itself.
+    pub(crate) via: Nid,
+    /// The address that it has come from.
+    pub(crate) addr: IpAddr,
+    /// What it says; or, if it is from or for a network of another kind, what is known of that.
+    pub(crate) header: core::result::Result<&'a Header, &'a Foreign>,
+    /// The header as it came, in the form of the connection's version; empty if this node has sent it.
+    pub(crate) raw: &'a [u8],
+}
+
+/// What becomes of the payload of a message.
+pub(crate) enum Delivery {
+    /// It is read and thrown away.
+    Discard,
+    /// So is this, which the peer should not have sent here.
+    Misrouted,
+    /// It goes into memory, or as much of it as there is room; the rest is thrown away.
+    Accept(Sink),
+}
+
+impl Delivery {
+    /// The message never arrives: completes what is to be. Thread context, no lock held.
+    pub(crate) fn fail(self, error: Error) {
+        if let Self::Accept(sink) = self {
+            sink.done.complete(Err(Failure::receiving(error)));
+        }
+    }
+}
+
+/// How much of a payload is there when a [`Waiter`] is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrived {
+    /// Nothing is missing.
+    All,
+    /// No more of it than the transport has room for.
+    Part,
+}
+
+/// When a [`Waiter`] is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// As soon as the payload waits in the transport's own memory, or as much of it as there is room
+    /// for there. That is for the peer to do, in time.
+    Arrived,
+    /// After [`Receiving::wake`]; it may be asked more often.
+    Woken,
+    /// After a while, when there may be memory.
+    Memory,
+}
+
+/// Decides about a payload when it has waited. Belongs to the connection that is parked, and is dropped
+/// when that ends.
+pub(crate) trait Waiter: Send {
+    /// Says where the payload goes, of which so much is there. Called as [`MessageLayer::parse`].
+    fn ask(self: KBox<Self>, arrived: Arrived, token: RecvToken<'_>) -> Answer;
+}
+
+/// A connection by which a message comes in, as far as the message layer has to do with that.
+pub(crate) trait Receiving: Send + Sync {
+    /// The delivery of the message whose token was kept. As [`KeptToken::deliver`], which is to be used.
+    fn deliver(self: Arc<Self>, delivery: Delivery);
+
+    /// Has the [`Waiter`] asked again that waits there, if one does. Thread context, no spinlock held.
+    fn wake(self: Arc<Self>);
+
+    /// The peer sends so slowly that others wait for it: closes the connection. Thread context, no
+    /// spinlock held.
+    fn give_up(self: Arc<Self>);
+}
+
+/// The right, and the duty, to say once where the payload of a message goes: at once, or later. Until then
+/// nothing more is read from the connection.
+pub(crate) struct RecvToken<'a>(ArcBorrow<'a, dyn Receiving + 'static>);
+
+impl<'a> RecvToken<'a> {
+    /// For the message that `conn` has begun to receive. Made by the driver alone.
+    pub(crate) fn new(conn: ArcBorrow<'a, dyn Receiving + 'static>) -> Self {
+        Self(conn)
+    }
+
+    /// The connection.
+    pub(crate) fn conn(&self) -> ArcBorrow<'a, dyn Receiving + 'static> {
+        self.0
+    }
+
+    /// Says it at once.
+    pub(crate) fn deliver(self, delivery: Delivery) -> Answer {
+        Answer(Decision::Now(delivery))
+    }
+
+    /// Says it later, by what is returned with the answer. The connection is parked; that is nobody's
+    /// fault, and may last.
+    pub(crate) fn keep(self) -> (Answer, KeptToken) {
+        (Answer(Decision::Later), KeptToken(Some(self.0.into())))
+    }
+
+    /// Has `waiter` say it, which is asked then. The connection is parked, as with [`RecvToken::keep`];
+    /// but if it ends, so does the waiter.
+    pub(crate) fn wait(self, waiter: KBox<dyn Waiter>, until: Until) -> Answer {
+        Answer(Decision::Wait(waiter, until))
+    }
+}
+
+/// A [`RecvToken`] for later. If it is dropped, the payload is thrown away.
+pub(crate) struct KeptToken(Option<Arc<dyn Receiving>>);
+
+impl KeptToken {
+    /// Says where the payload goes. If the connection has ended meanwhile, the completion in `delivery` is
+    /// called with an error before this returns. Thread context, no lock held that a completion takes.
+    pub(crate) fn deliver(mut self, delivery: Delivery) {
+        if let Some(conn) = self.0.take() {
+            conn.deliver(delivery);
+        }
+    }
+}
+
+impl Drop for KeptToken {
+    fn drop(&mut self) {
+        if let Some(conn) = self.0.take() {
+            conn.deliver(Delivery::Discard);
+        }
+    }
+}
+
+/// What is decided about a payload, for the driver.
+pub(crate) enum Decision {
+    /// That is where it goes.
+    Now(Delivery),
+    /// A [`KeptToken`] says it.
+    Later,
+    /// A waiter says it.
+    Wait(KBox<dyn Waiter>, Until),
+}
+
+/// What is decided about a payload. Only a [`RecvToken`] makes one, once.
+pub(crate) struct Answer(Decision);
+
+impl Answer {
+    /// For the driver.
+    pub(crate) fn decision(self) -> Decision {
+        self.0
+    }
+}

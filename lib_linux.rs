@@ -8,6 +8,11 @@
 //! operation per `unsafe` block, and at the top of each file what protects its objects and who
 //! frees them.
 //!
+//! # Examples
+//!
+//! What stands under this heading in a comment is also a case of the KUnit suite
+//! `socklnd_lib_linux_examples`: `scripts/gen-examples` makes that of the comments in each build.
+//!
 //! # Contexts
 //!
 //! "Any context" means hard interrupts excluded: thread context and softirqs, with spinlocks held.
@@ -35,6 +40,9 @@ mod sys;
 pub(crate) mod sysctl;
 pub(crate) mod thread;
 pub(crate) mod time;
+
+#[cfg(CONFIG_KUNIT = "y")]
+include!(concat!(env!("SOCKLND_OBJ"), "/examples_generated.rs"));
 
 /// Waits until no processor can be executing a callback of this module any more.
 ///

@@ -40,6 +40,20 @@ pub(crate) struct Text(pub(crate) fn(&SeqFile));
 /// # Invariants
 ///
 /// `dentry` is a folder of our own, or an error that debugfs knows.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::param::Knob;
+/// use kernel::seq_print;
+///
+/// static TEXT: Text = Text(|file| seq_print!(file, "hello\n"));
+/// static KNOB: Knob = Knob::new(1, 0..=10);
+///
+/// let dir = Dir::new(c"socklnd_example");
+/// dir.text(c"text", &TEXT);
+/// dir.knob(c"knob", &KNOB);
+/// ```
 #[must_use]
 pub(crate) struct Dir {
     dentry: *mut bindings::dentry,

@@ -31,6 +31,21 @@ use kernel::{
 ///
 /// The pointer is null or comes from [`Arc::into_raw`]. The reference that it stands for is given
 /// up only after the pointer was replaced by null and a grace period has passed.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::sync::Arc;
+///
+/// static NUMBER: Instance<u32> = Instance::new();
+///
+/// assert!(NUMBER.get().is_none());
+/// let published = NUMBER.publish(Arc::new(7, GFP_KERNEL)?)?;
+/// assert_eq!(NUMBER.get().map(|number| *number), Some(7));
+/// drop(published);
+/// assert!(NUMBER.get().is_none());
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct Instance<T> {
     object: Atomic<*mut T>,
     _owns: PhantomData<Arc<T>>,

@@ -34,6 +34,17 @@ use kernel::{
 /// of broadcast, multicast or anycast, nor, of IPv6, one that is still being looked for elsewhere.
 /// Sysctls that allow others to be bound to change nothing. A namespace that is going has none. Thread
 /// context.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{IpAddr, Ipv4Addr};
+/// use crate::lib_linux::netns::Net;
+///
+/// let net = Net::current();
+/// assert!(is_local(&net, IpAddr::V4(Ipv4Addr::LOCALHOST)));
+/// assert!(!is_local(&net, IpAddr::V4(Ipv4Addr::BROADCAST)));
+/// ```
 pub(crate) fn is_local(net: &Net, addr: IpAddr) -> bool {
     let Some(_alive) = net.get_alive() else {
         return false;
@@ -54,6 +65,17 @@ pub(crate) fn is_local(net: &Net, addr: IpAddr) -> bool {
 
 /// How many leading bits of the subnet's addresses are those of `addr`, if some device of the
 /// namespace has that address. Thread context.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{IpAddr, Ipv4Addr};
+/// use crate::lib_linux::netns::Net;
+///
+/// let net = Net::current();
+/// assert_eq!(prefix_len(&net, IpAddr::V4(Ipv4Addr::LOCALHOST)), Some(8));
+/// assert_eq!(prefix_len(&net, IpAddr::V4(Ipv4Addr::BROADCAST)), None);
+/// ```
 pub(crate) fn prefix_len(net: &Net, addr: IpAddr) -> Option<u8> {
     let len = match addr {
         IpAddr::V4(addr) => {

@@ -25,6 +25,21 @@ use kernel::{
 /// # Invariants
 ///
 /// The list's contents mean nothing unless a [`Bvecs`] or [`RecvBvecs`] borrows it.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::page::{PageRange, Pages};
+/// use kernel::sync::Arc;
+///
+/// let pages = Arc::new(Pages::alloc(1000)?, GFP_KERNEL)?;
+/// let range = PageRange::new(pages, 0, 1000)?;
+/// let mut buf = BvecBuf::with_capacity(4)?;
+/// let mut bvecs = buf.start();
+/// assert!(bvecs.push_range(&range, 100));
+/// assert_eq!(bvecs.len_bytes(), 900);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct BvecBuf(KVec<bindings::bio_vec>);
 
 // SAFETY: Without a list that borrows it, this is memory without a meaning.

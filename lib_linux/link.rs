@@ -29,6 +29,17 @@ fn raw(addr: IpAddr) -> (bool, [u8; 16]) {
 
 /// Whether the device of the namespace that has `addr` can send: it is up, and not without a
 /// carrier. `None` if no device has the address, or the namespace is dying. Thread context.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{IpAddr, Ipv4Addr};
+/// use crate::lib_linux::netns::Net;
+///
+/// let net = Net::current();
+/// assert_eq!(is_up(&net, IpAddr::V4(Ipv4Addr::LOCALHOST)), Some(true));
+/// assert_eq!(is_up(&net, IpAddr::V4(Ipv4Addr::BROADCAST)), None);
+/// ```
 pub(crate) fn is_up(net: &Net, addr: IpAddr) -> Option<bool> {
     let _alive = net.get_alive()?;
     let (is_ipv6, bytes) = raw(addr);
@@ -42,6 +53,17 @@ pub(crate) fn is_up(net: &Net, addr: IpAddr) -> Option<bool> {
 ///
 /// May sleep, and waits for the kernel's configuration lock (RTNL): not to be called by who holds
 /// what its owner may wait for.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{IpAddr, Ipv4Addr};
+/// use crate::lib_linux::netns::Net;
+///
+/// // The loopback device has none.
+/// let net = Net::current();
+/// assert_eq!(speed_mbps(&net, IpAddr::V4(Ipv4Addr::LOCALHOST)), None);
+/// ```
 pub(crate) fn speed_mbps(net: &Net, addr: IpAddr) -> Option<u32> {
     let _alive = net.get_alive()?;
     let (is_ipv6, bytes) = raw(addr);

@@ -12,6 +12,12 @@ use kernel::{
 };
 
 /// A random number that nobody can guess. Any context.
+///
+/// # Examples
+///
+/// ```
+/// assert!(random_u64() != random_u64());
+/// ```
 pub(crate) fn random_u64() -> u64 {
     // SAFETY: `get_random_u64` has no preconditions.
     unsafe { bindings::get_random_u64() }
@@ -20,6 +26,13 @@ pub(crate) fn random_u64() -> u64 {
 /// SipHash-2-4 of `words` under `key`, for tables whose keys strangers choose. Any context.
 ///
 /// The words are hashed in the processor's byte order: the result is not for other machines.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(siphash([1, 2], &[3]), siphash([1, 2], &[3]));
+/// assert!(siphash([1, 2], &[3]) != siphash([1, 3], &[3]));
+/// ```
 pub(crate) fn siphash(key: [u64; 2], words: &[u64]) -> u64 {
     let [key0, key1] = key;
     // SAFETY: `words` is valid for reads of `words.len()` words during the call.
@@ -29,6 +42,13 @@ pub(crate) fn siphash(key: [u64; 2], words: &[u64]) -> u64 {
 /// The processors that were online when the iterator reached them. Any context.
 ///
 /// Processors may come and go at any time, so this is a hint and no promise.
+///
+/// # Examples
+///
+/// ```
+/// assert!(online_cpus().count() >= 1);
+/// assert!(online_cpus().count() <= possible_cpus().count());
+/// ```
 pub(crate) fn online_cpus() -> impl Iterator<Item = u32> {
     (0..cpu::nr_cpu_ids()).filter(|&cpu| is_cpu_online(cpu))
 }
@@ -53,6 +73,14 @@ pub(crate) enum CpuDistance {
 }
 
 /// How far two processors are apart; one that does not exist is far from all. Any context.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(cpu_distance(0, 0), CpuDistance::Same);
+/// assert_eq!(cpu_distance(0, u32::MAX), CpuDistance::Far);
+/// assert!(CpuDistance::Core < CpuDistance::Node);
+/// ```
 pub(crate) fn cpu_distance(a: u32, b: u32) -> CpuDistance {
     if a >= cpu::nr_cpu_ids() || b >= cpu::nr_cpu_ids() {
         return CpuDistance::Far;
@@ -76,6 +104,15 @@ pub(crate) fn cpu_distance(a: u32, b: u32) -> CpuDistance {
 }
 
 /// Whether `cpu` is the number of a processor that is online. Any context.
+///
+/// # Examples
+///
+/// ```
+/// let first = online_cpus().next().ok_or(ENODEV)?;
+/// assert!(is_cpu_online(first));
+/// assert!(!is_cpu_online(u32::MAX));
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) fn is_cpu_online(cpu: u32) -> bool {
     // SAFETY: The function accepts any number.
     unsafe { sys::socklnd_helper_cpu_online(cpu) }
@@ -85,6 +122,17 @@ pub(crate) fn is_cpu_online(cpu: u32) -> bool {
 ///
 /// For the doors through which threads come in that hold what a file system waits for, or take
 /// it inside: kernel threads, requests of administrators, senders. Thread context.
+///
+/// # Examples
+///
+/// ```
+/// let memory = memalloc_nofs(|| {
+///     assert_memalloc_nofs();
+///     KVec::<u8>::with_capacity(100, GFP_KERNEL)
+/// })?;
+/// assert!(memory.capacity() >= 100);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: Sets a flag of the current task.
     let flags = unsafe { sys::socklnd_helper_memalloc_nofs_save() };
@@ -100,6 +148,15 @@ pub(crate) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
 /// that is outside of all spinlocks. Costs nothing in other kernels, unlike [`might_sleep`].
 ///
 /// [`might_sleep`]: kernel::task::might_sleep
+///
+/// # Examples
+///
+/// ```
+/// fn may_wait() {
+///     assert_may_sleep();
+/// }
+/// may_wait();
+/// ```
 #[track_caller]
 #[inline(always)]
 pub(crate) fn assert_may_sleep() {

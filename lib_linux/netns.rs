@@ -43,6 +43,15 @@ const NAG_MS: u32 = 10_000;
 /// # Invariants
 ///
 /// Points to a `struct net`, of which we hold a passive reference.
+///
+/// # Examples
+///
+/// ```
+/// let net = Net::current();
+/// assert!(net == net.clone());
+/// assert!(net.capable_net_admin());
+/// assert!(net.inode() != 0);
+/// ```
 pub(crate) struct Net(NonNull<bindings::net>);
 
 // SAFETY: The reference count is atomic, and the pointer is valid in every thread.

@@ -34,6 +34,12 @@ use kernel::{
 };
 
 /// Goes on with a CRC32, as the kernel's `crc32_le` has it, over `bytes`. Any context.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(!crc32(!0, b"123456789"), 0xcbf4_3926);
+/// ```
 pub(crate) fn crc32(crc: u32, bytes: &[u8]) -> u32 {
     // SAFETY: The function reads `bytes`.
     unsafe { sys::crc32_le(crc, bytes.as_ptr().cast(), bytes.len()) }
@@ -44,6 +50,20 @@ pub(crate) fn crc32(crc: u32, bytes: &[u8]) -> u32 {
 /// # Invariants
 ///
 /// `pages` are as many as it takes for `len` bytes.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::page::PAGE_SIZE;
+///
+/// let pages = Pages::alloc(2 * PAGE_SIZE)?;
+/// pages.copy_in(PAGE_SIZE - 2, b"over the edge")?;
+/// let mut back = [0; 13];
+/// pages.copy_out(PAGE_SIZE - 2, &mut back)?;
+/// assert_eq!(&back, b"over the edge");
+/// assert_eq!(pages.copy_in(2 * PAGE_SIZE, b"!"), Err(EINVAL));
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct Pages {
     pages: KVec<Page>,
     len: usize,
@@ -161,6 +181,15 @@ impl Pages {
     /// # Errors
     ///
     /// `EINVAL` if there are not as many.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pages = Pages::alloc(100)?;
+    /// pages.copy_in(50, b"abc")?;
+    /// assert_eq!(pages.xxh64(50, 3, 0)?, 0x44bc_2cf5_ad77_0999);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn xxh64(&self, offset: usize, len: usize, seed: u64) -> Result<u64> {
         self.check(offset, len)?;
         let mut state = sys::xxh64_state::default();
@@ -202,6 +231,16 @@ impl Pages {
     /// # Errors
     ///
     /// `EINVAL` if there are not as many; nothing was written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pages = Pages::alloc(1000)?;
+    /// pages.fill_pattern(0, 500, 1)?;
+    /// pages.fill_pattern(500, 500, 1)?;
+    /// assert_eq!(pages.xxh64(0, 500, 0)?, pages.xxh64(500, 500, 0)?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn fill_pattern(&self, offset: usize, len: usize, seed: u64) -> Result {
         self.check(offset, len)?;
         let mut chunk = [0; 256];
@@ -229,6 +268,19 @@ impl Pages {
 /// # Invariants
 ///
 /// `offset + len` is at most the buffer's length.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::sync::Arc;
+///
+/// let pages = Arc::new(Pages::alloc(1000)?, GFP_KERNEL)?;
+/// let range = PageRange::new(pages, 100, 500)?;
+/// let rest = range.slice(400, 100)?;
+/// assert_eq!((rest.offset(), rest.len()), (500, 100));
+/// assert!(range.slice(400, 101).is_err());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub(crate) struct PageRange {
     pages: Arc<Pages>,
@@ -287,6 +339,16 @@ impl PageRange {
 }
 
 /// A small buffer to receive into, for as long as one likes.
+///
+/// # Examples
+///
+/// ```
+/// let mut buf = RecvBuf::alloc(4)?;
+/// assert_eq!(buf.as_slice(), [0; 4]);
+/// buf.shift(2, 2);
+/// assert_eq!(buf.len(), 4);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct RecvBuf(KVec<u8>);
 
 impl RecvBuf {

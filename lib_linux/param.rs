@@ -30,6 +30,18 @@ use kernel::{
 /// # Invariants
 ///
 /// The value is within `min..=max`. If there are words, each number of the range has one.
+///
+/// # Examples
+///
+/// ```
+/// static LIMIT: Knob = Knob::new(2, 0..=10);
+///
+/// assert_eq!(LIMIT.get(), 2);
+/// // For faults that are to happen so many times.
+/// assert!(LIMIT.count_down());
+/// assert!(LIMIT.count_down());
+/// assert!(!LIMIT.count_down());
+/// ```
 pub(crate) struct Knob {
     value: Atomic<c_int>,
     min: c_int,

@@ -83,6 +83,27 @@ pub(crate) use impl_linked;
 ///   links form. The boxes come from [`KBox::into_raw`] and are owned by the queue.
 /// - If `head` is `None`, so is `rest`.
 /// - `len` is the number of boxes.
+///
+/// # Examples
+///
+/// ```
+/// struct Item {
+///     number: u32,
+///     link: Link<Item>,
+/// }
+/// impl_linked!(Item, link);
+///
+/// let mut fifo = Fifo::new();
+/// for number in 1..=3 {
+///     let link = Link::new();
+///     fifo.push_back(KBox::new(Item { number, link }, GFP_KERNEL)?);
+/// }
+/// assert_eq!(fifo.len(), 3);
+/// assert_eq!(fifo.front().map(|item| item.number), Some(1));
+/// assert_eq!(fifo.iter().map(|item| item.number).sum::<u32>(), 6);
+/// assert_eq!(fifo.pop_front().map(|item| item.number), Some(1));
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct Fifo<T: Linked> {
     head: Option<KBox<T>>,
     rest: Option<NonNull<T>>,

@@ -32,6 +32,15 @@ const BURST_OF_SOURCE: u32 = 3;
 const SLOTS: usize = 16;
 
 /// How many lines there were lately.
+///
+/// # Examples
+///
+/// ```
+/// let limit = RateLimit::new();
+/// assert_eq!(limit.allow(), Some(0));
+/// let logged = (0..100).filter(|_| limit.allow().is_some()).count();
+/// assert!(logged < 100);
+/// ```
 pub(crate) struct RateLimit {
     /// When the current interval began, in monotonic milliseconds.
     begin_ms: Atomic<u64>,
@@ -84,6 +93,18 @@ impl RateLimit {
 }
 
 /// How many lines about strangers there were lately: about each source, and in all.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{IpAddr, Ipv4Addr};
+///
+/// let limit = SourceLimit::new();
+/// let stranger = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// assert_eq!(limit.allow(stranger), Some(0));
+/// let logged = (0..100).filter(|_| limit.allow(stranger).is_some()).count();
+/// assert!(logged < 100);
+/// ```
 pub(crate) struct SourceLimit {
     all: RateLimit,
     slots: [RateLimit; SLOTS],

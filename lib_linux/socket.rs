@@ -120,6 +120,28 @@ pub(crate) const ORPHAN_MS: c_uint = 10_000;
 ///   unless `origin` says so.
 /// - The socket's callbacks are TCP's own, which `hook` has recorded; except in a [`HookedSocket`],
 ///   which says what they are there.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{Ipv4Addr, SocketAddr};
+/// use crate::lib_linux::netns::Net;
+///
+/// let net = Net::current();
+/// let listener = Socket::new_tcp(&net, false)?;
+/// listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+/// listener.listen(1)?;
+/// let client = Socket::new_tcp(&net, false)?;
+/// client.set_nodelay(true);
+/// // Over the loopback device this is done at once, or under way.
+/// client.connect(&listener.local_addr()?)?;
+/// while !client.is_established() {
+///     crate::lib_linux::thread::cond_resched();
+/// }
+/// assert_eq!(client.send_bytes(b"hello")?, 5);
+/// assert!(client.peer_addr()? == listener.local_addr()?);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct Socket {
     sock: NonNull<bindings::socket>,
     sk: NonNull<bindings::sock>,

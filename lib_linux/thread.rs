@@ -41,6 +41,23 @@ struct Start<A> {
 /// `task` is a kernel thread, of which we hold a reference and which nobody else stops. `unstarted`
 /// comes from [`KBox::into_raw`] of the box of a [`Start<A>`], which belongs to us exactly if the
 /// thread has ended without ever calling its function; `free` frees such a box.
+///
+/// # Examples
+///
+/// ```
+/// use core::sync::atomic::{AtomicU32, Ordering};
+///
+/// static SUM: AtomicU32 = AtomicU32::new(0);
+/// let thread = KThread::spawn(c"example", None, 3, |arg| {
+///     SUM.store(arg, Ordering::Relaxed);
+/// })?;
+/// while SUM.load(Ordering::Relaxed) == 0 {
+///     cond_resched();
+/// }
+/// // Waits for its end. One that has not begun yet never would.
+/// drop(thread);
+/// # Ok::<(), Error>(())
+/// ```
 #[must_use]
 pub(crate) struct KThread {
     task: NonNull<bindings::task_struct>,

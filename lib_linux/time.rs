@@ -11,6 +11,13 @@ use kernel::bindings;
 const NSEC_PER_MSEC: u64 = 1_000_000;
 
 /// Milliseconds of a clock that never goes back and does not run while the machine sleeps.
+///
+/// # Examples
+///
+/// ```
+/// let begin = monotonic_ms();
+/// assert!(monotonic_ms() >= begin);
+/// ```
 pub(crate) fn monotonic_ms() -> u64 {
     // SAFETY: Reading the clock has no preconditions.
     let ns = unsafe { bindings::ktime_get() };
@@ -18,6 +25,13 @@ pub(crate) fn monotonic_ms() -> u64 {
 }
 
 /// Nanoseconds since 1970, or zero if the clock was set to a time before. May jump when it is set.
+///
+/// # Examples
+///
+/// ```
+/// // After 2020.
+/// assert!(realtime_ns() / 1_000_000_000 > 1_577_836_800);
+/// ```
 pub(crate) fn realtime_ns() -> u64 {
     // SAFETY: Reading the clock has no preconditions.
     let ns = unsafe { bindings::ktime_get_real() };

@@ -24,6 +24,15 @@ use kernel::{
 ///
 /// `start` comes from the page fragment allocator, is ours, and is valid for `len` initialised
 /// bytes.
+///
+/// # Examples
+///
+/// ```
+/// let frozen = PageFrag::alloc(72)?.filled(b"a header")?;
+/// assert_eq!(frozen.len(), 8);
+/// assert!(PageFrag::alloc(4)?.filled(b"a header").is_err());
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct PageFrag {
     start: NonNull<u8>,
     len: usize,

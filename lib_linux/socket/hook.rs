@@ -159,6 +159,26 @@ unsafe fn set_callbacks(
 /// # Invariants
 ///
 /// The socket is hooked for `T`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::sync::{Arc, ArcBorrow};
+/// use crate::lib_linux::netns::Net;
+///
+/// struct Deaf;
+///
+/// impl SocketEvents for Deaf {
+///     fn data_ready(_this: ArcBorrow<'_, Self>) {}
+///     fn write_space(_this: ArcBorrow<'_, Self>) {}
+///     fn state_change(_this: ArcBorrow<'_, Self>) {}
+/// }
+///
+/// let socket = Socket::new_tcp(&Net::current(), false)?;
+/// let hooked = socket.hook(Arc::new(Deaf, GFP_KERNEL)?);
+/// hooked.unhook().abort();
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct HookedSocket<T: SocketEvents> {
     socket: ManuallyDrop<Socket>,
     _events: PhantomData<Arc<T>>,

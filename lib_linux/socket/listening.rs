@@ -45,6 +45,26 @@ struct Entry<T> {
 /// # Invariants
 ///
 /// `entry` is in the wait queue of `socket`, and is not moved while it is.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{Ipv4Addr, SocketAddr};
+/// use kernel::sync::{Arc, ArcBorrow};
+/// use crate::lib_linux::netns::Net;
+///
+/// struct Nobody;
+///
+/// impl Arrivals for Nobody {
+///     fn arrived(_this: ArcBorrow<'_, Self>) {}
+/// }
+///
+/// let socket = Socket::new_tcp(&Net::current(), false)?;
+/// socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+/// let listening = ListeningSocket::new(socket, 1, Arc::new(Nobody, GFP_KERNEL)?)?;
+/// assert!(listening.accept()?.is_none());
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct ListeningSocket<T: Arrivals> {
     entry: KBox<Entry<T>>,
     socket: Socket,

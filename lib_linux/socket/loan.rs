@@ -142,6 +142,22 @@ impl<T> Deref for Lent<T> {
 /// # Invariants
 ///
 /// Points to a [`Lent`] that was a box, and holds one of the references that `ubuf` counts.
+///
+/// # Examples
+///
+/// ```
+/// struct Nothing;
+///
+/// impl Lender for Nothing {
+///     fn returned(_this: KBox<Lent<Self>>) {}
+/// }
+///
+/// let book = LoanBook::new()?;
+/// // Nothing was lent, so this returns it at once.
+/// drop(Loan::new(Nothing, &book)?);
+/// assert!(book.with_one(|_| ()).is_none());
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct Loan<T: Lender>(NonNull<Lent<T>>);
 
 // SAFETY: Any thread may give up the reference, and the object may be used by any.

@@ -34,6 +34,18 @@ impl Socket {
 
     /// Whether small segments are sent at once (`true`) or wait for an acknowledgement (Nagle's
     /// algorithm). May sleep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::netns::Net;
+    /// let socket = Socket::new_tcp(&Net::current(), false)?;
+    /// socket.set_nodelay(true);
+    /// assert!(socket.nodelay());
+    /// socket.set_nodelay(false);
+    /// assert!(!socket.nodelay());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn set_nodelay(&self, on: bool) {
         if on {
             // SAFETY: This is a TCP socket; the function takes the lock.
@@ -110,6 +122,16 @@ impl Socket {
     ///
     /// `EINVAL` unless `idle` and `interval` are at most 32767 and `count` at most 127, and none
     /// but `idle` is below 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::netns::Net;
+    /// let socket = Socket::new_tcp(&Net::current(), false)?;
+    /// socket.set_keepalive(30, 10, 3)?;
+    /// assert_eq!(socket.keepalive(), (30, 10, 3));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn set_keepalive(&self, idle: c_int, interval: c_int, count: c_int) -> Result {
         if idle != 0 {
             // SAFETY: This is a TCP socket; the function takes the lock.
@@ -144,6 +166,16 @@ impl Socket {
 
     /// Marks packets with this type of service, or traffic class, but for its two lowest bits, which
     /// are TCP's own. May sleep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::netns::Net;
+    /// let socket = Socket::new_tcp(&Net::current(), false)?;
+    /// socket.set_tos(0x28);
+    /// assert_eq!(socket.tos(), 0x28);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn set_tos(&self, tos: u8) {
         // SAFETY: This is a socket of IP; the function takes the lock.
         unsafe { sys::ip_sock_set_tos(self.sk(), tos.into()) };

@@ -16,6 +16,16 @@ use kernel::{
 };
 
 /// The states of a TCP socket, as in RFC 9293.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::netns::Net;
+/// let socket = Socket::new_tcp(&Net::current(), false)?;
+/// assert!(matches!(socket.state(), TcpState::Close));
+/// assert!(!socket.is_established());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TcpState {
     Established,

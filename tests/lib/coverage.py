@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import string
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,6 +113,9 @@ def tests(repo: Path = paths.REPO) -> Tests:
         text = file.read_text()
         if suite := _SUITE.search(text):
             found.suites[suite.group(1)] = set(_TEST_FN.findall(text, suite.end()))
+    if (script := repo / "scripts/gen-examples").exists():
+        text = subprocess.run([script, repo], check=True, capture_output=True, text=True).stdout
+        found.suites.update({suite: set(_TEST_FN.findall(text)) for suite in _SUITE.findall(text)})
     for kind, file in MACHINES.items():
         found.machines[kind] = set(re.findall(r'\("([\w-]+)", [A-Z]\w+\)', (repo / file).read_text()))
     for crate, folder in CRATES.items():

@@ -27,6 +27,8 @@ def in_sources() -> set[str]:
         if top.name not in _NOT_OURS:
             for path in [top] if top.suffix == ".rs" else top.rglob("*.rs"):
                 found.update(_SUITE.findall(path.read_text()))
+    # And the one that each build makes.
+    found.update(_SUITE.findall((paths.REPO / "scripts" / "gen-examples").read_text()))
     return found
 
 

@@ -284,12 +284,12 @@ pub(crate) struct Listener<U: User> {
 }
 
 impl_list_arc_safe! {
-    impl{U: User} ListArcSafe<6> for Listener<U> { tracked_by tracker: AtomicTracker<6>; }
-    impl{U: User} ListArcSafe<9> for Listener<U> { tracked_by again_tracker: AtomicTracker<9>; }
+    impl{U: User} ListArcSafe<LISTENER_LIST> for Listener<U> { tracked_by tracker: AtomicTracker<LISTENER_LIST>; }
+    impl{U: User} ListArcSafe<AGAIN_LIST> for Listener<U> { tracked_by again_tracker: AtomicTracker<AGAIN_LIST>; }
 }
 impl_list_item! {
-    impl{U: User} ListItem<6> for Listener<U> { using ListLinks { self.links }; }
-    impl{U: User} ListItem<9> for Listener<U> { using ListLinks { self.again_links }; }
+    impl{U: User} ListItem<LISTENER_LIST> for Listener<U> { using ListLinks { self.links }; }
+    impl{U: User} ListItem<AGAIN_LIST> for Listener<U> { using ListLinks { self.again_links }; }
 }
 
 impl<U: User> Listener<U> {

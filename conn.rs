@@ -182,14 +182,14 @@ pub(crate) struct Conn {
 }
 
 impl_list_arc_safe! {
-    impl ListArcSafe<1> for Conn { tracked_by sched_tracker: AtomicTracker<1>; }
-    impl ListArcSafe<2> for Conn { tracked_by deathrow_tracker: AtomicTracker<2>; }
-    impl ListArcSafe<3> for Conn { tracked_by enomem_tracker: AtomicTracker<3>; }
+    impl ListArcSafe<SCHED_LIST> for Conn { tracked_by sched_tracker: AtomicTracker<SCHED_LIST>; }
+    impl ListArcSafe<DEATHROW_LIST> for Conn { tracked_by deathrow_tracker: AtomicTracker<DEATHROW_LIST>; }
+    impl ListArcSafe<ENOMEM_LIST> for Conn { tracked_by enomem_tracker: AtomicTracker<ENOMEM_LIST>; }
 }
 impl_list_item! {
-    impl ListItem<1> for Conn { using ListLinks { self.sched_links }; }
-    impl ListItem<2> for Conn { using ListLinks { self.deathrow_links }; }
-    impl ListItem<3> for Conn { using ListLinks { self.enomem_links }; }
+    impl ListItem<SCHED_LIST> for Conn { using ListLinks { self.sched_links }; }
+    impl ListItem<DEATHROW_LIST> for Conn { using ListLinks { self.deathrow_links }; }
+    impl ListItem<ENOMEM_LIST> for Conn { using ListLinks { self.enomem_links }; }
 }
 
 /// Transmits on their way to the scheduler, and what it is to make transmits of.

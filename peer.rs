@@ -96,6 +96,16 @@ use self::{
 /// at once, and much shorter than it takes a node to come back.
 const TEST_PAUSE_MS: u64 = 100;
 
+/// What is closed when a connection is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// That one only.
+    One,
+    /// Also the peer's other connections to the same address, but for those that came up after the
+    /// troubles of that one began, a timeout ago.
+    Siblings,
+}
+
 /// Which list of a peer is the reaper's: peers with transmits that wait for a connection.
 pub(crate) const CONNECT_WAIT_LIST: u64 = 4;
 
@@ -150,14 +160,14 @@ pub(crate) struct Peer {
 }
 
 impl_list_arc_safe! {
-    impl ListArcSafe<4> for Peer { tracked_by connect_wait_tracker: AtomicTracker<4>; }
-    impl ListArcSafe<7> for Peer { tracked_by busy_tracker: AtomicTracker<7>; }
-    impl ListArcSafe<8> for Peer { tracked_by idle_tracker: AtomicTracker<8>; }
+    impl ListArcSafe<CONNECT_WAIT_LIST> for Peer { tracked_by connect_wait_tracker: AtomicTracker<CONNECT_WAIT_LIST>; }
+    impl ListArcSafe<BUSY_LIST> for Peer { tracked_by busy_tracker: AtomicTracker<BUSY_LIST>; }
+    impl ListArcSafe<IDLE_LIST> for Peer { tracked_by idle_tracker: AtomicTracker<IDLE_LIST>; }
 }
 impl_list_item! {
-    impl ListItem<4> for Peer { using ListLinks { self.connect_wait_links }; }
-    impl ListItem<7> for Peer { using ListLinks { self.busy_links }; }
-    impl ListItem<8> for Peer { using ListLinks { self.idle_links }; }
+    impl ListItem<CONNECT_WAIT_LIST> for Peer { using ListLinks { self.connect_wait_links }; }
+    impl ListItem<BUSY_LIST> for Peer { using ListLinks { self.busy_links }; }
+    impl ListItem<IDLE_LIST> for Peer { using ListLinks { self.idle_links }; }
 }
 
 /// What the peer's lock protects.
@@ -611,12 +621,11 @@ impl Peer {
         self.unacked.lock().counts()
     }
 
-    /// Closes `conn` because of `why`, unless it is being closed already; with `siblings`, also
-    /// the peer's other connections to the same address, but for those that came up after its
-    /// troubles began, a timeout ago. If it has failed, the rest are tested.
+    /// Closes `conn`, or more as `what` says, because of `why`, unless it is being closed already. If it
+    /// has failed, the rest are tested.
     ///
     /// Thread context, no spinlock held; the connection's I/O mutex may be.
-    pub(crate) fn close_conn(self: &Arc<Self>, conn: &Arc<Conn>, why: Error, siblings: bool) {
+    pub(crate) fn close_conn(self: &Arc<Self>, conn: &Arc<Conn>, why: Error, what: Close) {
         misc::assert_may_sleep();
         let now = time::monotonic_ms();
         let addr = conn.remote().ip();
@@ -625,7 +634,7 @@ impl Peer {
         if !buried.any {
             return;
         }
-        if siblings {
+        if what == Close::Siblings {
             let begun = now.saturating_sub(tunables::timeout_ms());
             let others = |c: &Arc<Conn>| c.remote().ip() == addr && c.born_ms() <= begun;
             buried = buried.and(inner.bury(why, others));

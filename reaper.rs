@@ -257,18 +257,18 @@ impl Reaper {
         }
     }
 
-    /// Looks at busy peers: at their share of this round, or at `all`.
-    fn check_busy(&self, now: u64, all: bool) {
+    /// Looks at busy peers.
+    fn check_busy(&self, now: u64, which: Which) {
         let [looks, _] = &self.looks;
-        let mut round = Round::new(self.busy.len(), now, tunables::timeout_ms(), all);
+        let mut round = Round::new(self.busy.len(), now, tunables::timeout_ms(), which);
         while let Some(peer) = self.busy.pop_if(|peer| round.takes(peer.busy_since_ms())) {
             looks.add(1);
             peer.check_timeouts(now);
         }
     }
 
-    /// Looks at idle peers: at those that have been silent for long, or at `all`.
-    fn check_idle(&self, now: u64, all: bool) {
+    /// Looks at idle peers.
+    fn check_idle(&self, now: u64, which: Which) {
         let [_, looks] = &self.looks;
         let long = |since| {
             // Those that are of no use here any more are let go of.
@@ -277,7 +277,9 @@ impl Reaper {
         };
         // Those that are put there again in this round are not for this round.
         for _ in 0..self.idle.len() {
-            let taken = self.idle.pop_if(|peer| all || long(peer.idle_since_ms()));
+            let taken = self
+                .idle
+                .pop_if(|peer| which == Which::All || long(peer.idle_since_ms()));
             let Some(peer) = taken else { break };
             looks.add(1);
             peer.check_silence(now);
@@ -288,8 +290,8 @@ impl Reaper {
     /// sleep.
     pub(crate) fn purge(&self, now: u64) {
         self.service_connect_wait(now);
-        self.check_busy(now, true);
-        self.check_idle(now, true);
+        self.check_busy(now, Which::All);
+        self.check_idle(now, Which::All);
     }
 
     /// One round of looks for deadlines.
@@ -307,9 +309,9 @@ impl Reaper {
         });
         lnd.walk_forwarders(|forwarder| forwarder.tend(lnd, now));
         let [busy, idle] = &self.deleted;
-        self.check_busy(now, busy.xchg(false, Acquire));
+        self.check_busy(now, Which::with_deleted(busy));
         // After those: who has got a sign of life meanwhile is silent from then on.
-        self.check_idle(now, idle.xchg(false, Acquire));
+        self.check_idle(now, Which::with_deleted(idle));
     }
 }
 
@@ -343,6 +345,26 @@ fn round_ms(timeout_ms: u64) -> u64 {
     (timeout_ms / LOOKS_PER_TIMEOUT).clamp(1, ROUND_MS)
 }
 
+/// Which peers of a list are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// Those whose turn it is.
+    Due,
+    /// All, because some of them were deleted.
+    All,
+}
+
+impl Which {
+    /// All if `deleted` says that there are such; it does not any more.
+    fn with_deleted(deleted: &Atomic<bool>) -> Self {
+        if deleted.xchg(false, Acquire) {
+            Self::All
+        } else {
+            Self::Due
+        }
+    }
+}
+
 /// Which busy peers are looked at in one round.
 ///
 /// They come in the order in which they were put into the list, which is that in which they were
@@ -361,14 +383,17 @@ struct Round {
 
 impl Round {
     /// At `now`, with so many peers in the list.
-    fn new(len: usize, now: u64, timeout_ms: u64, all: bool) -> Self {
+    fn new(len: usize, now: u64, timeout_ms: u64, which: Which) -> Self {
         let round = round_ms(timeout_ms);
         let quarter = timeout_ms / LOOKS_PER_TIMEOUT;
         // CAST: A timeout is a number of seconds that fits into an `i32`.
         let rounds = (quarter / round).max(1) as usize;
         Self {
             left: len,
-            share: if all { len } else { len.div_ceil(rounds) },
+            share: match which {
+                Which::Due => len.div_ceil(rounds),
+                Which::All => len,
+            },
             due_ms: now.saturating_add(round).saturating_sub(quarter),
         }
     }
@@ -403,7 +428,7 @@ mod tests {
 
     /// One round. Returns how many peers it has looked at, and the longest that one had waited.
     fn round(list: &mut KVec<(u64, u32)>, now: u64, timeout: u64) -> Result<(usize, u64)> {
-        let mut round = Round::new(list.len(), now, timeout, false);
+        let mut round = Round::new(list.len(), now, timeout, Which::Due);
         let (mut count, mut longest) = (0, 0);
         while list.first().is_some_and(|(since, _)| round.takes(*since)) {
             let (since, looks) = list.remove(0).map_err(|_| EINVAL)?;

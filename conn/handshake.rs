@@ -133,12 +133,12 @@ pub(crate) struct Handshake {
 }
 
 impl_list_arc_safe! {
-    impl ListArcSafe<5> for Handshake { tracked_by tracker: AtomicTracker<5>; }
-    impl ListArcSafe<10> for Handshake { tracked_by handover_tracker: AtomicTracker<10>; }
+    impl ListArcSafe<HANDSHAKE_LIST> for Handshake { tracked_by tracker: AtomicTracker<HANDSHAKE_LIST>; }
+    impl ListArcSafe<HANDOVER_LIST> for Handshake { tracked_by handover_tracker: AtomicTracker<HANDOVER_LIST>; }
 }
 impl_list_item! {
-    impl ListItem<5> for Handshake { using ListLinks { self.links }; }
-    impl ListItem<10> for Handshake { using ListLinks { self.handover_links }; }
+    impl ListItem<HANDSHAKE_LIST> for Handshake { using ListLinks { self.links }; }
+    impl ListItem<HANDOVER_LIST> for Handshake { using ListLinks { self.handover_links }; }
 }
 
 /// Who began it.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     lib_linux::ratelimit::pr_warn_about,
+    peer::Close,
     trace,
     tunables, //
 };
@@ -42,7 +43,7 @@ impl Conn {
             EPROTO => &events.protocol_errors,
             _ => &events.disconnects,
         });
-        self.peer.close_conn(self, why, false);
+        self.peer.close_conn(self, why, Close::One);
     }
 
     /// The peer sends so slowly that others wait for it: closes the connection. Thread context, no
@@ -50,7 +51,7 @@ impl Conn {
     pub(super) fn close_late(self: &Arc<Self>) {
         self.report_timeout(Late::Forwarding);
         self.peer.count(1, |events| &events.timeouts);
-        self.peer.close_conn(self, ETIMEDOUT, false);
+        self.peer.close_conn(self, ETIMEDOUT, Close::One);
     }
 
     /// The peer has not done its part in time, and is given up.

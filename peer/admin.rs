@@ -7,6 +7,7 @@
 use super::{
     life::Life,
     Buried,
+    Close,
     Peer, //
 };
 use crate::{
@@ -98,7 +99,7 @@ impl Peer {
         let mut closed = 0;
         // One at a time: closing takes the lock, and may end the peer.
         while let Some(conn) = self.find_conn(&matching) {
-            self.close_conn(&conn, why, false);
+            self.close_conn(&conn, why, Close::One);
             closed += 1;
         }
         closed

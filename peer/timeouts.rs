@@ -10,7 +10,10 @@
 //!
 //! The peer's lock protects whether it is in either list. None is put there once `closing` is set.
 
-use super::Peer;
+use super::{
+    Close,
+    Peer, //
+};
 use crate::{
     conn::{
         Conn,
@@ -105,7 +108,7 @@ impl Peer {
                 Look::Busy => busy = true,
                 Look::Over(why) => {
                     self.count(1, |events| &events.timeouts);
-                    self.close_conn(&conn, why, true);
+                    self.close_conn(&conn, why, Close::Siblings);
                 }
             }
         }
@@ -135,7 +138,7 @@ impl Peer {
             if let Some(conn) = conn {
                 conn.report_timeout(Late::Acknowledging);
                 self.count(1, |events| &events.timeouts);
-                self.close_conn(&conn, ETIMEDOUT, true);
+                self.close_conn(&conn, ETIMEDOUT, Close::Siblings);
             }
         }
         self.zc_req_counts().0 > 0

@@ -18,6 +18,7 @@ use crate::{
     lib_linux::socket::Socket,
     ni::Doubt,
     peer::{
+        Close,
         Peer,
         Refusal, //
     },
@@ -164,7 +165,7 @@ impl Handshake {
         if !self.has_lost_address() {
             return Ok(());
         }
-        peer.close_conn(conn, ESHUTDOWN, false);
+        peer.close_conn(conn, ESHUTDOWN, Close::One);
         Err(ENETDOWN)
     }
 
@@ -255,7 +256,7 @@ impl Handshake {
         };
         let sent = self.send_hello(&socket, hello.proto, hello.src, Some(kind), &ips);
         if let Err(e) = sent {
-            peer.close_conn(&conn, e, false);
+            peer.close_conn(&conn, e, Close::One);
             return Err(e.into());
         }
         peer.count(1, |events| &events.accepts);

@@ -60,7 +60,8 @@ use crate::{
     peer::Peer,
     portals::{
         bulk::Service,
-        router::NetRoute, //
+        router::NetRoute,
+        Local, //
     },
     wire::Nid,
     Lnd,
@@ -313,9 +314,14 @@ impl Caller {
         let nis = self.interfaces(pattern)?;
         let leads_there = |route: &NetRoute| route.target == target.net();
         let mut nis = nis.iter();
-        nis.find(|ni| ni.portals().router().any(leads_there))
-            .cloned()
-            .ok_or(ENETUNREACH)
+        let leads = |ni: &&Arc<Ni>| self.local(ni).is_ok_and(|l| l.router().any(leads_there));
+        nis.find(leads).cloned().ok_or(ENETUNREACH)
+    }
+
+    /// What the embedded message layer has of an interface. `ENOENT` if that is no longer there. Thread
+    /// context.
+    fn local(&self, ni: &Ni) -> Result<Local> {
+        Local::find(&self.net, ni.nid()).ok_or(ENOENT)
     }
 
     /// The only interface that matches. `ENOENT` if none does, `ENOTUNIQ` if several do. May sleep.

@@ -17,7 +17,13 @@ use crate::{
     },
     ni::Ni,
     peer::Peer,
+    portals::{
+        Counters,
+        Local,
+        LAYER, //
+    },
     stats::{
+        Counter,
         Events,
         Traffic, //
     },
@@ -103,7 +109,9 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
     for (index, ni) in nis.iter().enumerate() {
         // Once for each node: with its first interface.
         if !nis.iter().take(index).any(|other| other.net() == ni.net()) {
-            show_forwarder(out, ni.forwarder());
+            if let Some(node) = LAYER.get().and_then(|layer| layer.find(ni.net())) {
+                show_forwarder(out, node.forwarder());
+            }
         }
         show_ni(out, ni)?;
     }
@@ -140,19 +148,21 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
     );
     show_traffic(out, &ni.ledger().total());
     show_events(out, ni.events());
-    let events = ni.events();
+    let local = Local::find(ni.net(), ni.nid());
+    let counters = local.as_ref().map(Local::counters);
+    let get = |which: fn(&Counters) -> &Counter| counters.map_or(0, |all| which(all).get());
     lines(
         out,
         "  ",
         &[
-            ("fwd_msgs", events.fwd_msgs.get()),
-            ("fwd_bytes", events.fwd_bytes.get()),
-            ("fwd_failed", events.fwd_failed.get()),
-            ("fwd_forged", events.fwd_forged.get()),
-            ("fwd_direct", events.fwd_direct.get()),
-            ("fwd_off", events.fwd_off.get()),
-            ("fwd_no_route", events.fwd_no_route.get()),
-            ("fwd_back", events.fwd_back.get()),
+            ("fwd_msgs", get(|c| &c.fwd_msgs)),
+            ("fwd_bytes", get(|c| &c.fwd_bytes)),
+            ("fwd_failed", get(|c| &c.fwd_failed)),
+            ("fwd_forged", get(|c| &c.fwd_forged)),
+            ("fwd_direct", get(|c| &c.fwd_direct)),
+            ("fwd_off", get(|c| &c.fwd_off)),
+            ("fwd_no_route", get(|c| &c.fwd_no_route)),
+            ("fwd_back", get(|c| &c.fwd_back)),
         ],
     );
     let live = ni.live();
@@ -162,8 +172,8 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
         &[
             ("refusals", ni.events().refusals.get()),
             ("bad_handshakes", ni.events().bad_handshakes.get()),
-            ("drops", ni.portals().counters().drops.get()),
-            ("unanswered", ni.portals().counters().unanswered.get()),
+            ("drops", get(|c| &c.drops)),
+            ("unanswered", get(|c| &c.unanswered)),
             ("conns_per_peer", ni.conns_per_peer().into()),
             ("peers", count(live.peers().get())),
             ("conns", count(live.conns().get())),

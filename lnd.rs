@@ -21,7 +21,6 @@ use crate::{
     acceptor::Acceptor,
     autoconnect::Autoconnect,
     conn::Sched,
-    fwd::Forwarder,
     lib_linux::{
         global::Instance,
         misc::{
@@ -31,10 +30,10 @@ use crate::{
         netns::Net, //
     },
     ni::Ni,
-    portals::bulk::BulkMemory,
     reaper::Reaper,
     sched,
     tunables,
+    upper::MessageLayers,
     wire::Nid, //
 };
 use core::net::IpAddr;
@@ -63,7 +62,7 @@ pub(crate) struct Lnd {
     reaper: Arc<Reaper>,
     autoconnect: Arc<Autoconnect>,
     acceptor: Arc<Acceptor<Ni>>,
-    bulk_memory: Arc<BulkMemory>,
+    upper: Arc<dyn MessageLayers>,
     /// How many interfaces were made so far.
     serials: Atomic<u64>,
     /// Held while an interface comes into the list or goes out of it. Says whether that is over for
@@ -72,9 +71,6 @@ pub(crate) struct Lnd {
     config: Mutex<bool>,
     #[pin]
     nis: SpinLock<KVec<Arc<Ni>>>,
-    /// One for each namespace in which there has been an interface.
-    #[pin]
-    forwarders: SpinLock<KVec<Arc<Forwarder>>>,
 }
 
 impl Lnd {
@@ -83,7 +79,7 @@ impl Lnd {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Arc<Self>> {
+    pub(crate) fn new(upper: Arc<dyn MessageLayers>) -> Result<Arc<Self>> {
         let mut scheds = KVec::new();
         match tunables::schedulers() {
             Some(count) => {
@@ -101,18 +97,16 @@ impl Lnd {
         let reaper = Reaper::new()?;
         let autoconnect = Autoconnect::new()?;
         let acceptor = Acceptor::new()?;
-        let bulk_memory = BulkMemory::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 scheds,
                 reaper,
                 autoconnect,
                 acceptor,
-                bulk_memory,
+                upper,
                 serials: Atomic::new(0),
                 config <- new_mutex!(false, "socklnd_config"),
                 nis <- new_spinlock!(KVec::new(), "socklnd_nis"),
-                forwarders <- new_spinlock!(KVec::new(), "socklnd_forwarders"),
             }),
             GFP_KERNEL,
         )
@@ -128,9 +122,9 @@ impl Lnd {
         &self.autoconnect
     }
 
-    /// The memory of all bulk services.
-    pub(crate) fn bulk_memory(&self) -> &Arc<BulkMemory> {
-        &self.bulk_memory
+    /// The message layer above all interfaces.
+    pub(crate) fn upper(&self) -> &dyn MessageLayers {
+        &*self.upper
     }
 
     /// The acceptor.
@@ -226,6 +220,13 @@ impl Lnd {
             ni.end();
             ni.await_end();
             return Err(e.into());
+        }
+        if let Err(e) = ni.upper().started(ni.as_arc_borrow()) {
+            // Nobody else takes it out: `config` is held.
+            let _ = self.take_ni(|other| core::ptr::eq(other, &*ni));
+            ni.end();
+            ni.await_end();
+            return Err(e);
         }
         // What happened to its address before it was listed passed it by.
         self.reaper.look_at_addresses();
@@ -327,56 +328,6 @@ impl Lnd {
             .cloned()
     }
 
-    /// The forwarder of `net`, if there is one. Thread context.
-    pub(crate) fn find_forwarder(&self, net: &Net) -> Option<Arc<Forwarder>> {
-        let forwarders = self.forwarders.lock();
-        forwarders.iter().find(|f| f.net() == net).cloned()
-    }
-
-    /// The forwarder of `net`, made if there is none: on or off, as the module was told. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, also for its buffers.
-    pub(crate) fn forwarder(&self, net: &Net) -> Result<Arc<Forwarder>> {
-        if let Some(forwarder) = self.find_forwarder(net) {
-            return Ok(forwarder);
-        }
-        let new = Forwarder::new(net.clone())?;
-        new.set(tunables::forwarding_at_first())?;
-        let mut forwarders = self.forwarders.lock();
-        // Somebody else may have been faster.
-        if let Some(forwarder) = forwarders.iter().find(|f| f.net() == net) {
-            return Ok(forwarder.clone());
-        }
-        forwarders.push(new.clone(), GFP_ATOMIC)?;
-        Ok(new)
-    }
-
-    /// Calls `f` for each forwarder, without a lock. One that comes or goes may be missed. Thread
-    /// context.
-    pub(crate) fn walk_forwarders(&self, mut f: impl FnMut(&Arc<Forwarder>)) {
-        let mut index = 0;
-        loop {
-            // In a statement of its own: the lock is free again when it is called.
-            let forwarder = self.forwarders.lock().get(index).cloned();
-            let Some(forwarder) = forwarder else { return };
-            f(&forwarder);
-            index += 1;
-        }
-    }
-
-    /// Takes the forwarder of `net` away, which has no interfaces any more. May sleep.
-    fn drop_forwarder(&self, net: &Net) {
-        let gone = {
-            let mut forwarders = self.forwarders.lock();
-            let at = forwarders.iter().position(|f| f.net() == net);
-            at.and_then(|at| forwarders.remove(at).ok())
-        };
-        // With no lock held: it may have much to free.
-        drop(gone);
-    }
-
     /// The interfaces of `net`, oldest first. May sleep.
     pub(crate) fn nis_in(&self, net: &Net) -> Result<KVec<Arc<Ni>>> {
         self.nis_where(|ni| ni.net() == net)
@@ -444,6 +395,7 @@ mod tests {
         upper::{
             Completion,
             Failure,
+            LndNi,
             Status, //
         },
         wire::{
@@ -561,7 +513,8 @@ mod tests {
         };
         let seen = Arc::new(Atomic::new(0), GFP_KERNEL)?;
         assert!(!misc::is_memalloc_nofs());
-        ni.send(
+        LndNi::send(
+            ni.as_arc_borrow(),
             elsewhere,
             &header,
             None,

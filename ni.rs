@@ -9,6 +9,7 @@
 //! [`Batch`](crate::conn::Batch). What changes is in its parts, each with a lock of its own.
 
 mod local;
+mod offer;
 
 use self::local::LocalMsg;
 use crate::{
@@ -21,11 +22,6 @@ use crate::{
         Handshake,
         Pending,
         Sched, //
-    },
-    fwd::{
-        Forwarder,
-        Share,
-        MAX_PEERS, //
     },
     interface::{
         Change,
@@ -47,10 +43,6 @@ use crate::{
         Peer,
         PeerTable, //
     },
-    portals::{
-        MessageLayer,
-        Portals, //
-    },
     stats::{
         Events,
         Gauge,
@@ -63,7 +55,8 @@ use crate::{
     tx::Tx,
     upper::{
         Completion,
-        Failure, //
+        Failure,
+        MessageLayer, //
     },
     wire::{
         Header,
@@ -86,7 +79,8 @@ use kernel::{
             Relaxed,
             Release, //
         },
-        Arc, //
+        Arc,
+        ArcBorrow, //
     }, //
 };
 
@@ -156,8 +150,7 @@ pub(crate) struct Ni {
     /// How many connections for bulk it wants to each peer, each way.
     conns_per_peer: Atomic<u32>,
     peers: PeerTable,
-    portals: Arc<Portals>,
-    forwarder: Arc<Forwarder>,
+    upper: Arc<dyn MessageLayer>,
     #[pin]
     pending: Pending,
     #[pin]
@@ -245,8 +238,7 @@ impl Ni {
     /// for it; those of [`Interfaces::add`]; `ENOMEM`.
     pub(crate) fn start(lnd: &Arc<Lnd>, net: Net, nid: Nid) -> Result<Arc<Self>> {
         let peers = PeerTable::new()?;
-        let portals = Portals::new(lnd.bulk_memory())?;
-        let forwarder = lnd.forwarder(&net)?;
+        let upper = lnd.upper().startup(&net, nid)?;
         let live = Live::new()?;
         let ledger = Ledger::new()?;
         let ni = Arc::pin_init(
@@ -261,8 +253,7 @@ impl Ni {
                 protos: tunables::protocols(),
                 conns_per_peer: Atomic::new(tunables::bulk_conns().unwrap_or(1)),
                 peers,
-                portals,
-                forwarder,
+                upper,
                 pending <- Pending::new(),
                 interfaces <- Interfaces::new(),
                 down: Atomic::new(false),
@@ -293,7 +284,7 @@ impl Ni {
         // closed; what they had queued is completed. Then what waits for an answer.
         self.pending.close();
         self.peers.close(ESHUTDOWN);
-        self.portals.shutdown(self);
+        self.upper.shutdown(self.as_arc_borrow());
     }
 
     /// Waits until all that [`Ni::end`] has ended is over, and all its sockets are closed. Sleeps, but
@@ -315,11 +306,6 @@ impl Ni {
     /// Whether the device that has its address can send. Thread context.
     pub(crate) fn is_linked(&self) -> bool {
         link::is_up(&self.net, self.nid.addr()) == Some(true)
-    }
-
-    /// The driver that it belongs to.
-    pub(crate) fn lnd(&self) -> &Arc<Lnd> {
-        &self.lnd
     }
 
     /// The module's threads.
@@ -407,17 +393,7 @@ impl Ni {
 
     /// The message layer above it.
     pub(crate) fn upper(&self) -> &dyn MessageLayer {
-        &*self.portals
-    }
-
-    /// The embedded message layer, for its own commands.
-    pub(crate) fn portals(&self) -> &Arc<Portals> {
-        &self.portals
-    }
-
-    /// The forwarding of its node.
-    pub(crate) fn forwarder(&self) -> &Arc<Forwarder> {
-        &self.forwarder
+        &*self.upper
     }
 
     /// How many of its objects are alive.
@@ -480,16 +456,11 @@ impl Ni {
         }
     }
 
-    /// Sends a message to `to`, which is its target or a gateway on the way to it.
+    /// As [`LndNi::send`].
     ///
-    /// `done` is completed once, with the error if there was one, possibly before this returns:
-    /// `EMSGSIZE` (more than the protocol carries), `EHOSTUNREACH` (no way to that NID),
-    /// `ESHUTDOWN`, `ENOMEM`, `ETIMEDOUT`, or what the connection failed with.
-    ///
-    /// Thread context, no spinlock held. Does not wait for the network, nor, for memory, for a file
-    /// system: the caller may be one.
-    pub(crate) fn send(
-        self: &Arc<Self>,
+    /// [`LndNi::send`]: crate::upper::LndNi::send
+    fn send(
+        self: ArcBorrow<'_, Self>,
         to: Nid,
         header: &Header,
         payload: Option<PageRange>,
@@ -511,7 +482,7 @@ impl Ni {
 
     /// A message to this very node: no wire is needed.
     fn send_to_self(
-        self: &Arc<Self>,
+        self: ArcBorrow<'_, Self>,
         header: &Header,
         payload: Option<PageRange>,
         done: KBox<dyn Completion>,
@@ -523,7 +494,7 @@ impl Ni {
     }
 
     fn send_to_peer(
-        self: &Arc<Self>,
+        self: ArcBorrow<'_, Self>,
         to: Nid,
         header: &Header,
         payload: Option<PageRange>,
@@ -570,78 +541,20 @@ impl Ni {
     }
 
     /// The peer with this NID; an unknown one is taken to be at the address that its NID names.
-    fn peer_for(self: &Arc<Self>, nid: Nid) -> Result<Arc<Peer>> {
+    fn peer_for(self: ArcBorrow<'_, Self>, nid: Nid) -> Result<Arc<Peer>> {
         // One without a way to it was made this moment, by another sender or by a handshake that
         // is not over: it gets its route here as well.
         if let Some(peer) = self.peers.find(nid).filter(|peer| peer.is_reachable()) {
             return Ok(peer);
         }
-        let peer = self.peers.find_or_create(self, nid)?;
+        let ni: Arc<Self> = self.into();
+        let peer = self.peers.find_or_create(&ni, nid)?;
         let addr = SocketAddr::new(nid.addr(), tunables::port());
         if let Err(e) = peer.add_route(addr, 0) {
             peer.unlink_if_unused();
             return Err(e);
         }
         Ok(peer)
-    }
-
-    /// Looks for gateways that were lost. Thread context, may sleep.
-    pub(crate) fn probe_gateways(self: &Arc<Self>, now: u64) {
-        let mut at = 0;
-        while let Some(gateway) = self.upper().lost_gateway(&mut at) {
-            // Without memory for it, the next look may have more luck.
-            let Ok(peer) = self.peer_for(gateway) else {
-                continue;
-            };
-            if peer.probe(now) {
-                self.upper().peer_found(self, gateway, true);
-            }
-        }
-    }
-
-    /// Adds a route to network `target` through `gateway`. Thread context.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if that makes no sense; `EPROTONOSUPPORT` for a gateway with an IPv6 address, if the
-    /// version is not to be spoken that it takes; those of [`Router::add`].
-    ///
-    /// [`Router::add`]: crate::portals::router::Router::add
-    pub(crate) fn add_net_route(&self, target: u16, gateway: Nid, priority: u32) -> Result {
-        if gateway.net() != self.nid.net() || gateway == self.nid || target == self.nid.net() {
-            return Err(EINVAL);
-        }
-        self.check_nid(gateway)?;
-        self.portals.router().add(target, gateway, priority)
-    }
-
-    /// An administrator says that `gateway` is to be used, or not: then its connections are closed,
-    /// and what was sent over them and not answered ends with an error. Thread context, may sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if it is no gateway.
-    pub(crate) fn notify_gateway(self: &Arc<Self>, gateway: Nid, alive: bool) -> Result {
-        self.portals.router().notify(gateway, alive)?;
-        if let Some(peer) = self.peers.find(gateway).filter(|_| !alive) {
-            if peer.close_where(ECONNRESET, |_| true) > 0 {
-                peer.unlink_if_unused();
-            }
-        }
-        Ok(())
-    }
-
-    /// What counts the forwarding buffers with messages from and to `hop`, a node in this network.
-    /// May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOBUFS` if it is not known and there are too many others; `ESHUTDOWN`, `ENOMEM`.
-    pub(crate) fn share_of(self: &Arc<Self>, hop: Nid) -> Result<Arc<Share>> {
-        if self.peers.find(hop).is_none() && self.live.peers().get() >= MAX_PEERS {
-            return Err(ENOBUFS);
-        }
-        Ok(self.peer_for(hop)?.share().clone())
     }
 
     /// Adds a share of the route to `nid` by `addr`. May sleep.

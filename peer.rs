@@ -21,7 +21,6 @@ mod unacked;
 
 use crate::{
     conn::Conn,
-    fwd::Share,
     interface::PeerUse,
     lib_linux::{
         misc,
@@ -129,7 +128,6 @@ pub(crate) struct Peer {
     last_alive_ms: Atomic<u64>,
     events: Events,
     /// Forwarding buffers with messages from it, and with such on their way to it.
-    share: Arc<Share>,
     /// Of connections that have ended; written by those that end, with the ledger's mutex held.
     traffic: Arc<Traffic>,
     /// A message has come since the peer last had no connection.
@@ -242,7 +240,6 @@ pub(crate) enum Refusal {
 
 impl Peer {
     fn new(ni: &Arc<Ni>, nid: Nid) -> Result<Arc<Self>> {
-        let share = Share::new()?;
         let traffic = Arc::new(Traffic::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
@@ -271,7 +268,6 @@ impl Peer {
                 ),
                 last_alive_ms: Atomic::new(time::monotonic_ms()),
                 events: Events::new(),
-                share,
                 traffic,
                 heard: Atomic::new(false),
                 connect_wait_links <- ListLinks::new(),
@@ -302,11 +298,6 @@ impl Peer {
     /// What happened to it.
     pub(crate) fn events(&self) -> &Events {
         &self.events
-    }
-
-    /// Counts forwarding buffers with messages from it, and with such on their way to it.
-    pub(crate) fn share(&self) -> &Arc<Share> {
-        &self.share
     }
 
     /// An account for a connection to it that counts in `traffic`. May sleep.
@@ -501,7 +492,8 @@ impl Peer {
             self.notify_down(Loss::Restarted);
         }
         if can_send {
-            self.ni.upper().peer_found(&self.ni, self.nid, true);
+            let upper = self.ni.upper();
+            upper.peer_found(self.ni.as_arc_borrow(), self.nid, true);
         }
         Ok(())
     }
@@ -521,7 +513,7 @@ impl Peer {
         misc::assert_may_sleep();
         let last_alive_ms = self.last_alive_ms.load(Relaxed);
         let upper = self.ni.upper();
-        upper.peer_down(&self.ni, self.nid, loss, last_alive_ms);
+        upper.peer_down(self.ni.as_arc_borrow(), self.nid, loss, last_alive_ms);
     }
 
     /// Tells the peer that its message with this cookie has arrived by the connection `by`, which it

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The message layer: the boundary to it, and the one that is built in.
+//! The message layer that is built in.
 //!
-//! The driver below hands every header that it has read to a [`MessageLayer`], which says where the
-//! payload goes. The built-in one, [`Portals`], does what Portals and LNet do: others write into and
+//! The driver below hands every header that it has read to a [`MessageLayer`], see [`crate::upper`], which
+//! says where the payload goes. The built-in one, [`Portals`], does what Portals and LNet do: others write into and
 //! read from memory that is found by match entries in a table of portals; PUTs are acknowledged and
 //! GETs are replied to; and this node does the same to others. Those in other networks are reached
-//! through gateways, see [`router`]. On top of that it answers LNet's ping, and can offer a service
+//! through gateways, see [`router`]; and a node may be one itself, see [`forward`]. On top of that it answers LNet's ping, and can offer a service
 //! for moving bulk data to and fro.
 //!
 //! # Lifetime and locks
 //!
-//! A [`Portals`] belongs to one interface instance. What it does goes through [`Core`], which is
+//! A [`Portals`] belongs to one interface instance, and to a [`Node`], which knows all of them that are in a
+//! namespace. What it does goes through [`Core`], which is
 //! shared with everything that is under way: a completion of a transmit or of a received payload
 //! holds a reference, but the core holds none to them, nor to the interface. So there is no cycle,
 //! and the last one to end frees it. [`MessageLayer::shutdown`] ends all operations and empties the
@@ -22,9 +23,11 @@
 //! is sent, completed or freed under them. Inside the locks of the driver they are the innermost ones.
 
 pub(crate) mod bulk;
+mod forward;
 mod handle;
 mod incoming;
 mod md;
+mod node;
 mod op;
 mod outgoing;
 mod owed;
@@ -35,19 +38,12 @@ mod table;
 use self::{
     bulk::{
         BulkMemory,
-        BulkResult,
-        BulkService,
-        BulkSpec,
-        Service, //
+        BulkService, //
     },
     md::Md,
     op::OpTable,
     owed::Owed,
-    ping::PingReport,
-    router::{
-        NetRoute,
-        Router, //
-    },
+    router::Router,
     table::{
         Criteria,
         MatchTable,
@@ -57,28 +53,23 @@ use self::{
     },
 };
 use crate::{
-    fwd,
     lib_linux::{
         misc,
         ratelimit::pr_info_ratelimited, //
     },
-    ni::Ni,
     stats::Counter,
     upper::{
         Answer,
         Completion,
         ConnId,
-        Delivery,
         Incoming,
         Loss,
+        MessageLayer,
+        NiRef,
         RecvToken,
-        Status,
-        Until, //
+        Status, //
     },
-    wire::{
-        Header,
-        Nid, //
-    },
+    wire::Nid, //
 };
 use kernel::{
     new_mutex,
@@ -90,42 +81,6 @@ use kernel::{
         SpinLock, //
     }, //
 };
-
-/// What the driver needs from the layer above it.
-///
-/// All are called in thread context.
-pub(crate) trait MessageLayer: Send + Sync {
-    /// A message has begun to come in: says where its payload goes, or keeps the token and says it later.
-    ///
-    /// No lock is held that sending or receiving takes: may sleep and send; but the connection's scheduler
-    /// waits. An error closes the connection.
-    fn parse(&self, ni: &Arc<Ni>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer>;
-
-    /// The last connection of `peer` that could carry messages is gone. It was alive at
-    /// `last_alive_ms`, in monotonic milliseconds. Called once for each time that this happens.
-    fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, loss: Loss, last_alive_ms: u64);
-
-    /// The connection `conn` has ended because of `why`; all messages that went by it were completed
-    /// before. An answer to one of them will hardly come any more. Called at least once for each.
-    fn conn_ended(&self, conn: ConnId, why: Error);
-
-    /// There is a connection for messages to `peer`, or there is none, and none could be made. May be
-    /// told again and again.
-    fn peer_found(&self, ni: &Arc<Ni>, peer: Nid, alive: bool);
-
-    /// Through which node of the interface's own network the next message to network `target` goes,
-    /// if there is one that lives.
-    fn gateway(&self, target: u16) -> Option<Nid>;
-
-    /// Whether `peer` may pass on messages from network `source`.
-    fn is_gateway(&self, peer: Nid, source: u16) -> bool;
-
-    /// The next gateway that was lost, counted from `at` on, which moves behind it.
-    fn lost_gateway(&self, at: &mut usize) -> Option<Nid>;
-
-    /// The interface goes away: all that waits on it ends with `ESHUTDOWN`, and nothing new begins.
-    fn shutdown(&self, ni: &Arc<Ni>);
-}
 
 /// What is to be done when something has ended: like [`Completion`], but by value, and done with
 /// `ESHUTDOWN` if whoever was to complete it forgets it.
@@ -190,6 +145,13 @@ fn completion<T: Finish>(what: T) -> Result<KBox<dyn Completion>> {
     }
 }
 
+pub(crate) use self::node::{
+    Layer,
+    Local,
+    Node,
+    LAYER, //
+};
+
 /// Messages by what became of them.
 pub(crate) struct Counters {
     /// PUTs that found memory here.
@@ -206,6 +168,40 @@ pub(crate) struct Counters {
     pub(crate) unwanted: Counter,
     /// ACKs and REPLYs that could not be sent.
     pub(crate) unanswered: Counter,
+    /// Messages that went nowhere: by cause, see [`forward::Misrouted`].
+    pub(crate) fwd_forged: Counter,
+    pub(crate) fwd_direct: Counter,
+    pub(crate) fwd_off: Counter,
+    pub(crate) fwd_no_route: Counter,
+    pub(crate) fwd_back: Counter,
+    /// Messages that came in by this interface and were passed on by another.
+    pub(crate) fwd_msgs: Counter,
+    /// Their payload.
+    pub(crate) fwd_bytes: Counter,
+    /// Messages that were to be passed on and could not be, or not received as a whole.
+    pub(crate) fwd_failed: Counter,
+}
+
+impl Counters {
+    const fn new() -> Self {
+        Self {
+            puts: Counter::new(),
+            gets: Counter::new(),
+            acks: Counter::new(),
+            replies: Counter::new(),
+            drops: Counter::new(),
+            unwanted: Counter::new(),
+            unanswered: Counter::new(),
+            fwd_forged: Counter::new(),
+            fwd_direct: Counter::new(),
+            fwd_off: Counter::new(),
+            fwd_no_route: Counter::new(),
+            fwd_back: Counter::new(),
+            fwd_msgs: Counter::new(),
+            fwd_bytes: Counter::new(),
+            fwd_failed: Counter::new(),
+        }
+    }
 }
 
 /// What is shared by an interface's message layer and all that is under way.
@@ -220,6 +216,8 @@ pub(crate) struct Core {
     #[pin]
     owed: Owed,
     counters: Counters,
+    /// The node that the interface is of.
+    node: Arc<Node>,
     memory: Arc<BulkMemory>,
     /// The bulk service while one is offered. Outside the service's own lock.
     #[pin]
@@ -227,7 +225,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    fn new(memory: &Arc<BulkMemory>) -> Result<Arc<Self>> {
+    fn new(memory: &Arc<BulkMemory>, node: &Arc<Node>) -> Result<Arc<Self>> {
         // Never the value of `WireHandle::NONE`.
         let interface = misc::random_u64() >> 1;
         Arc::pin_init(
@@ -236,15 +234,8 @@ impl Core {
                 ops <- new_spinlock!(OpTable::new(interface), "socklnd_portals_ops"),
                 router <- Router::new(),
                 owed <- Owed::new(),
-                counters: Counters {
-                    puts: Counter::new(),
-                    gets: Counter::new(),
-                    acks: Counter::new(),
-                    replies: Counter::new(),
-                    drops: Counter::new(),
-                    unwanted: Counter::new(),
-                    unanswered: Counter::new(),
-                },
+                counters: Counters::new(),
+                node: node.clone(),
                 memory: memory.clone(),
                 service <- new_mutex!(None, "socklnd_portals_service"),
             }),
@@ -288,6 +279,14 @@ impl Core {
         }
     }
 
+    /// A peer of the interface `own` is there, or could not be reached: it may be a gateway.
+    fn peer_found(&self, own: Nid, peer: Nid, alive: bool) {
+        if self.router.found(peer, alive) {
+            let state = if alive { "up" } else { "down" };
+            pr_info_ratelimited!("{own}: gateway {peer} is {state}\n");
+        }
+    }
+
     fn peer_down(&self, peer: Nid) {
         let service = self.service.lock().clone();
         if let Some(service) = service {
@@ -321,100 +320,32 @@ pub(crate) struct Portals {
 }
 
 impl Portals {
-    /// The message layer of one interface. It answers pings from the start. Sessions of its bulk service
-    /// take their memory from what the module has for all. May sleep.
-    pub(crate) fn new(memory: &Arc<BulkMemory>) -> Result<Arc<Self>> {
-        let core = Core::new(memory)?;
+    /// The message layer of one interface of `node`. It answers pings from the start. Sessions of its bulk
+    /// service take their memory from what the module has for all. May sleep.
+    fn new(memory: &Arc<BulkMemory>, node: &Arc<Node>) -> Result<Arc<Self>> {
+        let core = Core::new(memory, node)?;
         ping::serve(&core)?;
         Ok(Arc::new(Self { core }, GFP_KERNEL)?)
-    }
-
-    /// What became of the messages so far.
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.core.counters
-    }
-
-    /// The routes to other networks.
-    pub(crate) fn router(&self) -> &Router {
-        &self.core.router
-    }
-
-    /// Asks `to` who it is. Sleeps, but not longer than `timeout_ms`.
-    ///
-    /// # Errors
-    ///
-    /// - `ETIMEDOUT` if there was no answer in time.
-    /// - `EINTR` if a signal came.
-    /// - `EPROTO` if the answer makes no sense.
-    /// - What [`Ni::send`] says: `EHOSTUNREACH`, `ECONNREFUSED`, `ESHUTDOWN`, ...
-    pub(crate) fn ping(&self, ni: &Arc<Ni>, to: Nid, timeout_ms: u32) -> Result<PingReport> {
-        ping::ping(&self.core, ni, to, timeout_ms)
-    }
-
-    /// Moves bulk data to or from a node that offers the service. Sleeps, but not longer than the
-    /// time in `spec`. See [`bulk`].
-    ///
-    /// # Errors
-    ///
-    /// None once messages were sent: those that failed are in the result; except `EINTR`. Else:
-    ///
-    /// - `EINVAL` if `spec` makes no sense, `EMSGSIZE` if its messages are too long.
-    /// - `EBUSY` if the peer can't serve this now.
-    /// - `EPROTO` if its answer makes no sense.
-    /// - The errors of [`Portals::ping`]. A node that does not offer the service does not answer.
-    pub(crate) fn run_bulk(&self, ni: &Arc<Ni>, spec: &BulkSpec) -> Result<BulkResult> {
-        bulk::run(&self.core, ni, spec)
-    }
-
-    /// Offers the bulk service until the guard is dropped. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `EBUSY` if it is offered already, `ESHUTDOWN`, `ENOMEM`, `ENOSPC`.
-    pub(crate) fn start_service(&self) -> Result<Service> {
-        Service::start(&self.core)
-    }
-}
-
-impl Portals {
-    /// A message that a gateway has passed on, or that is for another node. Not inlined: what is neither
-    /// needs less of the stack.
-    #[inline(never)]
-    fn parse_routed(
-        &self,
-        ni: &Arc<Ni>,
-        msg: &Incoming<'_>,
-        header: &Header,
-        token: RecvToken<'_>,
-    ) -> Answer {
-        match fwd::dispatch(ni, msg.via, msg.addr, header) {
-            Ok(None) => token.deliver(self.core.parse(ni, msg.via, header)),
-            Ok(Some(onwards)) => token.wait(onwards, Until::Arrived),
-            Err(why) => {
-                why.counter(ni.events()).add(1);
-                why.log(ni, msg.via, header);
-                token.deliver(Delivery::Misrouted)
-            }
-        }
     }
 }
 
 impl MessageLayer for Portals {
-    fn parse(&self, ni: &Arc<Ni>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
+    fn started(&self, ni: NiRef<'_>) -> Result {
+        self.core.node.add(ni, &self.core)
+    }
+
+    fn parse(&self, ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
+        let core = &self.core;
         Ok(match msg.header {
             Ok(header) if header.src == msg.via && header.dest == ni.nid() => {
-                token.deliver(self.core.parse(ni, msg.via, header))
+                token.deliver(core.parse(ni, msg.via, header))
             }
-            Ok(header) => self.parse_routed(ni, msg, header, token),
-            Err(foreign) => {
-                let why = fwd::refuse(ni, msg.via, foreign);
-                why.counter(ni.events()).add(1);
-                token.deliver(Delivery::Misrouted)
-            }
+            Ok(header) => core.parse_routed(ni, msg, header, token),
+            Err(foreign) => core.refuse(ni, msg.via, foreign, token),
         })
     }
 
-    fn peer_down(&self, ni: &Arc<Ni>, peer: Nid, loss: Loss, _last_alive_ms: u64) {
+    fn peer_down(&self, ni: NiRef<'_>, peer: Nid, loss: Loss, _last_alive_ms: u64) {
         if loss == Loss::Failed {
             // First of all: who is told now of a loss and tries again does so by another gateway.
             self.peer_found(ni, peer, false);
@@ -426,27 +357,12 @@ impl MessageLayer for Portals {
         self.core.conn_ended(conn, why);
     }
 
-    fn peer_found(&self, ni: &Arc<Ni>, peer: Nid, alive: bool) {
-        if self.core.router.found(peer, alive) {
-            let state = if alive { "up" } else { "down" };
-            pr_info_ratelimited!("{}: gateway {} is {}\n", ni.nid(), peer, state);
-        }
+    fn peer_found(&self, ni: NiRef<'_>, peer: Nid, alive: bool) {
+        self.core.peer_found(ni.nid(), peer, alive);
     }
 
-    fn gateway(&self, target: u16) -> Option<Nid> {
-        self.core.router.choose(target)
-    }
-
-    fn is_gateway(&self, peer: Nid, source: u16) -> bool {
-        let matching = |route: &NetRoute| route.gateway == peer && route.target == source;
-        self.core.router.any(matching)
-    }
-
-    fn lost_gateway(&self, at: &mut usize) -> Option<Nid> {
-        self.core.router.next_down(at)
-    }
-
-    fn shutdown(&self, _ni: &Arc<Ni>) {
+    fn shutdown(&self, ni: NiRef<'_>) {
+        self.core.node.remove(ni.nid());
         self.core.shutdown();
     }
 }

@@ -305,9 +305,8 @@ impl Reaper {
             // Those that are waited for, and what was passed over.
             ni.look_at_addresses();
             ni.pending().expire(now);
-            ni.probe_gateways(now);
         });
-        lnd.walk_forwarders(|forwarder| forwarder.tend(lnd, now));
+        lnd.upper().tick(now);
         let [busy, idle] = &self.deleted;
         self.check_busy(now, Which::with_deleted(busy));
         // After those: who has got a sign of life meanwhile is silent from then on.

@@ -48,7 +48,8 @@
 //! | class | in | protects | inside |
 //! |---|---|---|---|
 //! | `socklnd_nis` | [`Lnd`] | the list of interface instances | `socklnd_config`, `rtnl_mutex`, `param_lock` |
-//! | `socklnd_forwarders` | [`Lnd`] | the list of forwarders | `socklnd_config` |
+//! | `socklnd_portals_nodes` | `portals::Layer` | the list of nodes | `socklnd_config` |
+//! | `socklnd_portals_locals` | `portals::Node` | a node's interfaces | any mutex |
 //! | `socklnd_listener_users` | `acceptor::Listener` | who listens there | `socklnd_listeners` |
 //! | `socklnd_peer_table` | `peer::PeerTable` | a bucket of an interface instance's peers | any mutex |
 //! | `socklnd_peer` | `peer::Peer` | its routes, connections and queue | any mutex, `socklnd_peer_table` |
@@ -65,7 +66,7 @@
 //! | `socklnd_inbox` | `portals::Inbox` | outcomes of operations | any mutex |
 //! | `socklnd_bulk_state` | `portals::bulk` | what a session's client is told | any mutex |
 //! | `socklnd_bulk_memory` | `portals::bulk` | how much memory sessions have | any mutex |
-//! | `socklnd_fwd_origins` | `fwd::Forwarder` | shares of addresses | any mutex |
+//! | `socklnd_fwd_shares` | `fwd::Forwarder` | shares of addresses and nodes | any mutex |
 //! | `socklnd_fwd_pool` | `fwd::Pool` | forwarding buffers and who waits for one | any mutex |
 //! | `socklnd_frags` | `lib_linux` | a processor's page for small pieces | any mutex |
 //!
@@ -175,6 +176,7 @@ struct Ksocklnd {
     _interfaces: Interfaces,
     _threads: Threads,
     _published: Published<Lnd>,
+    _portals: Published<portals::Layer>,
     _namespaces: PernetRegistration<NamespaceExit>,
     _callbacks: Callbacks,
     _frags: FragCaches,
@@ -186,7 +188,8 @@ impl kernel::InPlaceModule for Ksocklnd {
             _frags: FragCaches::new(),
             _callbacks: Callbacks,
             _namespaces: PernetRegistration::new()?,
-            _published: LND.publish(Lnd::new()?)?,
+            _portals: portals::LAYER.publish(portals::Layer::new()?)?,
+            _published: LND.publish(Lnd::new(portals::LAYER.get().ok_or(ENODEV)?)?)?,
             // From now on the tunables are checked as they change.
             _threads: {
                 tunables::inserted();

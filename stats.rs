@@ -222,20 +222,9 @@ pub(crate) struct Events {
     pub(crate) refusals: Counter,
     /// Handshakes of others that ended otherwise: garbage, silence, too many at once.
     pub(crate) bad_handshakes: Counter,
-    /// Messages that nobody here wanted and nobody passed on: not for this interface, or from a
-    /// sender that isn't the peer. By cause, see [`crate::fwd::Misrouted`], these are:
+    /// Messages that the peer should not have sent here: not for this interface, or from a sender that the
+    /// peer can't speak for.
     pub(crate) misrouted: Counter,
-    pub(crate) fwd_forged: Counter,
-    pub(crate) fwd_direct: Counter,
-    pub(crate) fwd_off: Counter,
-    pub(crate) fwd_no_route: Counter,
-    pub(crate) fwd_back: Counter,
-    /// Messages that came in by this interface and were passed on by another.
-    pub(crate) fwd_msgs: Counter,
-    /// Their payload.
-    pub(crate) fwd_bytes: Counter,
-    /// Messages that were to be passed on and could not be, or not received as a whole.
-    pub(crate) fwd_failed: Counter,
     /// Connections closed because the peer broke the protocol.
     pub(crate) protocol_errors: Counter,
     /// Connections closed because the peer reset or closed them.
@@ -261,14 +250,6 @@ impl Events {
             refusals: Counter::new(),
             bad_handshakes: Counter::new(),
             misrouted: Counter::new(),
-            fwd_forged: Counter::new(),
-            fwd_direct: Counter::new(),
-            fwd_off: Counter::new(),
-            fwd_no_route: Counter::new(),
-            fwd_back: Counter::new(),
-            fwd_msgs: Counter::new(),
-            fwd_bytes: Counter::new(),
-            fwd_failed: Counter::new(),
             protocol_errors: Counter::new(),
             disconnects: Counter::new(),
             timeouts: Counter::new(),

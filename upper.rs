@@ -12,7 +12,10 @@
 //! its [`Completion`] belong to the driver from the call that hands them over until it completes them.
 
 use crate::{
-    lib_linux::page::PageRange,
+    lib_linux::{
+        netns::Net,
+        page::PageRange, //
+    },
     wire::{
         Foreign,
         Header,
@@ -274,4 +277,115 @@ impl Answer {
     pub(crate) fn decision(self) -> Decision {
         self.0
     }
+}
+
+/// An interface instance as the message layer has it in its hands for the time of a call.
+pub(crate) type NiRef<'a> = ArcBorrow<'a, dyn LndNi + 'static>;
+
+/// What the message layer asks of the driver about one interface instance: one NID in one network
+/// namespace.
+pub(crate) trait LndNi: Send + Sync {
+    /// Its NID.
+    fn nid(&self) -> Nid;
+
+    /// The network namespace that it is in; this is the node.
+    fn net(&self) -> &Net;
+
+    /// Sends a message to `to`, which is its target or a gateway on the way to it.
+    ///
+    /// `done` is completed once, with the error if there was one, possibly before this returns:
+    /// `EMSGSIZE` (more than the protocol carries), `EHOSTUNREACH` (no way to that NID),
+    /// `ESHUTDOWN`, `ENOMEM`, `ETIMEDOUT`, or what the connection failed with.
+    ///
+    /// Thread context, no spinlock held. Does not wait for the network, nor, for memory, for a file
+    /// system: the caller may be one.
+    fn send(
+        self: ArcBorrow<'_, Self>,
+        to: Nid,
+        header: &Header,
+        payload: Option<PageRange>,
+        done: KBox<dyn Completion>,
+    );
+
+    /// Whether the device that has its address can send. Thread context.
+    fn is_linked(&self) -> bool;
+
+    /// Refuses a peer with a NID that no message could be sent to. Any context.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is in another network, or this interface itself; `EPROTONOSUPPORT` if no version
+    /// that is spoken has a form for it.
+    fn check_peer(&self, peer: Nid) -> Result;
+
+    /// Whether a message that a stranger wants sent may go to `peer`: it is known, or there are not too
+    /// many that are. Thread context.
+    fn may_reach(&self, peer: Nid) -> bool;
+
+    /// Connects to a peer that was lost, if it is time to. Returns whether it is there. Thread context,
+    /// may sleep.
+    fn probe(self: ArcBorrow<'_, Self>, peer: Nid, now_ms: u64) -> bool;
+
+    /// Closes the connections to a peer; what was sent over them and not answered ends with `why`. Thread
+    /// context, may sleep.
+    fn close_peer(&self, peer: Nid, why: Error);
+
+    /// Nothing that is sent to `peer` arrives, and others wait for that: closes its connections, and ends
+    /// what waits for one. Thread context, no spinlock held.
+    fn give_up(&self, peer: Nid);
+
+    /// How long the peer may leave this node waiting, in seconds. Any context.
+    fn timeout_s(&self) -> u32;
+
+    /// How many connections for bulk there are to be to each peer, each way. Any context.
+    fn conns_per_peer(&self) -> u32;
+}
+
+/// What the driver asks of the message layer about one interface instance.
+///
+/// All are called in thread context, with no lock held that sending or receiving takes, and in a scope
+/// in which no memory is waited for by way of file systems.
+pub(crate) trait MessageLayer: Send + Sync {
+    /// The interface works. Called once, and nothing else before but [`MessageLayer::parse`]. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of the layer; the interface ends then.
+    fn started(&self, ni: NiRef<'_>) -> Result;
+
+    /// A message has begun to come in: says where its payload goes, or keeps the token and says it later.
+    ///
+    /// May sleep and send; but the connection's scheduler waits. An error closes the connection.
+    fn parse(&self, ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer>;
+
+    /// The last connection of `peer` that could carry messages is gone. It was alive at
+    /// `last_alive_ms`, in monotonic milliseconds. Called once for each time that this happens.
+    fn peer_down(&self, ni: NiRef<'_>, peer: Nid, loss: Loss, last_alive_ms: u64);
+
+    /// The connection `conn` has ended because of `why`; all messages that went by it were completed
+    /// before. An answer to one of them will hardly come any more. Called at least once for each.
+    fn conn_ended(&self, conn: ConnId, why: Error);
+
+    /// There is a connection for messages to `peer`, or there is none, and none could be made. May be
+    /// told again and again. A handshake's mutex may be held.
+    fn peer_found(&self, ni: NiRef<'_>, peer: Nid, alive: bool);
+
+    /// The interface goes away: all that waits on it ends with `ESHUTDOWN`, and nothing new begins.
+    fn shutdown(&self, ni: NiRef<'_>);
+}
+
+/// What the driver asks of the message layer as a whole. Called in thread context, may sleep.
+pub(crate) trait MessageLayers: Send + Sync {
+    /// An interface with this NID is about to start in `net`: makes what it gets for its messages.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and those of the layer.
+    fn startup(&self, net: &Net, nid: Nid) -> Result<Arc<dyn MessageLayer>>;
+
+    /// About a second has gone by. The reaper's thread.
+    fn tick(&self, now_ms: u64);
+
+    /// The namespace goes; all of its interfaces were shut down.
+    fn namespace_gone(&self, net: &Net);
 }

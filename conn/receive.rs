@@ -269,7 +269,8 @@ impl Conn {
             header,
             raw,
         };
-        peer.ni().upper().parse(peer.ni(), &msg, token)
+        let ni = peer.ni();
+        ni.upper().parse(ni.as_arc_borrow(), &msg, token)
     }
 
     /// The answer of whoever has kept the token, if there is one.

@@ -28,8 +28,15 @@ use crate::{
         PeerInfo,
         RouteInfo, //
     },
-    portals::router::Health,
-    stats::Gauge,
+    portals::{
+        router::Health,
+        Counters,
+        Local, //
+    },
+    stats::{
+        Counter,
+        Gauge, //
+    },
     wire::PID_LUSTRE, //
 };
 use kernel::{
@@ -253,7 +260,10 @@ impl Entry for uapi::socklnd_route_entry {
     const OLDEST_SIZE: usize = uapi::SOCKLND_ROUTE_ENTRY_SIZE_VER0 as usize;
 
     fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
-        for route in ni.portals().router().snapshot()?.iter() {
+        let Some(local) = Local::find(ni.net(), ni.nid()) else {
+            return Ok(());
+        };
+        for route in local.router().snapshot()?.iter() {
             let entry = Self {
                 ni: raw_nid(ni.nid()),
                 gateway: raw_nid(route.gateway),
@@ -377,6 +387,9 @@ impl Entry for uapi::socklnd_stats_entry {
         let live = ni.live();
         let routes: usize = peers(ni)?.iter().map(|peer| peer.routes.len()).sum();
         let alive = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or(0);
+        let local = Local::find(ni.net(), ni.nid());
+        let counters = local.as_ref().map(Local::counters);
+        let get = |which: fn(&Counters) -> &Counter| counters.map_or(0, |all| which(all).get());
         let entry = Self {
             nid: raw_nid(ni.nid()),
             tx_msgs: traffic.tx_msgs.get(),
@@ -386,7 +399,7 @@ impl Entry for uapi::socklnd_stats_entry {
             connects: events.connects.get(),
             accepts: events.accepts.get(),
             refusals: events.refusals.get(),
-            drops: ni.portals().counters().drops.get(),
+            drops: get(|c| &c.drops),
             misrouted: events.misrouted.get(),
             err_connect: events.connect_failures.get(),
             err_handshake: events.bad_handshakes.get(),
@@ -403,14 +416,14 @@ impl Entry for uapi::socklnd_stats_entry {
             zc_msgs: traffic.zc_msgs.get(),
             zc_bytes: traffic.zc_bytes.get(),
             zc_copied: events.zc_copied.get(),
-            fwd_msgs: events.fwd_msgs.get(),
-            fwd_bytes: events.fwd_bytes.get(),
-            fwd_failed: events.fwd_failed.get(),
-            fwd_forged: events.fwd_forged.get(),
-            fwd_direct: events.fwd_direct.get(),
-            fwd_off: events.fwd_off.get(),
-            fwd_no_route: events.fwd_no_route.get(),
-            fwd_back: events.fwd_back.get(),
+            fwd_msgs: get(|c| &c.fwd_msgs),
+            fwd_bytes: get(|c| &c.fwd_bytes),
+            fwd_failed: get(|c| &c.fwd_failed),
+            fwd_forged: get(|c| &c.fwd_forged),
+            fwd_direct: get(|c| &c.fwd_direct),
+            fwd_off: get(|c| &c.fwd_off),
+            fwd_no_route: get(|c| &c.fwd_no_route),
+            fwd_back: get(|c| &c.fwd_back),
         };
         Ok(into.push(entry, GFP_KERNEL)?)
     }

@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     fwd::PoolInfo,
-    portals::router, //
+    portals::{
+        router,
+        LAYER, //
+    }, //
 };
 use kernel::prelude::*;
 
@@ -30,7 +33,9 @@ pub(super) fn route_add(caller: &Caller, request: &uapi::socklnd_route) -> Resul
     let gateway = nid(&request.gateway)?;
     let target = network(&request.target)?.ok_or(EINVAL)?;
     let ni = caller.interface_for(ni, gateway)?;
-    ni.add_net_route(target, gateway, request.priority)
+    caller
+        .local(&ni)?
+        .add_route(target, gateway, request.priority)
 }
 
 pub(super) fn route_del(caller: &Caller, request: &mut uapi::socklnd_route) -> Result {
@@ -39,7 +44,7 @@ pub(super) fn route_del(caller: &Caller, request: &mut uapi::socklnd_route) -> R
     let target = network(&request.target)?;
     let mut deleted = 0usize;
     for ni in caller.interfaces(pattern(&request.ni)?)?.iter() {
-        let gone = ni.portals().router().remove(|route| {
+        let gone = caller.local(ni)?.router().remove(|route| {
             gateway.matches(route.gateway) && target.is_none_or(|net| net == route.target)
         });
         deleted = deleted.saturating_add(gone);
@@ -60,9 +65,8 @@ pub(super) fn route_notify(caller: &Caller, request: &uapi::socklnd_gateway) -> 
         uapi::SOCKLND_GATEWAY_SET_DOWN => false,
         _ => return Err(EINVAL),
     };
-    caller
-        .interface_for(ni, gateway)?
-        .notify_gateway(gateway, alive)
+    let ni = caller.interface_for(ni, gateway)?;
+    caller.local(&ni)?.notify_gateway(gateway, alive)
 }
 
 pub(super) fn routing_set(caller: &Caller, request: &uapi::socklnd_routing_set) -> Result {
@@ -72,14 +76,16 @@ pub(super) fn routing_set(caller: &Caller, request: &uapi::socklnd_routing_set) 
         1 => true,
         _ => return Err(EINVAL),
     };
-    caller.lnd.forwarder(&caller.net)?.set(on)
+    let layer = LAYER.get().ok_or(ENODEV)?;
+    layer.node(&caller.net)?.forwarder().set(on)
 }
 
 pub(super) fn routing_get(caller: &Caller, request: &mut uapi::socklnd_routing) -> Result {
     check_zero([request.flags])?;
     *request = Default::default();
-    if let Some(forwarder) = caller.lnd.find_forwarder(&caller.net) {
-        let info = forwarder.info();
+    let layer = LAYER.get().ok_or(ENODEV)?;
+    if let Some(node) = layer.find(&caller.net) {
+        let info = node.forwarder().info();
         request.on = info.on.into();
         request.small = raw_pool(&info.small);
         request.large = raw_pool(&info.large);

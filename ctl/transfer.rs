@@ -38,7 +38,7 @@ pub(super) fn ping(caller: &Caller, request: &mut uapi::socklnd_ping) -> Result 
         pid,
         features,
         nis,
-    } = ni.portals().ping(&ni, nid, request.timeout_ms)?;
+    } = caller.local(&ni)?.ping(nid, request.timeout_ms)?;
     request.rtt_ns = rtt_ns;
     request.pid = pid;
     request.features = features;
@@ -76,7 +76,7 @@ pub(super) fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Resul
         verify: request.flags & uapi::SOCKLND_BENCH_VERIFY != 0,
         timeout_ms: request.timeout_ms,
     };
-    let result = ni.portals().run_bulk(&ni, &spec)?;
+    let result = caller.local(&ni)?.run_bulk(&spec)?;
     request.error = result.first_error.map_or(0, errno);
     request.messages = result.messages;
     request.bytes = result.bytes;
@@ -108,7 +108,7 @@ impl Handle {
         // Those already started stop again if a later one does not start.
         let mut started = KVec::with_capacity(nis.len(), GFP_KERNEL)?;
         for ni in nis.iter() {
-            started.push(ni.portals().start_service()?, GFP_KERNEL)?;
+            started.push(caller.local(ni)?.start_service()?, GFP_KERNEL)?;
         }
         request.count = count(started.len());
         *services = started;

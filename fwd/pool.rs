@@ -35,7 +35,8 @@ use crate::{
         },
         time, //
     },
-    upper::Arrived, //
+    upper::Arrived,
+    wire::Nid, //
 };
 use kernel::{
     new_spinlock,
@@ -104,11 +105,22 @@ pub(crate) struct Share {
     held: [Held; POOLS],
     /// The last message to it was sent.
     reached: Atomic<bool>,
+    /// Whose it is, if it is a node's.
+    node: Option<Nid>,
 }
 
 impl Share {
-    /// None. May sleep.
+    /// An address's, of no buffers. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
+        Self::with(None)
+    }
+
+    /// A node's, of no buffers. May sleep.
+    pub(crate) fn of_node(nid: Nid) -> Result<Arc<Self>> {
+        Self::with(Some(nid))
+    }
+
+    fn with(node: Option<Nid>) -> Result<Arc<Self>> {
         let none = |_| Held {
             from: Atomic::new(0),
             to: Atomic::new(0),
@@ -118,22 +130,30 @@ impl Share {
         let share = Self {
             held: core::array::from_fn(none),
             reached: Atomic::new(false),
+            node,
         };
         Ok(Arc::new(share, GFP_KERNEL)?)
     }
 
     /// A message to the node was sent, or could not be. Any context.
-    pub(super) fn set_reached(&self, reached: bool) {
+    pub(crate) fn set_reached(&self, reached: bool) {
         if self.reached.load(Relaxed) != reached {
             self.reached.store(reached, Relaxed);
         }
     }
 
-    /// Whether no buffer has a message from it, and none waits for one. Any context.
+    /// Whose it is, if it is a node's.
+    pub(super) fn node(&self) -> Option<Nid> {
+        self.node
+    }
+
+    /// Whether no buffer has a message from it or to it, and none from it waits for one. Any context.
     pub(super) fn is_idle(&self) -> bool {
-        self.held
-            .iter()
-            .all(|held| held.from.load(Relaxed) == 0 && held.waiting.load(Relaxed) == 0)
+        self.held.iter().all(|held| {
+            held.from.load(Relaxed) == 0
+                && held.to.load(Relaxed) == 0
+                && held.waiting.load(Relaxed) == 0
+        })
     }
 
     fn id(&self) -> usize {
@@ -700,13 +720,13 @@ pub(crate) struct Fmb<W: Waiter + ?Sized> {
 
 impl<W: Waiter + ?Sized> Fmb<W> {
     /// Its first `len` bytes. `EINVAL` if it has not as many.
-    pub(super) fn range(&self, len: usize) -> Result<PageRange> {
+    pub(crate) fn range(&self, len: usize) -> Result<PageRange> {
         let pages = self.pages.as_ref().ok_or(EINVAL)?;
         PageRange::new(pages.clone(), 0, len)
     }
 
     /// All of the message is in it, and is to be sent on. Thread context, no spinlock held.
-    pub(super) fn received(&self) {
+    pub(crate) fn received(&self) {
         let mut inner = self.pool.inner.lock();
         let who = inner.out.get_mut(&self.number).and_then(|out| {
             out.since_ms = time::monotonic_ms();
@@ -717,7 +737,7 @@ impl<W: Waiter + ?Sized> Fmb<W> {
     }
 
     /// The share of the node that the message is sent on to.
-    pub(super) fn target(&self) -> &Share {
+    pub(crate) fn target(&self) -> &Share {
         &self.to
     }
 }

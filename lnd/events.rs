@@ -25,7 +25,7 @@ impl PernetHandler for NamespaceExit {
         misc::memalloc_nofs(|| {
             // No interface there is the normal case.
             let _ = lnd.del_ni(net, None);
-            lnd.drop_forwarder(net);
+            lnd.upper().namespace_gone(net);
         });
     }
 }

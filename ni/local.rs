@@ -29,6 +29,7 @@ use kernel::{
     prelude::*,
     sync::{
         Arc,
+        ArcBorrow,
         SpinLock, //
     }, //
 };
@@ -89,9 +90,9 @@ impl LocalMsg {
     ///
     /// `ENOMEM`, and those of [`MessageLayer::parse`]: then `done` is given back.
     ///
-    /// [`MessageLayer::parse`]: crate::portals::MessageLayer::parse
+    /// [`MessageLayer::parse`]: crate::upper::MessageLayer::parse
     pub(super) fn send(
-        ni: &Arc<Ni>,
+        ni: ArcBorrow<'_, Ni>,
         header: &Header,
         payload: Option<PageRange>,
         done: KBox<dyn Completion>,

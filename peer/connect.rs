@@ -116,7 +116,8 @@ impl Peer {
                 if why != ESHUTDOWN {
                     // First of all: who is told now that nothing was sent and tries again does so by
                     // another gateway, if this is one.
-                    self.ni.upper().peer_found(&self.ni, self.nid, false);
+                    let upper = self.ni.upper();
+                    upper.peer_found(self.ni.as_arc_borrow(), self.nid, false);
                 }
                 self.fail_txs(failed, why);
                 None

@@ -27,9 +27,10 @@ use super::{
 };
 use crate::{
     lib_linux::ratelimit::pr_info_ratelimited,
-    ni::Ni,
     upper::{
         Delivery,
+        LndNi,
+        NiRef,
         Sink, //
     },
     wire::{
@@ -46,7 +47,7 @@ use kernel::{
 
 impl Core {
     /// Says what becomes of a message for this interface, which `via` has sent or passed on.
-    pub(super) fn parse(self: &Arc<Self>, ni: &Arc<Ni>, via: Nid, hdr: &Header) -> Delivery {
+    pub(super) fn parse(self: &Arc<Self>, ni: NiRef<'_>, via: Nid, hdr: &Header) -> Delivery {
         let from = hdr.src;
         match hdr.body {
             Body::Put {
@@ -117,7 +118,7 @@ impl Core {
 
     fn parse_put(
         self: &Arc<Self>,
-        ni: &Arc<Ni>,
+        ni: NiRef<'_>,
         via: Nid,
         request: &Request,
         ack_wmd: WireHandle,
@@ -137,7 +138,7 @@ impl Core {
         };
         self.counters.puts.add(1);
         let arrival = Arrival {
-            ni: ni.clone(),
+            ni: ni.into(),
             via,
             usage: Usage::new(self, request, found, hdr_data),
             debt,
@@ -151,7 +152,7 @@ impl Core {
 
     fn parse_get(
         self: &Arc<Self>,
-        ni: &Arc<Ni>,
+        ni: NiRef<'_>,
         via: Nid,
         request: &Request,
         return_wmd: WireHandle,
@@ -160,7 +161,7 @@ impl Core {
             return self.dropped(request);
         };
         let (usage, payload) = if ping::is_question(request) {
-            let Ok(description) = ping::answer(ni, request) else {
+            let Ok(description) = ping::answer(&self.node, ni, request) else {
                 return self.dropped(request);
             };
             (None, description)
@@ -283,7 +284,7 @@ impl Usage {
 
 /// When a PUT was received.
 struct Arrival {
-    ni: Arc<Ni>,
+    ni: Arc<dyn LndNi>,
     /// From which peer.
     via: Nid,
     usage: Usage,
@@ -311,7 +312,7 @@ impl Finish for Arrival {
                 match_bits,
                 mlength,
             };
-            core.answer(&self.ni, self.via, from, body, None, done);
+            core.answer(self.ni.as_arc_borrow(), self.via, from, body, None, done);
         }
     }
 }

@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     lib_linux::page::PageRange,
-    ni::Ni,
     upper::{
         Completion,
-        ConnId, //
+        ConnId,
+        NiRef, //
     },
     wire::{
         Body,
@@ -79,7 +79,7 @@ impl Core {
     /// that it won't. On error nothing was started: `EMSGSIZE`, `ENOBUFS`, `ENOMEM`, `ESHUTDOWN`.
     pub(crate) fn put(
         self: &Arc<Self>,
-        ni: &Arc<Ni>,
+        ni: NiRef<'_>,
         put: Put,
         inbox: &Arc<Inbox>,
         tag: u32,
@@ -109,7 +109,7 @@ impl Core {
     /// Starts a GET, as [`Core::put`].
     pub(crate) fn get(
         self: &Arc<Self>,
-        ni: &Arc<Ni>,
+        ni: NiRef<'_>,
         get: Get,
         inbox: &Arc<Inbox>,
         tag: u32,
@@ -134,7 +134,7 @@ impl Core {
     /// A PUT, and the wait for its end: as [`Core::put`] and [`Inbox::wait_one`].
     pub(super) fn put_and_wait(
         self: &Arc<Self>,
-        ni: &Arc<Ni>,
+        ni: NiRef<'_>,
         put: Put,
         deadline_ms: u64,
     ) -> Result<Outcome> {
@@ -146,7 +146,7 @@ impl Core {
     /// A GET, and the wait for its end: as [`Core::get`] and [`Inbox::wait_one`].
     pub(super) fn get_and_wait(
         self: &Arc<Self>,
-        ni: &Arc<Ni>,
+        ni: NiRef<'_>,
         get: Get,
         deadline_ms: u64,
     ) -> Result<Outcome> {
@@ -173,7 +173,7 @@ impl Core {
 
     /// Where a message to `to` goes first. To a network without a gateway that lives it goes
     /// directly, which is refused with `EHOSTUNREACH` when it is sent.
-    fn hop(&self, ni: &Ni, to: Nid) -> Nid {
+    fn hop(&self, ni: NiRef<'_>, to: Nid) -> Nid {
         if to.net() == ni.nid().net() {
             return to;
         }
@@ -184,7 +184,7 @@ impl Core {
     /// so that the two nodes don't depend on a third more than they have to. `done` is completed exactly once, possibly before this returns.
     pub(super) fn answer(
         &self,
-        ni: &Arc<Ni>,
+        ni: NiRef<'_>,
         via: Nid,
         to: Nid,
         body: Body,
@@ -243,7 +243,7 @@ impl Core {
 
     fn send(
         self: &Arc<Self>,
-        ni: &Arc<Ni>,
+        ni: NiRef<'_>,
         via: Nid,
         to: Nid,
         body: Body,
@@ -282,7 +282,7 @@ fn payload_len(payload: Option<&PageRange>) -> Result<u32> {
 /// Sends a message to `to` by way of `via`. `done` is completed exactly once, possibly before this
 /// returns.
 fn send(
-    ni: &Arc<Ni>,
+    ni: NiRef<'_>,
     via: Nid,
     to: Nid,
     body: Body,

@@ -26,6 +26,7 @@ use super::{
         Placement,
         Reuse, //
     },
+    node::Node,
     op::Outcome,
     outgoing::Get,
     table::{
@@ -43,7 +44,10 @@ use crate::{
         },
         time, //
     },
-    ni::Ni,
+    upper::{
+        LndNi,
+        NiRef, //
+    },
     wire::{
         Nid,
         WireError,
@@ -173,8 +177,8 @@ pub(super) fn is_question(request: &Request) -> bool {
 /// # Errors
 ///
 /// `ENOMEM`; `EINVAL` if it asks for what is behind the end.
-pub(super) fn answer(ni: &Ni, request: &Request) -> Result<PageRange> {
-    let status = |ni: &Ni| PingNi {
+pub(super) fn answer(node: &Node, ni: NiRef<'_>, request: &Request) -> Result<PageRange> {
+    let status = |ni: &dyn LndNi| PingNi {
         nid: ni.nid(),
         status: if ni.is_linked() {
             STATUS_UP
@@ -182,16 +186,16 @@ pub(super) fn answer(ni: &Ni, request: &Request) -> Result<PageRange> {
             STATUS_DOWN
         },
     };
-    let nis = ni.lnd().nis_in(ni.net())?;
-    let mut own = KVec::with_capacity(nis.len().saturating_add(1), GFP_KERNEL)?;
-    if !nis.iter().any(|other| other.nid() == ni.nid()) {
+    let locals = node.locals()?;
+    let mut own = KVec::with_capacity(locals.len().saturating_add(1), GFP_KERNEL)?;
+    if !locals.iter().any(|local| local.nid() == ni.nid()) {
         // It is about to be listed, or is no longer.
-        own.push(status(ni), GFP_KERNEL)?;
+        own.push(status(&*ni), GFP_KERNEL)?;
     }
-    for ni in nis.iter() {
-        own.push(status(ni), GFP_KERNEL)?;
+    for local in locals.iter() {
+        own.push(status(&*local.ni), GFP_KERNEL)?;
     }
-    let description = describe(&own, ni.forwarder().is_on())?;
+    let description = describe(&own, node.forwarder().is_on())?;
     let length = md::fit(description.len(), true, request.offset, request.length);
     let pages = Pages::alloc(description.len())?;
     pages.copy_in(0, &description)?;
@@ -325,8 +329,13 @@ fn understand(bytes: &[u8]) -> Result<PingReport> {
     })
 }
 
-/// See [`super::Portals::ping`].
-pub(super) fn ping(core: &Arc<Core>, ni: &Arc<Ni>, to: Nid, timeout_ms: u32) -> Result<PingReport> {
+/// See [`super::Local::ping`].
+pub(super) fn ping(
+    core: &Arc<Core>,
+    ni: NiRef<'_>,
+    to: Nid,
+    timeout_ms: u32,
+) -> Result<PingReport> {
     let deadline_ms = time::monotonic_ms().saturating_add(u64::from(timeout_ms));
     let pages = Arc::new(Pages::alloc(MAX_LEN)?, GFP_KERNEL)?;
     let sink = PageRange::new(pages.clone(), 0, MAX_LEN)?;

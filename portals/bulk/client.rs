@@ -31,7 +31,6 @@ use crate::{
         thread,
         time, //
     },
-    ni::Ni,
     portals::{
         op::{
             Inbox,
@@ -44,7 +43,8 @@ use crate::{
         },
         Core, //
     },
-    wire::MAX_PAYLOAD,
+    upper::NiRef,
+    wire::MAX_PAYLOAD, //
 };
 use kernel::{
     prelude::*,
@@ -60,10 +60,10 @@ const OPEN_MS: u64 = 30_000;
 /// So many failures one after the other, on top of those that were under way, end a transfer.
 const MAX_FAILURES: u64 = 64;
 
-/// See [`crate::portals::Portals::run_bulk`].
+/// See [`crate::portals::Local::run_bulk`].
 pub(in crate::portals) fn run(
     core: &Arc<Core>,
-    ni: &Arc<Ni>,
+    ni: NiRef<'_>,
     spec: &BulkSpec,
 ) -> Result<BulkResult> {
     if spec.size > MAX_PAYLOAD {
@@ -97,7 +97,7 @@ pub(in crate::portals) fn run(
 /// What all messages of a session have in common.
 struct Session<'a> {
     core: &'a Arc<Core>,
-    ni: &'a Arc<Ni>,
+    ni: NiRef<'a>,
     spec: &'a BulkSpec,
     nonce: u64,
     deadline_ms: u64,

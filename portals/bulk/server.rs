@@ -517,11 +517,15 @@ impl Drop for Service {
 #[kunit_tests(socklnd_portals_bulk_server)]
 mod tests {
     use super::*;
-    use crate::portals::{
-        incoming::Usage,
-        table::{
-            Match,
-            Request, //
+    use crate::{
+        lib_linux::netns::Net,
+        portals::{
+            incoming::Usage,
+            table::{
+                Match,
+                Request, //
+            },
+            Node, //
         }, //
     };
 
@@ -534,6 +538,11 @@ mod tests {
 
     fn nid(last: u8) -> Nid {
         Nid::tcp(0, [10, 0, 0, last])
+    }
+
+    /// A node without interfaces.
+    fn node() -> Result<Arc<Node>> {
+        Node::new(Net::current())
     }
 
     fn entries(core: &Core) -> usize {
@@ -576,7 +585,7 @@ mod tests {
 
     #[test]
     fn one_service_at_a_time() -> Result {
-        let core = Core::new(&BulkMemory::new()?)?;
+        let core = Core::new(&BulkMemory::new()?, &node()?)?;
         let service = Service::start(&core)?;
         assert_eq!(Service::start(&core).err(), Some(EBUSY));
         assert_eq!(entries(&core), 3);
@@ -590,7 +599,7 @@ mod tests {
 
     #[test]
     fn open_and_close() -> Result {
-        let core = Core::new(&BulkMemory::new()?)?;
+        let core = Core::new(&BulkMemory::new()?, &node()?)?;
         let service = Service::start(&core)?;
         assert_eq!(state(&core, 1, 7)?.status, NO_SESSION);
         tell(&core, 1, Kind::Open.bits(7, 0), OFFER.encode())?;
@@ -621,7 +630,7 @@ mod tests {
 
     #[test]
     fn contents_are_compared() -> Result {
-        let core = Core::new(&BulkMemory::new()?)?;
+        let core = Core::new(&BulkMemory::new()?, &node()?)?;
         let _service = Service::start(&core)?;
         tell(&core, 1, Kind::Open.bits(7, 0), OFFER.encode())?;
         let slot = Kind::Data.bits(7, 3);
@@ -652,7 +661,7 @@ mod tests {
 
     #[test]
     fn sessions_are_bounded() -> Result {
-        let core = Core::new(&BulkMemory::new()?)?;
+        let core = Core::new(&BulkMemory::new()?, &node()?)?;
         let service = Service::start(&core)?;
         let most = MAX_PER_CLIENT as u64;
         for nonce in 0..most {
@@ -678,7 +687,7 @@ mod tests {
     fn memory_is_bounded_for_all_services() -> Result {
         let memory = BulkMemory::new()?;
         let most = tunables::bulk_bytes();
-        let (one, other) = (Core::new(&memory)?, Core::new(&memory)?);
+        let (one, other) = (Core::new(&memory, &node()?)?, Core::new(&memory, &node()?)?);
         let (first, _second) = (Service::start(&one)?, Service::start(&other)?);
         let room = |service: &Service, bytes| {
             let mut inner = service.service.inner.lock();

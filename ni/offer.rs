@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an interface instance offers to the message layer, see [`crate::upper`].
+//!
+//! Nothing is kept here.
+
+use super::Ni;
+use crate::{
+    lib_linux::{
+        netns::Net,
+        page::PageRange, //
+    },
+    tunables,
+    upper::{
+        Completion,
+        LndNi, //
+    },
+    wire::{
+        Header,
+        Nid, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::ArcBorrow, //
+};
+
+/// So many nodes may an interface know before it gets to know more for strangers' sake: a message may
+/// name any address as its target, and each gets a peer.
+const MAX_PEERS: i64 = 8192;
+
+impl LndNi for Ni {
+    fn nid(&self) -> Nid {
+        Ni::nid(self)
+    }
+
+    fn net(&self) -> &Net {
+        Ni::net(self)
+    }
+
+    fn send(
+        self: ArcBorrow<'_, Self>,
+        to: Nid,
+        header: &Header,
+        payload: Option<PageRange>,
+        done: KBox<dyn Completion>,
+    ) {
+        Ni::send(self, to, header, payload, done);
+    }
+
+    fn is_linked(&self) -> bool {
+        Ni::is_linked(self)
+    }
+
+    fn check_peer(&self, peer: Nid) -> Result {
+        if peer.net() != self.nid.net() || peer == self.nid {
+            return Err(EINVAL);
+        }
+        self.check_nid(peer)
+    }
+
+    fn may_reach(&self, peer: Nid) -> bool {
+        self.peers.find(peer).is_some() || self.live.peers().get() < MAX_PEERS
+    }
+
+    fn probe(self: ArcBorrow<'_, Self>, peer: Nid, now_ms: u64) -> bool {
+        // Without memory for it, the next look may have more luck.
+        self.peer_for(peer).is_ok_and(|peer| peer.probe(now_ms))
+    }
+
+    fn close_peer(&self, peer: Nid, why: Error) {
+        if let Some(peer) = self.peers.find(peer) {
+            if peer.close_where(why, |_| true) > 0 {
+                peer.unlink_if_unused();
+            }
+        }
+    }
+
+    fn give_up(&self, peer: Nid) {
+        if let Some(peer) = self.peers.find(peer) {
+            peer.give_up();
+        }
+    }
+
+    fn timeout_s(&self) -> u32 {
+        u32::try_from(tunables::timeout_ms() / 1000).unwrap_or(u32::MAX)
+    }
+
+    fn conns_per_peer(&self) -> u32 {
+        Ni::conns_per_peer(self)
+    }
+}

@@ -33,7 +33,10 @@ use crate::{
     reaper::Reaper,
     sched,
     tunables,
-    upper::MessageLayers,
+    upper::{
+        MessageLayer,
+        MessageLayers, //
+    },
     wire::Nid, //
 };
 use core::net::IpAddr;
@@ -208,13 +211,26 @@ impl Lnd {
         if self.find_ni(&net, Some(nid)).is_some() {
             return Err(EEXIST);
         }
-        self.start_ni(&net, nid)
+        let upper = self.upper.startup(&net, nid)?;
+        self.start_ni(&net, nid, upper)
+    }
+
+    /// As [`Lnd::add_ni`], with another message layer: for unit tests.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn add_ni_under(
+        self: &Arc<Self>,
+        net: Net,
+        nid: Nid,
+        upper: Arc<dyn MessageLayer>,
+    ) -> Result {
+        let _config = self.config.lock();
+        self.start_ni(&net, nid, upper)
     }
 
     /// Starts an interface that is not there; the holder of `config`.
-    fn start_ni(self: &Arc<Self>, net: &Net, nid: Nid) -> Result {
+    fn start_ni(self: &Arc<Self>, net: &Net, nid: Nid, upper: Arc<dyn MessageLayer>) -> Result {
         self.nis.lock().reserve(1, GFP_ATOMIC)?;
-        let ni = Ni::start(self, net.clone(), nid)?;
+        let ni = Ni::start(self, net.clone(), nid, upper)?;
         let pushed = self.nis.lock().push(ni.clone(), GFP_ATOMIC);
         if let Err(e) = pushed {
             ni.end();
@@ -288,7 +304,7 @@ impl Lnd {
         if old.as_ref().is_some_and(|old| old.nid() == nid) {
             return Ok(None);
         }
-        self.start_ni(net, nid)?;
+        self.start_ni(net, nid, self.upper.startup(net, nid)?)?;
         if let Some(old) = &old {
             // Nobody else takes it out: `config` is held.
             let _ = self.take_ni(|ni| core::ptr::eq(ni, &**old));
@@ -317,14 +333,6 @@ impl Lnd {
         let nis = self.nis.lock();
         let mut nis = nis.iter();
         nis.find(|ni| ni.net() == net && nid.is_none_or(|n| ni.nid() == n))
-            .cloned()
-    }
-
-    /// The interface of `net` in network number `network`. Thread context.
-    pub(crate) fn ni_in_network(&self, net: &Net, network: u16) -> Option<Arc<Ni>> {
-        let nis = self.nis.lock();
-        let mut nis = nis.iter();
-        nis.find(|ni| ni.net() == net && ni.nid().net() == network)
             .cloned()
     }
 
@@ -431,8 +439,9 @@ mod tests {
         }
 
         fn ni(&self) -> Result<Arc<Ni>> {
-            let first = self.lnd.ni_in_network(&self.net, NETWORK);
-            first.ok_or(ENOENT)
+            let nis = self.lnd.nis_in(&self.net)?;
+            let mut nis = nis.iter().filter(|ni| ni.nid().net() == NETWORK);
+            nis.next().cloned().ok_or(ENOENT)
         }
     }
 

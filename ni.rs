@@ -230,15 +230,19 @@ impl Live {
 }
 
 impl Ni {
-    /// Brings up `nid` in `net` and listens on its address. May sleep.
+    /// Brings up `nid` in `net`, with the message layer `upper`, and listens on its address. May sleep.
     ///
     /// # Errors
     ///
     /// `EPROTONOSUPPORT` for an IPv6 address, if only older versions are to be spoken than have a form
     /// for it; those of [`Interfaces::add`]; `ENOMEM`.
-    pub(crate) fn start(lnd: &Arc<Lnd>, net: Net, nid: Nid) -> Result<Arc<Self>> {
+    pub(crate) fn start(
+        lnd: &Arc<Lnd>,
+        net: Net,
+        nid: Nid,
+        upper: Arc<dyn MessageLayer>,
+    ) -> Result<Arc<Self>> {
         let peers = PeerTable::new()?;
-        let upper = lnd.upper().startup(&net, nid)?;
         let live = Live::new()?;
         let ledger = Ledger::new()?;
         let ni = Arc::pin_init(

@@ -389,3 +389,6 @@ pub(crate) trait MessageLayers: Send + Sync {
     /// The namespace goes; all of its interfaces were shut down.
     fn namespace_gone(&self, net: &Net);
 }
+
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;

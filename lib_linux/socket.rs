@@ -31,7 +31,7 @@ mod options;
 mod owner;
 mod state;
 #[cfg(CONFIG_KUNIT = "y")]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use self::handover::{
     Handover,

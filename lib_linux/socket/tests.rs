@@ -134,7 +134,7 @@ fn connect_to(listener: &Socket) -> Result<(Socket, Socket)> {
 }
 
 /// Two sockets, connected with each other.
-pub(super) fn pair() -> Result<(Socket, Socket)> {
+pub(crate) fn pair() -> Result<(Socket, Socket)> {
     connect_to(&listener(false)?)
 }
 

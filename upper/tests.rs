@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A message layer that answers late, from another thread, and after the connection has died; and what the
+//! driver makes of that, with a peer at the other end of a TCP connection that the test plays.
+//!
+//! What a test waits for is in a [`Slot`], which a mutex of its own protects. The test's thread owns the
+//! interface; a [`Fixture`] shuts it down when it is dropped.
+
+use super::*;
+use crate::{
+    conn::Conn,
+    lib_linux::{
+        misc,
+        page::Pages,
+        socket::{
+            tests::pair,
+            Socket, //
+        }, //
+    },
+    ni::Ni,
+    wire::{
+        Body,
+        ByteOrder,
+        ConnType,
+        Hello,
+        IpVec,
+        Msg,
+        MsgKind,
+        Proto,
+        WireHandle,
+        MAX_HDR,
+        PID_LUSTRE, //
+    },
+    Lnd,
+    LND, //
+};
+use kernel::{
+    new_condvar,
+    new_mutex,
+    sync::{
+        CondVar,
+        Mutex, //
+    },
+    time::msecs_to_jiffies, //
+};
+
+/// A network that nobody else is in.
+const NETWORK: u16 = 4712;
+
+/// So long is waited for what must come, on however slow a machine.
+const PATIENCE_MS: u32 = 60_000;
+
+/// Bytes of a payload: more than a page, and not a multiple of anything.
+const LEN: usize = 5003;
+
+/// A queue of one thread's for another.
+#[pin_data]
+struct Slot<T> {
+    #[pin]
+    values: Mutex<KVec<T>>,
+    #[pin]
+    filled: CondVar,
+}
+
+impl<T> Slot<T> {
+    fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                values <- new_mutex!(KVec::new()),
+                filled <- new_condvar!(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn put(&self, value: T) {
+        let _ = self.values.lock().push(value, GFP_KERNEL);
+        self.filled.notify_all();
+    }
+
+    /// The oldest value; `ETIMEDOUT` if there is none for long.
+    fn take(&self) -> Result<T> {
+        let mut values = self.values.lock();
+        let mut left = msecs_to_jiffies(PATIENCE_MS);
+        while values.is_empty() {
+            if left == 0 {
+                return Err(ETIMEDOUT);
+            }
+            left = match self.filled.wait_interruptible_timeout(&mut values, left) {
+                kernel::sync::CondVarTimeoutResult::Woken { jiffies } => jiffies,
+                kernel::sync::CondVarTimeoutResult::Signal { jiffies } => jiffies,
+                kernel::sync::CondVarTimeoutResult::Timeout => 0,
+            };
+        }
+        Ok(values.remove(0)?)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.values.lock().is_empty()
+    }
+}
+
+/// Says how a message has ended.
+struct Told(Arc<Slot<Status>>);
+
+impl Told {
+    fn new(slot: &Arc<Slot<Status>>) -> Result<KBox<dyn Completion>> {
+        Ok(KBox::new(Self(slot.clone()), GFP_KERNEL)?)
+    }
+}
+
+impl Completion for Told {
+    fn complete(self: KBox<Self>, status: Status) {
+        misc::assert_may_sleep();
+        self.0.put(status);
+    }
+}
+
+/// What a layer does with a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// It keeps the token.
+    Keeps,
+    /// It has a waiter asked, first when the payload is there, then when it is woken.
+    Waits,
+}
+
+/// A layer that leaves all answers to the test's thread.
+struct Late {
+    manner: Manner,
+    kept: Arc<Slot<KeptToken>>,
+    asked: Arc<Slot<(Arrived, Arc<dyn Receiving>)>>,
+    /// What a waiter says when it was woken.
+    deliveries: Arc<Slot<Delivery>>,
+    ended: Arc<Slot<ConnId>>,
+}
+
+impl Late {
+    fn new(manner: Manner) -> Result<Arc<Self>> {
+        let this = Self {
+            manner,
+            kept: Slot::new()?,
+            asked: Slot::new()?,
+            deliveries: Slot::new()?,
+            ended: Slot::new()?,
+        };
+        Ok(Arc::new(this, GFP_KERNEL)?)
+    }
+}
+
+impl MessageLayer for Late {
+    fn started(&self, _ni: NiRef<'_>) -> Result {
+        Ok(())
+    }
+
+    fn parse(&self, _ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
+        msg.header.map_err(|_| EPROTO)?;
+        Ok(match self.manner {
+            Manner::Keeps => {
+                let (answer, kept) = token.keep();
+                self.kept.put(kept);
+                answer
+            }
+            Manner::Waits => {
+                let waiter = TestWaiter {
+                    asked: self.asked.clone(),
+                    deliveries: self.deliveries.clone(),
+                };
+                token.wait(KBox::new(waiter, GFP_KERNEL)?, Until::Arrived)
+            }
+        })
+    }
+
+    fn peer_down(&self, _ni: NiRef<'_>, _peer: Nid, _loss: Loss, _last_alive_ms: u64) {}
+
+    fn conn_ended(&self, conn: ConnId, _why: Error) {
+        self.ended.put(conn);
+    }
+
+    fn peer_found(&self, _ni: NiRef<'_>, _peer: Nid, _alive: bool) {}
+
+    fn shutdown(&self, _ni: NiRef<'_>) {}
+}
+
+struct TestWaiter {
+    asked: Arc<Slot<(Arrived, Arc<dyn Receiving>)>>,
+    deliveries: Arc<Slot<Delivery>>,
+}
+
+impl Waiter for TestWaiter {
+    fn ask(self: KBox<Self>, arrived: Arrived, token: RecvToken<'_>) -> Answer {
+        if self.deliveries.is_empty() {
+            self.asked.put((arrived, token.conn().into()));
+            return token.wait(self, Until::Woken);
+        }
+        let delivery = self.deliveries.take().unwrap_or(Delivery::Discard);
+        token.deliver(delivery)
+    }
+}
+
+/// An interface with the layer that is tested, and a connection from a peer, whose end the test has.
+struct Fixture {
+    lnd: Arc<Lnd>,
+    net: Net,
+    target: Nid,
+    sender: Nid,
+    socket: Socket,
+}
+
+impl Fixture {
+    /// `last` tells the addresses of tests apart.
+    fn new(layer: &Arc<Late>, last: u8) -> Result<Self> {
+        let lnd = LND.get().ok_or(ENODEV)?;
+        let (socket, ours) = pair()?;
+        let this = Self {
+            lnd,
+            net: Net::current(),
+            target: Nid::tcp(NETWORK, [127, 0, 77, last]),
+            sender: Nid::tcp(NETWORK, [10, 77, 0, last]),
+            socket,
+        };
+        misc::memalloc_nofs(|| {
+            this.lnd
+                .add_ni_under(this.net.clone(), this.target, layer.clone())?;
+            this.connect(ours)
+        })?;
+        Ok(this)
+    }
+
+    /// As after a handshake.
+    fn connect(&self, socket: Socket) -> Result {
+        let ni = self.ni()?;
+        let peer = ni.peers().find_or_create(&ni, self.sender)?;
+        let hello = Hello {
+            proto: Proto::V1,
+            order: ByteOrder::Little,
+            src: self.sender,
+            dest: None,
+            src_pid: PID_LUSTRE,
+            dest_pid: PID_LUSTRE,
+            incarnation: 1,
+            kind: Some(ConnType::Any),
+            ips: IpVec::new(),
+        };
+        let sched = ni.context().choose_sched(None)?;
+        let conn = Conn::new(&peer, sched, &socket, ConnType::Any, false, &hello)?;
+        peer.admit(&conn, None).map_err(|_| EBUSY)?;
+        conn.start(socket);
+        Ok(())
+    }
+
+    fn ni(&self) -> Result<Arc<Ni>> {
+        self.lnd.find_ni(&self.net, Some(self.target)).ok_or(ENOENT)
+    }
+
+    fn header(&self, src: Nid) -> Header {
+        Header {
+            dest: self.target,
+            src,
+            dest_pid: PID_LUSTRE,
+            src_pid: PID_LUSTRE,
+            payload_len: LEN as u32,
+            body: Body::Reply {
+                dst_wmd: WireHandle::NONE,
+            },
+        }
+    }
+
+    /// The peer sends a payload that depends on `seed`.
+    fn send(&self, seed: u64) -> Result {
+        let pages = Pages::alloc(LEN)?;
+        pages.fill_pattern(0, LEN, seed)?;
+        let mut payload = KVec::from_elem(0u8, LEN, GFP_KERNEL)?;
+        pages.copy_out(0, &mut payload)?;
+        let mut room = [0; MAX_HDR];
+        let header = self.header(self.sender);
+        let hdr = Proto::V1.hdr(&Msg::new(MsgKind::Lnet), Some(&header), &mut room)?;
+        for bytes in [hdr, payload.as_slice()] {
+            if self.socket.send_bytes(bytes)? != bytes.len() {
+                return Err(ENOBUFS);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the connection, as if it had failed.
+    fn cut(&self) -> Result {
+        let peer = self.ni()?.peers().find(self.sender);
+        peer.ok_or(ENOENT)?.close_where(ECONNRESET, |_| true);
+        Ok(())
+    }
+
+    fn del(&self) {
+        let _ = misc::memalloc_nofs(|| self.lnd.del_ni(&self.net, Some(self.target)));
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.del();
+    }
+}
+
+/// Memory at an odd offset, and where it is told when a payload is in it.
+fn sink(arrived: &Arc<Slot<Status>>) -> Result<(Arc<Pages>, Delivery)> {
+    let pages = Arc::new(Pages::alloc(LEN + 13)?, GFP_KERNEL)?;
+    let range = PageRange::new(pages.clone(), 13, LEN)?;
+    let done = Told::new(arrived)?;
+    Ok((pages, Delivery::Accept(Sink { range, done })))
+}
+
+/// Whether all of the payload with this `seed` is there.
+fn is_intact(pages: &Pages, seed: u64) -> Result<bool> {
+    let sent = Pages::alloc(LEN)?;
+    sent.fill_pattern(0, LEN, seed)?;
+    Ok(pages.xxh64(13, LEN, 0)? == sent.xxh64(0, LEN, 0)?)
+}
+
+#[kernel::macros::kunit_tests(socklnd_upper)]
+mod suite {
+    use super::*;
+
+    #[test]
+    fn answered_later_by_another_thread() -> Result {
+        let layer = Late::new(Manner::Keeps)?;
+        let fixture = Fixture::new(&layer, 1)?;
+        let arrived = Slot::new()?;
+        for seed in 1..=3 {
+            fixture.send(seed)?;
+        }
+        let kept = layer.kept.take()?;
+        // The connection is parked: the others stay behind the first one.
+        assert!(layer.kept.is_empty());
+        let (pages, delivery) = sink(&arrived)?;
+        kept.deliver(delivery);
+        assert!(arrived.take()?.is_ok());
+        assert!(is_intact(&pages, 1)?);
+        // A token that is dropped throws its message away, and the next one comes.
+        drop(layer.kept.take()?);
+        let (pages, delivery) = sink(&arrived)?;
+        layer.kept.take()?.deliver(delivery);
+        assert!(arrived.take()?.is_ok());
+        assert!(is_intact(&pages, 3)?);
+        Ok(())
+    }
+
+    #[test]
+    fn answered_after_the_connection_has_died() -> Result {
+        let layer = Late::new(Manner::Keeps)?;
+        let fixture = Fixture::new(&layer, 2)?;
+        let arrived = Slot::new()?;
+        fixture.send(1)?;
+        let kept = layer.kept.take()?;
+        fixture.cut()?;
+        layer.ended.take()?;
+        let (_pages, delivery) = sink(&arrived)?;
+        kept.deliver(delivery);
+        // Before the call was over.
+        assert!(!arrived.is_empty());
+        let failure = arrived.take()?.err().ok_or(EINVAL)?;
+        assert!(failure.health == Health::RemoteError);
+        Ok(())
+    }
+
+    #[test]
+    fn answered_after_the_interface_has_gone() -> Result {
+        let layer = Late::new(Manner::Keeps)?;
+        let fixture = Fixture::new(&layer, 3)?;
+        let arrived = Slot::new()?;
+        fixture.send(1)?;
+        let kept = layer.kept.take()?;
+        fixture.del();
+        let (_pages, delivery) = sink(&arrived)?;
+        kept.deliver(delivery);
+        let failure = arrived.take()?.err().ok_or(EINVAL)?;
+        assert!(failure.health == Health::LocalDropped);
+        Ok(())
+    }
+
+    #[test]
+    fn a_waiter_is_asked_when_the_payload_is_there_and_when_woken() -> Result {
+        let layer = Late::new(Manner::Waits)?;
+        let fixture = Fixture::new(&layer, 4)?;
+        let arrived = Slot::new()?;
+        fixture.send(1)?;
+        let (how_much, conn) = layer.asked.take()?;
+        assert!(how_much == Arrived::All);
+        let (pages, delivery) = sink(&arrived)?;
+        layer.deliveries.put(delivery);
+        conn.wake();
+        assert!(arrived.take()?.is_ok());
+        assert!(is_intact(&pages, 1)?);
+        // One that waits when the connection dies goes with it.
+        fixture.send(2)?;
+        let (_, conn) = layer.asked.take()?;
+        fixture.cut()?;
+        layer.ended.take()?;
+        conn.wake();
+        Ok(())
+    }
+
+    #[test]
+    fn messages_to_oneself_are_answered_later_as_well() -> Result {
+        for manner in [Manner::Keeps, Manner::Waits] {
+            let layer = Late::new(manner)?;
+            let fixture = Fixture::new(&layer, 5)?;
+            let (sent, arrived) = (Slot::new()?, Slot::new()?);
+            let pages = Arc::new(Pages::alloc(LEN)?, GFP_KERNEL)?;
+            pages.fill_pattern(0, LEN, 1)?;
+            let payload = PageRange::new(pages, 0, LEN)?;
+            LndNi::send(
+                fixture.ni()?.as_arc_borrow(),
+                fixture.target,
+                &fixture.header(fixture.target),
+                Some(payload),
+                Told::new(&sent)?,
+            );
+            assert!(sent.is_empty());
+            let (pages, delivery) = sink(&arrived)?;
+            match manner {
+                Manner::Keeps => layer.kept.take()?.deliver(delivery),
+                Manner::Waits => {
+                    let (_, conn) = layer.asked.take()?;
+                    layer.deliveries.put(delivery);
+                    conn.wake();
+                }
+            }
+            assert!(arrived.take()?.is_ok());
+            assert!(sent.take()?.is_ok());
+            assert!(is_intact(&pages, 1)?);
+        }
+        Ok(())
+    }
+}

@@ -16,15 +16,18 @@
 //! is atomic or constant.
 //! Callbacks of the socket touch [`Readiness`] and the scheduler's mailbox only.
 
+mod deadlines;
 mod ended;
 mod handshake;
 mod handshakes;
+mod info;
 mod loans;
 mod loss;
 mod reason;
 mod receive;
 mod rx;
 mod tx;
+mod tx_queue;
 
 use crate::{
     fault::Stall,
@@ -61,16 +64,13 @@ use crate::{
     tunables,
     tx::Tx,
     upper::{
-        ConnId,
         Failure, //
     },
     wire::{
         Acks,
-        Added,
         ConnType,
         Hello,
-        Proto,
-        WireError, //
+        Proto, //
     }, //
 };
 use core::net::SocketAddr;
@@ -97,6 +97,8 @@ use kernel::{
     }, //
 };
 
+use deadlines::Deadlines;
+pub(crate) use deadlines::Look;
 use ended::Ended;
 pub(crate) use handshake::{
     Handshake,
@@ -110,6 +112,7 @@ use rx::Remains;
 pub(crate) use loans::Batch;
 pub(crate) use loss::Late;
 use reason::Reason;
+use tx_queue::TxQueue;
 
 /// Which list of a connection is the deathrow.
 pub(crate) const DEATHROW_LIST: u64 = 2;
@@ -192,21 +195,6 @@ impl_list_item! {
     impl ListItem<ENOMEM_LIST> for Conn { using ListLinks { self.enomem_links }; }
 }
 
-/// Transmits on their way to the scheduler, and what it is to make transmits of.
-struct TxQueue {
-    fifo: Fifo<Tx>,
-    /// What has arrived of what the peer wants to be told of.
-    acks: Acks,
-    /// A connection of the peer waits for room in `acks`.
-    acks_wanted: bool,
-    /// A sign of life is due.
-    ping: bool,
-    /// The most bytes that were queued at the same time, here and with the scheduler.
-    peak: u64,
-    /// Why there will be no more.
-    closed: Option<Error>,
-}
-
 /// What the thread that does I/O works with.
 struct Io {
     /// `None` before the handshake is over, and again once terminated.
@@ -226,25 +214,6 @@ struct Io {
     account: Option<Account>,
     /// `None` once terminated.
     live: Option<LiveGuard>,
-}
-
-/// When there was progress, each way: a timeout later the peer is given up. In monotonic milliseconds;
-/// queueing is no progress.
-struct Deadlines {
-    tx_ms: u64,
-    rx_ms: u64,
-    /// What TCP held for sending at the last look.
-    wmem_mark: usize,
-}
-
-/// What the reaper finds when it looks at a connection.
-pub(crate) enum Look {
-    /// Nothing is under way.
-    Idle,
-    /// Something is, and not late.
-    Busy,
-    /// It has to be closed: it has failed, or the peer has not done its part in time.
-    Over(Error),
 }
 
 /// How a turn of I/O in one direction ended.
@@ -353,88 +322,6 @@ impl Conn {
         }
     }
 
-    /// The type, as this side sees it.
-    pub(crate) fn kind(&self) -> ConnType {
-        self.kind
-    }
-
-    /// What tells it from all others that there are.
-    pub(crate) fn id(&self) -> ConnId {
-        core::ptr::from_ref(self).addr()
-    }
-
-    /// The version of the protocol that it speaks.
-    pub(crate) fn proto(&self) -> Proto {
-        self.proto
-    }
-
-    /// Whether this node has made it, and not the peer.
-    pub(crate) fn is_active(&self) -> bool {
-        self.active
-    }
-
-    /// This side's address.
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// The peer's address.
-    pub(crate) fn remote(&self) -> SocketAddr {
-        self.remote
-    }
-
-    /// The peer's incarnation.
-    pub(crate) fn incarnation(&self) -> u64 {
-        self.incarnation
-    }
-
-    /// When it was made, in monotonic milliseconds.
-    pub(crate) fn born_ms(&self) -> u64 {
-        self.born_ms
-    }
-
-    /// The processor that serves it.
-    pub(crate) fn cpu(&self) -> u32 {
-        self.sched.cpu()
-    }
-
-    /// What went over it.
-    pub(crate) fn traffic(&self) -> &Traffic {
-        &self.traffic
-    }
-
-    /// Bytes queued here.
-    pub(crate) fn queued(&self) -> u64 {
-        self.queued.load(Relaxed)
-    }
-
-    /// The most bytes that were queued here at the same time. Thread context.
-    pub(crate) fn queued_peak(&self) -> u64 {
-        self.txq.lock().peak
-    }
-
-    /// How often its scheduler had to wait for room in the send buffer, and for memory.
-    pub(crate) fn waits(&self) -> (u64, u64) {
-        (self.full.get(), self.enomem.get())
-    }
-
-    /// Bytes on their way, here and in TCP.
-    pub(crate) fn load(&self) -> u64 {
-        self.queued().saturating_add(self.wmem.load(Relaxed))
-    }
-
-    /// Whether both connect the same two addresses for the same purpose.
-    pub(crate) fn is_twin_of(&self, other: &Self) -> bool {
-        self.kind == other.kind
-            && self.remote.ip() == other.remote.ip()
-            && self.local.ip() == other.local.ip()
-    }
-
-    /// Send buffer, receive buffer and Nagle's algorithm of the socket. May sleep.
-    pub(crate) fn socket_options(&self) -> Option<(usize, usize, bool)> {
-        self.with_socket(|socket| (socket.sndbuf(), socket.rcvbuf(), !socket.nodelay()))
-    }
-
     /// Has TCP send what it holds back. May sleep.
     pub(crate) fn push(&self) {
         self.with_socket(Socket::push);
@@ -449,81 +336,6 @@ impl Conn {
     pub(crate) fn with_socket<R>(&self, look: impl FnOnce(&Socket) -> R) -> Option<R> {
         let io = self.io.lock();
         io.socket.as_ref().map(|socket| look(socket))
-    }
-
-    /// Queues `tx` for sending; gives it back if the connection is being closed.
-    ///
-    /// Thread context; the peer's lock may be held.
-    pub(crate) fn queue_tx(
-        self: &Arc<Self>,
-        mut tx: KBox<Tx>,
-    ) -> core::result::Result<(), KBox<Tx>> {
-        let mut txq = self.txq.lock();
-        if txq.closed.is_some() {
-            return Err(tx);
-        }
-        tx.assign(self.proto, self.id());
-        let len = tx.len() as u64;
-        let queued = self.queued.fetch_add(len, Relaxed).saturating_add(len);
-        txq.peak = txq.peak.max(queued);
-        txq.fifo.push_back(tx);
-        drop(txq);
-        self.tx_queued();
-        Ok(())
-    }
-
-    /// Queues the acknowledgement of a message with this cookie. If there is no room, all of the peer's
-    /// connections are looked at again when there is some, or when this one ends.
-    ///
-    /// The peer's lock is held, and this connection is in its list.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Acks::add`].
-    pub(crate) fn queue_ack(
-        self: &Arc<Self>,
-        cookie: u64,
-    ) -> core::result::Result<Added, WireError> {
-        let mut txq = self.txq.lock();
-        let added = txq.acks.add(cookie)?;
-        txq.acks_wanted |= added == Added::Full;
-        drop(txq);
-        self.tx_queued();
-        Ok(added)
-    }
-
-    /// Queues acknowledgements, as far as there is room. Thread context; the peer's lock may be held.
-    pub(crate) fn queue_acks(self: &Arc<Self>, acks: &mut Acks) {
-        self.txq.lock().acks.absorb(acks);
-        self.tx_queued();
-    }
-
-    /// Queues a sign of life, unless something is on its way anyway.
-    ///
-    /// Thread context; the peer's lock may be held.
-    pub(crate) fn queue_ping(self: &Arc<Self>) {
-        let mut txq = self.txq.lock();
-        if self.load() > 0 || !txq.acks.is_empty() {
-            return;
-        }
-        txq.ping = true;
-        drop(txq);
-        self.tx_queued();
-    }
-
-    /// Has TCP ask the other side whether it still has the connection. If not, a reset says so, whatever
-    /// was sent or not; without an answer nothing changes.
-    ///
-    /// Thread context; the peer's lock may be held.
-    pub(crate) fn test(self: &Arc<Self>) {
-        self.test.store(true, Relaxed);
-        self.clone().retry();
-    }
-
-    fn tx_queued(self: &Arc<Self>) {
-        if self.ready.tx_queued() {
-            self.sched.enqueue(self.clone());
-        }
     }
 
     /// First step of closing; the caller has taken it out of the peer's list, under its lock.
@@ -635,52 +447,6 @@ impl Conn {
         closed.or(failed)
     }
 
-    /// Looks for a deadline that has passed, and whether the socket has failed. Thread context, may
-    /// sleep.
-    pub(crate) fn check_deadlines(self: &Arc<Self>, now: u64) -> Look {
-        let Some(mut io) = self.io.try_lock() else {
-            // Whoever holds it makes progress this very moment.
-            return Look::Busy;
-        };
-        let io = &mut *io;
-        let Some(socket) = io.socket.as_ref() else {
-            return Look::Idle;
-        };
-        // The error stays with the socket: what TCP has dropped is judged by it.
-        if let Some(e) = socket.failure() {
-            return Look::Over(e);
-        }
-        let wmem = socket.wmem_queued();
-        self.wmem.store(wmem as u64, Relaxed);
-        let busy = io.is_busy(wmem) || !self.txq.lock().fifo.is_empty();
-        if io.deadlines.tx_seen(wmem) {
-            self.peer.set_last_alive(now);
-        }
-        let late = |since| now.saturating_sub(since) >= tunables::timeout_ms();
-        let tx_late = busy && late(io.deadlines.tx_ms);
-        let short = io.rx.is_short(socket);
-        if short {
-            self.gathers(&mut io.rx, &mut io.deadlines, socket);
-        }
-        // What this side waits for is not counted against the peer.
-        let owes = io.rx.is_started() && !io.rx.is_waiting();
-        let mut rx_late = owes && late(io.deadlines.rx_ms);
-        if rx_late && !short && socket.has_input() {
-            // The peer has done its part: it is this side that has not come to it.
-            rx_late = false;
-            self.clone().retry();
-        }
-        if tx_late || rx_late {
-            self.report_timeout(if tx_late { Late::Taking } else { Late::Sending });
-            return Look::Over(ETIMEDOUT);
-        }
-        if busy {
-            Look::Busy
-        } else {
-            Look::Idle
-        }
-    }
-
     /// TCP has let go of `tx`, all of which was sent: it has ended, or waits for the peer to acknowledge it
     /// if that was asked to. Thread context, no spinlock held.
     fn released(&self, tx: KBox<Tx>, ended: &mut Ended) {
@@ -727,25 +493,6 @@ impl Io {
     /// Whether something is under way, if TCP holds `wmem` bytes for sending.
     fn is_busy(&self, wmem: usize) -> bool {
         wmem > 0 || !self.out.is_empty() || self.rx.is_started()
-    }
-}
-
-impl Deadlines {
-    /// TCP holds `wmem` bytes for sending. Returns whether the peer has acknowledged some since
-    /// the last look; that is progress, as is having nothing to acknowledge. That TCP has taken
-    /// more bytes is not.
-    fn tx_seen(&mut self, wmem: usize) -> bool {
-        let acked = wmem < self.wmem_mark;
-        if acked || wmem == 0 {
-            self.tx_ms = time::monotonic_ms();
-        }
-        self.wmem_mark = wmem;
-        acked
-    }
-
-    /// Bytes have come in.
-    fn rx_progress(&mut self, now: u64) {
-        self.rx_ms = now;
     }
 }
 

@@ -15,9 +15,12 @@ mod connect;
 pub(crate) mod conns_per_peer;
 mod life;
 mod select_conn;
+mod send;
+mod state;
 mod table;
 mod timeouts;
 mod unacked;
+mod zc_reqs;
 
 use crate::{
     conn::Conn,
@@ -45,15 +48,11 @@ use crate::{
         Loss, //
     },
     wire::{
-        Added,
         ConnType,
-        MsgClass,
         Nid,
-        Proto,
-        WireError, //
+        Proto, //
     }, //
 };
-use core::net::IpAddr;
 use kernel::{
     list::{
         impl_list_arc_safe,
@@ -83,13 +82,7 @@ pub(crate) use self::{
     table::PeerTable,
     unacked::Cookies,
 };
-use self::{
-    life::Life,
-    unacked::{
-        Reservation,
-        Unacked, //
-    },
-};
+use self::{life::Life, state::Buried, unacked::Unacked};
 
 /// Between two tests of a peer's connections, in milliseconds. Longer than one takes that is answered
 /// at once, and much shorter than it takes a node to come back.
@@ -195,27 +188,6 @@ pub(crate) struct PeerInner {
     is_idle: bool,
     /// Addresses of ours that it was told when it connected; it is told the same ones again.
     told: KVec<PeerUse>,
-}
-
-/// What taking out connections has come to.
-#[must_use]
-#[derive(Clone, Copy, Default)]
-struct Buried {
-    /// Some were taken out.
-    any: bool,
-    /// There was one that could carry messages, and there is none any more: the layer above has to be
-    /// told, by [`Peer::notify_down`].
-    lost: bool,
-}
-
-impl Buried {
-    /// Both of two.
-    fn and(self, other: Self) -> Self {
-        Self {
-            any: self.any || other.any,
-            lost: self.lost || other.lost,
-        }
-    }
 }
 
 /// Why a connection was not admitted to its peer.
@@ -340,66 +312,6 @@ impl Peer {
         }
     }
 
-    /// Whether there is a connection for messages, or a route to make one by. Thread context.
-    pub(crate) fn is_reachable(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.can_send() || !inner.routes.is_empty()
-    }
-
-    /// Sends `tx`, or queues it until there is a connection. On error it is given back.
-    ///
-    /// `ESTALE` means that the peer was deleted meanwhile, `EPROTONOSUPPORT` that it speaks a version
-    /// that has no form for the NIDs in the message. Thread context, no spinlock held.
-    pub(crate) fn send(
-        self: &Arc<Self>,
-        tx: KBox<Tx>,
-    ) -> core::result::Result<(), (Error, KBox<Tx>)> {
-        misc::assert_may_sleep();
-        let result = match self.try_send(tx, false) {
-            // Asked only now: it takes a lock that is not the peer's own.
-            Err((e, tx)) if e == EHOSTUNREACH && self.has_passive_handshake() => {
-                self.try_send(tx, true)
-            }
-            result => result,
-        };
-        if matches!(&result, Err((e, _)) if *e != ESTALE) {
-            // The interface counts it itself.
-            self.events.tx_errors.add(1);
-        }
-        result
-    }
-
-    /// As [`Peer::send`]; if `expect_passive`, there will be a connection.
-    fn try_send(
-        self: &Arc<Self>,
-        tx: KBox<Tx>,
-        expect_passive: bool,
-    ) -> core::result::Result<(), (Error, KBox<Tx>)> {
-        let now = time::monotonic_ms();
-        let mut inner = self.inner.lock();
-        if inner.closing {
-            return Err((ESTALE, tx));
-        }
-        let launch = self.claim_route(&mut inner, now);
-        let result = match inner.choose(&tx) {
-            // One that comes from a network of IPv6, or goes there, by way of a gateway.
-            Some(conn) if !tx.fits(conn.proto()) => Err((EPROTONOSUPPORT, tx)),
-            Some(conn) => conn.queue_tx(tx).map_err(|tx| (ESTALE, tx)),
-            None if expect_passive || inner.may_queue() => {
-                inner.queue.push_back(tx);
-                inner.queue_peak = inner.queue_peak.max(inner.queue.len());
-                self.ni.context().queue_connect_wait(self.clone());
-                Ok(())
-            }
-            None => Err((EHOSTUNREACH, tx)),
-        };
-        drop(inner);
-        if let Some(claim) = launch {
-            self.connect(claim);
-        }
-        result
-    }
-
     /// Admits a connection whose handshake has succeeded so far.
     ///
     /// `route` is that of an attempt of ours; its claim ends. Connections of ours that programs have made
@@ -516,103 +428,6 @@ impl Peer {
         upper.peer_down(self.ni.as_arc_borrow(), self.nid, loss, last_alive_ms);
     }
 
-    /// Tells the peer that its message with this cookie has arrived by the connection `by`, which it
-    /// may have passed on for another node: then that must not wait behind messages in any case. If
-    /// there is no room for it, `by` is looked at again when there may be. Thread context, no spinlock
-    /// held; a connection's I/O mutex may be.
-    ///
-    /// A connection that is out of the list may belong to an earlier life of the peer, and its messages
-    /// have failed with it: to the peer their cookies mean nothing any more, or something else.
-    ///
-    /// # Errors
-    ///
-    /// [`WireError::Cookie`] if no message can have that cookie, or had it shortly before.
-    pub(crate) fn queue_zc_ack(
-        self: &Arc<Self>,
-        by: &Arc<Conn>,
-        cookie: u64,
-        routed: bool,
-    ) -> core::result::Result<Added, WireError> {
-        let class = if routed {
-            MsgClass::Ack
-        } else {
-            tunables::ack_class()
-        };
-        let mut inner = self.inner.lock();
-        let Some(life) = &mut inner.life else {
-            return Ok(Added::Yes);
-        };
-        if !life.conns().iter().any(|conn| Arc::ptr_eq(conn, by)) {
-            return Ok(Added::Yes);
-        }
-        if let Some(conn) = life.choose_for(class).cloned() {
-            if !life.acks.is_empty() {
-                conn.queue_acks(&mut life.acks);
-            }
-            return conn.queue_ack(cookie);
-        }
-        // The connection for that is missing: it will come, or all will go.
-        if life.acks.add(cookie)? == Added::Full {
-            // In its place any that there is.
-            return by.queue_ack(cookie);
-        }
-        drop(inner);
-        self.ni.context().queue_connect_wait(self.clone());
-        Ok(Added::Yes)
-    }
-
-    /// A message is about to go by the connection `conn`, and the peer is to say when it has arrived.
-    /// Returns the cookie for it; 0, which is none, if there is no memory for that. May sleep.
-    pub(crate) fn zc_req_add(self: &Arc<Self>, conn: ConnId) -> u64 {
-        let Ok(room) = Reservation::new() else {
-            return 0;
-        };
-        let more = || self.ni.cookies().take();
-        let cookie = self.unacked.lock().add(conn, room, more);
-        self.mark_busy();
-        cookie
-    }
-
-    /// The message with this cookie will not be sent after all. Thread context.
-    pub(crate) fn zc_req_cancel(&self, cookie: u64) {
-        self.unacked.lock().forget(cookie);
-    }
-
-    /// TCP has let go of `tx`, which the peer was asked to acknowledge. Gives it back if that is not
-    /// waited for: it has been, or the connection has ended. Thread context.
-    pub(crate) fn zc_req_released(&self, tx: KBox<Tx>) -> Option<KBox<Tx>> {
-        self.unacked.lock().released(tx, time::monotonic_ms())
-    }
-
-    /// The peer says that messages with cookies in these ranges have arrived: those that have ended with
-    /// that come to `done`. Thread context, no spinlock held; a connection's I/O mutex may be.
-    ///
-    /// # Errors
-    ///
-    /// [`WireError::Cookie`] if it was not asked for one of them, or has said so before.
-    pub(crate) fn handle_zc_ack(
-        &self,
-        ranges: [Option<(u64, u64)>; 2],
-        done: &mut Fifo<Tx>,
-    ) -> core::result::Result<(), WireError> {
-        let mut unacked = self.unacked.lock();
-        let mut ranges = ranges.into_iter().flatten();
-        ranges.try_for_each(|range| unacked.acknowledged(range, done))
-    }
-
-    /// The connection `conn` has ended because of `why`: so do the messages that went by it and were
-    /// to be acknowledged. Thread context, no spinlock held.
-    pub(crate) fn abandon(&self, conn: ConnId, why: Error) {
-        misc::assert_may_sleep();
-        let txs = self.unacked.lock().abandon(conn, time::monotonic_ms());
-        self.fail_txs(txs, why);
-    }
-
-    /// How many messages the peer has yet to acknowledge, and how many it has. Thread context.
-    pub(crate) fn zc_req_counts(&self) -> (u64, u64) {
-        self.unacked.lock().counts()
-    }
-
     /// Closes `conn`, or more as `what` says, because of `why`, unless it is being closed already. If it
     /// has failed, the rest are tested.
     ///
@@ -713,195 +528,5 @@ impl Peer {
     /// The `index`-th connection. Thread context.
     pub(crate) fn conn(&self, index: usize) -> Option<Arc<Conn>> {
         self.inner.lock().conns().get(index).cloned()
-    }
-}
-
-impl PeerInner {
-    fn route_to(&self, addr: IpAddr) -> Option<Arc<Route>> {
-        self.routes.iter().find(|r| r.addr().ip() == addr).cloned()
-    }
-
-    /// Its connections.
-    fn conns(&self) -> &[Arc<Conn>] {
-        self.life.as_ref().map_or(&[], Life::conns)
-    }
-
-    fn conns_to(&self, addr: IpAddr) -> impl Iterator<Item = &Arc<Conn>> {
-        self.conns().iter().filter(move |c| c.remote().ip() == addr)
-    }
-
-    /// How many connections of type `kind` there are to `addr`.
-    fn count_to(&self, addr: IpAddr, kind: ConnType) -> usize {
-        life::count_to(self.conns(), addr, kind)
-    }
-
-    /// The version of the protocol that it speaks, if that is known.
-    fn proto(&self) -> Option<Proto> {
-        self.life.as_ref().map(Life::proto).or(self.named)
-    }
-
-    /// The type of connection to `addr` that is to be made next, if this node wants `own` for bulk,
-    /// each way.
-    fn missing_type(&self, addr: IpAddr, own: u32) -> Option<ConnType> {
-        let bulk = self.bulk_conns(own);
-        conns_per_peer::next_missing(self.is_typed(), bulk, |kind| self.count_to(addr, kind))
-    }
-
-    /// Whether connections to it are to have types, as far as its version is known.
-    fn is_typed(&self) -> bool {
-        tunables::typed(self.proto().unwrap_or(self.newest_proto))
-    }
-
-    /// How many connections for bulk there are to be, each way, if this node wants `own`.
-    fn bulk_conns(&self, own: u32) -> u32 {
-        match (self.proto(), &self.life) {
-            (Some(proto), _) if !proto.has_many_conns() => 1,
-            (_, Some(life)) => life.agreement.bulk(own),
-            (_, None) => own.max(1),
-        }
-    }
-
-    /// The peer, at `addr`, has refused one more connection.
-    fn refused(&mut self, addr: IpAddr) {
-        let is_typed = self.is_typed();
-        if let Some(life) = &mut self.life {
-            life.refused(addr, is_typed);
-        }
-    }
-
-    /// Whether there is a connection that can carry messages.
-    fn can_send(&self) -> bool {
-        self.life.as_ref().is_some_and(Life::can_send)
-    }
-
-    /// Has all connections tested, unless they were a moment ago. Thread context.
-    fn test_conns(&mut self, now: u64) {
-        if now.saturating_sub(self.tested_ms) < TEST_PAUSE_MS {
-            return;
-        }
-        self.tested_ms = now;
-        for conn in self.conns() {
-            conn.test();
-        }
-    }
-
-    /// Whether it was refused because of an older incarnation, so lately that it may still be trying.
-    fn has_come_outdated(&self, now: u64) -> bool {
-        let fresh = |since: u64| now.saturating_sub(since) <= tunables::handshake_timeout_ms();
-        self.outdated_ms.is_some_and(fresh)
-    }
-
-    /// Whether a connection to `addr` that was made at `since`, or later, has lasted for `min_ms`.
-    fn has_stood(&self, addr: IpAddr, since: u64, now: u64, min_ms: u64) -> bool {
-        self.conns_to(addr).any(|conn| {
-            let born = conn.born_ms();
-            born >= since && now.saturating_sub(born) >= min_ms
-        })
-    }
-
-    /// Each route may be tried again for the sake of messages that wait.
-    fn forget_tries(&mut self) {
-        let mut index = 0;
-        while let Some(route) = self.routes.get(index).cloned() {
-            route.state_mut(self).tried = false;
-            index += 1;
-        }
-    }
-
-    /// Whether a transmit may wait for a connection.
-    fn may_queue(&self) -> bool {
-        self.routes.iter().any(|r| r.state(self).may_queue())
-    }
-
-    /// Whether there are connections, but not all by all routes, if this node wants `own` for bulk,
-    /// each way.
-    fn is_incomplete(&self, own: u32) -> bool {
-        let lacking = |route: &Arc<Route>| self.missing_type(route.addr().ip(), own).is_some();
-        self.life.is_some() && self.routes.iter().any(lacking)
-    }
-
-    /// Whether an attempt of ours may be about to succeed. One that has been out for longer than a
-    /// handshake takes is more likely lost on the way, and must not keep the peer out.
-    fn is_racing(&self, now: u64) -> bool {
-        let fresh = |since: u64| now.saturating_sub(since) < tunables::handshake_timeout_ms();
-        self.routes
-            .iter()
-            .any(|r| r.state(self).racing_since.is_some_and(fresh))
-    }
-
-    /// The connection for a message.
-    fn choose(&self, tx: &Tx) -> Option<&Arc<Conn>> {
-        self.life.as_ref()?.choose(tx)
-    }
-
-    /// The connection for acknowledgements.
-    fn ack_conn(&self, class: MsgClass) -> Option<&Arc<Conn>> {
-        self.life.as_ref()?.choose_for(class)
-    }
-
-    /// Gives what waited for a connection to the connections.
-    fn feed(&mut self) {
-        if let Some(life) = self.life.as_mut().filter(|life| !life.acks.is_empty()) {
-            if let Some(conn) = life.choose_for(MsgClass::Ack).cloned() {
-                conn.queue_acks(&mut life.acks);
-            }
-        }
-        while let Some(tx) = self.queue.pop_front() {
-            let refused = match self.choose(&tx) {
-                Some(conn) => conn.queue_tx(tx).err(),
-                None => Some(tx),
-            };
-            if let Some(tx) = refused {
-                self.queue.push_front(tx);
-                return;
-            }
-        }
-    }
-
-    /// Takes out the connections that match and hands them to the reaper. With the last one the peer's
-    /// [`Life`] ends.
-    ///
-    /// The list's own reference goes along: none is dropped here, under the lock.
-    fn bury(&mut self, why: Error, matching: impl Fn(&Arc<Conn>) -> bool) -> Buried {
-        let Some(life) = &mut self.life else {
-            return Buried::default();
-        };
-        let could_send = life.can_send();
-        let mut any = false;
-        while let Some(conn) = life.take(&matching) {
-            conn.bury(why);
-            any = true;
-        }
-        let lost = could_send && !life.can_send();
-        if life.conns().is_empty() {
-            self.life = None;
-        }
-        Buried { any, lost }
-    }
-
-    /// Drops the routes that match. Returns whether any did.
-    fn drop_routes(&mut self, matching: impl Fn(&Arc<Route>) -> bool) -> bool {
-        let mut any = false;
-        while let Some(at) = self.routes.iter().position(&matching) {
-            if let Ok(route) = self.routes.remove(at) {
-                route.state_mut(self).deleted = true;
-                any = true;
-            }
-        }
-        any
-    }
-
-    fn is_unused(&self) -> bool {
-        self.life.is_none() && self.routes.is_empty() && self.queue.is_empty()
-    }
-
-    /// Whether nobody asked for it, and there is no connection to it.
-    fn is_unreferenced(&self) -> bool {
-        self.life.is_none() && self.routes.iter().all(|r| r.state(self).shares == 0)
-    }
-
-    fn is_forgettable(&self) -> bool {
-        let connecting = |r: &Arc<Route>| r.state(self).connecting;
-        self.is_unreferenced() && self.queue.is_empty() && !self.routes.iter().any(connecting)
     }
 }

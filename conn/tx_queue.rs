@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What waits to be sent on a connection: transmits, acknowledgements, and keepalive messages.
+//!
+//! A [`TxQueue`] has a spinlock of its own, taken inside the peer's.
+
+use super::Conn;
+use crate::{
+    lib_linux::queue::Fifo,
+    tx::Tx,
+    wire::{
+        Acks,
+        Added,
+        WireError, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    }, //
+};
+
+/// Transmits on their way to the scheduler, and what it is to make transmits of.
+pub(super) struct TxQueue {
+    pub(super) fifo: Fifo<Tx>,
+    /// What has arrived of what the peer wants to be told of.
+    pub(super) acks: Acks,
+    /// A connection of the peer waits for room in `acks`.
+    pub(super) acks_wanted: bool,
+    /// A sign of life is due.
+    pub(super) ping: bool,
+    /// The most bytes that were queued at the same time, here and with the scheduler.
+    pub(super) peak: u64,
+    /// Why there will be no more.
+    pub(super) closed: Option<Error>,
+}
+
+impl Conn {
+    /// Queues `tx` for sending; gives it back if the connection is being closed.
+    ///
+    /// Thread context; the peer's lock may be held.
+    pub(crate) fn queue_tx(
+        self: &Arc<Self>,
+        mut tx: KBox<Tx>,
+    ) -> core::result::Result<(), KBox<Tx>> {
+        let mut txq = self.txq.lock();
+        if txq.closed.is_some() {
+            return Err(tx);
+        }
+        tx.assign(self.proto, self.id());
+        let len = tx.len() as u64;
+        let queued = self.queued.fetch_add(len, Relaxed).saturating_add(len);
+        txq.peak = txq.peak.max(queued);
+        txq.fifo.push_back(tx);
+        drop(txq);
+        self.tx_queued();
+        Ok(())
+    }
+
+    /// Queues the acknowledgement of a message with this cookie. If there is no room, all of the peer's
+    /// connections are looked at again when there is some, or when this one ends.
+    ///
+    /// The peer's lock is held, and this connection is in its list.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Acks::add`].
+    pub(crate) fn queue_ack(
+        self: &Arc<Self>,
+        cookie: u64,
+    ) -> core::result::Result<Added, WireError> {
+        let mut txq = self.txq.lock();
+        let added = txq.acks.add(cookie)?;
+        txq.acks_wanted |= added == Added::Full;
+        drop(txq);
+        self.tx_queued();
+        Ok(added)
+    }
+
+    /// Queues acknowledgements, as far as there is room. Thread context; the peer's lock may be held.
+    pub(crate) fn queue_acks(self: &Arc<Self>, acks: &mut Acks) {
+        self.txq.lock().acks.absorb(acks);
+        self.tx_queued();
+    }
+
+    /// Queues a sign of life, unless something is on its way anyway.
+    ///
+    /// Thread context; the peer's lock may be held.
+    pub(crate) fn queue_ping(self: &Arc<Self>) {
+        let mut txq = self.txq.lock();
+        if self.load() > 0 || !txq.acks.is_empty() {
+            return;
+        }
+        txq.ping = true;
+        drop(txq);
+        self.tx_queued();
+    }
+
+    /// Has TCP ask the other side whether it still has the connection. If not, a reset says so, whatever
+    /// was sent or not; without an answer nothing changes.
+    ///
+    /// Thread context; the peer's lock may be held.
+    pub(crate) fn test(self: &Arc<Self>) {
+        self.test.store(true, Relaxed);
+        self.clone().retry();
+    }
+
+    pub(super) fn tx_queued(self: &Arc<Self>) {
+        if self.ready.tx_queued() {
+            self.sched.enqueue(self.clone());
+        }
+    }
+}

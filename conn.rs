@@ -98,7 +98,10 @@ use kernel::{
 };
 
 use deadlines::Deadlines;
-pub(crate) use deadlines::Look;
+pub(crate) use deadlines::{
+    Late,
+    Look, //
+};
 use ended::Ended;
 pub(crate) use handshake::{
     Handshake,
@@ -110,7 +113,7 @@ use receive::Parked;
 use rx::Remains;
 
 pub(crate) use loans::Batch;
-pub(crate) use loss::Late;
+pub(crate) use reason::Doubt;
 use reason::Reason;
 use tx_queue::TxQueue;
 
@@ -553,7 +556,7 @@ impl sched::Serve for Conn {
         let ended = io.ended.take();
         drop(io);
         if let Some(ended) = ended {
-            ended.finish(&self.peer);
+            ended.finish(|txs, why| self.peer.fail_txs(txs, why));
         }
         if let Some(why) = failure {
             self.lost(why);

@@ -230,7 +230,14 @@ impl Lnd {
     /// Starts an interface that is not there; the holder of `config`.
     fn start_ni(self: &Arc<Self>, net: &Net, nid: Nid, upper: Arc<dyn MessageLayer>) -> Result {
         self.nis.lock().reserve(1, GFP_ATOMIC)?;
-        let ni = Ni::start(self, net.clone(), nid, upper)?;
+        let ni = Ni::start(
+            self.clone(),
+            self.acceptor(),
+            self.next_serial(),
+            net.clone(),
+            nid,
+            upper,
+        )?;
         let pushed = self.nis.lock().push(ni.clone(), GFP_ATOMIC);
         if let Err(e) = pushed {
             ni.end();

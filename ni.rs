@@ -2,7 +2,7 @@
 
 //! Network interface instances: one NID in one network namespace.
 //!
-//! An [`Ni`] owns its interfaces, its peers and its message layer. It is in the list of [`Lnd`] from
+//! An [`Ni`] owns its interfaces, its peers and its message layer. It is in the module's list from
 //! [`Ni::start`] until it is shut down, and is shared by [`Arc`] with all that belongs to it; those
 //! cycles are broken by [`Ni::end`] and [`Ni::await_end`]. After these it has no socket and does
 //! nothing; the object stays for as long as somebody has pages that it lent, see
@@ -15,10 +15,12 @@ use self::local::LocalMsg;
 use crate::{
     acceptor::{
         self,
+        Acceptor,
         Listener, //
     },
     conn::{
         Conn,
+        Doubt,
         Handshake,
         Pending,
         Sched, //
@@ -64,7 +66,6 @@ use crate::{
         Proto,
         MAX_PAYLOAD, //
     },
-    Lnd, //
 };
 use core::net::{
     IpAddr,
@@ -135,7 +136,7 @@ pub(crate) trait Context: Send + Sync {
 /// One NID of this node.
 #[pin_data]
 pub(crate) struct Ni {
-    lnd: Arc<Lnd>,
+    acceptor: Arc<Acceptor<Ni>>,
     context: Arc<dyn Context>,
     /// Later ones have higher numbers; none has 0.
     serial: u64,
@@ -159,35 +160,6 @@ pub(crate) struct Ni {
     live: Live,
     events: Events,
     ledger: Arc<Ledger>,
-}
-
-/// Why a NID that somebody claims is not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Doubt {
-    /// It is of another network than the interface.
-    Network,
-    /// It is that of the interface.
-    Own,
-    /// Nothing could be sent to its address.
-    LinkLocal,
-    /// The claim comes neither from an address that is known to be its own, nor from the subnet of an
-    /// interface in which the NID's own address is, too.
-    Far,
-    /// The claim does not come from an address that is known to be its own.
-    Unknown,
-}
-
-impl Doubt {
-    /// In words, for the kernel's log.
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Self::Network => "that is another network",
-            Self::Own => "that is this node itself",
-            Self::LinkLocal => "a link-local address names nobody",
-            Self::Far => "check_nid=1, and not both are in the subnet of an interface here",
-            Self::Unknown => "check_nid=2, and no route to it has this address",
-        }
-    }
 }
 
 /// How many objects of an interface are alive.
@@ -237,7 +209,9 @@ impl Ni {
     /// `EPROTONOSUPPORT` for an IPv6 address, if only older versions are to be spoken than have a form
     /// for it; those of [`Interfaces::add`]; `ENOMEM`.
     pub(crate) fn start(
-        lnd: &Arc<Lnd>,
+        context: Arc<dyn Context>,
+        acceptor: &Arc<Acceptor<Self>>,
+        serial: u64,
         net: Net,
         nid: Nid,
         upper: Arc<dyn MessageLayer>,
@@ -247,9 +221,9 @@ impl Ni {
         let ledger = Ledger::new()?;
         let ni = Arc::pin_init(
             pin_init!(Self {
-                lnd: lnd.clone(),
-                context: lnd.clone(),
-                serial: lnd.next_serial(),
+                acceptor: acceptor.clone(),
+                context,
+                serial,
                 nid,
                 net,
                 incarnation: time::realtime_ns(),
@@ -268,7 +242,7 @@ impl Ni {
             GFP_KERNEL,
         )?;
         ni.check_nid(nid)?;
-        ni.interfaces.add(lnd.acceptor(), &ni, nid.addr(), None)?;
+        ni.interfaces.add(acceptor, &ni, nid.addr(), None)?;
         if tunables::bulk_conns().is_none() {
             // Not before the interface is there that it is about.
             let speed = link::speed_mbps(&ni.net, nid.addr());
@@ -283,7 +257,7 @@ impl Ni {
     /// [`Ni::await_end`] then, which need not hold what this is called with.
     pub(crate) fn end(self: &Arc<Self>) {
         self.down.store(true, Release);
-        self.interfaces.close(self.lnd.acceptor(), self);
+        self.interfaces.close(&self.acceptor, self);
         // Handshakes first: from here on they admit nothing. Then the peers, whose table stays
         // closed; what they had queued is completed. Then what waits for an answer.
         self.pending.close();
@@ -317,7 +291,7 @@ impl Ni {
         &self.context
     }
 
-    /// Its number: later ones have higher numbers, and none has 0. For [`Lnd::ni_after`].
+    /// Its number: later ones have higher numbers, and none has 0. For walks over all instances.
     pub(crate) fn serial(&self) -> u64 {
         self.serial
     }
@@ -593,7 +567,7 @@ impl Ni {
     /// Those of [`Interfaces::add`].
     pub(crate) fn add_interface(self: &Arc<Self>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
         self.interfaces
-            .add(self.lnd.acceptor(), self, addr, prefix_len)?;
+            .add(&self.acceptor, self, addr, prefix_len)?;
         self.context.look_at_addresses();
         Ok(())
     }
@@ -609,7 +583,7 @@ impl Ni {
             return Err(EBUSY);
         }
         let mut any = addr.is_none();
-        while let Some(gone) = self.interfaces.take(self.lnd.acceptor(), self, |i| {
+        while let Some(gone) = self.interfaces.take(&self.acceptor, self, |i| {
             addr.is_none_or(|addr| i.addr() == addr)
         }) {
             self.leave(gone.addr(), ESHUTDOWN);

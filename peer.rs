@@ -8,6 +8,11 @@
 //! to a connection that is being closed. No callback takes that lock. A peer whose `closing` is set
 //! is out of the table for good: whoever finds one looks the NID up again. The last reference frees
 //! it, always in thread context.
+//!
+//! A connection, its peer and its interface instance know each other (`conn.rs`; this file with
+//! `peer/state.rs` and `peer/life.rs`; `ni.rs`), and can't do without: a peer chooses a connection and feeds
+//! it with its lock held, the end of a connection may end its peer's life, and both look peers up in
+//! the instance's table, or leave it. All others are given what they need, or reach these by a trait.
 
 mod addresses;
 mod admin;
@@ -31,7 +36,7 @@ use crate::{
         time, //
     },
     ni::Ni,
-    route::Route,
+    route,
     stats::{
         Account,
         Counter,
@@ -106,6 +111,9 @@ pub(crate) const BUSY_LIST: u64 = 7;
 
 /// Which list of a peer is that of those whose silence is to be noticed.
 pub(crate) const IDLE_LIST: u64 = 8;
+
+/// An address of a peer; what changes about it is protected by the peer's lock.
+pub(crate) type Route = route::Route<PeerInner>;
 
 /// A node that this one talks to.
 #[pin_data]

@@ -9,10 +9,7 @@
 
 mod backoff;
 
-use crate::{
-    interface::RouteUse,
-    peer::PeerInner, //
-};
+use crate::interface::RouteUse;
 use backoff::Backoff;
 use core::net::SocketAddr;
 use kernel::{
@@ -24,12 +21,12 @@ use kernel::{
     }, //
 };
 
-/// One address of a peer.
-pub(crate) struct Route {
+/// One address of a peer, whose lock protects a `P`.
+pub(crate) struct Route<P> {
     addr: SocketAddr,
     /// It was made without shares: the driver found the address by itself.
     found: bool,
-    state: LockedBy<RouteState, PeerInner>,
+    state: LockedBy<RouteState, P>,
 }
 
 /// What changes about a route; protected by the peer's lock.
@@ -62,13 +59,9 @@ pub(crate) struct RouteState {
     backoff: Backoff,
 }
 
-impl Route {
+impl<P> Route<P> {
     /// A route to `addr`, not yet in any list. May sleep.
-    pub(crate) fn new(
-        addr: SocketAddr,
-        shares: u32,
-        owner: &SpinLock<PeerInner>,
-    ) -> Result<Arc<Self>> {
+    pub(crate) fn new(addr: SocketAddr, shares: u32, owner: &SpinLock<P>) -> Result<Arc<Self>> {
         let route = Self {
             addr,
             found: shares == 0,
@@ -103,12 +96,12 @@ impl Route {
     }
 
     /// Its state, for the holder of the peer's lock.
-    pub(crate) fn state<'a>(&'a self, peer: &'a PeerInner) -> &'a RouteState {
+    pub(crate) fn state<'a>(&'a self, peer: &'a P) -> &'a RouteState {
         self.state.access(peer)
     }
 
     /// Its state, for the holder of the peer's lock.
-    pub(crate) fn state_mut<'a>(&'a self, peer: &'a mut PeerInner) -> &'a mut RouteState {
+    pub(crate) fn state_mut<'a>(&'a self, peer: &'a mut P) -> &'a mut RouteState {
         self.state.access_mut(peer)
     }
 }

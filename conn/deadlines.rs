@@ -4,10 +4,7 @@
 //!
 //! [`Deadlines`] are part of the I/O state, behind its mutex; the reaper looks at them.
 
-use super::{
-    loss::Late,
-    Conn, //
-};
+use super::Conn;
 use crate::{
     lib_linux::time,
     tunables, //
@@ -27,6 +24,19 @@ pub(super) struct Deadlines {
     pub(super) rx_ms: u64,
     /// What TCP held for sending at the last look.
     pub(super) wmem_mark: usize,
+}
+
+/// What a peer has not done in time.
+#[derive(Clone, Copy)]
+pub(crate) enum Late {
+    /// Nothing that is sent to it arrives.
+    Taking,
+    /// The rest of a message has not come.
+    Sending,
+    /// It has not said that a message has arrived.
+    Acknowledging,
+    /// It sends so slowly into a buffer that others wait for that.
+    Forwarding,
 }
 
 /// What the reaper finds when it looks at a connection.

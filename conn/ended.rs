@@ -8,13 +8,9 @@
 
 use crate::{
     lib_linux::queue::Fifo,
-    peer::Peer,
     tx::Tx, //
 };
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::prelude::*;
 
 /// Transmits that are to be completed.
 pub(super) struct Ended {
@@ -52,13 +48,13 @@ impl Ended {
         any.then(|| core::mem::replace(self, Self::new()))
     }
 
-    /// Completes them, which went to `peer`. Thread context, no lock held.
-    pub(super) fn finish(mut self, peer: &Arc<Peer>) {
+    /// Completes them; `fail` completes those that were not sent. Thread context, no lock held.
+    pub(super) fn finish(mut self, fail: impl FnOnce(Fifo<Tx>, Error)) {
         while let Some(tx) = self.sent.pop_front() {
             tx.finish(Ok(()));
         }
         if !self.failed.is_empty() {
-            peer.fail_txs(self.failed, self.why);
+            fail(self.failed, self.why);
         }
     }
 }

@@ -40,8 +40,10 @@ use crate::{
         time, //
     },
     ni::Ni,
-    peer::Peer,
-    route::Route,
+    peer::{
+        Peer,
+        Route, //
+    },
     stats::{
         Gauge,
         LiveGuard, //

@@ -118,7 +118,7 @@ impl Batch {
                 while let Some(tx) = this.txs.pop_front() {
                     this.conn.released(tx, &mut ended);
                 }
-                ended.finish(&this.conn.peer);
+                ended.finish(|txs, why| this.conn.peer.fail_txs(txs, why));
                 // Who was told that these were sent may have missed the connection's end, if that
                 // came meanwhile.
                 if let Some(why) = this.conn.closed() {

@@ -5,6 +5,7 @@
 //! No state of its own.
 
 use super::{
+    deadlines::Late,
     Conn,
     Reason, //
 };
@@ -18,19 +19,6 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-
-/// What a peer has not done in time.
-#[derive(Clone, Copy)]
-pub(crate) enum Late {
-    /// Nothing that is sent to it arrives.
-    Taking,
-    /// The rest of a message has not come.
-    Sending,
-    /// It has not said that a message has arrived.
-    Acknowledging,
-    /// It sends so slowly into a buffer that others wait for that.
-    Forwarding,
-}
 
 impl Conn {
     /// I/O has failed: counts, says so if it is not just the peer's leaving, and closes.

@@ -5,19 +5,45 @@
 //!
 //! A plain value: whoever holds it owns it.
 
-use crate::{
-    ni::Doubt,
-    wire::{
-        ConnType,
-        Nid,
-        Proto,
-        WireError, //
-    }, //
+use crate::wire::{
+    ConnType,
+    Nid,
+    Proto,
+    WireError, //
 };
 use kernel::{
     fmt,
     prelude::*, //
 };
+
+/// Why a NID that somebody claims is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// It is of another network than the interface.
+    Network,
+    /// It is that of the interface.
+    Own,
+    /// Nothing could be sent to its address.
+    LinkLocal,
+    /// The claim comes neither from an address that is known to be its own, nor from the subnet of an
+    /// interface in which the NID's own address is, too.
+    Far,
+    /// The claim does not come from an address that is known to be its own.
+    Unknown,
+}
+
+impl Doubt {
+    /// In words, for the kernel's log.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Network => "that is another network",
+            Self::Own => "that is this node itself",
+            Self::LinkLocal => "a link-local address names nobody",
+            Self::Far => "check_nid=1, and not both are in the subnet of an interface here",
+            Self::Unknown => "check_nid=2, and no route to it has this address",
+        }
+    }
+}
 
 /// Why it can't go on.
 #[derive(Clone, Copy)]

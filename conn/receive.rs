@@ -211,7 +211,7 @@ impl Conn {
             let ended = io.ended.take();
             drop(io);
             if let Some(ended) = ended {
-                ended.finish(&self.peer);
+                ended.finish(|txs, why| self.peer.fail_txs(txs, why));
             }
             let returned = call.make(self);
             io = self.io.lock();

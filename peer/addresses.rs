@@ -7,7 +7,8 @@
 
 use super::{
     Peer,
-    PeerInner, //
+    PeerInner,
+    Route, //
 };
 use crate::{
     conn::Conn,
@@ -18,7 +19,6 @@ use crate::{
         RouteUse,
         MAX_INTERFACES, //
     },
-    route::Route,
     wire::IpVec, //
 };
 use core::net::{

@@ -8,13 +8,13 @@ use super::{
     life::Life,
     Buried,
     Close,
-    Peer, //
+    Peer,
+    Route, //
 };
 use crate::{
     conn::Conn,
     interface::RouteUse,
     lib_linux::queue::Fifo,
-    route::Route,
     upper::Loss,
     wire::Nid, //
 };

@@ -7,7 +7,8 @@
 use super::{
     Buried,
     Peer,
-    PeerInner, //
+    PeerInner,
+    Route, //
 };
 use crate::{
     conn::Handshake,
@@ -17,10 +18,7 @@ use crate::{
         ratelimit::pr_warn_ratelimited,
         time, //
     },
-    route::{
-        Route,
-        RouteState, //
-    },
+    route::RouteState,
     tunables,
     tx::Tx,
     upper::Loss,

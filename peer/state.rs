@@ -12,11 +12,11 @@ use super::{
         Life, //
     },
     PeerInner,
+    Route,
     TEST_PAUSE_MS, //
 };
 use crate::{
     conn::Conn,
-    route::Route,
     tunables,
     tx::Tx,
     wire::{

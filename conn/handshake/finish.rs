@@ -14,15 +14,17 @@ use super::{
     Stage, //
 };
 use crate::{
-    conn::Conn,
+    conn::{
+        Conn,
+        Doubt, //
+    },
     lib_linux::socket::Socket,
-    ni::Doubt,
     peer::{
         Close,
         Peer,
-        Refusal, //
+        Refusal,
+        Route, //
     },
-    route::Route,
     tunables,
     wire::{
         ConnType,

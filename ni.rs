@@ -8,10 +8,17 @@
 //! nothing; the object stays for as long as somebody has pages that it lent, see
 //! [`Batch`](crate::conn::Batch). What changes is in its parts, each with a lock of its own.
 
+mod addresses;
+mod context;
+mod live;
 mod local;
 mod offer;
 
 use self::local::LocalMsg;
+pub(crate) use self::{
+    context::Context,
+    live::Live, //
+};
 use crate::{
     acceptor::{
         self,
@@ -19,17 +26,11 @@ use crate::{
         Listener, //
     },
     conn::{
-        Conn,
         Doubt,
         Handshake,
-        Pending,
-        Sched, //
+        Pending, //
     },
-    interface::{
-        Change,
-        InterfaceInfo,
-        Interfaces, //
-    },
+    interface::Interfaces,
     lib_linux::{
         link,
         misc,
@@ -47,7 +48,6 @@ use crate::{
     },
     stats::{
         Events,
-        Gauge,
         Ledger, //
     },
     tunables::{
@@ -85,54 +85,6 @@ use kernel::{
     }, //
 };
 
-/// What an interface instance, and all that belongs to it, asks of the module's threads. Who asks
-/// knows no more of them than this.
-pub(crate) trait Context: Send + Sync {
-    /// The scheduler for a new connection, whose packets arrive on `cpu`. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` if none has a thread.
-    fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>>;
-
-    /// Has a daemon go on with a handshake. Any context.
-    fn run_handshake(&self, handshake: Arc<Handshake>);
-
-    /// Has `handshake` looked at again after a while, of which no event will tell anything: mostly because
-    /// of a socket that is handed over. Thread context.
-    fn poll_handover(&self, handshake: Arc<Handshake>);
-
-    /// Has the reaper terminate a connection that was closed. Any context.
-    fn bury(&self, conn: Arc<Conn>);
-
-    /// Has `conn` try again after a tick, which had no memory. Thread context.
-    fn retry(&self, conn: Arc<Conn>);
-
-    /// Fault injection holds a connection back: all of them are woken at the reaper's next look. Any
-    /// context.
-    fn wake_later(&self);
-
-    /// Has the reaper look after the transmits that wait for a connection to `peer`. Any context.
-    fn queue_connect_wait(&self, peer: Arc<Peer>);
-
-    /// Has the reaper look for deadlines of what is under way with `peer`. For [`Peer::queue_busy`]. Any
-    /// context.
-    fn queue_busy(&self, peer: Arc<Peer>);
-
-    /// Has the reaper look at `peer` when it has been silent for long. For [`Peer`] itself. Any context.
-    fn queue_idle(&self, peer: Arc<Peer>);
-
-    /// A peer was deleted that is among the busy ones, or the idle ones: the reaper lets go of it
-    /// soon. Any context.
-    fn purge_soon(&self, busy: bool, idle: bool);
-
-    /// Takes all peers that were deleted out of the reaper's lists, now. Thread context, may sleep.
-    fn purge(&self, now: u64);
-
-    /// Has the reaper look soon at addresses that something may have happened to. Any context.
-    fn look_at_addresses(&self);
-}
-
 /// One NID of this node.
 #[pin_data]
 pub(crate) struct Ni {
@@ -160,45 +112,6 @@ pub(crate) struct Ni {
     live: Live,
     events: Events,
     ledger: Arc<Ledger>,
-}
-
-/// How many objects of an interface are alive.
-pub(crate) struct Live {
-    peers: Arc<Gauge>,
-    conns: Arc<Gauge>,
-    handshakes: Arc<Gauge>,
-    txs: Arc<Gauge>,
-}
-
-impl Live {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            peers: Gauge::new()?,
-            conns: Gauge::new()?,
-            handshakes: Gauge::new()?,
-            txs: Gauge::new()?,
-        })
-    }
-
-    /// Peers, unlinked ones included.
-    pub(crate) fn peers(&self) -> &Arc<Gauge> {
-        &self.peers
-    }
-
-    /// Connections, those included whose sockets the reaper has yet to close.
-    pub(crate) fn conns(&self) -> &Arc<Gauge> {
-        &self.conns
-    }
-
-    /// Handshakes.
-    pub(crate) fn handshakes(&self) -> &Arc<Gauge> {
-        &self.handshakes
-    }
-
-    /// Transmits.
-    pub(crate) fn txs(&self) -> &Arc<Gauge> {
-        &self.txs
-    }
 }
 
 impl Ni {
@@ -557,78 +470,6 @@ impl Ni {
                 }
             }
         }
-    }
-
-    /// Publishes `addr` to peers that connect from now on, and listens there. Without a prefix
-    /// length, the kernel's own says which addresses are its neighbours, as it changes. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Interfaces::add`].
-    pub(crate) fn add_interface(self: &Arc<Self>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
-        self.interfaces
-            .add(&self.acceptor, self, addr, prefix_len)?;
-        self.context.look_at_addresses();
-        Ok(())
-    }
-
-    /// Takes away the interface with this address; without one, all but that of the NID. Routes
-    /// that nobody added and connections that use it go with it. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if there is none, `EBUSY` for the address of the NID.
-    pub(crate) fn del_interface(self: &Arc<Self>, addr: Option<IpAddr>) -> Result {
-        if addr == Some(self.nid.addr()) {
-            return Err(EBUSY);
-        }
-        let mut any = addr.is_none();
-        while let Some(gone) = self.interfaces.take(&self.acceptor, self, |i| {
-            addr.is_none_or(|addr| i.addr() == addr)
-        }) {
-            self.leave(gone.addr(), ESHUTDOWN);
-            any = true;
-        }
-        if any {
-            Ok(())
-        } else {
-            Err(ENOENT)
-        }
-    }
-
-    /// What an administrator is told about the interfaces. May sleep.
-    pub(crate) fn interface_info(&self) -> Result<KVec<InterfaceInfo>> {
-        self.interfaces.info()
-    }
-
-    /// Looks what has become of addresses that something may have happened to. What uses one that is
-    /// gone ends; its interface waits for it, and can be used again when it is back. The reaper's
-    /// thread, may sleep.
-    pub(crate) fn look_at_addresses(self: &Arc<Self>) {
-        let mut index = 0;
-        // Who is passed over, because one before it goes at this moment, is for the next look.
-        while let Some(interface) = self.interfaces.at(index) {
-            let addr = interface.addr();
-            match interface.refresh(&self.net) {
-                Change::None => {}
-                Change::Gone => {
-                    pr_info!(
-                        "{}: waits for its address {addr:?}, which is gone\n",
-                        self.nid
-                    );
-                    self.leave(addr, ENETDOWN);
-                }
-                Change::Back => pr_info!("{}: its address {addr:?} is back\n", self.nid),
-            }
-            index += 1;
-        }
-    }
-
-    /// Ends what uses `addr`, an address of this node, which is not to be used any more.
-    fn leave(self: &Arc<Self>, addr: IpAddr, why: Error) {
-        self.pending.leave(addr, why);
-        self.peers.walk(|peer| peer.leave(addr, why));
-        self.pending.cancel_deleted();
     }
 
     /// Ends transmits that could not be sent. Thread context, no spinlock held.

@@ -108,7 +108,7 @@ pub(crate) use handshake::{
     HANDOVER_LIST,
     HANDSHAKE_LIST, //
 };
-pub(crate) use handshakes::Pending;
+pub(crate) use handshakes::HandshakeTable;
 use receive::Parked;
 use rx::Remains;
 

@@ -28,7 +28,7 @@ use crate::{
     conn::{
         Doubt,
         Handshake,
-        Pending, //
+        HandshakeTable, //
     },
     interface::Interfaces,
     lib_linux::{
@@ -105,7 +105,7 @@ pub(crate) struct Ni {
     peers: PeerTable,
     upper: Arc<dyn MessageLayer>,
     #[pin]
-    pending: Pending,
+    handshakes: HandshakeTable,
     #[pin]
     interfaces: Interfaces<Ni>,
     down: Atomic<bool>,
@@ -145,7 +145,7 @@ impl Ni {
                 conns_per_peer: Atomic::new(tunables::bulk_conns().unwrap_or(1)),
                 peers,
                 upper,
-                pending <- Pending::new(),
+                handshakes <- HandshakeTable::new(),
                 interfaces <- Interfaces::new(),
                 down: Atomic::new(false),
                 live,
@@ -173,7 +173,7 @@ impl Ni {
         self.interfaces.close(&self.acceptor, self);
         // Handshakes first: from here on they admit nothing. Then the peers, whose table stays
         // closed; what they had queued is completed. Then what waits for an answer.
-        self.pending.close();
+        self.handshakes.close();
         self.peers.close(ESHUTDOWN);
         self.upper.shutdown(self.as_arc_borrow());
     }
@@ -278,8 +278,8 @@ impl Ni {
     }
 
     /// Its handshakes.
-    pub(crate) fn pending(&self) -> &Pending {
-        &self.pending
+    pub(crate) fn handshakes(&self) -> &HandshakeTable {
+        &self.handshakes
     }
 
     /// The message layer above it.

@@ -133,7 +133,7 @@ pub(crate) struct Peer {
     traffic: Arc<Traffic>,
     /// A message has come since the peer last had no connection.
     heard: Atomic<bool>,
-    /// INVARIANT: Only ever used for the reaper's list of pending peers.
+    /// INVARIANT: Only ever used for the reaper's list of peers that wait for a connection.
     #[pin]
     connect_wait_links: ListLinks<CONNECT_WAIT_LIST>,
     #[pin]

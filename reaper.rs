@@ -304,7 +304,7 @@ impl Reaper {
         lnd.walk_nis(|ni| {
             // Those that are waited for, and what was passed over.
             ni.look_at_addresses();
-            ni.pending().expire(now);
+            ni.handshakes().expire(now);
         });
         lnd.upper().tick(now);
         let [busy, idle] = &self.deleted;

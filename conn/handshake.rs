@@ -4,7 +4,7 @@
 //!
 //! A handshake never blocks a thread: socket callbacks post it to the autoconnect daemons, who do
 //! what the bytes at hand allow. Its state is behind its mutex; whoever takes the socket out of it
-//! ends it, so it ends once. Until then it is in its interface's [`Pending`](super::Pending) list,
+//! ends it, so it ends once. Until then it is in its interface's [`HandshakeTable`](super::HandshakeTable) list,
 //! which bounds how many strangers may be half-way in, and through which the reaper enforces the
 //! deadline and the interface's end. The socket's callbacks hold one reference, and go with the
 //! socket.
@@ -252,7 +252,7 @@ impl Handshake {
         };
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
         let this = Self::new(ni, role, route.addr(), Stage::Begin, deadline)?;
-        ni.pending().add(&this)?;
+        ni.handshakes().add(&this)?;
         ni.context().run_handshake(this);
         Ok(())
     }
@@ -337,7 +337,7 @@ impl Handshake {
         let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
         let stage = Stage::HandedOver(handover);
         let this = Self::new(ni, role, remote, stage, deadline)?;
-        ni.pending().add(&this)?;
+        ni.handshakes().add(&this)?;
         ni.context().run_handshake(this);
         Ok(())
     }
@@ -393,7 +393,7 @@ impl Handshake {
     fn read_from(self: Arc<Self>, socket: Socket) -> Result {
         // Listed before anything can happen: what is over must not get into the list. If it can't be
         // listed, nobody else has it, and the caller counts that.
-        self.ni.pending().add(&self)?;
+        self.ni.handshakes().add(&self)?;
         {
             let mut io = self.io.lock();
             if matches!(io.stage, Stage::Over) {
@@ -440,7 +440,7 @@ impl Handshake {
         match step {
             Ok(Step::Wait) => {}
             Ok(Step::For(ni, socket)) => {
-                self.ni.pending().remove(self);
+                self.ni.handshakes().remove(self);
                 if let Role::Passive { door: Some(door) } = &self.role {
                     // The request was all that came so far.
                     let reader = HelloReader::active(ni.newest_proto());
@@ -449,7 +449,7 @@ impl Handshake {
                 }
             }
             Ok(Step::Done(socket, hello, tried)) => {
-                self.ni.pending().remove(self);
+                self.ni.handshakes().remove(self);
                 match &self.role {
                     Role::Active { peer, route, kind } => {
                         let by = Some(&**route);
@@ -473,7 +473,7 @@ impl Handshake {
                 }
             }
             Ok(Step::Unneeded) => {
-                self.ni.pending().remove(self);
+                self.ni.handshakes().remove(self);
                 if let Role::Active { peer, route, .. } = &self.role {
                     peer.attempt_unneeded(route);
                 }
@@ -493,7 +493,7 @@ impl Handshake {
             (stage, reader, io.addressee)
         };
         // Whoever ends all that are listed must not meet it again and again.
-        self.ni.pending().remove(self);
+        self.ni.handshakes().remove(self);
         let stage = match (stage, &self.role) {
             (Stage::Over, _) => return,
             // With an interface end no connections that may be for others.

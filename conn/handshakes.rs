@@ -26,26 +26,26 @@ const MAX_PENDING_PER_SOURCE: usize = 8;
 
 /// The handshakes that an interface has under way.
 #[pin_data]
-pub(crate) struct Pending {
+pub(crate) struct HandshakeTable {
     #[pin]
-    inner: Mutex<PendingInner>,
+    inner: Mutex<TableInner>,
 }
 
-struct PendingInner {
+struct TableInner {
     handshakes: KVec<Arc<Handshake>>,
     closed: bool,
 }
 
-impl Pending {
+impl HandshakeTable {
     /// None.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             inner <- new_mutex!(
-                PendingInner {
+                TableInner {
                     handshakes: KVec::new(),
                     closed: false,
                 },
-                "socklnd_pending"
+                "socklnd_handshakes"
             ),
         })
     }

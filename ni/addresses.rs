@@ -84,8 +84,8 @@ impl Ni {
 
     /// Ends what uses `addr`, an address of this node, which is not to be used any more.
     fn leave(self: &Arc<Self>, addr: IpAddr, why: Error) {
-        self.pending.leave(addr, why);
+        self.handshakes.leave(addr, why);
         self.peers.walk(|peer| peer.leave(addr, why));
-        self.pending.cancel_deleted();
+        self.handshakes.cancel_deleted();
     }
 }

@@ -149,7 +149,7 @@ impl Peer {
         inner.routes.push(new, GFP_ATOMIC)?;
         inner.drop_routes(|r| Arc::ptr_eq(r, &route));
         drop(inner);
-        self.ni.pending().cancel_deleted();
+        self.ni.handshakes().cancel_deleted();
         Ok(())
     }
 
@@ -202,7 +202,7 @@ impl Peer {
             self.mark_busy();
             self.notify_down(Loss::Closed);
         }
-        self.ni.pending().cancel_deleted();
+        self.ni.handshakes().cancel_deleted();
         self.lost_routes(ESHUTDOWN);
         self.unlink_if_unused();
         true

@@ -264,7 +264,9 @@ impl Peer {
 
     /// Whether somebody at one of its addresses is about to connect. Thread context, no spinlock held.
     pub(super) fn has_passive_handshake(&self) -> bool {
-        self.ni().pending().any_from(|addr| self.has_route_to(addr))
+        self.ni()
+            .handshakes()
+            .any_from(|addr| self.has_route_to(addr))
     }
 
     /// Whether `route` has been taken away. Thread context.

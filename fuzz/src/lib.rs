@@ -17,8 +17,9 @@ mod module {
 mod values;
 
 use module::wire::{
-    acked_ranges, AcceptorRequest, Acks, Added, ByteOrder, Header, Hello, HelloReader, Msg, MsgKind, Nid,
-    Progress, Proto, WireError, COOKIE_PING, HELLO_MAX, MAX_PAYLOAD, MSG_LEN, REQUEST_MAX,
+    acked_ranges, AcceptorRequest, Acks, Added, ByteOrder, Header, Hello, HelloReader, Msg,
+    MsgKind, Nid, Progress, Proto, WireError, COOKIE_PING, HELLO_MAX, MAX_PAYLOAD, MSG_LEN,
+    REQUEST_MAX,
 };
 use std::collections::BTreeSet;
 

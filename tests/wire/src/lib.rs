@@ -17,8 +17,8 @@ mod module {
         pub(crate) mod select;
     }
     pub(crate) mod peer {
-        pub(crate) mod select_conn;
         pub(crate) mod conns_per_peer;
+        pub(crate) mod select_conn;
     }
     pub(crate) mod route {
         pub(crate) mod backoff;

@@ -4,11 +4,11 @@
 
 use crate::module::{
     peer::{
-        select_conn::choose,
         conns_per_peer::{
             next_missing,
             Agreement, //
         }, //
+        select_conn::choose,
     },
     route::backoff::Backoff,
     wire::{

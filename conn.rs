@@ -43,7 +43,10 @@ use crate::{
         },
         time, //
     },
-    peer::Peer,
+    peer::{
+        Peer,
+        Place, //
+    },
     sched::{
         self,
         Assignment,
@@ -113,8 +116,11 @@ use receive::Parked;
 use rx::Remains;
 
 pub(crate) use loans::Batch;
-pub(crate) use reason::Doubt;
 use reason::Reason;
+pub(crate) use reason::{
+    Crowd,
+    Doubt, //
+};
 use tx_queue::TxQueue;
 
 /// Which list of a connection is the deathrow.
@@ -185,6 +191,8 @@ pub(crate) struct Conn {
     enomem_links: ListLinks<ENOMEM_LIST>,
     #[pin]
     enomem_tracker: AtomicTracker<ENOMEM_LIST>,
+    /// A stranger's, if the peer is one.
+    _place: Option<Place>,
 }
 
 impl_list_arc_safe! {
@@ -241,6 +249,7 @@ impl Conn {
         kind: ConnType,
         active: bool,
         hello: &Hello,
+        place: Option<Place>,
     ) -> Result<Arc<Self>> {
         let now = time::monotonic_ms();
         let traffic = Arc::new(Traffic::new(), GFP_KERNEL)?;
@@ -301,6 +310,7 @@ impl Conn {
                 deathrow_tracker <- AtomicTracker::new(),
                 enomem_links <- ListLinks::new(),
                 enomem_tracker <- AtomicTracker::new(),
+                _place: place,
             }),
             GFP_KERNEL,
         )

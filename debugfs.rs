@@ -172,6 +172,8 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
         &[
             ("refusals", ni.events().refusals.get()),
             ("bad_handshakes", ni.events().bad_handshakes.get()),
+            ("strangers_refused", ni.events().strangers_refused.get()),
+            ("strangers_closed", ni.events().strangers_closed.get()),
             ("drops", get(|c| &c.drops)),
             ("unanswered", get(|c| &c.unanswered)),
             ("conns_per_peer", ni.conns_per_peer().into()),

@@ -44,7 +44,8 @@ use crate::{
         conns_per_peer,
         Cookies,
         Peer,
-        PeerTable, //
+        PeerTable,
+        Strangers, //
     },
     stats::{
         Events,
@@ -61,6 +62,7 @@ use crate::{
         MessageLayer, //
     },
     wire::{
+        Body,
         Header,
         Nid,
         Proto,
@@ -105,6 +107,8 @@ pub(crate) struct Ni {
     peers: PeerTable,
     upper: Arc<dyn MessageLayer>,
     #[pin]
+    strangers: Strangers,
+    #[pin]
     handshakes: HandshakeTable,
     #[pin]
     interfaces: Interfaces<Ni>,
@@ -145,6 +149,7 @@ impl Ni {
                 conns_per_peer: Atomic::new(tunables::bulk_conns().unwrap_or(1)),
                 peers,
                 upper,
+                strangers <- Strangers::new(),
                 handshakes <- HandshakeTable::new(),
                 interfaces <- Interfaces::new(),
                 down: Atomic::new(false),
@@ -277,6 +282,11 @@ impl Ni {
         &self.peers
     }
 
+    /// The connections that nobody here has asked for.
+    pub(crate) fn strangers(&self) -> &Strangers {
+        &self.strangers
+    }
+
     /// Its handshakes.
     pub(crate) fn handshakes(&self) -> &HandshakeTable {
         &self.handshakes
@@ -395,10 +405,18 @@ impl Ni {
             return Err((e, done));
         }
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
+        // Who sends answers and passes on messages has not begun that.
+        let is_answer = matches!(header.body, Body::Ack { .. } | Body::Reply { .. });
+        let is_asked = header.src == self.nid && !is_answer;
         let mut tx = Tx::new(header, payload, deadline, done, &self.live.txs)?;
         loop {
             let sent = match self.peer_for(to) {
-                Ok(peer) => peer.send(tx),
+                Ok(peer) => {
+                    if is_asked {
+                        peer.ask_for();
+                    }
+                    peer.send(tx)
+                }
                 Err(e) => Err((e, tx)),
             };
             match sent {

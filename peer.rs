@@ -22,6 +22,7 @@ mod life;
 mod select_conn;
 mod send;
 mod state;
+mod strangers;
 mod table;
 mod timeouts;
 mod unacked;
@@ -84,6 +85,10 @@ pub(crate) use self::{
         PeerInfo,
         RouteInfo, //
     },
+    strangers::{
+        Place,
+        Strangers, //
+    },
     table::PeerTable,
     unacked::Cookies,
 };
@@ -127,6 +132,8 @@ pub(crate) struct Peer {
     #[pin]
     unacked: SpinLock<Unacked>,
     last_alive_ms: Atomic<u64>,
+    /// This node has sent it something that was no answer, or a program has connected to it.
+    asked_for: Atomic<bool>,
     events: Events,
     /// Forwarding buffers with messages from it, and with such on their way to it.
     /// Of connections that have ended; written by those that end, with the ledger's mutex held.
@@ -247,6 +254,7 @@ impl Peer {
                     "socklnd_peer_unacked"
                 ),
                 last_alive_ms: Atomic::new(time::monotonic_ms()),
+                asked_for: Atomic::new(false),
                 events: Events::new(),
                 traffic,
                 heard: Atomic::new(false),

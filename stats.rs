@@ -222,6 +222,10 @@ pub(crate) struct Events {
     pub(crate) refusals: Counter,
     /// Handshakes of others that ended otherwise: garbage, silence, too many at once.
     pub(crate) bad_handshakes: Counter,
+    /// Those of them that there was no place for: too many strangers.
+    pub(crate) strangers_refused: Counter,
+    /// Idle strangers who had to make room for others.
+    pub(crate) strangers_closed: Counter,
     /// Messages that the peer should not have sent here: not for this interface, or from a sender that the
     /// peer can't speak for.
     pub(crate) misrouted: Counter,
@@ -249,6 +253,8 @@ impl Events {
             connect_failures: Counter::new(),
             refusals: Counter::new(),
             bad_handshakes: Counter::new(),
+            strangers_refused: Counter::new(),
+            strangers_closed: Counter::new(),
             misrouted: Counter::new(),
             protocol_errors: Counter::new(),
             disconnects: Counter::new(),

@@ -9,6 +9,7 @@
 
 use crate::{
     lib_linux::{
+        misc,
         param::{
             self,
             knobs,
@@ -112,6 +113,12 @@ knobs! {
     /// Handshakes of strangers that an interface has under way at most.
     max_pending: 64 in 1..=4_096, 0o644,
         "handshakes of strangers that an interface has under way at most";
+    /// Connections of strangers that an interface has at most; 0 is what half of the memory holds.
+    max_strangers: 0 in 0..=16_777_216, 0o644,
+        "connections that others have made, of peers that nobody has added, per interface (0: by memory)";
+    /// Of one source address.
+    max_strangers_per_source: 64 in 1..=65_536, 0o644,
+        "of those, how many one source address may have";
     /// The version of the protocol to begin with.
     protocol: 3 in 1..=4, 0o644,
         "protocol version that new NIDs begin with on IPv4 (1 and 2: and know no newer one)";
@@ -367,6 +374,28 @@ pub(crate) fn backlog() -> i32 {
 /// How many strangers may be half-way in, per interface. In force at once.
 pub(crate) fn pending_limit() -> usize {
     get(max_pending.get()) as usize
+}
+
+/// What a connection takes in memory, about, its socket included.
+const CONN_NOB: usize = 64 << 10;
+
+/// How many strangers there may be on the smallest machine.
+const FEW_STRANGERS: usize = 1024;
+
+/// How many connections of strangers an interface may have, of one source address and in all, if it wants
+/// `bulk` connections for bulk to each peer, each way. In force at once, for those who come.
+///
+/// Of one address at least as many as a peer has before and after it was started anew, while the old ones
+/// end.
+pub(crate) fn strangers(bulk: u32) -> (usize, usize) {
+    // CAST: At most 127.
+    let of_peer = 1 + 2 * bulk.min(127) as usize;
+    let of_source = (get(max_strangers_per_source.get()) as usize).max(2 * of_peer);
+    let of_all = match get(max_strangers.get()) as usize {
+        0 => (misc::memory_nob() / 2 / CONN_NOB).max(FEW_STRANGERS),
+        most => most,
+    };
+    (of_source, of_all)
 }
 
 /// From which addresses a NID is believed. None of these is a proof: addresses can be forged.

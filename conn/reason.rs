@@ -45,6 +45,25 @@ impl Doubt {
     }
 }
 
+/// Which bound a newcomer has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crowd {
+    /// That for its source address.
+    Source,
+    /// That for all.
+    Total,
+}
+
+impl Crowd {
+    /// The parameter that sets the bound.
+    pub(crate) fn parameter(self) -> &'static str {
+        match self {
+            Self::Source => "max_strangers_per_source",
+            Self::Total => "max_strangers",
+        }
+    }
+}
+
 /// Why it can't go on.
 #[derive(Clone, Copy)]
 pub(crate) enum Reason {
@@ -60,6 +79,8 @@ pub(crate) enum Reason {
     Source(Nid),
     /// The HELLO is from this NID, of which that is not believed.
     Claim(Nid, Doubt),
+    /// This NID is a stranger's, of whom there are too many.
+    Crowd(Nid, Crowd),
     /// The acceptor request has a version that is not spoken.
     AcceptorVersion,
     /// The HELLO has this magic and this version, which is not spoken.
@@ -98,6 +119,7 @@ impl Reason {
         match self {
             Self::Error(why) => why,
             Self::Claim(..) => EACCES,
+            Self::Crowd(..) => EBUSY,
             _ => EPROTO,
         }
     }
@@ -106,6 +128,7 @@ impl Reason {
     pub(crate) fn is_breach(self) -> bool {
         match self {
             Self::Error(why) => why == EPROTO,
+            Self::Crowd(..) => false,
             _ => true,
         }
     }
@@ -129,6 +152,7 @@ impl fmt::Display for Reason {
             Self::Dest(src, dest) => write!(f, "the HELLO of {src} is for {dest}"),
             Self::Source(nid) => write!(f, "the HELLO is from {nid}"),
             Self::Claim(nid, why) => write!(f, "it says that it is {nid}: {}", why.text()),
+            Self::Crowd(nid, crowd) => write!(f, "{nid} is one too many ({})", crowd.parameter()),
             Self::AcceptorVersion => f.write_str("unknown version of its request"),
             Self::HelloVersion(magic, version) => {
                 write!(

@@ -8,6 +8,7 @@ use super::sys;
 use kernel::{
     bindings,
     cpu,
+    page::PAGE_SIZE,
     prelude::*, //
 };
 
@@ -37,6 +38,14 @@ pub(crate) fn siphash(key: [u64; 2], words: &[u64]) -> u64 {
     let [key0, key1] = key;
     // SAFETY: `words` is valid for reads of `words.len()` words during the call.
     unsafe { sys::socklnd_helper_siphash(words.as_ptr(), words.len(), key0, key1) }
+}
+
+/// How much memory the machine has, in bytes. Any context.
+pub(crate) fn memory_nob() -> usize {
+    // SAFETY: Reads a counter.
+    let pages = unsafe { sys::socklnd_helper_totalram_pages() };
+    // CAST: Both have the machine's word size.
+    (pages as usize).saturating_mul(PAGE_SIZE)
 }
 
 /// The processors that were online when the iterator reached them. Any context.

@@ -243,7 +243,7 @@ impl Fixture {
             ips: IpVec::new(),
         };
         let sched = ni.context().choose_sched(None)?;
-        let conn = Conn::new(&peer, sched, &socket, ConnType::Any, false, &hello)?;
+        let conn = Conn::new(&peer, sched, &socket, ConnType::Any, false, &hello, None)?;
         peer.admit(&conn, None).map_err(|_| EBUSY)?;
         conn.start(socket);
         Ok(())

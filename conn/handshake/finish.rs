@@ -22,6 +22,7 @@ use crate::{
     peer::{
         Close,
         Peer,
+        Place,
         Refusal,
         Route, //
     },
@@ -109,7 +110,7 @@ impl Handshake {
             return Err(Reason::ConnType(theirs).into());
         }
         self.check_dest(&hello)?;
-        let conn = self.new_conn(peer, &socket, kind, &hello)?;
+        let conn = self.new_conn(peer, &socket, kind, &hello, None)?;
         peer.admit(&conn, route).map_err(|refusal| match refusal {
             Refusal::Closing => ESHUTDOWN,
             Refusal::NoMemory => ENOMEM,
@@ -139,6 +140,7 @@ impl Handshake {
         tried: Proto,
     ) -> core::result::Result<(), Reason> {
         let peer = self.ni.peers().find_or_create(&self.ni, nid)?;
+        peer.ask_for();
         let why = match self.finish_active(&peer, None, kind, socket, hello, tried) {
             Ok(()) => return Ok(()),
             Err(Unfinished::Failed(why)) => why,
@@ -228,13 +230,14 @@ impl Handshake {
         }
         let peer = self.ni.peers().find_or_create(&self.ni, hello.src)?;
         let kind = theirs.inverse();
-        let admitted = self
-            .new_conn(&peer, &socket, kind, &hello)
-            .and_then(|conn| match peer.admit(&conn, None) {
-                Ok(()) => Ok(conn),
-                Err(Refusal::NoMemory) => Err(ENOMEM),
-                Err(_) => Err(EALREADY),
-            });
+        let place = self.place_for(&peer, hello.src)?;
+        let admitted =
+            self.new_conn(&peer, &socket, kind, &hello, place)
+                .and_then(|conn| match peer.admit(&conn, None) {
+                    Ok(()) => Ok(conn),
+                    Err(Refusal::NoMemory) => Err(ENOMEM),
+                    Err(_) => Err(EALREADY),
+                });
         let conn = match admitted {
             Ok(conn) => conn,
             Err(e) => {
@@ -266,15 +269,29 @@ impl Handshake {
         Ok(())
     }
 
+    /// A place for a connection of `peer`, who says that it is `nid`, if it is a stranger. May sleep.
+    fn place_for(&self, peer: &Arc<Peer>, nid: Nid) -> core::result::Result<Option<Place>, Reason> {
+        let entered = self.ni.strangers().enter(peer, self.remote.ip());
+        if !matches!(entered, Ok(Ok(_))) {
+            // A peer that this handshake made must not stay.
+            peer.unlink_if_unused();
+        }
+        entered?.map_err(|crowd| {
+            self.ni.events().strangers_refused.add(1);
+            Reason::Crowd(nid, crowd)
+        })
+    }
+
     fn new_conn(
         &self,
         peer: &Arc<Peer>,
         socket: &Socket,
         kind: ConnType,
         hello: &Hello,
+        place: Option<Place>,
     ) -> Result<Arc<Conn>> {
         let sched = self.ni.context().choose_sched(socket.incoming_cpu())?;
         let active = !matches!(self.role, Role::Passive { .. });
-        Conn::new(peer, sched, socket, kind, active, hello)
+        Conn::new(peer, sched, socket, kind, active, hello, place)
     }
 }

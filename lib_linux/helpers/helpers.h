@@ -157,6 +157,7 @@ u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1);
 bool socklnd_helper_cpu_online(unsigned int cpu);
 bool socklnd_helper_cpu_possible(unsigned int cpu);
 int socklnd_helper_cpu_to_node(unsigned int cpu);
+unsigned long socklnd_helper_totalram_pages(void);
 int socklnd_helper_kthread_prefers(struct task_struct *task, unsigned int cpu);
 bool socklnd_helper_cpus_share_core(unsigned int a, unsigned int b);
 void socklnd_helper_param_lock(void);

@@ -2,6 +2,7 @@
 /* Hashing, processors, threads, parameters. */
 #include <linux/cpumask.h>
 #include <linux/kthread.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/rcupdate.h>
@@ -31,6 +32,11 @@ bool socklnd_helper_cpu_possible(unsigned int cpu)
 int socklnd_helper_cpu_to_node(unsigned int cpu)
 {
 	return cpu_to_node(cpu);
+}
+
+unsigned long socklnd_helper_totalram_pages(void)
+{
+	return totalram_pages();
 }
 
 int socklnd_helper_kthread_prefers(struct task_struct *task, unsigned int cpu)

@@ -311,6 +311,7 @@ pub const ALL: &[Scenario] = &[
     scenario("unprivileged_port", 2, 30, hostile::unprivileged_port),
     scenario("refused_in_the_log", 2, 240, refusals::in_the_log),
     scenario("second_address", 2, 90, refusals::second_address),
+    scenario("strangers", 2, 120, refusals::strangers),
     scenario("cut_off", 3, 120, hostile::cut_off),
     scenario("slow_loris", 4, 120, hostile::slow_loris),
     scenario("dribbling_handshake", 2, 60, hostile::dribbling_handshake),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::versions::{no_conns, set};
 use crate::command::run;
+use crate::debugfs::sections;
 use crate::family;
 use crate::lab::Lab;
 use crate::modern::{Dialect, Hello, Link, Order};
@@ -271,14 +272,14 @@ pub fn in_the_log(lab: &mut Lab) -> Result<()> {
     log_of_a_flood(node, script)
 }
 
-/// Connects from an address of the script's, by the NID that it always has.
-fn dial_from(script: &Node, from: Ipv4Addr, node: &Node) -> Result<Link> {
+/// Connects from an address of the script's as the node that has the address `name`.
+fn dial_as(script: &Node, from: Ipv4Addr, name: Ipv4Addr, node: &Node) -> Result<Link> {
     let dialect = today();
     let mut conn = Conn::dial(&script.space, from, node.addr)?;
     conn.send(&dialect.request(1, nid(node.addr)))?;
-    conn.send(&Hello::new(dialect, script.addr, node.addr, CONTROL).bytes())?;
+    conn.send(&Hello::new(dialect, name, node.addr, CONTROL).bytes())?;
     Hello::receive(&mut conn)?;
-    conn.from = script.addr;
+    conn.from = name;
     Ok(Link::greeted(conn, dialect, CONTROL))
 }
 
@@ -307,7 +308,7 @@ pub fn second_address(lab: &mut Lab) -> Result<()> {
         let step = format!("check_nid {check} from {from}");
         mark(&step);
         let what = || format!("check_nid={check}, from {from}");
-        let dialled = dial_from(script, from, node);
+        let dialled = dial_as(script, from, script.addr, node);
         ensure!(
             dialled.is_ok() == believed,
             "{}: {:?}",
@@ -331,4 +332,95 @@ pub fn second_address(lab: &mut Lab) -> Result<()> {
     }
     first.conn.reset()?;
     wait::until(SOON, "connection forgotten", || no_conns(node, script))
+}
+
+/// Connections of those whom nobody has added are bounded, for each source address and in all. Who comes
+/// when all places are taken is refused, unless somebody is idle; who is not, notices nothing.
+pub fn strangers(lab: &mut Lab) -> Result<()> {
+    const OF_SOURCE: u8 = 6;
+    let (node, script) = (lab.node(0), lab.node(1));
+    // As many as a peer may have at the same time, before and after it was started anew.
+    set("max_strangers_per_source", OF_SOURCE)?;
+    // So long nobody counts as idle.
+    set("accept_timeout", 3600)?;
+    set("check_nid", 0)?;
+    node.ni_add()?;
+    let second = Ipv4Addr::new(10, 0, 0, 77);
+    let nodad = if family::is_ipv6() { "nodad" } else { "" };
+    script
+        .space
+        .ip(&format!("addr add {second}/24 dev eth0 {nodad}\n"))?;
+    let name = |last: u8| Ipv4Addr::new(10, 9, 0, last);
+    let dial = |from, last| dial_as(script, from, name(last), node);
+    let counter = |name: &str| -> Result<u64> {
+        let found = sections(&format!("interface {}", node.nid()))?;
+        found.first().context("no interface")?.get(name)
+    };
+    let count = |wanted: usize| {
+        wait::until(SOON, "connections", || {
+            let conns = node.list(&["conn", "list"])?.len();
+            ensure!(conns == wanted, "{conns}, not {wanted}");
+            Ok(())
+        })
+    };
+
+    // One who talks, and some who only come.
+    let mut talker = dial(script.addr, 1)?;
+    talker.ping(1)?;
+    let mut idle = (2..=OF_SOURCE)
+        .map(|last| dial(script.addr, last))
+        .collect::<Result<Vec<_>>>()?;
+    mark("step of one source");
+    ensure!(
+        dial(script.addr, 50).is_err(),
+        "there is no bound for an address"
+    );
+    await_line(
+        "step of one source",
+        &["10.9.0.50@tcp", "max_strangers_per_source"],
+    )?;
+    ensure!(counter("strangers_refused")? == 1 && counter("strangers_closed")? == 0);
+    // Another address has places of its own.
+    let mut other = dial(second, 60)?;
+    count(usize::from(OF_SOURCE) + 1)?;
+    for link in &mut idle {
+        link.ping(1)?;
+    }
+    drop(idle);
+    count(2)?;
+
+    // In all.
+    let mut idle = vec![dial(second, 61)?, dial(script.addr, 2)?];
+    set("max_strangers", 4)?;
+    mark("step of all");
+    ensure!(dial(second, 51).is_err(), "there is no bound for all");
+    await_line("step of all", &["10.9.0.51@tcp", "(max_strangers)"])?;
+    // Who was added is no stranger.
+    let added = format!("{}@tcp", name(52));
+    node.socklctl(&["peer", "add", &added, &second.to_string()])?;
+    let mut wanted = dial(second, 52)?;
+    wanted.ping(1)?;
+    count(5)?;
+    talker.ping(2)?;
+    other.ping(1)?;
+
+    // Those from whom no message has come have to go first, and then those who were silent for longest.
+    set("accept_timeout", 3)?;
+    for last in [53, 54] {
+        let closed = counter("strangers_closed")?;
+        idle.push(wait::until(SOON, "a place", || dial(script.addr, last))?);
+        ensure!(counter("strangers_closed")? == closed + 1);
+        count(5)?;
+        for link in [&mut talker, &mut other, &mut wanted] {
+            link.ping(3)?;
+        }
+    }
+    for (number, link) in idle.iter_mut().enumerate() {
+        if number < 2 {
+            link.conn.await_closed(SOON)?;
+        } else {
+            link.ping(9)?;
+        }
+    }
+    Ok(())
 }

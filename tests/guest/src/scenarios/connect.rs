@@ -313,8 +313,9 @@ pub fn dead_peers(lab: &mut Lab) -> Result<()> {
     let mut pings = Vec::new();
     let dead: Vec<_> = (0..DEAD).map(|n| format!("10.0.0.{}", 100 + n)).collect();
     for addr in &dead {
-        // Frames to an address that no card has: not even the switch says that nobody is there.
-        neighbours += &format!("neigh add {addr} lladdr 02:00:00:00:00:01 dev eth0\n");
+        // Frames to an address that no card has: not even the switch says that nobody is there. The node may
+        // have found a neighbour of that address in a scenario before.
+        neighbours += &format!("neigh replace {addr} lladdr 02:00:00:00:00:01 dev eth0\n");
     }
     one.space.ip(&neighbours)?;
     for addr in &dead {
@@ -374,7 +375,7 @@ pub fn crowd(lab: &mut Lab) -> Result<()> {
     for index in 0..NODES - 1 {
         let nowhere = format!("10.0.0.{}", 200 + index);
         let neighbour = format!("{nowhere} lladdr 02:00:00:00:00:01 dev eth0\n");
-        lost.space.ip(&format!("neigh add {neighbour}"))?;
+        lost.space.ip(&format!("neigh replace {neighbour}"))?;
         lost.socklctl(&["peer", "add", &lab.node(index).nid(), &nowhere])?;
     }
     // The others may come in vain for as long as a handshake may take, about twice a second.

@@ -291,7 +291,7 @@ pub fn all_addresses(lab: &mut Lab) -> Result<()> {
     two.space
         .ip(&format!("addr add {REFUSING}/24 dev eth0\n"))?;
     one.space.ip(&format!(
-        "neigh add {NOWHERE} lladdr 02:00:00:00:00:01 dev eth0\n"
+        "neigh replace {NOWHERE} lladdr 02:00:00:00:00:01 dev eth0\n"
     ))?;
     one.ni_add()?;
     two.ni_add()?;

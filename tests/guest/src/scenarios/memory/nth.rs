@@ -35,7 +35,9 @@ const BULK: usize = 6000;
 const MOST: u32 = 500;
 /// After this time a message is given up that the other side had no memory to take or to answer.
 const GIVEN_UP: Duration = Duration::from_millis(300);
-/// The same where that is too little; and in this time all is well if there is memory.
+/// The same where that is too little.
+const LONGER: Duration = Duration::from_secs(1);
+/// The same where that is too little, too; and in this time all is well if there is memory.
 const LIMIT: Duration = Duration::from_secs(30);
 /// More than the largest message: no payload is lent.
 const NEVER: usize = 2 << 20;
@@ -168,9 +170,11 @@ impl<'a> Trial<'a> {
     /// answer it. Returns whether it came to that; if not, all went well.
     fn nth(&mut self, kind: Kind, thread: &Thread, nth: u32) -> Result<bool> {
         let mut outcome = self.disturbed(kind, thread, nth, GIVEN_UP)?;
-        if outcome.is_silent() || !outcome.fired && outcome.error().is_some() {
-            // On a slow machine there may have been too little time.
-            outcome = self.disturbed(kind, thread, nth, pace::stretched(LIMIT))?;
+        for limit in [LONGER, LIMIT] {
+            if outcome.is_silent() || !outcome.fired && outcome.error().is_some() {
+                // On a slow machine there may have been too little time.
+                outcome = self.disturbed(kind, thread, nth, pace::stretched(limit))?;
+            }
         }
         ensure!(!outcome.is_silent(), "a message is lost, and nobody knows");
         self.nothing_left()?;

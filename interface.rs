@@ -2,12 +2,12 @@
 
 //! Interfaces: the addresses of this node that an interface instance publishes and listens on.
 //!
-//! The first is that of the NID and lives as long as its [`Ni`]; administrators add others. One whose
+//! The first is that of the NID and lives as long as its [`Ni`](crate::ni::Ni); administrators add others. One whose
 //! address the kernel takes away stays, and waits for it: nothing uses it meanwhile, and its listener
 //! is heard of again when the address is back. What the kernel says of addresses is only a reason to
 //! look: one may be there twice, or be back already.
 //!
-//! An [`Interface`] is shared by [`Arc`] between the list of its [`Ni`], and the peers and routes that
+//! An [`Interface`] is shared by [`Arc`] between the list of its interface instance, and the peers and routes that
 //! use it, which it counts. The list has a spinlock, taken inside a peer's; the rest is constant or
 //! atomic. Who is taken out of the list leaves its listener; the last user frees it.
 
@@ -200,7 +200,7 @@ struct Entry<U: User> {
 
 struct Inner<U: User> {
     list: KVec<Entry<U>>,
-    /// The [`Ni`] goes: none is added any more.
+    /// The interface instance goes: none is added any more.
     closed: bool,
 }
 

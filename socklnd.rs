@@ -12,15 +12,15 @@
 //! one is missing here. "Any of the above" includes none.
 //!
 //! Nobody sleeps or does socket I/O under a spinlock. Where a function may not be called with one held,
-//! [`assert_may_sleep`](lib_linux::misc::assert_may_sleep) says so. What may be allocated under a mutex
-//! must not enter a file system, see [`memalloc_nofs`](lib_linux::misc::memalloc_nofs).
+//! `lib_linux::misc::assert_may_sleep` says so. What may be allocated under a mutex
+//! must not enter a file system, see `lib_linux::misc::memalloc_nofs`.
 //!
 //! ## The kernel's own
 //!
 //! | lock | held when the kernel calls | taken by us inside |
 //! |---|---|---|
-//! | `pernet_ops_rwsem` | [`NamespaceExit`], which takes `socklnd_config` | nothing, to register |
-//! | `rtnl_mutex` | [`AddressEvents`], which takes `socklnd_nis`, then `socklnd_interfaces` | `socklnd_config`, to ask for a link's speed |
+//! | `pernet_ops_rwsem` | `NamespaceExit`, which takes `socklnd_config` | nothing, to register |
+//! | `rtnl_mutex` | `AddressEvents`, which takes `socklnd_nis`, then `socklnd_interfaces` | `socklnd_config`, to ask for a link's speed |
 //! | `param_lock` of the module | a parameter's handler, which takes `socklnd_nis`, peers' and sockets' locks | nothing, for sysctl and debugfs |
 //! | a socket's lock | nothing | `socklnd_listener`, `socklnd_conn_io`, `socklnd_handshake` |
 //! | `sk_callback_lock`, a socket's wait queue | the socket's callbacks, which take `socklnd_mailbox` | a socket's lock |
@@ -30,7 +30,7 @@
 //! | class | in | protects | inside |
 //! |---|---|---|---|
 //! | `socklnd_ctl_services` | `ctl::Handle` | the bulk services of an open device file | nothing |
-//! | `socklnd_config` | [`Lnd`] | that one interface instance at a time comes or goes; nobody waits under it until one has ended | nothing |
+//! | `socklnd_config` | `Lnd` | that one interface instance at a time comes or goes; nobody waits under it until one has ended | nothing |
 //! | `socklnd_fwd_switch` | `fwd::Forwarder` | whether the node forwards | `socklnd_config` |
 //! | `socklnd_listeners` | `acceptor::Acceptor` | the list of listeners | `socklnd_config` |
 //! | `socklnd_listener` | `acceptor::Listener` | its socket | `socklnd_listeners` |
@@ -48,7 +48,7 @@
 //!
 //! | class | in | protects | inside |
 //! |---|---|---|---|
-//! | `socklnd_nis` | [`Lnd`] | the list of interface instances | `socklnd_config`, `rtnl_mutex`, `param_lock` |
+//! | `socklnd_nis` | `Lnd` | the list of interface instances | `socklnd_config`, `rtnl_mutex`, `param_lock` |
 //! | `socklnd_portals_nodes` | `portals::Layer` | the list of nodes | `socklnd_config` |
 //! | `socklnd_portals_locals` | `portals::Node` | a node's interfaces | any mutex |
 //! | `socklnd_listener_users` | `acceptor::Listener` | who listens there | `socklnd_listeners` |

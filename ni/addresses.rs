@@ -22,7 +22,7 @@ impl Ni {
     ///
     /// # Errors
     ///
-    /// Those of [`Interfaces::add`].
+    /// Those of [`Interfaces::add`](crate::interface::Interfaces::add).
     pub(crate) fn add_interface(self: &Arc<Self>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
         self.interfaces
             .add(&self.acceptor, self, addr, prefix_len)?;

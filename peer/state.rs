@@ -38,7 +38,7 @@ pub(super) struct Buried {
     /// Some were taken out.
     pub(super) any: bool,
     /// There was one that could carry messages, and there is none any more: the layer above has to be
-    /// told, by [`Peer::notify_down`].
+    /// told, by [`Peer::notify_down`](super::Peer::notify_down).
     pub(super) lost: bool,
 }
 

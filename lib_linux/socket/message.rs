@@ -38,7 +38,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if there is no room, or not enough memory; [`SocketEvents::write_space`] will be
+    /// `EAGAIN` if there is no room, or not enough memory; [`SocketEvents::write_space`](super::SocketEvents::write_space) will be
     /// called in the first case, see [`Socket::has_send_space`]. `EPIPE`, `ECONNRESET`, ... if the
     /// connection is gone.
     pub(crate) fn send(&self, from: &Bvecs<'_>, more: bool) -> Result<usize> {

@@ -87,7 +87,7 @@ impl Socket {
 
     /// Why the connection is over, if it is; unlike [`Socket::take_error`], however often it is
     /// asked. If TCP gave up what was sent, for another reason than being told to, this says so
-    /// before any [`Loan`] of it is returned. Any context.
+    /// before any [`Loan`](super::Loan) of it is returned. Any context.
     pub(crate) fn failure(&self) -> Option<Error> {
         // SAFETY: By the type invariants `sk` is valid.
         match unsafe { sys::socklnd_helper_sk_err(self.sk()) } {
@@ -102,7 +102,7 @@ impl Socket {
         to_usize(unsafe { sys::socklnd_helper_sk_wmem_queued(self.sk()) })
     }
 
-    /// Whether there is room to send. If not after an `EAGAIN`, [`SocketEvents::write_space`] will
+    /// Whether there is room to send. If not after an `EAGAIN`, [`SocketEvents::write_space`](super::SocketEvents::write_space) will
     /// be called when there is; if there is, it was memory that was missing, and nobody will call.
     /// Any context.
     pub(crate) fn has_send_space(&self) -> bool {

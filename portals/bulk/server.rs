@@ -483,7 +483,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// See [`crate::portals::Portals::start_service`].
+    /// See [`Local::start_service`](crate::portals::node::Local::start_service).
     pub(in crate::portals) fn start(core: &Arc<Core>) -> Result<Self> {
         let service = BulkService::new(&core.memory)?;
         let mut current = core.service.lock();

@@ -396,19 +396,28 @@ class Defects(unittest.TestCase):
             self.assertIsNotNone(defects.apply(bug, file.parent))
 
 
-class Unsafe(unittest.TestCase):
+class TreeCheck(unittest.TestCase):
+    """A check in scripts of the whole tree."""
+
+    def about(self, script: str, files: dict[str, str]) -> str:
+        """What a script says about a tree with these files; it fails if it says anything."""
+        with tempfile.TemporaryDirectory() as folder:
+            for file, text in files.items():
+                path = Path(folder) / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+            command = [paths.REPO / "scripts" / script, folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode != 0, bool(done.stdout), done.stderr)
+            return done.stdout
+
+
+class Unsafe(TreeCheck):
     """Where unsafe code may stand."""
 
     def check(self, file: str, text: str) -> str:
         """What scripts/check-unsafe says about a tree with one file."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            command = [paths.REPO / "scripts" / "check-unsafe", folder]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            self.assertEqual(done.returncode != 0, bool(done.stdout), done.stderr)
-            return done.stdout
+        return self.about("check-unsafe", {file: text})
 
     def test_only_in_named_files(self) -> None:
         block = "fn f() {\n    unsafe { g() }\n}\n"
@@ -424,18 +433,12 @@ class Unsafe(unittest.TestCase):
             self.assertEqual(self.check("conn.rs", text), "", text)
 
 
-class Locks(unittest.TestCase):
+class Locks(TreeCheck):
     """The page of locks."""
 
     def check(self, page: str, code: str) -> str:
         """What scripts/check-locks says about this page and this code."""
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "socklnd.rs").write_text(page)
-            (Path(folder) / "x.rs").write_text(code)
-            command = [paths.REPO / "scripts" / "check-locks", folder]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            self.assertEqual(done.returncode != 0, bool(done.stdout), done.stderr)
-            return done.stdout
+        return self.about("check-locks", {"socklnd.rs": page, "x.rs": code})
 
     def test_each_class_is_listed_once(self) -> None:
         page = "//! | `socklnd_a` | x | y |\n//! | `socklnd_b` | x | y |\n"

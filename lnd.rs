@@ -343,31 +343,15 @@ impl Lnd {
             .cloned()
     }
 
-    /// The interfaces of `net`, oldest first. May sleep.
+    /// The interfaces of `net`, oldest first. May sleep, but waits for nobody: not even for those who
+    /// configure this moment.
     pub(crate) fn nis_in(&self, net: &Net) -> Result<KVec<Arc<Ni>>> {
-        self.nis_where(|ni| ni.net() == net)
+        misc::cloned_where(&self.nis, |ni| ni.net() == net)
     }
 
-    /// The interfaces of all namespaces, oldest first. May sleep.
+    /// The interfaces of all namespaces, oldest first. As [`Lnd::nis_in`].
     pub(crate) fn all_nis(&self) -> Result<KVec<Arc<Ni>>> {
-        self.nis_where(|_| true)
-    }
-
-    /// Waits for nobody: not even for those who configure this moment.
-    fn nis_where(&self, matching: impl Fn(&Ni) -> bool) -> Result<KVec<Arc<Ni>>> {
-        let mut found = KVec::new();
-        loop {
-            let count = self.nis.lock().len();
-            // Memory first; if there are more by then, once again.
-            found.reserve(count, GFP_KERNEL)?;
-            let nis = self.nis.lock();
-            if nis.len() <= count {
-                for ni in nis.iter().filter(|ni| matching(ni)) {
-                    let _ = found.push_within_capacity(ni.clone());
-                }
-                return Ok(found);
-            }
-        }
+        misc::cloned_where(&self.nis, |_| true)
     }
 
     /// The oldest of the interfaces that are younger than number `serial`. An index would not do for

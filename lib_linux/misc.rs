@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Small things: randomness, hashing, processors, allocation scopes.
+//! Small things: randomness, hashing, copies of lists, processors, allocation scopes.
 //!
 //! No state of our own: nothing to protect, nothing to free.
 
@@ -9,7 +9,8 @@ use kernel::{
     bindings,
     cpu,
     page::PAGE_SIZE,
-    prelude::*, //
+    prelude::*,
+    sync::SpinLock, //
 };
 
 /// A random number that nobody can guess. Any context.
@@ -38,6 +39,45 @@ pub(crate) fn siphash(key: [u64; 2], words: &[u64]) -> u64 {
     let [key0, key1] = key;
     // SAFETY: `words` is valid for reads of `words.len()` words during the call.
     unsafe { sys::socklnd_helper_siphash(words.as_ptr(), words.len(), key0, key1) }
+}
+
+/// Copies of the elements that match, in their order, taken at one moment. May sleep; the lock is not held
+/// while memory is allocated.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{new_spinlock, sync::SpinLock};
+///
+/// let mut numbers = KVec::new();
+/// for number in 1..=5 {
+///     numbers.push(number, GFP_KERNEL)?;
+/// }
+/// let list: Pin<KBox<SpinLock<KVec<u32>>>> = KBox::pin_init(new_spinlock!(numbers), GFP_KERNEL)?;
+/// let odd = cloned_where(&list, |number| number % 2 == 1)?;
+/// assert_eq!(&odd[..], &[1, 3, 5]);
+/// ```
+pub(crate) fn cloned_where<T: Clone>(
+    list: &SpinLock<KVec<T>>,
+    matching: impl Fn(&T) -> bool,
+) -> Result<KVec<T>> {
+    let mut found = KVec::new();
+    loop {
+        let count = list.lock().len();
+        // Memory first; if there are more by then, once again.
+        found.reserve(count, GFP_KERNEL)?;
+        let list = list.lock();
+        if list.len() <= count {
+            for element in list.iter().filter(|element| matching(element)) {
+                let _ = found.push_within_capacity(element.clone());
+            }
+            return Ok(found);
+        }
+    }
 }
 
 /// How much memory the machine has, in bytes. Any context.

@@ -31,6 +31,7 @@ use crate::{
     fwd::Forwarder,
     lib_linux::{
         global::Instance,
+        misc,
         netns::Net,
         ratelimit::pr_info_ratelimited, //
     },
@@ -114,14 +115,13 @@ impl MessageLayers for Layer {
     }
 
     fn tick(&self, now_ms: u64) {
-        let mut index = 0;
-        loop {
-            // In a statement of its own: the lock is free again when it is called.
-            let node = self.nodes.lock().get(index).cloned();
-            let Some(node) = node else { return };
+        // Without memory, the next time may have more luck.
+        let Ok(nodes) = misc::cloned_where(&self.nodes, |_| true) else {
+            return;
+        };
+        for node in nodes.iter() {
             node.probe_gateways(now_ms);
             node.relieve(now_ms);
-            index += 1;
         }
     }
 
@@ -200,19 +200,7 @@ impl Node {
 
     /// Its interfaces, oldest first. May sleep.
     pub(super) fn locals(&self) -> Result<KVec<Local>> {
-        let mut found = KVec::new();
-        loop {
-            let count = self.locals.lock().len();
-            // Memory first; if there are more by then, once again.
-            found.reserve(count, GFP_KERNEL)?;
-            let locals = self.locals.lock();
-            if locals.len() <= count {
-                for local in locals.iter() {
-                    let _ = found.push_within_capacity(local.clone());
-                }
-                return Ok(found);
-            }
-        }
+        misc::cloned_where(&self.locals, |_| true)
     }
 
     /// Looks for gateways that were lost. Without memory, the next time may have more luck. May sleep.

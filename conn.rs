@@ -45,7 +45,7 @@ use crate::{
     },
     peer::{
         Peer,
-        Place, //
+        StrangerSlot, //
     },
     sched::{
         self,
@@ -118,8 +118,8 @@ use rx::Remains;
 pub(crate) use loans::Batch;
 use reason::Reason;
 pub(crate) use reason::{
-    Crowd,
-    Doubt, //
+    Doubt,
+    StrangerLimit, //
 };
 use tx_queue::TxQueue;
 
@@ -192,7 +192,7 @@ pub(crate) struct Conn {
     #[pin]
     enomem_tracker: AtomicTracker<ENOMEM_LIST>,
     /// A stranger's, if the peer is one.
-    _place: Option<Place>,
+    _stranger_slot: Option<StrangerSlot>,
 }
 
 impl_list_arc_safe! {
@@ -249,7 +249,7 @@ impl Conn {
         kind: ConnType,
         active: bool,
         hello: &Hello,
-        place: Option<Place>,
+        stranger_slot: Option<StrangerSlot>,
     ) -> Result<Arc<Self>> {
         let now = time::monotonic_ms();
         let traffic = Arc::new(Traffic::new(), GFP_KERNEL)?;
@@ -310,7 +310,7 @@ impl Conn {
                 deathrow_tracker <- AtomicTracker::new(),
                 enomem_links <- ListLinks::new(),
                 enomem_tracker <- AtomicTracker::new(),
-                _place: place,
+                _stranger_slot: stranger_slot,
             }),
             GFP_KERNEL,
         )

@@ -86,7 +86,7 @@ pub(crate) use self::{
         RouteInfo, //
     },
     strangers::{
-        Place,
+        StrangerSlot,
         Strangers, //
     },
     table::PeerTable,
@@ -374,9 +374,7 @@ impl Peer {
                     let buried = inner.bury(ESTALE, |_| true);
                     drop(inner);
                     self.mark_busy();
-                    if buried.lost {
-                        self.notify_down(Loss::Restarted);
-                    }
+                    self.notify_down(buried, Loss::Restarted);
                     return Err(Refusal::Version);
                 }
                 let mut replaced = None;
@@ -416,9 +414,7 @@ impl Peer {
         inner.feed();
         drop(inner);
         self.mark_busy();
-        if buried.lost {
-            self.notify_down(Loss::Restarted);
-        }
+        self.notify_down(buried, Loss::Restarted);
         if can_send {
             let upper = self.ni.upper();
             upper.peer_found(self.ni.as_arc_borrow(), self.nid, true);
@@ -436,9 +432,13 @@ impl Peer {
         }
     }
 
-    /// The last connection that could carry messages is gone. Thread context, no spinlock held.
-    fn notify_down(self: &Arc<Self>, loss: Loss) {
+    /// Connections were taken out: tells the layer above if the last one that could carry messages was among
+    /// them. Thread context, no spinlock held.
+    fn notify_down(self: &Arc<Self>, buried: Buried, loss: Loss) {
         misc::assert_may_sleep();
+        if !buried.lost {
+            return;
+        }
         let last_alive_ms = self.last_alive_ms.load(Relaxed);
         let upper = self.ni.upper();
         upper.peer_down(self.ni.as_arc_borrow(), self.nid, loss, last_alive_ms);
@@ -492,13 +492,12 @@ impl Peer {
         if gone {
             self.mark_busy();
         }
-        if buried.lost {
-            self.notify_down(if why == ESHUTDOWN {
-                Loss::Closed
-            } else {
-                Loss::Failed
-            });
-        }
+        let loss = if why == ESHUTDOWN {
+            Loss::Closed
+        } else {
+            Loss::Failed
+        };
+        self.notify_down(buried, loss);
         if let Some(claim) = launch {
             self.connect(claim);
         }

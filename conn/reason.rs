@@ -47,14 +47,14 @@ impl Doubt {
 
 /// Which bound a newcomer has met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Crowd {
+pub(crate) enum StrangerLimit {
     /// That for its source address.
     Source,
     /// That for all.
     Total,
 }
 
-impl Crowd {
+impl StrangerLimit {
     /// The parameter that sets the bound.
     pub(crate) fn parameter(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ pub(crate) enum Reason {
     /// The HELLO is from this NID, of which that is not believed.
     Claim(Nid, Doubt),
     /// This NID is a stranger's, of whom there are too many.
-    Crowd(Nid, Crowd),
+    StrangerLimit(Nid, StrangerLimit),
     /// The acceptor request has a version that is not spoken.
     AcceptorVersion,
     /// The HELLO has this magic and this version, which is not spoken.
@@ -119,7 +119,7 @@ impl Reason {
         match self {
             Self::Error(why) => why,
             Self::Claim(..) => EACCES,
-            Self::Crowd(..) => EBUSY,
+            Self::StrangerLimit(..) => EBUSY,
             _ => EPROTO,
         }
     }
@@ -128,7 +128,7 @@ impl Reason {
     pub(crate) fn is_breach(self) -> bool {
         match self {
             Self::Error(why) => why == EPROTO,
-            Self::Crowd(..) => false,
+            Self::StrangerLimit(..) => false,
             _ => true,
         }
     }
@@ -152,7 +152,9 @@ impl fmt::Display for Reason {
             Self::Dest(src, dest) => write!(f, "the HELLO of {src} is for {dest}"),
             Self::Source(nid) => write!(f, "the HELLO is from {nid}"),
             Self::Claim(nid, why) => write!(f, "it says that it is {nid}: {}", why.text()),
-            Self::Crowd(nid, crowd) => write!(f, "{nid} is one too many ({})", crowd.parameter()),
+            Self::StrangerLimit(nid, limit) => {
+                write!(f, "{nid} is one too many ({})", limit.parameter())
+            }
             Self::AcceptorVersion => f.write_str("unknown version of its request"),
             Self::HelloVersion(magic, version) => {
                 write!(

@@ -185,13 +185,8 @@ impl Peer {
         if let Some(dropped) = dropped.filter(|_| !undone) {
             buried = inner.bury(ESHUTDOWN, |conn| conn.remote().ip() == dropped);
         }
-        let shares: u64 = inner
-            .routes
-            .iter()
-            .map(|r| u64::from(r.state(&inner).shares))
-            .sum();
         let keeps = undone && !(inner.life.is_none() && inner.routes.is_empty());
-        if shares == 0 && !keeps {
+        if !inner.is_added() && !keeps {
             inner.drop_routes(|_| true);
             buried = buried.and(inner.bury(ESHUTDOWN, |_| true));
             failed.append(&mut inner.queue);
@@ -200,8 +195,8 @@ impl Peer {
         self.fail_txs(failed, ESHUTDOWN);
         if buried.lost {
             self.mark_busy();
-            self.notify_down(Loss::Closed);
         }
+        self.notify_down(buried, Loss::Closed);
         self.ni.handshakes().cancel_deleted();
         self.lost_routes(ESHUTDOWN);
         self.unlink_if_unused();

@@ -238,9 +238,7 @@ impl Peer {
         if buried.any {
             self.mark_busy();
         }
-        if buried.lost {
-            self.notify_down(Loss::Restarted);
-        }
+        self.notify_down(buried, Loss::Restarted);
         news
     }
 

@@ -38,7 +38,7 @@ pub(super) struct Buried {
     /// Some were taken out.
     pub(super) any: bool,
     /// There was one that could carry messages, and there is none any more: the layer above has to be
-    /// told, by [`Peer::notify_down`](super::Peer::notify_down).
+    /// told, see [`Peer::notify_down`](super::Peer::notify_down).
     pub(super) lost: bool,
 }
 
@@ -231,9 +231,14 @@ impl PeerInner {
         self.life.is_none() && self.routes.is_empty() && self.queue.is_empty()
     }
 
+    /// Whether an administrator has added it.
+    pub(super) fn is_added(&self) -> bool {
+        self.routes.iter().any(|r| r.state(self).shares > 0)
+    }
+
     /// Whether nobody asked for it, and there is no connection to it.
     pub(super) fn is_unreferenced(&self) -> bool {
-        self.life.is_none() && self.routes.iter().all(|r| r.state(self).shares == 0)
+        self.life.is_none() && !self.is_added()
     }
 
     pub(super) fn is_forgettable(&self) -> bool {

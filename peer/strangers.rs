@@ -2,20 +2,17 @@
 
 //! Strangers: peers that nobody here has asked for, and that have connected themselves.
 //!
-//! Each of their connections takes a [`Place`] before it is admitted. How many places one source address
+//! Each of their connections takes a [`StrangerSlot`] before it is admitted. How many slots one source address
 //! may have, and how many there are for all, is bounded. Who comes when there is none left gets that of a
 //! stranger who is idle: the one first from whom no message has ever come, then the one who has been
 //! silent for longest. If nobody is idle, the newcomer is refused, and nobody else notices.
 //!
-//! A [`Strangers`] is part of an interface. Its mutex is taken outside a peer's lock. A place is given
+//! A [`Strangers`] is part of an interface. Its mutex is taken outside a peer's lock. A slot is given
 //! back when its connection is freed, so what counts is memory that is in use.
 
-use super::{
-    Peer,
-    PeerInner, //
-};
+use super::Peer;
 use crate::{
-    conn::Crowd,
+    conn::StrangerLimit,
     lib_linux::time,
     ni::Ni,
     tunables, //
@@ -32,7 +29,7 @@ use kernel::{
     }, //
 };
 
-/// How many places are looked at in search of an idle stranger: not all, so that a flood of newcomers
+/// How many slots are looked at in search of an idle stranger: not all, so that a flood of newcomers
 /// costs little.
 const LOOKS: usize = 64;
 
@@ -44,15 +41,15 @@ pub(crate) struct Strangers {
 }
 
 struct Inner {
-    /// Who has the places of a source address; a peer is there once for each.
+    /// Who has the slots of a source address; a peer is there once for each.
     sources: RBTree<IpAddr, KVec<Arc<Peer>>>,
     total: usize,
     /// Where the search for an idle stranger goes on.
     hand: Option<IpAddr>,
 }
 
-/// A stranger's place, for one connection.
-pub(crate) struct Place {
+/// A stranger's slot, for one connection.
+pub(crate) struct StrangerSlot {
     ni: Arc<Ni>,
     source: IpAddr,
     peer: Arc<Peer>,
@@ -76,17 +73,17 @@ impl Strangers {
         })
     }
 
-    /// A place for a connection of `peer` from `source`; none is needed if somebody here has asked for
+    /// A slot for a connection of `peer` from `source`; none is needed if somebody here has asked for
     /// that peer. May sleep, no spinlock held.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; the inner one if there is no place, and nobody is idle who has one.
+    /// `ENOMEM`; the inner one if there is none, and nobody is idle who has one.
     pub(crate) fn enter(
         &self,
         peer: &Arc<Peer>,
         source: IpAddr,
-    ) -> Result<core::result::Result<Option<Place>, Crowd>> {
+    ) -> Result<core::result::Result<Option<StrangerSlot>, StrangerLimit>> {
         if peer.is_wanted() {
             return Ok(Ok(None));
         }
@@ -96,12 +93,12 @@ impl Strangers {
         let now = time::monotonic_ms();
         let full = inner.full(source, of_source, of_all);
         let surplus = match full {
-            Some(Crowd::Source) => inner.idle_of(source, peer, now),
-            Some(Crowd::Total) => inner.idle_of_all(peer, now),
+            Some(StrangerLimit::Source) => inner.idle_of(source, peer, now),
+            Some(StrangerLimit::Total) => inner.idle_of_all(peer, now),
             None => None,
         };
-        if let (Some(crowd), None) = (full, &surplus) {
-            return Ok(Err(crowd));
+        if let (Some(limit), None) = (full, &surplus) {
+            return Ok(Err(limit));
         }
         inner.push(source, peer)?;
         drop(inner);
@@ -109,7 +106,7 @@ impl Strangers {
             ni.events().strangers_closed.add(1);
             surplus.close_where(ESHUTDOWN, |_| true);
         }
-        Ok(Ok(Some(Place {
+        Ok(Ok(Some(StrangerSlot {
             ni: ni.clone(),
             source,
             peer: peer.clone(),
@@ -136,12 +133,12 @@ impl Strangers {
 
 impl Inner {
     /// Which bound is reached, if one is.
-    fn full(&self, source: IpAddr, of_source: usize, of_all: usize) -> Option<Crowd> {
+    fn full(&self, source: IpAddr, of_source: usize, of_all: usize) -> Option<StrangerLimit> {
         let own = self.sources.get(&source).map_or(0, |peers| peers.len());
         if own >= of_source {
-            Some(Crowd::Source)
+            Some(StrangerLimit::Source)
         } else {
-            (self.total >= of_all).then_some(Crowd::Total)
+            (self.total >= of_all).then_some(StrangerLimit::Total)
         }
     }
 
@@ -161,9 +158,8 @@ impl Inner {
 
     /// The most idle one of those from this address, but for the newcomer.
     fn idle_of(&self, source: IpAddr, new: &Arc<Peer>, now: u64) -> Option<Arc<Peer>> {
-        let peers = self.sources.get(&source)?;
-        let others = peers.iter().filter(|peer| !Arc::ptr_eq(peer, new));
-        most_idle(others, now)
+        let (_, peer) = most_idle(self.sources.get(&source)?, new, now)?;
+        Some(peer.clone())
     }
 
     /// The most idle one of some, but for the newcomer; the next search goes on behind them.
@@ -191,13 +187,7 @@ impl Inner {
                 break;
             }
             looks = looks.saturating_add(peers.len());
-            for peer in peers.iter() {
-                if Arc::ptr_eq(peer, new) {
-                    continue;
-                }
-                let Some(idle) = peer.idleness(now) else {
-                    continue;
-                };
+            if let Some((idle, peer)) = most_idle(peers, new, now) {
                 if best.as_ref().is_none_or(|(least, _)| idle < *least) {
                     best = Some((idle, peer.clone()));
                 }
@@ -208,13 +198,18 @@ impl Inner {
     }
 }
 
-fn most_idle<'a>(peers: impl Iterator<Item = &'a Arc<Peer>>, now: u64) -> Option<Arc<Peer>> {
-    let idle = peers.filter_map(|peer| Some((peer.idleness(now)?, peer)));
+/// The most idle one of these, but for the newcomer.
+fn most_idle<'a>(
+    peers: &'a [Arc<Peer>],
+    new: &Arc<Peer>,
+    now: u64,
+) -> Option<(Idleness, &'a Arc<Peer>)> {
+    let others = peers.iter().filter(|peer| !Arc::ptr_eq(peer, new));
+    let idle = others.filter_map(|peer| Some((peer.idleness(now)?, peer)));
     idle.min_by_key(|(idle, _)| *idle)
-        .map(|(_, peer)| peer.clone())
 }
 
-impl Drop for Place {
+impl Drop for StrangerSlot {
     fn drop(&mut self) {
         self.ni.strangers().leave(self.source, &self.peer);
     }
@@ -250,12 +245,5 @@ impl Peer {
             && !inner.is_added()
             && conns.iter().all(|conn| conn.load() == 0);
         idle.then(|| (self.heard.load(Relaxed), last_alive_ms))
-    }
-}
-
-impl PeerInner {
-    /// Whether an administrator has added it.
-    fn is_added(&self) -> bool {
-        self.routes.iter().any(|route| route.state(self).shares > 0)
     }
 }

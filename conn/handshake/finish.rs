@@ -22,9 +22,9 @@ use crate::{
     peer::{
         Close,
         Peer,
-        Place,
         Refusal,
         Route, //
+        StrangerSlot,
     },
     tunables,
     wire::{
@@ -230,9 +230,9 @@ impl Handshake {
         }
         let peer = self.ni.peers().find_or_create(&self.ni, hello.src)?;
         let kind = theirs.inverse();
-        let place = self.place_for(&peer, hello.src)?;
+        let slot = self.slot_for(&peer, hello.src)?;
         let admitted =
-            self.new_conn(&peer, &socket, kind, &hello, place)
+            self.new_conn(&peer, &socket, kind, &hello, slot)
                 .and_then(|conn| match peer.admit(&conn, None) {
                     Ok(()) => Ok(conn),
                     Err(Refusal::NoMemory) => Err(ENOMEM),
@@ -269,16 +269,20 @@ impl Handshake {
         Ok(())
     }
 
-    /// A place for a connection of `peer`, who says that it is `nid`, if it is a stranger. May sleep.
-    fn place_for(&self, peer: &Arc<Peer>, nid: Nid) -> core::result::Result<Option<Place>, Reason> {
+    /// A slot for a connection of `peer`, who says that it is `nid`, if it is a stranger. May sleep.
+    fn slot_for(
+        &self,
+        peer: &Arc<Peer>,
+        nid: Nid,
+    ) -> core::result::Result<Option<StrangerSlot>, Reason> {
         let entered = self.ni.strangers().enter(peer, self.remote.ip());
         if !matches!(entered, Ok(Ok(_))) {
             // A peer that this handshake made must not stay.
             peer.unlink_if_unused();
         }
-        entered?.map_err(|crowd| {
+        entered?.map_err(|limit| {
             self.ni.events().strangers_refused.add(1);
-            Reason::Crowd(nid, crowd)
+            Reason::StrangerLimit(nid, limit)
         })
     }
 
@@ -288,10 +292,10 @@ impl Handshake {
         socket: &Socket,
         kind: ConnType,
         hello: &Hello,
-        place: Option<Place>,
+        slot: Option<StrangerSlot>,
     ) -> Result<Arc<Conn>> {
         let sched = self.ni.context().choose_sched(socket.incoming_cpu())?;
         let active = !matches!(self.role, Role::Passive { .. });
-        Conn::new(peer, sched, socket, kind, active, hello, place)
+        Conn::new(peer, sched, socket, kind, active, hello, slot)
     }
 }

@@ -96,6 +96,7 @@ use kernel::{
         Arc,
         ArcBorrow,
         Mutex,
+        MutexGuard,
         SpinLock, //
     }, //
 };
@@ -443,6 +444,15 @@ impl Conn {
         }
     }
 
+    /// Gives up the I/O mutex, and completes the transmits that have ended under it. Thread context.
+    fn unlock(&self, mut io: MutexGuard<'_, Io>) {
+        let ended = io.ended.take();
+        drop(io);
+        if let Some(ended) = ended {
+            ended.finish(|txs, why| self.peer.fail_txs(txs, why));
+        }
+    }
+
     /// Why it is being closed, if it is. Thread context.
     fn closed(&self) -> Option<Error> {
         self.txq.lock().closed
@@ -563,11 +573,7 @@ impl sched::Serve for Conn {
                 self.peer.mark_busy();
             }
         }
-        let ended = io.ended.take();
-        drop(io);
-        if let Some(ended) = ended {
-            ended.finish(|txs, why| self.peer.fail_txs(txs, why));
-        }
+        self.unlock(io);
         if let Some(why) = failure {
             self.lost(why);
         }

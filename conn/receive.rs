@@ -208,11 +208,7 @@ impl Conn {
                 Ok(Step::Call(call)) => call,
                 Err(e) => return (io, Err(e)),
             };
-            let ended = io.ended.take();
-            drop(io);
-            if let Some(ended) = ended {
-                ended.finish(|txs, why| self.peer.fail_txs(txs, why));
-            }
+            self.unlock(io);
             let returned = call.make(self);
             io = self.io.lock();
             if io.socket.is_none() {

@@ -357,30 +357,6 @@ impl Ni {
         }
     }
 
-    /// As [`LndNi::send`].
-    ///
-    /// [`LndNi::send`]: crate::upper::LndNi::send
-    fn send(
-        self: ArcBorrow<'_, Self>,
-        to: Nid,
-        header: &Header,
-        payload: Option<PageRange>,
-        done: KBox<dyn Completion>,
-    ) {
-        misc::assert_may_sleep();
-        misc::memalloc_nofs(|| {
-            let failure = if to == self.nid {
-                self.send_to_self(header, payload, done)
-            } else {
-                self.send_to_peer(to, header, payload, done)
-            };
-            if let Err((e, done)) = failure {
-                self.events.tx_errors.add(1);
-                done.complete(Err(e.into()));
-            }
-        });
-    }
-
     /// A message to this very node: no wire is needed.
     fn send_to_self(
         self: ArcBorrow<'_, Self>,

@@ -7,6 +7,7 @@
 use super::Ni;
 use crate::{
     lib_linux::{
+        misc,
         netns::Net,
         page::PageRange, //
     },
@@ -45,7 +46,18 @@ impl LndNi for Ni {
         payload: Option<PageRange>,
         done: KBox<dyn Completion>,
     ) {
-        Ni::send(self, to, header, payload, done);
+        misc::assert_may_sleep();
+        misc::memalloc_nofs(|| {
+            let failure = if to == self.nid {
+                self.send_to_self(header, payload, done)
+            } else {
+                self.send_to_peer(to, header, payload, done)
+            };
+            if let Err((e, done)) = failure {
+                self.events.tx_errors.add(1);
+                done.complete(Err(e.into()));
+            }
+        });
     }
 
     fn is_linked(&self) -> bool {

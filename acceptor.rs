@@ -251,9 +251,9 @@ fn take_turn(mut accept: impl FnMut() -> Result<bool>) -> Turn {
     Turn::More
 }
 
-/// What becomes of those who connect.
-enum Door<U: User> {
-    Open(ListeningSocket<Listener<U>>),
+/// Whether there is a socket to accept from.
+enum ListenState<U: User> {
+    Listens(ListeningSocket<Listener<U>>),
     /// Somebody has destroyed the socket, and no other could be opened yet.
     Lost,
     /// Nobody listens there any more.
@@ -270,7 +270,7 @@ pub(crate) struct Listener<U: User> {
     #[pin]
     users: SpinLock<KVec<Arc<U>>>,
     #[pin]
-    door: Mutex<Door<U>>,
+    state: Mutex<ListenState<U>>,
     /// INVARIANT: Only ever used for the acceptor's mailbox.
     #[pin]
     links: ListLinks<LISTENER_LIST>,
@@ -303,7 +303,7 @@ impl<U: User> Listener<U> {
                 net: ni.net().clone(),
                 addr,
                 users <- new_spinlock!(users, "socklnd_listener_users"),
-                door <- new_mutex!(Door::Closed, "socklnd_listener"),
+                state <- new_mutex!(ListenState::Closed, "socklnd_listener"),
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
                 again_links <- ListLinks::new(),
@@ -312,7 +312,7 @@ impl<U: User> Listener<U> {
             GFP_KERNEL,
         )?;
         let socket = this.open()?;
-        *this.door.lock() = Door::Open(socket);
+        *this.state.lock() = ListenState::Listens(socket);
         // Who was faster than the line above left an event that found no socket.
         acceptor.mailbox.post(this.clone());
         Ok(this)
@@ -341,15 +341,15 @@ impl<U: User> Listener<U> {
     /// # Errors
     ///
     /// Those of [`Listener::open`]: it is lost for now.
-    fn mend(self: &Arc<Self>, door: &mut Door<U>) -> Result {
-        let was_open = match door {
-            Door::Open(socket) if socket.state() == TcpState::Listen => return Ok(()),
-            Door::Open(_) => true,
-            Door::Lost => false,
-            Door::Closed => return Ok(()),
+    fn reopen_if_lost(self: &Arc<Self>, state: &mut ListenState<U>) -> Result {
+        let was_open = match state {
+            ListenState::Listens(socket) if socket.state() == TcpState::Listen => return Ok(()),
+            ListenState::Listens(_) => true,
+            ListenState::Lost => false,
+            ListenState::Closed => return Ok(()),
         };
         // The old socket goes first.
-        *door = Door::Lost;
+        *state = ListenState::Lost;
         let opened = self.open();
         match &opened {
             Ok(_) => pr_warn_ratelimited!(
@@ -362,7 +362,7 @@ impl<U: User> Listener<U> {
             ),
             Err(_) => {}
         }
-        *door = Door::Open(opened?);
+        *state = ListenState::Listens(opened?);
         Ok(())
     }
 
@@ -379,14 +379,14 @@ impl<U: User> Listener<U> {
 
     /// Brings what connections inherit up to date. May sleep.
     pub(crate) fn apply_tunables(&self) {
-        if let Door::Open(socket) = &*self.door.lock() {
+        if let ListenState::Listens(socket) = &*self.state.lock() {
             set_inherited(socket);
         }
     }
 
     /// Stops listening. Thread context, may sleep.
     fn close(&self) {
-        let old = core::mem::replace(&mut *self.door.lock(), Door::Closed);
+        let old = core::mem::replace(&mut *self.state.lock(), ListenState::Closed);
         drop(old);
     }
 
@@ -394,12 +394,12 @@ impl<U: User> Listener<U> {
     fn turn(self: &Arc<Self>) -> Turn {
         take_turn(|| {
             let accepted = {
-                let mut door = self.door.lock();
-                self.mend(&mut door)?;
-                match &*door {
-                    Door::Open(_) if fault::accept_fails() => Err(ENOMEM),
-                    Door::Open(socket) => socket.accept(),
-                    Door::Lost | Door::Closed => return Ok(false),
+                let mut state = self.state.lock();
+                self.reopen_if_lost(&mut state)?;
+                match &*state {
+                    ListenState::Listens(_) if fault::accept_fails() => Err(ENOMEM),
+                    ListenState::Listens(socket) => socket.accept(),
+                    ListenState::Lost | ListenState::Closed => return Ok(false),
                 }
             };
             match accepted {

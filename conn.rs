@@ -16,6 +16,7 @@
 //! is atomic or constant.
 //! Callbacks of the socket touch [`Readiness`] and the scheduler's mailbox only.
 
+mod close;
 mod deadlines;
 mod ended;
 mod handshake;
@@ -66,9 +67,6 @@ use crate::{
     },
     tunables,
     tx::Tx,
-    upper::{
-        Failure, //
-    },
     wire::{
         Acks,
         ConnType,
@@ -114,7 +112,6 @@ pub(crate) use handshake::{
 };
 pub(crate) use handshakes::HandshakeTable;
 use receive::Parked;
-use rx::Remains;
 
 pub(crate) use loans::Batch;
 use reason::Reason;
@@ -350,88 +347,6 @@ impl Conn {
     pub(crate) fn with_socket<R>(&self, look: impl FnOnce(&Socket) -> R) -> Option<R> {
         let io = self.io.lock();
         io.socket.as_ref().map(|socket| look(socket))
-    }
-
-    /// First step of closing; the caller has taken it out of the peer's list, under its lock.
-    pub(crate) fn bury(self: Arc<Self>, why: Error) {
-        {
-            let mut txq = self.txq.lock();
-            txq.closed = Some(why);
-            self.closing.store(true, Relaxed);
-        }
-        let context = self.peer.ni().context().clone();
-        context.bury(self);
-    }
-
-    /// Whether it was buried. Then no byte is sent or received any more, even if its socket is still
-    /// there: the message layer may have been told that it is gone. Any context.
-    fn is_closing(&self) -> bool {
-        self.closing.load(Relaxed)
-    }
-
-    /// Second step of closing. The reaper's thread, may sleep.
-    pub(crate) fn terminate(self: &Arc<Self>) {
-        let mut doomed = Fifo::new();
-        let (why, acks_wanted) = {
-            let mut txq = self.txq.lock();
-            doomed.append(&mut txq.fifo);
-            (txq.closed.unwrap_or(ESHUTDOWN), txq.acks_wanted)
-        };
-        let mut io = self.io.lock();
-        let socket = io.socket.take();
-        let partly = io.out.front().is_some_and(Tx::is_started);
-        // What TCP has part of ends with the loan, like what it has all of.
-        let mut loan = io.loan.take();
-        if let Some(loan) = &mut loan {
-            if io.out.front().is_some_and(Tx::is_lent) {
-                if let Some(tx) = io.out.pop_front() {
-                    loan.push(tx);
-                }
-            }
-        }
-        drop(loan);
-        let mut unsent = Fifo::new();
-        unsent.append(&mut io.out);
-        unsent.append(&mut doomed);
-        let incoming = io.rx.abandon();
-        let account = io.account.take();
-        let live = io.live.take();
-        drop(io);
-
-        // The socket goes first: when the message layer hears that a buffer is free, nobody may
-        // write to it any more.
-        if let Some(socket) = socket {
-            let socket = socket.unhook();
-            if why == ESHUTDOWN && !partly && self.loans.load(Relaxed) == 0 {
-                // What TCP accepted was reported as sent, so it should arrive. But what is on loan
-                // was not, and nobody wants to wait until a peer has acknowledged it.
-                socket.close_gracefully();
-            } else {
-                socket.abort();
-            }
-        }
-        match incoming {
-            Remains::Nothing => {}
-            Remains::Payload(done) => done.complete(Err(Failure::receiving(why))),
-            Remains::Waiter(waiter) => drop(waiter),
-        }
-        self.end_parked(why);
-        let traffic = &self.traffic;
-        let bytes = traffic
-            .tx_bytes
-            .get()
-            .saturating_add(traffic.rx_bytes.get());
-        trace::close(|| self.traced(), bytes, Some(why));
-        self.peer.fail_txs(unsent, why);
-        self.peer.abandon(self.id(), why);
-        self.peer.ni().upper().conn_ended(self.id(), why);
-        if acks_wanted {
-            // Nobody waits for room here any more: it is out of the peer's list.
-            self.peer.retry_conns();
-        }
-        drop(account);
-        // Whoever waits for that may go on: nothing of it is under way but what is lent.
-        drop(live);
     }
 
     /// After want of memory, or when it was held back: has its scheduler look at it again. Thread

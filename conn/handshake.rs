@@ -17,9 +17,13 @@
 //! of its source. Until then it is that of the one that has listened longest. A handshake whose interface
 //! turns out to be another one, or ends, goes on as a new handshake of another one.
 
+mod connect;
 mod failure;
 mod finish;
+mod handover;
+mod hello;
 
+use self::hello::send_all;
 use super::{
     apply_tunables,
     Reason, //
@@ -28,13 +32,11 @@ use crate::{
     acceptor::Listener,
     fault,
     lib_linux::{
-        link,
         socket::{
             Handover,
             HookedSocket,
             Socket,
             SocketEvents,
-            Taken,
             TcpState, //
         },
         time, //
@@ -51,7 +53,6 @@ use crate::{
     tunables,
     wire::{
         AcceptorRequest,
-        ByteOrder,
         ConnType,
         Hello,
         HelloReader,
@@ -60,10 +61,7 @@ use crate::{
         Progress,
         Proto,
         WireError,
-        ACCEPTOR_REFUSAL,
-        HELLO_MAX,
-        PID_LUSTRE,
-        REQUEST_MAX, //
+        ACCEPTOR_REFUSAL, //
     }, //
 };
 use core::net::{
@@ -98,10 +96,6 @@ pub(crate) const HANDSHAKE_LIST: u64 = 5;
 /// Which list of a handshake is that of those that are looked at again, mostly for sockets that are
 /// handed over.
 pub(crate) const HANDOVER_LIST: u64 = 10;
-
-/// Local ports that prove to the peer that a privileged program connects, from the first tried to
-/// the last.
-const RESERVED_PORTS: core::ops::RangeInclusive<u16> = 512..=1023;
 
 impl From<WireError> for Error {
     fn from(_: WireError) -> Self {
@@ -241,22 +235,6 @@ impl Handshake {
         )
     }
 
-    /// Begins an attempt of ours. The route is claimed; the claim ends with the handshake, unless
-    /// this fails. May sleep.
-    pub(crate) fn connect(peer: &Arc<Peer>, route: &Arc<Route>, kind: ConnType) -> Result {
-        let ni = peer.ni();
-        let role = Role::Active {
-            peer: peer.clone(),
-            route: route.clone(),
-            kind,
-        };
-        let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        let this = Self::new(ni, role, route.addr(), Stage::Begin, deadline)?;
-        ni.handshakes().add(&this)?;
-        ni.context().run_handshake(this);
-        Ok(())
-    }
-
     /// Begins the handshake of a connection that was accepted at `door`, perhaps for another interface
     /// that listens there. May sleep.
     pub(crate) fn accepted(
@@ -315,72 +293,6 @@ impl Handshake {
         self.bound
             .copy()
             .is_some_and(|addr| interfaces.find(addr).is_none())
-    }
-
-    /// Begins to take over the socket of a program: for a connection of this type to this peer that the
-    /// program has made, or for one that the other node has. The program has as long to close it as a
-    /// stranger has for his handshake. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOTCONN`, `ENOMEM`, `ESHUTDOWN`: the program keeps the socket.
-    pub(crate) fn handed_over(
-        ni: &Arc<Ni>,
-        handover: Handover,
-        made: Option<(ConnType, Nid)>,
-    ) -> Result {
-        let remote = handover.peer_addr()?;
-        let role = match made {
-            Some((kind, nid)) => Role::Registered { nid, kind },
-            None => Role::Passive { door: None },
-        };
-        let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
-        let stage = Stage::HandedOver(handover);
-        let this = Self::new(ni, role, remote, stage, deadline)?;
-        ni.handshakes().add(&this)?;
-        ni.context().run_handshake(this);
-        Ok(())
-    }
-
-    /// Looks whether the program has closed its socket, and if so begins with it. Returns whether.
-    fn take_over(self: &Arc<Self>, io: &mut Io) -> Result<bool> {
-        let Stage::HandedOver(handover) = core::mem::replace(&mut io.stage, Stage::Over) else {
-            return Ok(false);
-        };
-        let socket = match handover.take() {
-            Ok(Taken::Socket(socket)) => socket,
-            Ok(Taken::NotYet(handover)) => {
-                io.stage = Stage::HandedOver(handover);
-                self.ni.context().poll_handover(self.clone());
-                return Ok(false);
-            }
-            Err(e) => {
-                io.stage = Stage::Parted;
-                return Err(e);
-            }
-        };
-        // From here on a failure ends the connection.
-        io.stage = Stage::Parted;
-        setup(&socket)?;
-        let local = socket.local_addr()?.ip().to_canonical();
-        if self.ni.interfaces().find(local).is_some() {
-            self.bound.populate(local);
-        }
-        let time = match &self.role {
-            Role::Registered { nid, kind } => {
-                io.tried = match self.ni.peers().find(*nid) {
-                    Some(peer) => peer.proto_to_try(self.remote.ip()),
-                    None => self.ni.first_proto(*nid, self.remote.ip()),
-                };
-                self.introduce(&socket, *nid, *kind, io.tried)?;
-                tunables::timeout_ms()
-            }
-            _ => tunables::handshake_timeout_ms(),
-        };
-        let deadline = time::monotonic_ms().saturating_add(time);
-        self.deadline_ms.store(deadline, Relaxed);
-        io.stage = Stage::Reading(socket.hook(self.clone()));
-        Ok(true)
     }
 
     /// Has the autoconnect daemons look at it again. Thread context.
@@ -646,98 +558,6 @@ impl Handshake {
         Err(why)
     }
 
-    /// A socket, bound to a reserved port, whose connection request is out. Without a link it is not
-    /// tried.
-    fn open(self: &Arc<Self>) -> Result<HookedSocket<Self>> {
-        let Role::Active { peer, route, .. } = &self.role else {
-            return Err(EINVAL);
-        };
-        let local = peer.source(route)?;
-        self.bound.populate(local);
-        let net = self.ni.net();
-        // What goes to this machine itself needs no device.
-        if link::is_up(net, local) == Some(false) && link::is_up(net, self.remote.ip()).is_none() {
-            return Err(ENETDOWN);
-        }
-        for port in RESERVED_PORTS.rev() {
-            let socket = Socket::new_tcp(net, local.is_ipv6())?;
-            setup(&socket)?;
-            socket.set_reuseaddr(true);
-            match socket.bind(&SocketAddr::new(local, port)) {
-                Ok(()) => {}
-                Err(e) if e == EADDRINUSE => continue,
-                Err(e) => return Err(e),
-            }
-            let socket = socket.hook(self.clone());
-            match socket.connect(&self.remote) {
-                Ok(_) => return Ok(socket),
-                // That port has a connection to this address already.
-                Err(e) if e == EADDRNOTAVAIL => continue,
-                Err(e) => return Err(e),
-            }
-        }
-        Err(EADDRNOTAVAIL)
-    }
-
-    /// Introduces us on the connection of an attempt of ours, which the peer has accepted: who connects
-    /// and says nothing looks like a port scan. Returns in which version.
-    fn introduce_attempt(&self, socket: &Socket) -> Result<Proto> {
-        let Role::Active { peer, kind, .. } = &self.role else {
-            return Err(EINVAL);
-        };
-        let proto = peer.proto_to_try(self.remote.ip());
-        self.introduce(socket, peer.nid(), *kind, proto)?;
-        Ok(proto)
-    }
-
-    /// Says whom the connection is for, and who we are.
-    fn introduce(&self, socket: &Socket, target: Nid, kind: ConnType, proto: Proto) -> Result {
-        let mut bytes = [0; REQUEST_MAX];
-        send_all(socket, AcceptorRequest { target }.build(&mut bytes)?)?;
-        let ips = if proto.names_addresses() {
-            self.published()
-        } else {
-            IpVec::new()
-        };
-        self.send_hello(socket, proto, target, Some(kind), &ips)
-    }
-
-    /// The addresses of all interfaces, as a HELLO names them.
-    fn published(&self) -> IpVec {
-        let mut ips = IpVec::new();
-        self.ni.interfaces().for_each(|interface| {
-            if let IpAddr::V4(ip) = interface.addr() {
-                // There are no more interfaces than fit.
-                let _ = ips.push(ip);
-            }
-        });
-        ips
-    }
-
-    /// Sends our HELLO for a connection of type `kind`, naming `ips`; without a type, a refusal.
-    fn send_hello(
-        &self,
-        socket: &Socket,
-        proto: Proto,
-        dest: Nid,
-        kind: Option<ConnType>,
-        ips: &IpVec,
-    ) -> Result {
-        let hello = Hello {
-            proto,
-            order: ByteOrder::NATIVE,
-            src: self.ni.nid(),
-            dest: Some(dest),
-            src_pid: PID_LUSTRE,
-            // Not known, and nobody looks at it.
-            dest_pid: 0,
-            incarnation: self.ni.incarnation(),
-            kind,
-            ips: *ips,
-        };
-        send_all(socket, hello.build(&mut [0; HELLO_MAX])?)
-    }
-
     fn event(this: ArcBorrow<'_, Self>) {
         this.ni.context().run_handshake(this.into());
     }
@@ -759,13 +579,4 @@ impl SocketEvents for Handshake {
 fn setup(socket: &Socket) -> Result {
     socket.set_kernel_defaults();
     apply_tunables(socket)
-}
-
-/// Sends all of `bytes`, which are few and the first on their socket, or fails.
-fn send_all(socket: &Socket, bytes: &[u8]) -> Result {
-    if socket.send_bytes(bytes)? == bytes.len() {
-        Ok(())
-    } else {
-        Err(EIO)
-    }
 }

@@ -8,6 +8,12 @@
 //!
 //! Headers are plain values: nothing protects them and nobody frees them.
 
+mod body;
+
+pub(crate) use self::body::{
+    Body,
+    WireHandle, //
+};
 use super::{
     ByteOrder,
     Nid,
@@ -28,87 +34,6 @@ pub(crate) const MAX_PAYLOAD: u32 = 1 << 20;
 
 /// Process ID under which all kernel services of Lustre speak.
 pub(crate) const PID_LUSTRE: u32 = 12345;
-
-const TYPE_ACK: u32 = 0;
-const TYPE_PUT: u32 = 1;
-const TYPE_GET: u32 = 2;
-const TYPE_REPLY: u32 = 3;
-
-/// Name of a memory descriptor at the node that made it; opaque to everyone else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WireHandle {
-    /// Incarnation of the interface that the object belongs to.
-    pub(crate) interface: u64,
-    /// The object.
-    pub(crate) object: u64,
-}
-
-impl WireHandle {
-    /// No object: in a PUT, no ACK is wanted.
-    pub(crate) const NONE: Self = Self {
-        interface: u64::MAX,
-        object: u64::MAX,
-    };
-}
-
-/// What a message is, with the fields that only this type has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Body {
-    /// A PUT has arrived.
-    Ack {
-        /// The `ack_wmd` of the PUT.
-        dst_wmd: WireHandle,
-        /// The match bits of the PUT.
-        match_bits: u64,
-        /// Bytes of the PUT that were kept.
-        mlength: u32,
-    },
-    /// The payload is to be stored at the target.
-    Put {
-        /// To name in the ACK; [`WireHandle::NONE`] if none is wanted.
-        ack_wmd: WireHandle,
-        /// What selects the memory at the target.
-        match_bits: u64,
-        /// For the receiver's event; opaque.
-        hdr_data: u64,
-        /// Portal index at the target.
-        portal: u32,
-        /// Byte offset in the memory of the target.
-        offset: u32,
-    },
-    /// Memory of the target is to be sent back.
-    Get {
-        /// To name in the REPLY.
-        return_wmd: WireHandle,
-        /// What selects the memory at the target.
-        match_bits: u64,
-        /// Portal index at the target.
-        portal: u32,
-        /// Byte offset in the memory of the target.
-        src_offset: u32,
-        /// Bytes that the sender has room for.
-        sink_len: u32,
-    },
-    /// The payload is what a GET asked for.
-    Reply {
-        /// The `return_wmd` of the GET.
-        dst_wmd: WireHandle,
-    },
-}
-
-impl Body {
-    /// Checks that a message of this type may carry `len` bytes.
-    fn check_payload(&self, len: u32) -> Result<(), WireError> {
-        let max = match self {
-            Self::Ack { .. } | Self::Get { .. } => 0,
-            Self::Put { .. } | Self::Reply { .. } => MAX_PAYLOAD,
-        };
-        if len > max {
-            return Err(WireError::Length(len));
-        }
-        Ok(())
-    }
-}
 
 /// A message's header.
 ///
@@ -207,33 +132,7 @@ impl Header {
         let src_pid = from.u32()?;
         let kind = from.u32()?;
         let payload_len = from.u32()?;
-        let wmd = WireHandle {
-            interface: from.u64()?,
-            object: from.u64()?,
-        };
-        let body = match kind {
-            TYPE_ACK => Body::Ack {
-                dst_wmd: wmd,
-                match_bits: from.u64()?,
-                mlength: from.u32()?,
-            },
-            TYPE_PUT => Body::Put {
-                ack_wmd: wmd,
-                match_bits: from.u64()?,
-                hdr_data: from.u64()?,
-                portal: from.u32()?,
-                offset: from.u32()?,
-            },
-            TYPE_GET => Body::Get {
-                return_wmd: wmd,
-                match_bits: from.u64()?,
-                portal: from.u32()?,
-                src_offset: from.u32()?,
-                sink_len: from.u32()?,
-            },
-            TYPE_REPLY => Body::Reply { dst_wmd: wmd },
-            _ => return Err(WireError::Type(kind)),
-        };
+        let body = Body::parse(kind, &mut from)?;
         body.check_payload(payload_len)?;
         let foreign = |end, kind| {
             Err(WireError::Foreign(Foreign {
@@ -290,62 +189,24 @@ impl Header {
     #[inline]
     fn build_rest(&self, mut to: Writer<'_>) -> Result<(), WireError> {
         self.body.check_payload(self.payload_len)?;
-        let (kind, wmd) = match self.body {
-            Body::Ack { dst_wmd, .. } => (TYPE_ACK, dst_wmd),
-            Body::Put { ack_wmd, .. } => (TYPE_PUT, ack_wmd),
-            Body::Get { return_wmd, .. } => (TYPE_GET, return_wmd),
-            Body::Reply { dst_wmd } => (TYPE_REPLY, dst_wmd),
-        };
-
         to.u32(self.dest_pid)?;
         to.u32(self.src_pid)?;
-        to.u32(kind)?;
+        to.u32(self.body.number())?;
         to.u32(self.payload_len)?;
-        to.u64(wmd.interface)?;
-        to.u64(wmd.object)?;
-        match self.body {
-            Body::Ack {
-                match_bits,
-                mlength,
-                ..
-            } => {
-                to.u64(match_bits)?;
-                to.u32(mlength)?;
-            }
-            Body::Put {
-                match_bits,
-                hdr_data,
-                portal,
-                offset,
-                ..
-            } => {
-                to.u64(match_bits)?;
-                to.u64(hdr_data)?;
-                to.u32(portal)?;
-                to.u32(offset)?;
-            }
-            Body::Get {
-                match_bits,
-                portal,
-                src_offset,
-                sink_len,
-                ..
-            } => {
-                to.u64(match_bits)?;
-                to.u32(portal)?;
-                to.u32(src_offset)?;
-                to.u32(sink_len)?;
-            }
-            Body::Reply { .. } => {}
-        }
-        Ok(())
+        self.body.build(to)
     }
 }
 
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::macros::kunit_tests(socklnd_wire_hdr))]
 #[cfg(any(test, CONFIG_KUNIT = "y"))]
 mod tests {
-    use super::*;
+    use super::{
+        body::{
+            TYPE_GET,
+            TYPE_PUT, //
+        },
+        *, //
+    };
 
     /// A ping of Lustre 2.17 and its answer, and a discovery PUT, its ACK, and a PUT that wants
     /// none; a GET of 1 MiB, its REPLY, and a PUT of as much, as captured between 192.168.77.1 and .2.

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Handshakes of this node's own attempts to connect: how they begin.
+//!
+//! No state of its own. The peer's lock is taken to choose the address to connect from.
+
+use super::{
+    setup,
+    Handshake,
+    Role,
+    Stage, //
+};
+use crate::{
+    lib_linux::{
+        link,
+        socket::{
+            HookedSocket,
+            Socket, //
+        },
+        time, //
+    },
+    peer::{
+        Peer,
+        Route, //
+    },
+    tunables,
+    wire::ConnType, //
+};
+use core::net::SocketAddr;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Local ports that prove to the peer that a privileged program connects, from the first tried to
+/// the last.
+const RESERVED_PORTS: core::ops::RangeInclusive<u16> = 512..=1023;
+
+impl Handshake {
+    /// Begins an attempt of ours. The route is claimed; the claim ends with the handshake, unless
+    /// this fails. May sleep.
+    pub(crate) fn connect(peer: &Arc<Peer>, route: &Arc<Route>, kind: ConnType) -> Result {
+        let ni = peer.ni();
+        let role = Role::Active {
+            peer: peer.clone(),
+            route: route.clone(),
+            kind,
+        };
+        let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
+        let this = Self::new(ni, role, route.addr(), Stage::Begin, deadline)?;
+        ni.handshakes().add(&this)?;
+        ni.context().run_handshake(this);
+        Ok(())
+    }
+
+    /// A socket, bound to a reserved port, whose connection request is out. Without a link it is not
+    /// tried.
+    pub(super) fn open(self: &Arc<Self>) -> Result<HookedSocket<Self>> {
+        let Role::Active { peer, route, .. } = &self.role else {
+            return Err(EINVAL);
+        };
+        let local = peer.source(route)?;
+        self.bound.populate(local);
+        let net = self.ni.net();
+        // What goes to this machine itself needs no device.
+        if link::is_up(net, local) == Some(false) && link::is_up(net, self.remote.ip()).is_none() {
+            return Err(ENETDOWN);
+        }
+        for port in RESERVED_PORTS.rev() {
+            let socket = Socket::new_tcp(net, local.is_ipv6())?;
+            setup(&socket)?;
+            socket.set_reuseaddr(true);
+            match socket.bind(&SocketAddr::new(local, port)) {
+                Ok(()) => {}
+                Err(e) if e == EADDRINUSE => continue,
+                Err(e) => return Err(e),
+            }
+            let socket = socket.hook(self.clone());
+            match socket.connect(&self.remote) {
+                Ok(_) => return Ok(socket),
+                // That port has a connection to this address already.
+                Err(e) if e == EADDRNOTAVAIL => continue,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(EADDRNOTAVAIL)
+    }
+}

@@ -55,8 +55,31 @@ include!(concat!(env!("SOCKLND_OBJ"), "/examples_generated.rs"));
 /// That one holds no lock of ours, and may run in a softirq, or in any thread that happens to free a
 /// packet, and be preempted there. Such a thread is waited for by a grace period for tasks: until
 /// every thread has gone to sleep of its own accord, or was seen outside of the kernel. May sleep.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::socket::{tests::pair, SocketEvents};
+/// use kernel::sync::{Arc, ArcBorrow};
+///
+/// struct Ignore;
+///
+/// impl SocketEvents for Ignore {
+///     fn data_ready(_this: ArcBorrow<'_, Self>) {}
+///     fn write_space(_this: ArcBorrow<'_, Self>) {}
+///     fn state_change(_this: ArcBorrow<'_, Self>) {}
+/// }
+///
+/// let (one, two) = pair()?;
+/// let hooked = one.hook(Arc::new(Ignore, GFP_KERNEL)?);
+/// assert_eq!(two.send_bytes(b"hello")?, 5);
+/// drop(hooked);
+/// // A callback may still be executing its last instructions.
+/// wait_for_callbacks();
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) fn wait_for_callbacks() {
     kernel::sync::rcu::synchronize_rcu();
-    // SAFETY: We may sleep, and hold no lock.
+    // SAFETY: Has no preconditions but that the caller may sleep, as this function's caller may.
     unsafe { sys::socklnd_helper_synchronize_rcu_tasks() };
 }

@@ -6,8 +6,8 @@
 //! show is static. Unlike the `kernel` crate's files these hold the module while they are open:
 //! debugfs calls the code behind a file once more when it is closed, long after its removal.
 //!
-//! What goes wrong with debugfs is no reason to do without the rest of the module, so it is not
-//! reported: the files are missing then.
+//! Errors of debugfs are not reported, as is usual in the kernel: the module works without its
+//! files.
 //!
 //! C header: [`include/linux/debugfs.h`](srctree/include/linux/debugfs.h)
 
@@ -31,11 +31,25 @@ use kernel::{
     uaccess::UserSlice, //
 };
 
-/// A file that shows a text. The function may sleep, and is called again for a longer text.
+/// A file that shows a text.
+///
+/// The function writes all of the text. It may sleep, and is called again with a larger buffer if
+/// the text did not fit.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::seq_print;
+///
+/// static GREETING: Text = Text(|file| seq_print!(file, "hello\n"));
+///
+/// let dir = Dir::new(c"socklnd_example_text");
+/// dir.text(c"greeting", &GREETING);
+/// ```
 pub(crate) struct Text(pub(crate) fn(&SeqFile));
 
-/// A folder in debugfs, which only root may use. Dropping it removes it, after whoever reads or
-/// writes a file there at that moment; may sleep.
+/// A folder in debugfs, which only root may use. Dropping it waits for reads and writes of its files
+/// that are under way, and removes it; may sleep.
 ///
 /// # Invariants
 ///
@@ -53,6 +67,7 @@ pub(crate) struct Text(pub(crate) fn(&SeqFile));
 /// let dir = Dir::new(c"socklnd_example");
 /// dir.text(c"text", &TEXT);
 /// dir.knob(c"knob", &KNOB);
+/// assert_eq!(KNOB.get(), 1);
 /// ```
 #[must_use]
 pub(crate) struct Dir {

@@ -3,9 +3,9 @@
 //! A place from which callbacks without an argument find the module's state.
 //!
 //! An [`Instance`] is a static that refers to an [`Arc`] while a [`Published`] exists. Readers are
-//! protected by RCU: they take their reference inside a read-side critical section, and whoever
-//! withdraws the object waits for a grace period before giving up the reference that keeps it
-//! alive. The object itself is freed by whoever drops the last reference.
+//! protected by RCU: they take their reference inside a read-side critical section, and dropping the
+//! [`Published`] waits for a grace period before it gives up the reference that keeps the object
+//! alive. The last reference frees the object.
 
 use core::{
     marker::PhantomData,
@@ -100,12 +100,27 @@ impl<T> Instance<T> {
     }
 }
 
-/// Keeps an object visible in an [`Instance`]. Dropping it withdraws the object, waits until nobody
-/// is looking at it without a reference of his own, and gives up the reference; may sleep.
+/// Keeps an object visible in an [`Instance`]. Dropping it withdraws the object, waits for readers
+/// that have no reference yet, and gives up the reference; may sleep.
 ///
 /// # Invariants
 ///
 /// The instance's pointer is not null, and nobody else replaces it.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::sync::Arc;
+///
+/// static NUMBER: Instance<u32> = Instance::new();
+///
+/// let published: Published<u32> = NUMBER.publish(Arc::new(7, GFP_KERNEL)?)?;
+/// // One object at a time.
+/// assert!(matches!(NUMBER.publish(Arc::new(8, GFP_KERNEL)?), Err(e) if e == EBUSY));
+/// drop(published);
+/// assert!(NUMBER.publish(Arc::new(8, GFP_KERNEL)?).is_ok());
+/// # Ok::<(), Error>(())
+/// ```
 #[must_use]
 pub(crate) struct Published<T: 'static>(&'static Instance<T>);
 

@@ -2,11 +2,11 @@
 
 //! The addresses that a network namespace has.
 //!
-//! [`AddressWatch`] registers a handler that is told when an address comes or goes; dropping it waits
-//! until the handler is not running any more. It owns the notifier blocks, whose places in the
-//! kernel's chains the chains' own locks protect.
+//! An [`AddressWatch`] registers a handler for changes of addresses; dropping it waits until the
+//! handler is not running any more. It owns the notifier blocks; the locks of the kernel's notifier
+//! chains protect the blocks' places in the chains.
 //!
-//! A kernel without IPv6 has the chain for it all the same; nothing is ever said there.
+//! A kernel without IPv6 has the chain for IPv6 all the same, and never calls it.
 //!
 //! C headers: [`include/linux/inetdevice.h`](srctree/include/linux/inetdevice.h),
 //! [`include/net/addrconf.h`](srctree/include/net/addrconf.h)
@@ -30,10 +30,11 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Whether `addr` is the namespace's own, and one host's, so that a socket can be bound to it: not one
-/// of broadcast, multicast or anycast, nor, of IPv6, one that is still being looked for elsewhere.
-/// Sysctls that allow others to be bound to change nothing. A namespace that is going has none. Thread
-/// context.
+/// Whether `addr` is a unicast address of the namespace, so that a socket can be bound to it.
+///
+/// False for broadcast, multicast and anycast addresses, for a tentative address of IPv6 (duplicate
+/// address detection has not ended), and in a dying namespace. Sysctls such as `ip_nonlocal_bind`
+/// change nothing. Thread context.
 ///
 /// # Examples
 ///
@@ -63,8 +64,8 @@ pub(crate) fn is_local(net: &Net, addr: IpAddr) -> bool {
     }
 }
 
-/// How many leading bits of the subnet's addresses are those of `addr`, if some device of the
-/// namespace has that address. Thread context.
+/// The length in bits of the network prefix of `addr`, if a device of the namespace has that address.
+/// Thread context.
 ///
 /// # Examples
 ///
@@ -93,20 +94,44 @@ pub(crate) fn prefix_len(net: &Net, addr: IpAddr) -> Option<u8> {
     u8::try_from(len).ok()
 }
 
-/// Whoever wants to be told that addresses come and go.
+/// What is called when addresses come and go, see [`AddressWatch`].
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{IpAddr, Ipv4Addr};
+/// use crate::lib_linux::netns::Net;
+/// use kernel::sync::atomic::{Atomic, Relaxed};
+///
+/// static LOST: Atomic<u32> = Atomic::new(0);
+///
+/// struct Lost;
+///
+/// impl AddressHandler for Lost {
+///     fn address_changed(net: &Net, addr: IpAddr) {
+///         if !is_local(net, addr) {
+///             LOST.add(1, Relaxed);
+///         }
+///     }
+/// }
+///
+/// // As if one of several devices had lost it.
+/// Lost::address_changed(&Net::current(), Ipv4Addr::LOCALHOST.into());
+/// assert_eq!(LOST.load(Relaxed), 0);
+/// ```
 pub(crate) trait AddressHandler: 'static {
-    /// A device of `net` gets or loses `addr`. That says nothing of whether the namespace has it from
-    /// now on: another device, or the same one, may have it too.
+    /// A device of `net` gets or loses `addr`. The event is only a hint: another device may have the
+    /// same address, so the handler asks [`is_local`].
     ///
-    /// Nobody is told when a device gets an address of IPv6: it may not be used yet, and when it may,
-    /// there is no event.
+    /// There is no event for a new address of IPv6: it is tentative at first, and the kernel does not
+    /// notify anybody when it becomes usable.
     ///
-    /// Must not sleep, nor drop what has to; the kernel's configuration lock (RTNL) is held. The
-    /// caller is a thread.
+    /// Thread context, under the kernel's configuration lock (RTNL). Must not sleep, nor drop
+    /// anything whose destructor may sleep.
     fn address_changed(net: &Net, addr: IpAddr);
 }
 
-/// One place in one of the kernel's chains.
+/// A notifier block in one of the kernel's chains.
 ///
 /// # Invariants
 ///
@@ -116,18 +141,19 @@ struct Watch {
     unregister: Chain,
 }
 
-/// Adds a block to a chain, or takes it out.
+/// The kernel's function that adds a block to a chain, or the one that removes it.
 type Chain = unsafe extern "C" fn(*mut bindings::notifier_block) -> c_int;
 
+/// The function that a chain calls.
 type Notify = unsafe extern "C" fn(*mut bindings::notifier_block, c_ulong, *mut c_void) -> c_int;
 
 impl Watch {
-    /// Has `call` called.
+    /// Registers `call` with a chain.
     ///
     /// # Safety
     ///
-    /// `register` and `unregister` must be those of one chain of the kernel's, which calls with what
-    /// `call` requires.
+    /// `register` and `unregister` must be those of one of the kernel's chains, whose events meet the
+    /// requirements of `call`.
     unsafe fn new(call: Notify, register: Chain, unregister: Chain) -> Result<Self> {
         let block = bindings::notifier_block {
             notifier_call: Some(call),
@@ -149,7 +175,32 @@ impl Drop for Watch {
     }
 }
 
-/// Lets [`AddressHandler::address_changed`] be called.
+/// A registration of an [`AddressHandler`]. Dropping it ends the callbacks, and waits for those that
+/// are running; may sleep.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::IpAddr;
+/// use crate::lib_linux::netns::Net;
+/// use kernel::sync::atomic::{Atomic, Relaxed};
+///
+/// static CHANGES: Atomic<u32> = Atomic::new(0);
+///
+/// struct Count;
+///
+/// impl AddressHandler for Count {
+///     fn address_changed(_net: &Net, _addr: IpAddr) {
+///         CHANGES.add(1, Relaxed);
+///     }
+/// }
+///
+/// let watch = AddressWatch::<Count>::new()?;
+/// // There may be several.
+/// assert!(AddressWatch::<Count>::new().is_ok());
+/// drop(watch);
+/// # Ok::<(), Error>(())
+/// ```
 #[must_use]
 pub(crate) struct AddressWatch<H> {
     _ipv4: Watch,
@@ -164,11 +215,11 @@ unsafe impl<H> Send for AddressWatch<H> {}
 unsafe impl<H> Sync for AddressWatch<H> {}
 
 impl<H: AddressHandler> AddressWatch<H> {
-    /// Registers. May sleep.
+    /// Registers the handler. May sleep.
     ///
     /// # Errors
     ///
-    /// - `ENOMEM`.
+    /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: That chain passes a `struct in_ifaddr` of a device.
         let ipv4 = unsafe {
@@ -194,7 +245,7 @@ impl<H: AddressHandler> AddressWatch<H> {
     }
 }
 
-/// Something happened to an IPv4 address.
+/// `notifier_call` for addresses of IPv4.
 ///
 /// # Safety
 ///
@@ -215,7 +266,7 @@ unsafe extern "C" fn notify<H: AddressHandler>(
     0
 }
 
-/// Something happened to an IPv6 address. Nobody may sleep here.
+/// `notifier_call` for addresses of IPv6. It must not sleep: the chain is an atomic one.
 ///
 /// # Safety
 ///
@@ -225,7 +276,7 @@ unsafe extern "C" fn notify6<H: AddressHandler>(
     event: c_ulong,
     data: *mut c_void,
 ) -> c_int {
-    // Others come in interrupts as well.
+    // The kernel also reports other events in softirqs, where the handler must not be called.
     if event == sys::NETDEV_DOWN {
         // SAFETY: By this function's requirement.
         let net = unsafe { sys::socklnd_helper_ifaddr6_net(data) };

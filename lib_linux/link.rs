@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known about the network devices that addresses are on.
+//! State and speed of network devices, which are found by their addresses.
 //!
-//! Nothing is kept here: each question is asked of the kernel anew. The namespace is kept alive while it
-//! is answered, because the tables of addresses go when it dies.
+//! There is no state here: each function asks the kernel anew. It holds a reference to the namespace
+//! meanwhile, because the tables of addresses are freed when the namespace dies.
 //!
 //! C header: [`include/linux/ethtool.h`](srctree/include/linux/ethtool.h)
 
@@ -13,7 +13,7 @@ use super::{
 };
 use core::net::IpAddr;
 
-/// An address as the kernel has it: whether it is IPv6, and its bytes in network order.
+/// An address in the form of the helpers: whether it is IPv6, and its bytes in network order.
 fn raw(addr: IpAddr) -> (bool, [u8; 16]) {
     match addr {
         IpAddr::V4(addr) => {
@@ -48,11 +48,11 @@ pub(crate) fn is_up(net: &Net, addr: IpAddr) -> Option<bool> {
     (up >= 0).then_some(up != 0)
 }
 
-/// Megabits per second of the device of the namespace that has `addr`, if the device knows. `None` also if
-/// the namespace is dying.
+/// The speed, in megabits per second, of the device of the namespace that has `addr`. `None` if the
+/// device does not report it, no device has the address, or the namespace is dying.
 ///
-/// May sleep, and waits for the kernel's configuration lock (RTNL): not to be called by who holds
-/// what its owner may wait for.
+/// May sleep. Takes the kernel's configuration lock (RTNL), so the caller must hold no lock that is
+/// taken under RTNL.
 ///
 /// # Examples
 ///
@@ -60,7 +60,7 @@ pub(crate) fn is_up(net: &Net, addr: IpAddr) -> Option<bool> {
 /// use core::net::{IpAddr, Ipv4Addr};
 /// use crate::lib_linux::netns::Net;
 ///
-/// // The loopback device has none.
+/// // The loopback device reports none.
 /// let net = Net::current();
 /// assert_eq!(speed_mbps(&net, IpAddr::V4(Ipv4Addr::LOCALHOST)), None);
 /// ```

@@ -5,10 +5,10 @@
 //! A [`Net`] keeps the C object allocated, but not the namespace alive: it holds a *passive*
 //! reference, as kernel sockets do. When the namespace dies, [`PernetHandler::exit`] is called.
 //!
-//! What must not outlive the namespace holds a [`NetUser`]. These are counted, per namespace, and
-//! after the handler has returned, the namespace's end waits until the count is zero. The count is
-//! part of the memory that the kernel allocates for us with each namespace, and frees after that;
-//! RCU protects the access to it against the end of the [`PernetRegistration`].
+//! An object that must not outlive the namespace holds a [`NetUser`]. Each namespace counts them:
+//! after the handler has returned, the end of the namespace waits until the count is zero. The count
+//! is in the memory that the kernel allocates for us with each namespace (`net_generic`), and frees
+//! after that; RCU protects the access to it against the end of the [`PernetRegistration`].
 //!
 //! C header: [`include/net/net_namespace.h`](srctree/include/net/net_namespace.h)
 
@@ -35,10 +35,10 @@ use kernel::{
     types::Opaque, //
 };
 
-/// How often to tell that a namespace's end waits for its users.
+/// Milliseconds between two log lines that say that the end of a namespace waits for its users.
 const NAG_MS: u32 = 10_000;
 
-/// A network namespace, dead or alive.
+/// A reference to a network namespace, which may be dead.
 ///
 /// # Invariants
 ///
@@ -63,14 +63,19 @@ unsafe impl Sync for Net {}
 impl Net {
     /// The namespace of the current thread. Thread context.
     pub(crate) fn current() -> Self {
-        // SAFETY: The current thread keeps its own namespace alive; and the initial namespace,
-        // which a thread without one gets, is always there.
-        unsafe { Self::from_raw(sys::socklnd_helper_current_net()) }
+        // SAFETY: Thread context, so there is a current task.
+        let net = unsafe { sys::socklnd_helper_current_net() };
+        // SAFETY: The current thread keeps its own namespace alive. A thread that has none gets the
+        // initial namespace, which always exists.
+        unsafe { Self::from_raw(net) }
     }
 
+    /// Takes a passive reference to a namespace. Any context.
+    ///
     /// # Safety
     ///
-    /// `net` must point to a `struct net` that somebody has a reference to, passive or not.
+    /// `net` must point to a `struct net` to which there is a reference, passive or not, during the
+    /// call.
     pub(super) unsafe fn from_raw(net: *mut bindings::net) -> Self {
         // SAFETY: As this function's own requirement.
         unsafe { sys::socklnd_helper_net_passive_inc(net) };
@@ -79,14 +84,15 @@ impl Net {
         Self(unsafe { NonNull::new_unchecked(net) })
     }
 
+    /// The C object.
     pub(super) fn as_ptr(&self) -> *mut bindings::net {
         self.0.as_ptr()
     }
 
-    /// Whether the current thread may administer the network here: `CAP_NET_ADMIN` in the user
-    /// namespace that owns this one. False if the namespace is dead. Thread context.
+    /// Whether the current thread has `CAP_NET_ADMIN` in the user namespace that owns this one. False
+    /// if the namespace is dead. Thread context.
     pub(crate) fn capable_net_admin(&self) -> bool {
-        // A dead namespace has given up its user namespace.
+        // A dead namespace has dropped its reference to the user namespace.
         self.get_alive().is_some_and(|alive| {
             // SAFETY: The namespace is alive, and so is the user namespace that it belongs to.
             unsafe { sys::socklnd_helper_net_admin_capable(alive.0.as_ptr()) }
@@ -99,11 +105,13 @@ impl Net {
         unsafe { sys::socklnd_helper_net_inum(self.as_ptr()) }
     }
 
-    /// Keeps the namespace alive for a moment, unless it is dying already. Any context.
+    /// Takes a counting reference for as long as the result exists; `None` if the namespace is dying or
+    /// dead. Any context.
     pub(super) fn get_alive(&self) -> Option<AliveNet<'_>> {
         // SAFETY: By the type invariants the object is there.
         let alive = unsafe { sys::socklnd_helper_maybe_get_net(self.as_ptr()) };
-        // Not `then_some`: an `AliveNet` that is made and dropped gives back a reference.
+        // Not `then_some`, which would make an `AliveNet` in any case, and drop a reference that was
+        // not taken.
         // INVARIANT: The reference was taken if the result is true.
         alive.then(|| AliveNet(self))
     }
@@ -145,7 +153,7 @@ impl Drop for AliveNet<'_> {
     }
 }
 
-/// What we keep with each namespace.
+/// The data that this module has with each namespace.
 #[repr(C)]
 struct PerNet {
     /// The [`NetUser`]s, and one more until [`PernetHandler::exit`] has returned.
@@ -173,7 +181,7 @@ static REGISTERED: Atomic<bool> = Atomic::new(false);
 /// The number under which a namespace finds its [`PerNet`].
 static ID: Atomic<u32> = Atomic::new(0);
 
-/// Something that must be gone before its namespace is.
+/// A reference that the end of the namespace waits for.
 ///
 /// # Invariants
 ///
@@ -198,7 +206,7 @@ impl NetUser {
     /// - `ENETDOWN` if the namespace is dying or dead.
     pub(super) fn new(net: &Net) -> Result<Self> {
         let _guard = rcu::read_lock();
-        // Pairs with the `Release` in `PernetRegistration::new`: who sees the flag sees the number.
+        // Pairs with the `Release` in `PernetRegistration::new`: if the flag is seen, so is the number.
         if !REGISTERED.load(Acquire) {
             return Err(ESHUTDOWN);
         }
@@ -246,23 +254,57 @@ impl Drop for NetUser {
     }
 }
 
-/// Whoever wants to be told that a namespace is going away.
+/// What is called when a namespace dies, see [`PernetRegistration`].
+///
+/// # Examples
+///
+/// ```
+/// use kernel::sync::atomic::{Atomic, Relaxed};
+///
+/// static ENDED: Atomic<u32> = Atomic::new(0);
+///
+/// struct Ended;
+///
+/// impl PernetHandler for Ended {
+///     fn exit(net: &Net) {
+///         ENDED.store(net.inode(), Relaxed);
+///     }
+/// }
+///
+/// let net = Net::current();
+/// Ended::exit(&net);
+/// assert_eq!(ENDED.load(Relaxed), net.inode());
+/// ```
 pub(crate) trait PernetHandler: 'static {
-    /// The namespace dies, or the registration ends; or could not be made, for want of memory.
+    /// The namespace dies, or the registration ends, or fails for lack of memory after it has begun.
     ///
-    /// All sockets in the namespace must go: close them here, or tell their owners to. What happens
-    /// to the namespace next waits for that. Its devices and addresses are still there. May sleep;
-    /// other namespaces' ends wait meanwhile.
+    /// All sockets in the namespace have to be closed, by this function or by others after it: the end
+    /// of the namespace waits for that. Its devices and addresses still exist. May sleep; the ends of
+    /// other namespaces wait meanwhile.
     fn exit(net: &Net);
 }
 
-/// Lets [`PernetHandler::exit`] be called, and sockets be made.
+/// A registration of a [`PernetHandler`]. Sockets can only be made while there is one.
 ///
-/// Dropping it calls the handler for every namespace, and waits for the sockets in all of them.
+/// Dropping it calls the handler for every namespace, and waits until there are no sockets in any of
+/// them; may sleep.
 ///
 /// # Invariants
 ///
 /// `ops` is registered.
+///
+/// # Examples
+///
+/// ```
+/// struct CloseSockets;
+///
+/// impl PernetHandler for CloseSockets {
+///     fn exit(_net: &Net) {}
+/// }
+///
+/// // There can be only one, and the driver has it.
+/// assert_eq!(PernetRegistration::<CloseSockets>::new().err(), Some(EBUSY));
+/// ```
 #[must_use]
 pub(crate) struct PernetRegistration<H> {
     ops: Pin<KBox<Opaque<bindings::pernet_operations>>>,
@@ -276,7 +318,7 @@ unsafe impl<H> Send for PernetRegistration<H> {}
 unsafe impl<H> Sync for PernetRegistration<H> {}
 
 impl<H: PernetHandler> PernetRegistration<H> {
-    /// Registers. May sleep.
+    /// Registers the handler. May sleep.
     ///
     /// # Errors
     ///
@@ -314,7 +356,7 @@ impl<H: PernetHandler> PernetRegistration<H> {
 impl<H> Drop for PernetRegistration<H> {
     fn drop(&mut self) {
         REGISTERED.store(false, Relaxed);
-        // Whoever saw the flag set is done.
+        // Waits for `NetUser::new`, if it has seen the flag.
         rcu::synchronize_rcu();
         // SAFETY: By the type invariants it is registered.
         unsafe { bindings::unregister_pernet_device(self.ops.get()) };
@@ -322,7 +364,7 @@ impl<H> Drop for PernetRegistration<H> {
     }
 }
 
-/// A namespace is born, or the registration begins.
+/// `pernet_operations.init`: a namespace is made, or the registration begins.
 ///
 /// # Safety
 ///
@@ -342,7 +384,7 @@ unsafe extern "C" fn init_net(net: *mut bindings::net) -> c_int {
     0
 }
 
-/// A namespace dies, or the registration ends.
+/// `pernet_operations.exit`: a namespace dies, or the registration ends.
 ///
 /// # Safety
 ///

@@ -4,8 +4,8 @@
 //! files in debugfs.
 //!
 //! A [`Knob`] is a static, so it lives as long as the module, and an atomic, so readers need no
-//! protection. All doors lead to the same value and accept the same range. Changes are made one at
-//! a time, under the kernel's lock for this module's parameters, [`ChangeGuard`].
+//! lock. Parameter, sysctl and debugfs file share the value and its range. Changes are serialised by
+//! the kernel's lock for this module's parameters, [`ChangeGuard`].
 //!
 //! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
 
@@ -25,7 +25,7 @@ use kernel::{
     types::NotThreadSafe, //
 };
 
-/// A number with a range.
+/// A number with a range, or one of several words, that an administrator can set.
 ///
 /// # Invariants
 ///
@@ -34,13 +34,18 @@ use kernel::{
 /// # Examples
 ///
 /// ```
-/// static LIMIT: Knob = Knob::new(2, 0..=10);
+/// static FAULTS: Knob = Knob::new(2, 0..=10);
+/// static LIMIT: Knob = Knob::new(8, 1..=64).or_nearest();
+/// static POLICY: Knob = Knob::with_words(1, &["secure", "all"]).on_change(|| {
+///     pr_info!("the policy is {} now\n", POLICY.get());
+///     Ok(())
+/// });
 ///
-/// assert_eq!(LIMIT.get(), 2);
-/// // For faults that are to happen so many times.
-/// assert!(LIMIT.count_down());
-/// assert!(LIMIT.count_down());
-/// assert!(!LIMIT.count_down());
+/// assert_eq!((FAULTS.get(), LIMIT.get(), POLICY.get()), (2, 8, 1));
+/// // A fault that is to happen twice.
+/// assert!(FAULTS.count_down());
+/// assert!(FAULTS.count_down());
+/// assert!(!FAULTS.count_down());
 /// ```
 pub(crate) struct Knob {
     value: Atomic<c_int>,
@@ -51,7 +56,7 @@ pub(crate) struct Knob {
     changed: Option<fn() -> Result>,
 }
 
-/// What becomes of a number outside of the range when the module is inserted. Later it is refused.
+/// What happens to a number outside of the range when the module is inserted. Later it is refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outside {
     /// The module is not inserted.
@@ -60,11 +65,22 @@ enum Outside {
     Nearest,
 }
 
-/// Whether all parameters that the module was inserted with have been set.
+/// Whether all parameters that were given at the module's insertion have been set.
 static INSERTED: Atomic<bool> = Atomic::new(false);
 
-/// To be called when all parameters that the module was inserted with have been set: from now on
-/// numbers out of range are refused.
+/// To be called by the module's `init`, when all parameters that were given at its insertion have been
+/// set: from now on [`Knob::or_nearest`] has no effect, and numbers out of range are refused. Any
+/// context.
+///
+/// # Examples
+///
+/// ```
+/// static LIMIT: Knob = Knob::new(8, 1..=64).or_nearest();
+///
+/// insertion_is_over();
+/// // To set 65 is an error now, and before it would have set 64.
+/// assert_eq!(LIMIT.get(), 8);
+/// ```
 pub(crate) fn insertion_is_over() {
     INSERTED.store(true, Relaxed);
 }
@@ -78,10 +94,11 @@ pub(crate) fn insertion_is_over() {
 pub(super) struct ChangeGuard(NotThreadSafe);
 
 impl ChangeGuard {
-    /// Waits until nobody else changes a knob. Sleeps.
+    /// Takes the lock. May sleep.
     pub(super) fn new() -> Self {
-        // SAFETY: Takes a mutex that exists as long as the module. No knob's door is entered by a
-        // thread that holds it but that of the kernel, which takes it itself.
+        // SAFETY: Takes a mutex that exists as long as the module. The current thread does not hold it:
+        // when the kernel holds it, for a module parameter, it calls `set_knob`, which does not come
+        // here.
         unsafe { sys::socklnd_helper_param_lock() };
         // INVARIANT: Just taken.
         Self(NotThreadSafe)
@@ -96,7 +113,7 @@ impl Drop for ChangeGuard {
 }
 
 impl Knob {
-    /// For [`knobs!`]: a number from a range.
+    /// A number from a range.
     pub(crate) const fn new(default: c_int, range: core::ops::RangeInclusive<c_int>) -> Self {
         let (min, max) = (*range.start(), *range.end());
         // PANIC: At build time only, as are those below.
@@ -112,24 +129,25 @@ impl Knob {
         }
     }
 
-    /// Takes the nearest number for one out of range when the module is inserted: such values may
-    /// be in files that were written for another driver, and the node needs its network.
+    /// Makes the nearest number of the range of one that is out of range when the module is inserted:
+    /// files that were written for another driver may have such numbers, and should not keep the
+    /// module from being inserted.
     pub(crate) const fn or_nearest(mut self) -> Self {
         self.outside = Outside::Nearest;
         self
     }
 
-    /// Has `changed` called after each change, also those before the module is initialised. If it
-    /// fails, the old value is back, `changed` is called again, because it may have come half-way,
-    /// and whoever wanted the change is told the first error. It may sleep.
+    /// Calls `changed` after each change, also before the module is initialised. If it fails, the old
+    /// value is set again, `changed` is called once more, to undo what it may have done, and the change
+    /// fails with the first error. It may sleep.
     pub(crate) const fn on_change(mut self, changed: fn() -> Result) -> Self {
         self.changed = Some(changed);
         self
     }
 
-    /// For [`knobs!`]: one of several words, numbered from zero.
+    /// One of several words; the value is a word's index, from zero.
     pub(crate) const fn with_words(default: c_int, words: &'static [&'static str]) -> Self {
-        // CAST: There are not that many words.
+        // CAST: The number of words is small.
         let count = words.len() as c_int;
         assert!(0 <= default && default < count);
         // INVARIANT: Just checked.
@@ -148,8 +166,8 @@ impl Knob {
         self.value.load(Relaxed)
     }
 
-    /// Takes one off, unless the value is the lowest one. Returns whether it did. Any context; for
-    /// knobs without a function that is told of changes.
+    /// Decrements the value, unless it is the lowest one. Returns whether it did. Any context; not for
+    /// knobs with [`Self::on_change`], whose function is not called.
     pub(crate) fn count_down(&self) -> bool {
         let mut value = self.get();
         while value > self.min {
@@ -166,7 +184,7 @@ impl Knob {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is out of range, and those of the function that is told of changes.
+    /// `EINVAL` if it is out of range, and those of the function of [`Self::on_change`].
     pub(super) fn set(&self, value: c_int) -> Result {
         if !(self.min..=self.max).contains(&value) {
             return Err(EINVAL);
@@ -177,7 +195,7 @@ impl Knob {
             Some(changed) => changed().inspect_err(|_| {
                 // INVARIANT: The old value was within the range, too.
                 self.value.store(old, Relaxed);
-                // What can be brought back is; the error that counts is the first.
+                // The caller gets the first error; this one is dropped.
                 let _ = changed();
             }),
             None => Ok(()),
@@ -189,13 +207,13 @@ impl Knob {
         (&self.min, &self.max)
     }
 
-    /// Sets the value from what an administrator wrote, see [`Self::read`]. As [`Self::set`].
+    /// As [`Self::set`], from a text, see [`Self::read`].
     pub(super) fn parse(&self, text: &CStr) -> Result {
         self.set(self.read(text)?)
     }
 
-    /// Reads what an administrator wrote: a word, or a number as C writes them, which may be out of
-    /// range. `EINVAL` if it is neither.
+    /// Parses a text: one of the words, or a number in C's notation, which may be out of range. `EINVAL`
+    /// if it is neither.
     fn read(&self, text: &CStr) -> Result<c_int> {
         let trimmed = text.to_bytes().trim_ascii();
         let word = self
@@ -212,7 +230,8 @@ impl Knob {
         Ok(value)
     }
 
-    /// What is taken for `value` when the module is inserted; nothing else, if that is refused.
+    /// The number that is set for `value` when the module is inserted: `value` itself, or the nearest
+    /// one in the range.
     fn admitted(&self, value: c_int) -> c_int {
         match self.outside {
             Outside::Refused => value,
@@ -230,6 +249,7 @@ impl Knob {
 }
 
 /// The operations of a module parameter whose argument is a [`Knob`].
+#[doc(hidden)]
 pub(crate) static KNOB_OPS: bindings::kernel_param_ops = bindings::kernel_param_ops {
     flags: 0,
     set: Some(set_knob),
@@ -310,7 +330,8 @@ unsafe extern "C" fn get_knob(buffer: *mut c_char, param: *const bindings::kerne
     }
 }
 
-/// The bytes of a string, for a static in a section that is read by programs.
+/// For [`modinfo!`]: the bytes of a string, for a static in a section that programs read.
+#[doc(hidden)]
 pub(crate) const fn bytes_of<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
     let mut rest = text.as_bytes();
@@ -324,7 +345,8 @@ pub(crate) const fn bytes_of<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-/// A string in the module's information section. The terminating zero is added.
+/// For [`knobs!`]: a string in the module's `.modinfo` section. The terminating zero is added.
+#[doc(hidden)]
 macro_rules! modinfo {
     ($($text:expr),+) => {
         const _: () = {
@@ -340,20 +362,29 @@ pub(crate) use modinfo;
 
 /// Makes module parameters that can be read and set while the module is in use.
 ///
-/// To be used once, in a module of its own:
+/// Each is a static [`Knob`] with a default value, and a file in `/sys/module/.../parameters` with the
+/// given mode. `in` stands for [`Knob::new`], `near` for [`Knob::or_nearest`], `of` for
+/// [`Knob::with_words`], and the function behind `=>` is for [`Knob::on_change`].
 ///
-/// ```ignore
+/// # Examples
+///
+/// ```
 /// knobs! {
 ///     /// Seconds until a send that makes no progress fails.
-///     sock_timeout: 50 in 1..=86400, 0o644, "seconds until a stuck send fails";
+///     example_timeout: 50 in 1..=86400, 0o644, "seconds until a stuck send fails";
 ///     /// Whose connections are accepted.
-///     accept: 0 of ["secure", "all"], 0o444, "who may connect: secure, all";
+///     example_accept: 0 of ["secure", "all"], 0o444, "who may connect: secure, all";
 ///     /// Nagle's algorithm.
-///     nagle: 0 near 0..=1, 0o644, "delay small segments" => apply;
+///     example_nagle: 0 near 0..=1, 0o644, "delay small segments" => apply;
 /// }
-/// ```
 ///
-/// `near` stands for [`Knob::or_nearest`], `apply` is for [`Knob::on_change`]. Each becomes a static [`Knob`], and a file in `/sys/module/.../parameters` with the given mode.
+/// fn apply() -> Result {
+///     pr_info!("Nagle's algorithm: {}\n", example_nagle.get());
+///     Ok(())
+/// }
+///
+/// assert_eq!((example_timeout.get(), example_accept.get()), (50, 0));
+/// ```
 macro_rules! knobs {
     ($($(#[$meta:meta])* $name:ident: $default:literal $kind:ident $range:expr, $mode:literal,
        $description:literal $(=> $changed:path)?;)+) => {
@@ -407,6 +438,7 @@ macro_rules! knobs {
 pub(crate) use knobs;
 
 /// For [`knobs!`]: a string that ends with a zero, as a C string.
+#[doc(hidden)]
 pub(crate) const fn c_str(text: &'static str) -> &'static CStr {
     match CStr::from_bytes_with_nul(text.as_bytes()) {
         Ok(text) => text,
@@ -416,6 +448,7 @@ pub(crate) const fn c_str(text: &'static str) -> &'static CStr {
 }
 
 /// For [`knobs!`]: the module that the parameters belong to.
+#[doc(hidden)]
 pub(crate) const THIS_MODULE: *mut bindings::module =
     (&raw const bindings::__this_module).cast_mut();
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Log lines that can't flood the log.
+//! Log lines with a rate limit.
 //!
-//! Each use of a macro has a limit of its own, in a static: 10 lines in 5 seconds, as with C's
-//! `pr_*_ratelimited`. What strangers can cause is limited for each of their addresses as well, so that
-//! one of them can't use up what there is for all.
+//! Each use of a macro has a limit of its own, in a static: 10 lines in 5 seconds, as C's
+//! `pr_*_ratelimited` has. Lines that other machines can cause are also limited for each of their
+//! addresses, so that one of them can't use up the limit for all.
 //!
-//! The limits consist of atomics; two processors that meet at the end of an interval may let a few lines
-//! more through, which is harmless. They are statics, and nobody frees them.
+//! The limits consist of atomics; if two processors begin an interval at the same time, a few lines more
+//! are logged, which is harmless. They are statics, and nobody frees them.
 
 use super::{
     misc,
@@ -25,13 +25,13 @@ use kernel::{
 const INTERVAL_MS: u64 = 5_000;
 const BURST: u32 = 10;
 
-/// Of these, those about one source.
+/// The limit for one source.
 const BURST_OF_SOURCE: u32 = 3;
 
-/// How many counts there are for sources. Sources that share one are others in the next interval.
+/// The number of limits for sources. Which sources share one changes with each interval.
 const SLOTS: usize = 16;
 
-/// How many lines there were lately.
+/// The limit of one kind of log line.
 ///
 /// # Examples
 ///
@@ -46,12 +46,12 @@ pub(crate) struct RateLimit {
     begin_ms: Atomic<u64>,
     /// Lines asked for in the current interval.
     lines: Atomic<u32>,
-    /// Lines that were not logged since somebody was told how many.
+    /// Lines that were not logged since their number was last returned.
     missed: Atomic<u32>,
 }
 
 impl RateLimit {
-    /// A limit with nothing used up.
+    /// A limit of which nothing is used.
     pub(crate) const fn new() -> Self {
         Self {
             begin_ms: Atomic::new(0),
@@ -60,25 +60,26 @@ impl RateLimit {
         }
     }
 
-    /// Whether a line may be logged now, and if so how many were not that nobody was told of. Any context.
+    /// Counts a line. If it may be logged, returns the number of lines that were not logged before and
+    /// are not reported yet; `None` if it must not. Any context.
     pub(crate) fn allow(&self) -> Option<u32> {
         self.allow_at(time::monotonic_ms(), BURST)
     }
 
     fn allow_at(&self, now_ms: u64, burst: u32) -> Option<u32> {
         let begin_ms = self.begin_ms.load(Relaxed);
-        // The very first line begins an interval as well, unless the machine has only just started.
+        // The very first line begins an interval, too, unless the clock is still below `INTERVAL_MS`.
         let begins = now_ms.wrapping_sub(begin_ms) >= INTERVAL_MS
             && self.begin_ms.cmpxchg(begin_ms, now_ms, Relaxed).is_ok();
         if begins {
             self.lines.store(0, Relaxed);
         }
-        // Can't wrap: that would take 2^32 lines in one interval.
+        // Does not wrap: there are less than 2^32 lines in an interval.
         if self.lines.fetch_add(1, Relaxed) >= burst {
             self.miss();
             return None;
         }
-        // Told once in an interval: this is a line, too.
+        // Only once in an interval, because the report is a line, too.
         Some(if begins {
             self.missed.xchg(0, Relaxed)
         } else {
@@ -86,13 +87,13 @@ impl RateLimit {
         })
     }
 
-    /// A line was not logged.
+    /// Counts a line that was not logged.
     fn miss(&self) {
         self.missed.fetch_add(1, Relaxed);
     }
 }
 
-/// How many lines about strangers there were lately: about each source, and in all.
+/// The limit of one kind of log line about other machines: for each source, and in all.
 ///
 /// # Examples
 ///
@@ -108,12 +109,12 @@ impl RateLimit {
 pub(crate) struct SourceLimit {
     all: RateLimit,
     slots: [RateLimit; SLOTS],
-    /// Random; 0 before the first line.
+    /// The random key of the hash; 0 before the first line.
     key: Atomic<u64>,
 }
 
 impl SourceLimit {
-    /// A limit with nothing used up.
+    /// A limit of which nothing is used.
     pub(crate) const fn new() -> Self {
         Self {
             all: RateLimit::new(),
@@ -122,8 +123,7 @@ impl SourceLimit {
         }
     }
 
-    /// Whether a line about somebody at `addr` may be logged now, and if so how many were not that nobody
-    /// was told of. Any context.
+    /// Counts a line about the machine at `addr`, see [`RateLimit::allow`]. Any context.
     pub(crate) fn allow(&self, addr: IpAddr) -> Option<u32> {
         self.allow_at(time::monotonic_ms(), self.key(), addr)
     }
@@ -139,15 +139,15 @@ impl SourceLimit {
 
     fn key(&self) -> u64 {
         if self.key.load(Relaxed) == 0 {
-            // The first one counts; of two at a time one is lost.
+            // If two processors do this at the same time, both use the first key.
             let _ = self.key.cmpxchg(0, misc::random_u64() | 1, Relaxed);
         }
         self.key.load(Relaxed)
     }
 }
 
-/// Where lines about `addr` are counted in this interval. Of IPv6 the first half of the address counts:
-/// whoever has one has all of its second halves.
+/// The index of the limit for `addr` in this interval. Only the first half of an IPv6 address is used:
+/// a machine can have any second half.
 fn slot(now_ms: u64, key: u64, addr: IpAddr) -> usize {
     let source = match addr {
         IpAddr::V4(addr) => u64::from(addr.to_bits()),
@@ -159,7 +159,8 @@ fn slot(now_ms: u64, key: u64, addr: IpAddr) -> usize {
     (hash % SLOTS as u64) as usize
 }
 
-/// Logs with the given macro of the `kernel` crate what a limit allows.
+/// Logs a line by the given macro of the `kernel` crate, if the result of an `allow` says so.
+#[doc(hidden)]
 macro_rules! pr_limited {
     ($pr:ident, $allowed:expr, $($arg:tt)+) => {
         if let Some(missed) = $allowed {
@@ -172,7 +173,8 @@ macro_rules! pr_limited {
 }
 pub(crate) use pr_limited;
 
-/// Logs with the given macro of the `kernel` crate unless this place has logged too much lately.
+/// Logs a line by the given macro of the `kernel` crate, with a [`RateLimit`] of its own.
+#[doc(hidden)]
 macro_rules! pr_ratelimited {
     ($pr:ident, $($arg:tt)+) => {{
         static LIMIT: $crate::lib_linux::ratelimit::RateLimit =
@@ -182,19 +184,62 @@ macro_rules! pr_ratelimited {
 }
 pub(crate) use pr_ratelimited;
 
-/// As [`pr_warn!`](kernel::pr_warn), but limited.
+/// As [`pr_warn!`](kernel::pr_warn), with a rate limit.
+///
+/// # Examples
+///
+/// ```
+/// let mut evaluated = 0;
+/// for _ in 0..100 {
+///     pr_warn_ratelimited!("line {} of an example\n", {
+///         evaluated += 1;
+///         evaluated
+///     });
+/// }
+/// // Arguments of lines that are not logged are not evaluated.
+/// assert!(evaluated < 100);
+/// ```
 macro_rules! pr_warn_ratelimited {
     ($($arg:tt)+) => { $crate::lib_linux::ratelimit::pr_ratelimited!(pr_warn, $($arg)+) };
 }
 pub(crate) use pr_warn_ratelimited;
 
-/// As [`pr_info!`](kernel::pr_info), but limited.
+/// As [`pr_info!`](kernel::pr_info), with a rate limit.
+///
+/// # Examples
+///
+/// ```
+/// let mut evaluated = 0;
+/// for _ in 0..100 {
+///     pr_info_ratelimited!("line {} of an example\n", {
+///         evaluated += 1;
+///         evaluated
+///     });
+/// }
+/// assert!(evaluated < 100);
+/// ```
 macro_rules! pr_info_ratelimited {
     ($($arg:tt)+) => { $crate::lib_linux::ratelimit::pr_ratelimited!(pr_info, $($arg)+) };
 }
 pub(crate) use pr_info_ratelimited;
 
-/// As [`pr_warn!`](kernel::pr_warn), but limited for the one at this address, and for all.
+/// As [`pr_warn!`](kernel::pr_warn), with a rate limit for the machine at an address, and one for all.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{IpAddr, Ipv4Addr};
+///
+/// let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// let mut evaluated = 0;
+/// for _ in 0..100 {
+///     pr_warn_about!(source, "line {} of an example\n", {
+///         evaluated += 1;
+///         evaluated
+///     });
+/// }
+/// assert!(evaluated < 100);
+/// ```
 macro_rules! pr_warn_about {
     ($addr:expr, $($arg:tt)+) => {{
         static LIMIT: $crate::lib_linux::ratelimit::SourceLimit =

@@ -2,8 +2,8 @@
 
 //! Entries of `/proc/sys`.
 //!
-//! A [`Registration`] owns the table that it has registered, and frees it after the kernel has let
-//! go of it. The values are [`Knob`]s: statics, and atomics.
+//! A [`Registration`] owns the table that it has registered, and frees it after the kernel has
+//! unregistered it. The values are [`Knob`]s: statics, and atomics.
 //!
 //! C header: [`include/linux/sysctl.h`](srctree/include/linux/sysctl.h)
 
@@ -21,11 +21,25 @@ use kernel::{
     prelude::*, //
 };
 
-/// A folder of knobs in `/proc/sys`. Dropping it removes the folder; may sleep.
+/// A folder of [`Knob`]s in `/proc/sys`. Dropping it removes the folder; may sleep.
 ///
 /// # Invariants
 ///
-/// `header` stands for `table`, which is registered.
+/// `header` is the registration of `_table`.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::param::Knob;
+///
+/// static TIMEOUT: Knob = Knob::new(50, 1..=86400);
+///
+/// // /proc/sys/socklnd_example/timeout
+/// let registration = Registration::new(c"socklnd_example", &[(c"timeout", &TIMEOUT)])?;
+/// assert_eq!(TIMEOUT.get(), 50);
+/// drop(registration);
+/// # Ok::<(), Error>(())
+/// ```
 #[must_use]
 pub(crate) struct Registration {
     header: NonNull<bindings::ctl_table_header>,
@@ -39,13 +53,12 @@ unsafe impl Send for Registration {}
 unsafe impl Sync for Registration {}
 
 impl Registration {
-    /// Makes `knobs` appear as files of these names in `/proc/sys/<path>`, which the system's root
-    /// may write. May sleep.
+    /// Makes `knobs` files of these names in `/proc/sys/<path>`, which root may write. May sleep.
     ///
     /// # Errors
     ///
-    /// - `ENOMEM`, also if the kernel refuses the table because the names are taken: it does not
-    ///   say why, but then it logs that.
+    /// `ENOMEM`, also if the kernel refuses the table because the names are in use: the kernel does not
+    /// return the reason, but logs it.
     pub(crate) fn new(path: &CStr, knobs: &[(&'static CStr, &'static Knob)]) -> Result<Self> {
         let mut table = KVec::with_capacity(knobs.len(), GFP_KERNEL)?;
         for (name, knob) in knobs {
@@ -84,12 +97,12 @@ impl Drop for Registration {
     }
 }
 
-/// Reads or writes a knob.
+/// `ctl_table.proc_handler`: reads or writes a knob.
 ///
 /// # Safety
 ///
-/// Called by the kernel: `table` is an entry made by [`Registration::new`], the other pointers are
-/// what `proc_dointvec_minmax` wants.
+/// Called by the kernel: `table` is an entry made by [`Registration::new`], the other arguments are
+/// fit for `proc_dointvec_minmax`.
 unsafe extern "C" fn handle(
     table: *const bindings::ctl_table,
     write: c_int,

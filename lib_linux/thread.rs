@@ -3,11 +3,11 @@
 //! Kernel threads.
 //!
 //! A [`KThread`] owns a thread; dropping it waits for the thread's end. The argument of the
-//! thread's function lives in a box. It belongs to the thread from its first instruction on; if the
-//! thread was stopped before that, it still belongs to the [`KThread`], which frees it.
+//! thread's function is in a box. The thread owns the box as soon as it runs; if it was stopped
+//! before that, the [`KThread`] owns and frees it.
 //!
-//! A file system may wait for any of these threads, to write its pages back or to reconnect for that:
-//! so none of their allocations waits for a file system.
+//! A file system may wait for any of these threads, for instance to write its pages back: so none of
+//! their allocations enters a file system.
 //!
 //! C header: [`include/linux/kthread.h`](srctree/include/linux/kthread.h)
 
@@ -25,7 +25,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// What the new thread is to do.
+/// The function of a thread, and its argument.
 struct Start<A> {
     f: fn(A),
     arg: A,
@@ -33,14 +33,14 @@ struct Start<A> {
 
 /// A running kernel thread; dropping it waits until the thread's function has returned.
 ///
-/// The owner tells the thread to end first, by means of its own: being dropped only wakes the
-/// thread from *interruptible* sleep. May sleep.
+/// The owner makes the function return before, by a means of its own: the drop only wakes the thread
+/// from *interruptible* sleep. May sleep.
 ///
 /// # Invariants
 ///
-/// `task` is a kernel thread, of which we hold a reference and which nobody else stops. `unstarted`
-/// comes from [`KBox::into_raw`] of the box of a [`Start<A>`], which belongs to us exactly if the
-/// thread has ended without ever calling its function; `free` frees such a box.
+/// - `task` is a kernel thread, of which we hold a reference and which nobody else stops.
+/// - `unstarted` comes from [`KBox::into_raw`] of the box of a [`Start<A>`], which belongs to us exactly
+///   if the thread has ended without calling its function; `free` frees such a box.
 ///
 /// # Examples
 ///
@@ -54,7 +54,7 @@ struct Start<A> {
 /// while SUM.load(Ordering::Relaxed) == 0 {
 ///     cond_resched();
 /// }
-/// // Waits for its end. One that has not begun yet never would.
+/// // Waits for its end. A thread that does not run yet would never call its function.
 /// drop(thread);
 /// # Ok::<(), Error>(())
 /// ```
@@ -73,13 +73,13 @@ unsafe impl Send for KThread {}
 unsafe impl Sync for KThread {}
 
 impl KThread {
-    /// Starts a thread that calls `f(arg)`, on `cpu` only if one is given: as long as that is online. While
-    /// it is not, the thread runs elsewhere, and comes back with it. May sleep.
+    /// Starts a thread that calls `f(arg)`. If `cpu` is given, the thread runs on that processor while
+    /// it is online, and on others while it is not. May sleep.
     ///
     /// # Errors
     ///
     /// - `ENODEV` if there is no such processor, or it is not online.
-    /// - `ENOMEM`, `EINTR` and what else the creation of a thread may fail with.
+    /// - `ENOMEM`, `EINTR`, and other errors of `kthread_create`.
     pub(crate) fn spawn<A: Send + 'static>(
         name: &CStr,
         cpu: Option<u32>,
@@ -138,7 +138,7 @@ impl Drop for KThread {
         // SAFETY: By the type invariants we have a reference, which this call takes over, and
         // nobody else stops the thread.
         let ret = unsafe { bindings::kthread_stop_put(self.task.as_ptr()) };
-        // `run` returns zero, so this comes from the kernel: the function was never called.
+        // `run` returns zero, so this comes from the kernel: `run` was never called.
         if ret == EINTR.to_errno() {
             // SAFETY: By the type invariants the box is ours in this case, and `free` is for it.
             unsafe { (self.free)(self.unstarted) };
@@ -146,11 +146,12 @@ impl Drop for KThread {
     }
 }
 
-/// The thread's first function.
+/// The function that the kernel calls in the thread.
 ///
 /// # Safety
 ///
-/// `start` comes from [`KBox::into_raw`] of the box of a [`Start<A>`], and ownership is passed on.
+/// `start` must come from [`KBox::into_raw`] of the box of a [`Start<A>`], of which the caller gives up
+/// the ownership.
 unsafe extern "C" fn run<A: Send + 'static>(start: *mut c_void) -> c_int {
     // SAFETY: As this function's own requirement.
     let start = unsafe { KBox::from_raw(start.cast::<Start<A>>()) };
@@ -159,7 +160,7 @@ unsafe extern "C" fn run<A: Send + 'static>(start: *mut c_void) -> c_int {
     0
 }
 
-/// Frees what the thread did not take.
+/// Frees the box of a thread whose function was never called.
 ///
 /// # Safety
 ///
@@ -169,10 +170,20 @@ unsafe fn free_start<A: Send + 'static>(start: NonNull<c_void>) {
     drop(unsafe { KBox::from_raw(start.as_ptr().cast::<Start<A>>()) });
 }
 
-/// Lets other threads run if the processor's time slice is used up. May sleep.
+/// Calls the scheduler if another thread should run. May sleep.
+///
+/// # Examples
+///
+/// ```
+/// let mut sum = 0u64;
+/// for number in 0..10_000 {
+///     sum += number;
+///     cond_resched();
+/// }
+/// assert_eq!(sum, 49_995_000);
+/// ```
 pub(crate) fn cond_resched() {
-    // SAFETY: The caller is in thread context without spinlocks; otherwise the kernel only
-    // complains.
+    // SAFETY: The caller may sleep; if it must not, the kernel only warns.
     unsafe { sys::socklnd_helper_cond_resched() };
 }
 

@@ -2,7 +2,7 @@
 
 //! Clocks.
 //!
-//! No state of our own. All functions are for any context.
+//! There is no state here. All functions are for any context.
 //!
 //! C header: [`include/linux/ktime.h`](srctree/include/linux/ktime.h)
 
@@ -10,7 +10,7 @@ use kernel::bindings;
 
 const NSEC_PER_MSEC: u64 = 1_000_000;
 
-/// Milliseconds of a clock that never goes back and does not run while the machine sleeps.
+/// `CLOCK_MONOTONIC` in milliseconds: it never goes back, and stops while the machine is suspended.
 ///
 /// # Examples
 ///
@@ -24,7 +24,8 @@ pub(crate) fn monotonic_ms() -> u64 {
     u64::try_from(ns).unwrap_or(0) / NSEC_PER_MSEC
 }
 
-/// Nanoseconds since 1970, or zero if the clock was set to a time before. May jump when it is set.
+/// `CLOCK_REALTIME` in nanoseconds since 1970, or zero if it is set to a time before. May jump when it is
+/// set.
 ///
 /// # Examples
 ///

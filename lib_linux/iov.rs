@@ -2,10 +2,10 @@
 
 //! Lists of pieces of pages to send from or receive into.
 //!
-//! A [`BvecBuf`] is memory for such a list, allocated once and used again and again by its owner,
-//! who frees it. A list borrows the buffer and everything that it refers to until the call that
-//! uses it has returned, so that the compiler sees to it that nothing is freed, or changed by Rust,
-//! under TCP's hands.
+//! A [`BvecBuf`] is memory for such a list, which its owner allocates once, uses for one list after
+//! the other, and frees. A list borrows the buffer and everything that it refers to until the call
+//! that uses it has returned: so the compiler checks that Rust code frees or changes nothing of it
+//! during the call.
 //!
 //! C header: [`include/linux/bvec.h`](srctree/include/linux/bvec.h)
 
@@ -24,7 +24,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// The list's contents mean nothing unless a [`Bvecs`] or [`RecvBvecs`] borrows it.
+/// The entries are only used while a [`Bvecs`] or [`RecvBvecs`] borrows the buffer.
 ///
 /// # Examples
 ///
@@ -38,11 +38,13 @@ use kernel::{
 /// let mut bvecs = buf.start();
 /// assert!(bvecs.push_range(&range, 100));
 /// assert_eq!(bvecs.len_bytes(), 900);
+/// assert!(buf.start_recv().push_range(&range, 0));
 /// # Ok::<(), Error>(())
 /// ```
 pub(crate) struct BvecBuf(KVec<bindings::bio_vec>);
 
-// SAFETY: Without a list that borrows it, this is memory without a meaning.
+// SAFETY: By the type invariants nothing uses the entries unless a list borrows the buffer, and a
+// buffer that is borrowed can't be sent.
 unsafe impl Send for BvecBuf {}
 
 // SAFETY: There is nothing to be done with a shared reference.
@@ -58,12 +60,12 @@ impl BvecBuf {
         Ok(Self(KVec::with_capacity(capacity, GFP_KERNEL)?))
     }
 
-    /// Begins a list to send from. The buffer forgets what was in it. Any context.
+    /// Begins a list to send from; the buffer is emptied. Any context.
     pub(crate) fn start(&mut self) -> Bvecs<'_> {
         Bvecs(List::new(self))
     }
 
-    /// Begins a list to receive into. The buffer forgets what was in it. Any context.
+    /// Begins a list to receive into; the buffer is emptied. Any context.
     pub(crate) fn start_recv(&mut self) -> RecvBvecs<'_> {
         RecvBvecs(List::new(self))
     }
@@ -147,8 +149,25 @@ impl<'a> List<'a> {
 /// # Invariants
 ///
 /// For `'a` all bytes of the list may be read by C. They are in pages of the page allocator, and
-/// Rust code never has a `&mut` to them: whoever takes a reference to such a page may read it for
-/// longer.
+/// Rust code never has a `&mut` to them: C code that takes a reference to such a page may read it for
+/// longer than `'a`.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::page::{PageFrag, PageRange, Pages};
+/// use kernel::sync::Arc;
+///
+/// let header = PageFrag::alloc(72)?.filled(&[0; 72])?;
+/// let payload = PageRange::new(Arc::new(Pages::alloc(1000)?, GFP_KERNEL)?, 0, 1000)?;
+/// let mut buf = BvecBuf::with_capacity(2)?;
+/// // The first 24 bytes of the message are sent already.
+/// let mut bvecs: Bvecs<'_> = buf.start();
+/// assert!(bvecs.push_frag(&header, 24));
+/// assert!(bvecs.push_range(&payload, 0));
+/// assert_eq!(bvecs.len_bytes(), 1048);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct Bvecs<'a>(List<'a>);
 
 impl<'a> Bvecs<'a> {
@@ -196,6 +215,31 @@ impl<'a> Bvecs<'a> {
 /// # Invariants
 ///
 /// For `'a` all bytes of the list may be written by C.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::{page::{PageRange, Pages, RecvBuf}, socket::tests::{eventually, pair}};
+/// use kernel::sync::Arc;
+///
+/// let mut header = RecvBuf::alloc(4)?;
+/// let pages = Arc::new(Pages::alloc(100)?, GFP_KERNEL)?;
+/// let payload = PageRange::new(pages.clone(), 0, 100)?;
+/// let mut buf = BvecBuf::with_capacity(2)?;
+/// let mut bvecs: RecvBvecs<'_> = buf.start_recv();
+/// assert!(bvecs.push_buf(&mut header, 0, 4));
+/// assert!(bvecs.push_range(&payload, 0));
+///
+/// let (one, two) = pair()?;
+/// one.send_bytes(b"headpayload")?;
+/// eventually(|| (two.available() == 11).then_some(()))?;
+/// assert_eq!(two.recv(&bvecs)?, 11);
+/// assert_eq!(header.as_slice(), b"head");
+/// let mut start = [0; 7];
+/// pages.copy_out(0, &mut start)?;
+/// assert_eq!(&start, b"payload");
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct RecvBvecs<'a>(List<'a>);
 
 impl<'a> RecvBvecs<'a> {
@@ -223,7 +267,7 @@ impl<'a> RecvBvecs<'a> {
     }
 
     /// Bytes in the list.
-    pub(crate) fn len_bytes(&self) -> usize {
+    pub(super) fn len_bytes(&self) -> usize {
         self.0.len
     }
 

@@ -13,7 +13,7 @@ use kernel::{
     sync::SpinLock, //
 };
 
-/// A random number that nobody can guess. Any context.
+/// An unpredictable random number. Any context.
 ///
 /// # Examples
 ///
@@ -25,9 +25,9 @@ pub(crate) fn random_u64() -> u64 {
     unsafe { bindings::get_random_u64() }
 }
 
-/// SipHash-2-4 of `words` under `key`, for tables whose keys strangers choose. Any context.
+/// SipHash-2-4 of `words` under `key`, for hash tables whose keys other machines choose. Any context.
 ///
-/// The words are hashed in the processor's byte order: the result is not for other machines.
+/// The words are hashed in the processor's byte order: other machines may get other results.
 ///
 /// # Examples
 ///
@@ -41,8 +41,8 @@ pub(crate) fn siphash(key: [u64; 2], words: &[u64]) -> u64 {
     unsafe { sys::socklnd_helper_siphash(words.as_ptr(), words.len(), key0, key1) }
 }
 
-/// Copies of the elements that match, in their order, taken at one moment. May sleep; the lock is not held
-/// while memory is allocated.
+/// Clones the elements that match, in their order, under one hold of the lock. May sleep; the lock is
+/// not held while memory is allocated. `matching` and `T::clone` must not sleep.
 ///
 /// # Errors
 ///
@@ -68,7 +68,7 @@ pub(crate) fn cloned_where<T: Clone>(
     let mut found = KVec::new();
     loop {
         let count = list.lock().len();
-        // Memory first; if there are more by then, once again.
+        // Memory is allocated without the lock. If the list has grown by then, try again.
         found.reserve(count, GFP_KERNEL)?;
         let list = list.lock();
         if list.len() <= count {
@@ -80,17 +80,26 @@ pub(crate) fn cloned_where<T: Clone>(
     }
 }
 
-/// How much memory the machine has, in bytes. Any context.
+/// The machine's memory in bytes, as `totalram_pages` counts it. Any context.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::page::PAGE_SIZE;
+///
+/// assert!(memory_nob() > PAGE_SIZE);
+/// assert_eq!(memory_nob() % PAGE_SIZE, 0);
+/// ```
 pub(crate) fn memory_nob() -> usize {
     // SAFETY: Reads a counter.
     let pages = unsafe { sys::socklnd_helper_totalram_pages() };
-    // CAST: Both have the machine's word size.
+    // CAST: Both have the size of a word.
     (pages as usize).saturating_mul(PAGE_SIZE)
 }
 
 /// The processors that were online when the iterator reached them. Any context.
 ///
-/// Processors may come and go at any time, so this is a hint and no promise.
+/// Processors may be plugged and unplugged at any time, so the result is only a hint.
 ///
 /// # Examples
 ///
@@ -102,26 +111,44 @@ pub(crate) fn online_cpus() -> impl Iterator<Item = u32> {
     (0..cpu::nr_cpu_ids()).filter(|&cpu| is_cpu_online(cpu))
 }
 
-/// All processors that there are, and that may come while the system runs. Any context.
+/// The processors that are online or may become so while the system runs. Any context.
+///
+/// # Examples
+///
+/// ```
+/// let is_possible = |cpu| possible_cpus().any(|other| other == cpu);
+/// assert!(online_cpus().all(is_possible));
+/// ```
 pub(crate) fn possible_cpus() -> impl Iterator<Item = u32> {
     // SAFETY: `cpu` is less than `nr_cpu_ids`.
     (0..cpu::nr_cpu_ids()).filter(|&cpu| unsafe { sys::socklnd_helper_cpu_possible(cpu) })
 }
 
-/// How far two processors are apart, as far as caches and memory are concerned.
+/// How far apart two processors are in terms of caches and memory; the least distance is first.
+///
+/// # Examples
+///
+/// ```
+/// // The processor nearest to a given one.
+/// let cpu = online_cpus().next().ok_or(ENODEV)?;
+/// let nearest = possible_cpus().min_by_key(|&other| cpu_distance(cpu, other));
+/// assert_eq!(nearest, Some(cpu));
+/// assert!(CpuDistance::Same < CpuDistance::Core);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CpuDistance {
-    /// They are one.
+    /// It is the same processor.
     Same,
-    /// Two threads of one core.
+    /// Two hardware threads of one core.
     Core,
     /// Two cores of one NUMA node.
     Node,
-    /// All else.
+    /// Different NUMA nodes, or one of them does not exist.
     Far,
 }
 
-/// How far two processors are apart; one that does not exist is far from all. Any context.
+/// How far apart two processors are. Any context.
 ///
 /// # Examples
 ///
@@ -167,18 +194,16 @@ pub(crate) fn is_cpu_online(cpu: u32) -> bool {
     unsafe { sys::socklnd_helper_cpu_online(cpu) }
 }
 
-/// Runs `f` so that no allocation in it, however deep, enters a file system to free memory.
+/// Runs `f` with `memalloc_nofs_save` in force: no allocation in it enters a file system to reclaim
+/// memory.
 ///
-/// For the doors through which threads come in that hold what a file system waits for, or take
-/// it inside: kernel threads, requests of administrators, senders. Thread context.
+/// For the entry points of threads that hold, or take inside, a lock that a file system waits for:
+/// kernel threads, requests of administrators, senders. Thread context.
 ///
 /// # Examples
 ///
 /// ```
-/// let memory = memalloc_nofs(|| {
-///     assert_memalloc_nofs();
-///     KVec::<u8>::with_capacity(100, GFP_KERNEL)
-/// })?;
+/// let memory = memalloc_nofs(|| KVec::<u8>::with_capacity(100, GFP_KERNEL))?;
 /// assert!(memory.capacity() >= 100);
 /// # Ok::<(), Error>(())
 /// ```
@@ -192,19 +217,23 @@ pub(crate) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Complains, in kernels with `CONFIG_DEBUG_ATOMIC_SLEEP`, if the caller may not sleep: if it holds a
-/// spinlock, or is not in thread context. For functions that sleep in some cases only, or take a lock
-/// that is outside of all spinlocks. Costs nothing in other kernels, unlike [`might_sleep`].
+/// Warns, in kernels with `CONFIG_DEBUG_ATOMIC_SLEEP`, if the caller must not sleep: if it holds a
+/// spinlock, or is not in thread context. For functions that only sleep in some cases, or that take a
+/// lock which precedes all spinlocks in the lock order. Unlike [`might_sleep`] it costs nothing in
+/// other kernels.
 ///
 /// [`might_sleep`]: kernel::task::might_sleep
 ///
 /// # Examples
 ///
 /// ```
-/// fn may_wait() {
+/// fn value(cached: Option<u32>) -> Result<KBox<u32>> {
 ///     assert_may_sleep();
+///     Ok(KBox::new(cached.unwrap_or(7), GFP_KERNEL)?)
 /// }
-/// may_wait();
+///
+/// assert_eq!(*value(None)?, 7);
+/// # Ok::<(), Error>(())
 /// ```
 #[track_caller]
 #[inline(always)]
@@ -213,22 +242,41 @@ pub(crate) fn assert_may_sleep() {
     kernel::task::might_sleep();
 }
 
-/// Complains, in kernels with Rust's debug assertions, if the current thread has come in by a door
-/// without [`memalloc_nofs`]. For functions that allocate with, or before, a lock that those take
-/// whom a file system waits for. Thread context.
+/// Warns, in kernels with Rust's debug assertions, if [`memalloc_nofs`] is not in force for the
+/// current thread. For functions that allocate while they hold a lock that a file system may wait
+/// for, or shortly before they take it. Thread context.
+///
+/// # Examples
+///
+/// ```
+/// fn allocate() -> Result<KBox<u32>> {
+///     assert_memalloc_nofs();
+///     Ok(KBox::new(7, GFP_KERNEL)?)
+/// }
+///
+/// assert_eq!(*memalloc_nofs(allocate)?, 7);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) fn assert_memalloc_nofs() {
     #[cfg(debug_assertions)]
     kernel::warn_on!(!is_memalloc_nofs());
 }
 
-/// Whether that is in force for the current thread.
+/// Whether [`memalloc_nofs`] is in force for the current thread. Thread context.
+///
+/// # Examples
+///
+/// ```
+/// assert!(memalloc_nofs(is_memalloc_nofs));
+/// assert!(!is_memalloc_nofs());
+/// ```
 #[cfg(any(debug_assertions, CONFIG_KUNIT = "y"))]
 pub(crate) fn is_memalloc_nofs() -> bool {
     // SAFETY: Sets a flag of the current task.
     let flags = unsafe { sys::socklnd_helper_memalloc_nofs_save() };
     // SAFETY: As in `memalloc_nofs`.
     unsafe { sys::socklnd_helper_memalloc_nofs_restore(flags) };
-    // It says what was set by that.
+    // The result is the flag if this call has set it, and zero if it was set before.
     flags == 0
 }
 

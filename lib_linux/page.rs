@@ -2,18 +2,18 @@
 
 //! Memory that TCP can read and write by page.
 //!
-//! [`Pages`] are payload: whole pages, shared by [`Arc`] between everybody who reads, writes, sends
-//! or receives them, freed with the last reference. Nothing protects their contents. Two parties
-//! that use the same bytes at the same time get a mixture of both, which is a bug of theirs but no
+//! [`Pages`] are payload: whole pages, shared by [`Arc`] between all that read, write, send or receive
+//! them, and freed with the last reference. No lock protects their contents. If two threads write the
+//! same bytes at the same time, the contents are a mixture: that is a bug of the callers, but no
 //! undefined behaviour, because no Rust reference to the contents ever exists: all access is by C
 //! functions that copy.
 //!
-//! Smaller pieces of memory for TCP to read are [`PageFrag`]s.
+//! A [`PageFrag`] is a smaller piece of memory that TCP can read.
 //!
-//! All of this comes from the page allocator, and can be lent to TCP: a page is not used for
-//! anything else before the last reference to it is gone, no matter whose that is.
+//! Both come from the page allocator, so TCP can send them without a copy: a page is not reused
+//! before the last reference to it is dropped, whoever holds that.
 //!
-//! A [`RecvBuf`] is a small piece of other memory with one owner, which TCP can only write.
+//! A [`RecvBuf`] is a small piece of `kmalloc` memory with one owner, which TCP only writes.
 
 mod frag;
 
@@ -33,7 +33,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Goes on with a CRC32, as the kernel's `crc32_le` has it, over `bytes`. Any context.
+/// Continues the CRC32 `crc`, as the kernel's `crc32_le` does, over `bytes`. Any context.
 ///
 /// # Examples
 ///
@@ -41,7 +41,7 @@ use kernel::{
 /// assert_eq!(!crc32(!0, b"123456789"), 0xcbf4_3926);
 /// ```
 pub(crate) fn crc32(crc: u32, bytes: &[u8]) -> u32 {
-    // SAFETY: The function reads `bytes`.
+    // SAFETY: `bytes` is valid for reads of its length during the call.
     unsafe { sys::crc32_le(crc, bytes.as_ptr().cast(), bytes.len()) }
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn crc32(crc: u32, bytes: &[u8]) -> u32 {
 ///
 /// # Invariants
 ///
-/// `pages` are as many as it takes for `len` bytes.
+/// `pages` has as many pages as `len` bytes need.
 ///
 /// # Examples
 ///
@@ -70,8 +70,8 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// Allocates `len` zero bytes, which count as memory of the control group of the process that asks
-    /// for them. May sleep.
+    /// Allocates `len` zero bytes, which are charged to the memory cgroup of the current process. May
+    /// sleep.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl Pages {
         Ok(Self { pages, len })
     }
 
-    /// Checks that the bytes exist.
+    /// Checks that the range is within the buffer.
     fn check(&self, offset: usize, len: usize) -> Result {
         match offset.checked_add(len) {
             Some(end) if end <= self.len => Ok(()),
@@ -97,10 +97,10 @@ impl Pages {
         }
     }
 
-    /// Calls `f` with the page, the offset in it and the length of every piece of these bytes, in
-    /// order, for as long as it returns true. Pieces that don't exist are left out.
+    /// Calls `f` with page, offset in the page and length of each piece of the range, in order, as long
+    /// as `f` returns true. What is outside of the buffer is left out.
     ///
-    /// Never more than a page at a time, and always within the page.
+    /// A piece is always within one page.
     pub(super) fn for_each_piece(
         &self,
         offset: usize,
@@ -123,7 +123,7 @@ impl Pages {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it does not fit; nothing was copied.
+    /// `EINVAL` if the range is not within the buffer; nothing was copied.
     pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) -> Result {
         self.check(offset, from.len())?;
         let mut from = from;
@@ -147,11 +147,11 @@ impl Pages {
         Ok(())
     }
 
-    /// Copies from `offset` to all of `to`. Any context.
+    /// Fills `to` from `offset`. Any context.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is not as much; nothing was copied.
+    /// `EINVAL` if the range is not within the buffer; nothing was copied.
     pub(crate) fn copy_out(&self, offset: usize, to: &mut [u8]) -> Result {
         self.check(offset, to.len())?;
         let mut to = to;
@@ -180,7 +180,7 @@ impl Pages {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there are not as many.
+    /// `EINVAL` if the range is not within the buffer.
     ///
     /// # Examples
     ///
@@ -207,12 +207,21 @@ impl Pages {
         Ok(unsafe { sys::xxh64_digest(&state) })
     }
 
-    /// Goes on with a CRC32, as the kernel's `crc32_le` has it, over `len` bytes from `offset`. Any
+    /// Continues the CRC32 `crc`, as the kernel's `crc32_le` does, over `len` bytes from `offset`. Any
     /// context.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there are not as many.
+    /// `EINVAL` if the range is not within the buffer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pages = Pages::alloc(100)?;
+    /// pages.copy_in(50, b"123456789")?;
+    /// assert_eq!(!pages.crc32(50, 9, !0)?, 0xcbf4_3926);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn crc32(&self, offset: usize, len: usize, crc: u32) -> Result<u32> {
         self.check(offset, len)?;
         let mut crc = crc;
@@ -225,12 +234,12 @@ impl Pages {
         Ok(crc)
     }
 
-    /// Fills `len` bytes from `offset` with a pattern that depends on `seed` and on the distance
-    /// from `offset` only. Any context.
+    /// Fills `len` bytes from `offset` with a pattern that only depends on `seed` and on the distance
+    /// from `offset`. Any context.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there are not as many; nothing was written.
+    /// `EINVAL` if the range is not within the buffer; nothing was written.
     ///
     /// # Examples
     ///
@@ -263,7 +272,7 @@ impl Pages {
     }
 }
 
-/// Part of a buffer, and a reference to it.
+/// A range of a buffer, with a reference to the buffer.
 ///
 /// # Invariants
 ///
@@ -278,6 +287,7 @@ impl Pages {
 /// let range = PageRange::new(pages, 100, 500)?;
 /// let rest = range.slice(400, 100)?;
 /// assert_eq!((rest.offset(), rest.len()), (500, 100));
+/// assert_eq!(rest.crc32(0)?, rest.pages().crc32(500, 100, 0)?);
 /// assert!(range.slice(400, 101).is_err());
 /// # Ok::<(), Error>(())
 /// ```
@@ -293,14 +303,14 @@ impl PageRange {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there are not as many.
+    /// `EINVAL` if the range is not within the buffer.
     pub(crate) fn new(pages: Arc<Pages>, offset: usize, len: usize) -> Result<Self> {
         pages.check(offset, len)?;
         // INVARIANT: Just checked.
         Ok(Self { pages, offset, len })
     }
 
-    /// Bytes.
+    /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -310,24 +320,24 @@ impl PageRange {
         &self.pages
     }
 
-    /// Where in the buffer it begins.
+    /// The offset in the buffer at which it begins, in bytes.
     pub(crate) fn offset(&self) -> usize {
         self.offset
     }
 
-    /// Goes on with a CRC32 over all of it, see [`Pages::crc32`]. Any context.
+    /// Continues a CRC32 over all of it, see [`Pages::crc32`]. Any context.
     pub(crate) fn crc32(&self, crc: u32) -> Result<u32> {
         self.pages.crc32(self.offset, self.len, crc)
     }
 
-    /// `len` bytes of this from `offset`.
+    /// `len` bytes of this range from `offset`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there are not as many.
+    /// `EINVAL` if they are not within this range.
     pub(crate) fn slice(&self, offset: usize, len: usize) -> Result<Self> {
         match offset.checked_add(len) {
-            // INVARIANT: The new part is within the old one.
+            // INVARIANT: The new range is within the old one.
             Some(end) if end <= self.len => Ok(Self {
                 pages: self.pages.clone(),
                 offset: self.offset.wrapping_add(offset),
@@ -338,7 +348,7 @@ impl PageRange {
     }
 }
 
-/// A small buffer to receive into, for as long as one likes.
+/// A small buffer to receive into, which may be kept for long.
 ///
 /// # Examples
 ///
@@ -347,12 +357,13 @@ impl PageRange {
 /// assert_eq!(buf.as_slice(), [0; 4]);
 /// buf.shift(2, 2);
 /// assert_eq!(buf.len(), 4);
+/// assert_eq!(RecvBuf::none().len(), 0);
 /// # Ok::<(), Error>(())
 /// ```
 pub(crate) struct RecvBuf(KVec<u8>);
 
 impl RecvBuf {
-    /// Without memory.
+    /// A buffer of no bytes, without memory.
     pub(crate) const fn none() -> Self {
         Self(KVec::new())
     }
@@ -366,7 +377,7 @@ impl RecvBuf {
         Ok(Self(KVec::from_elem(0, len, GFP_KERNEL)?))
     }
 
-    /// Bytes.
+    /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
@@ -376,14 +387,14 @@ impl RecvBuf {
         &self.0
     }
 
-    /// Moves `len` bytes from `from` to the front, or as many as there are.
+    /// Moves `len` bytes from `from`, or as many as there are, to the beginning.
     pub(crate) fn shift(&mut self, from: usize, len: usize) {
         let from = from.min(self.0.len());
         let end = from.saturating_add(len).min(self.0.len());
         self.0.copy_within(from..end, 0);
     }
 
-    /// The page that the byte at `offset` is in, and where in the page it is, for C to write there. The
+    /// The page of the byte at `offset`, and the byte's offset in the page, for C to write there. The
     /// bytes behind it are in this page, or in physically adjacent ones.
     pub(super) fn locate(&mut self, offset: usize) -> (*mut bindings::page, usize) {
         let len = self.0.len();

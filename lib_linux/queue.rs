@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A queue of boxes that needs no memory of its own.
+//! An intrusive queue of boxes.
 //!
-//! A [`Fifo`] owns the boxes that are in it, and frees what is left when it is dropped. Nothing in
-//! it is shared, so it is protected by whatever protects the [`Fifo`] itself, usually a lock around
-//! it.
+//! A [`Fifo`] owns the boxes that are in it, and frees them when it is dropped. It has no shared
+//! state: what protects the [`Fifo`] itself, usually a lock around it, protects the boxes.
 //!
-//! # Why this is sound
+//! # Soundness
 //!
-//! The boxes are linked through a field of their contents, which the contents' owner could move
-//! about if he had a `&mut` to them. So the first box, the only one that `&mut` is given to, is
-//! kept apart, and its link is not used; to the others there is no access but by `&`, through which
-//! a [`Link`] can't be changed.
+//! The boxes are linked through a field of their contents, which safe code with a `&mut` to the
+//! contents could overwrite, by `mem::swap` for instance. So the first box, the only one that `&mut`
+//! is given to, is kept in a field of its own, and its link is not used. The others can only be
+//! reached by `&`, through which a [`Link`] can't be changed.
 
 use core::{
     marker::PhantomData,
@@ -23,33 +22,68 @@ use kernel::prelude::*;
 ///
 /// # Invariants
 ///
-/// Meaningful only while the object that it is part of is in a [`Fifo`], behind the first one. Then
-/// `next` is the box behind, if there is one.
+/// While the object that contains it is in a [`Fifo`], and is not the first one there, `next` is the
+/// next box of the queue, or `None` for the last one. At other times `next` is not used.
+///
+/// # Examples
+///
+/// ```
+/// struct Request {
+///     number: u32,
+///     link: Link<Request>,
+/// }
+/// impl_linked!(Request, link);
+///
+/// let request = Request { number: 7, link: Link::new() };
+/// let mut fifo = Fifo::new();
+/// fifo.push_back(KBox::new(request, GFP_KERNEL)?);
+/// assert_eq!(fifo.pop_front().map(|request| request.number), Some(7));
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct Link<T> {
     next: Option<NonNull<T>>,
 }
 
-// SAFETY: A link outside of a queue means nothing. In a queue it stands for the boxes behind, which
-// belong to the queue and go with it.
+// SAFETY: By the type invariants the pointer is only used by a queue, which owns what it points to.
 unsafe impl<T: Send> Send for Link<T> {}
 
-// SAFETY: Nothing can be done with a `&Link<T>`.
+// SAFETY: There is nothing to be done with a `&Link<T>`.
 unsafe impl<T: Sync> Sync for Link<T> {}
 
 impl<T> Link<T> {
-    /// Not in a queue.
+    /// A link that is in no queue.
     pub(crate) const fn new() -> Self {
-        // INVARIANT: Nothing can be in a queue yet.
+        // INVARIANT: The object that will contain it is in no queue yet.
         Self { next: None }
     }
 }
 
-/// Objects that can be in a [`Fifo`]. To be implemented by [`impl_linked!`] only.
+/// Objects that can be in a [`Fifo`]. Implemented by [`impl_linked!`].
+///
+/// # Examples
+///
+/// ```
+/// /// Drops what is queued beyond a limit, and returns how many boxes that were.
+/// fn limit<T: Linked>(fifo: &mut Fifo<T>, limit: usize) -> usize {
+///     let excess = fifo.len().saturating_sub(limit);
+///     (0..excess).filter_map(|_| fifo.pop_front()).count()
+/// }
+///
+/// struct Item(Link<Item>);
+/// impl_linked!(Item, 0);
+///
+/// let mut fifo = Fifo::new();
+/// for _ in 0..5 {
+///     fifo.push_back(KBox::new(Item(Link::new()), GFP_KERNEL)?);
+/// }
+/// assert_eq!(limit(&mut fifo, 3), 2);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Safety
 ///
 /// [`Linked::raw_link`] must return the address of a field of `*this`, always the same one, which
-/// nothing but a [`Fifo`] reads or writes by way of `&Self`.
+/// nothing but a [`Fifo`] reads or writes through a `&Self`.
 pub(crate) unsafe trait Linked: Sized {
     /// The address of the object's link.
     ///
@@ -59,12 +93,30 @@ pub(crate) unsafe trait Linked: Sized {
     unsafe fn raw_link(this: *mut Self) -> *mut Link<Self>;
 }
 
-/// `impl_linked!(Type, field)` makes boxes of `Type` fit for a [`Fifo`]; `field` is its [`Link`].
+/// Implements [`Linked`] for a type, so that its boxes can be in a [`Fifo`]: `impl_linked!(Type, field)`,
+/// where `field` is of type [`Link<Type>`](Link).
+///
+/// # Examples
+///
+/// ```
+/// struct Request {
+///     number: u32,
+///     link: Link<Request>,
+/// }
+/// impl_linked!(Request, link);
+///
+/// let mut fifo = Fifo::new();
+/// for number in 1..=2 {
+///     fifo.push_back(KBox::new(Request { number, link: Link::new() }, GFP_KERNEL)?);
+/// }
+/// assert!(fifo.iter().map(|request| request.number).eq(1..=2));
+/// # Ok::<(), Error>(())
+/// ```
 macro_rules! impl_linked {
-    ($type:ty, $field:ident) => {
+    ($type:ty, $field:tt) => {
         #[allow(unsafe_code)]
-        // SAFETY: The link is a plain field of the object, for its type is not coerced below; a
-        // `Link` offers no way of being changed through a shared reference.
+        // SAFETY: The link is a field of the object, whose type must be `Link<Self>` because the
+        // expression below is not coerced; a `Link` can't be changed through a shared reference.
         unsafe impl $crate::lib_linux::queue::Linked for $type {
             unsafe fn raw_link(this: *mut Self) -> *mut $crate::lib_linux::queue::Link<Self> {
                 // SAFETY: By the function's requirement the field is in bounds of an object.
@@ -79,7 +131,7 @@ pub(crate) use impl_linked;
 ///
 /// # Invariants
 ///
-/// - `rest` and `tail` are both `None`, or the first and the last box of a chain that the boxes'
+/// - `rest` and `tail` are both `None`, or the first and the last box of a list that the boxes'
 ///   links form. The boxes come from [`KBox::into_raw`] and are owned by the queue.
 /// - If `head` is `None`, so is `rest`.
 /// - `len` is the number of boxes.
@@ -100,8 +152,14 @@ pub(crate) use impl_linked;
 /// }
 /// assert_eq!(fifo.len(), 3);
 /// assert_eq!(fifo.front().map(|item| item.number), Some(1));
-/// assert_eq!(fifo.iter().map(|item| item.number).sum::<u32>(), 6);
-/// assert_eq!(fifo.pop_front().map(|item| item.number), Some(1));
+/// let first = fifo.pop_front().ok_or(ENOENT)?;
+/// fifo.front_mut().ok_or(ENOENT)?.number = 7;
+/// fifo.push_front(first);
+///
+/// let mut all = Fifo::new();
+/// all.append(&mut fifo);
+/// assert!(fifo.is_empty());
+/// assert!(all.iter().map(|item| item.number).eq([1, 7, 3]));
 /// # Ok::<(), Error>(())
 /// ```
 pub(crate) struct Fifo<T: Linked> {
@@ -115,11 +173,11 @@ pub(crate) struct Fifo<T: Linked> {
 // SAFETY: A queue owns its boxes, and is sent with all of them.
 unsafe impl<T: Linked + Send> Send for Fifo<T> {}
 
-// SAFETY: By `&Fifo<T>` one gets at `&T`.
+// SAFETY: A `&Fifo<T>` gives access to `&T` only.
 unsafe impl<T: Linked + Sync> Sync for Fifo<T> {}
 
 impl<T: Linked> Fifo<T> {
-    /// Empty.
+    /// An empty queue.
     pub(crate) const fn new() -> Self {
         // INVARIANT: There are no boxes.
         Self {
@@ -135,7 +193,7 @@ impl<T: Linked> Fifo<T> {
     ///
     /// # Safety
     ///
-    /// `item` must be in the chain of a queue that the caller has at least shared access to.
+    /// `item` must be in the list of a queue to which the caller has at least shared access.
     unsafe fn next(item: NonNull<T>) -> Option<NonNull<T>> {
         // SAFETY: Boxes in a queue are objects.
         let link = unsafe { T::raw_link(item.as_ptr()) };
@@ -155,9 +213,9 @@ impl<T: Linked> Fifo<T> {
         unsafe { (*link).next = next };
     }
 
-    /// Adds a box behind all others. Any context.
+    /// Adds a box at the end. Any context.
     pub(crate) fn push_back(&mut self, item: KBox<T>) {
-        // INVARIANT: One more box: the head if there was none, else the end of the chain.
+        // INVARIANT: One more box: the head if there was none, else the end of the list.
         self.len = self.len.wrapping_add(1);
         if self.head.is_none() {
             self.head = Some(item);
@@ -174,9 +232,9 @@ impl<T: Linked> Fifo<T> {
         self.tail = Some(item);
     }
 
-    /// Adds a box before all others. Any context.
+    /// Adds a box at the beginning. Any context.
     pub(crate) fn push_front(&mut self, item: KBox<T>) {
-        // INVARIANT: One more box: the new head; the old one begins the chain.
+        // INVARIANT: One more box: the new head; the old one begins the list.
         self.len = self.len.wrapping_add(1);
         let Some(second) = self.head.replace(item) else {
             return;
@@ -190,19 +248,19 @@ impl<T: Linked> Fifo<T> {
         }
     }
 
-    /// Takes the first box. Any context.
+    /// Removes the first box. Any context.
     pub(crate) fn pop_front(&mut self) -> Option<KBox<T>> {
         let item = self.head.take()?;
-        // INVARIANT: One box less; the first of the chain becomes the head.
+        // INVARIANT: One box less; the first of the list becomes the head.
         self.len = self.len.wrapping_sub(1);
         if let Some(second) = self.rest {
-            // SAFETY: By the type invariants the box is in our chain.
+            // SAFETY: By the type invariants the box is in our list.
             self.rest = unsafe { Self::next(second) };
             if self.rest.is_none() {
                 self.tail = None;
             }
             // SAFETY: By the type invariants the box comes from `into_raw`, and it was just taken
-            // out of the chain.
+            // out of the list.
             self.head = Some(unsafe { KBox::from_raw(second.as_ptr()) });
         }
         Some(item)
@@ -218,7 +276,7 @@ impl<T: Linked> Fifo<T> {
         self.head.as_deref_mut()
     }
 
-    /// Moves all of `other` behind all of this, in constant time. Any context.
+    /// Moves all boxes of `other` to the end of this queue, in constant time. Any context.
     pub(crate) fn append(&mut self, other: &mut Self) {
         let Some(first) = other.head.take() else {
             return;
@@ -227,7 +285,7 @@ impl<T: Linked> Fifo<T> {
         // INVARIANT: Nothing is left in `other`.
         other.len = 0;
         self.push_back(first);
-        // INVARIANT: The chain of `other`, if there is one, is put behind ours, and its boxes are
+        // INVARIANT: The list of `other`, if there is one, is put behind ours, and its boxes are
         // counted; the first was counted above.
         if rest.is_some() {
             match self.tail {
@@ -240,19 +298,19 @@ impl<T: Linked> Fifo<T> {
         }
     }
 
-    /// Whether nothing is queued.
+    /// Whether the queue is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.head.is_none()
     }
 
-    /// How many boxes are queued.
+    /// The number of boxes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// All contents, the first box's first.
-    pub(crate) fn iter(&self) -> Iter<'_, T> {
-        // INVARIANT: The chain of a queue that is borrowed for the iterator's lifetime.
+    /// The contents of the boxes, in their order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        // INVARIANT: The list of a queue that is borrowed for the iterator's lifetime.
         Iter {
             head: self.front(),
             rest: self.rest,
@@ -262,7 +320,7 @@ impl<T: Linked> Fifo<T> {
 
 impl<T: Linked> Drop for Fifo<T> {
     fn drop(&mut self) {
-        // One after the other: no recursion, however long the queue.
+        // A loop, so that the depth of the stack does not depend on the length of the queue.
         while self.pop_front().is_some() {}
     }
 }
@@ -271,8 +329,8 @@ impl<T: Linked> Drop for Fifo<T> {
 ///
 /// # Invariants
 ///
-/// `rest` is in the chain of a queue that is borrowed for `'a`.
-pub(crate) struct Iter<'a, T: Linked> {
+/// `rest` is in the list of a queue that is borrowed for `'a`.
+struct Iter<'a, T: Linked> {
     head: Option<&'a T>,
     rest: Option<NonNull<T>>,
 }
@@ -285,10 +343,10 @@ impl<'a, T: Linked> Iterator for Iter<'a, T> {
             return Some(head);
         }
         let item = self.rest?;
-        // SAFETY: By the type invariants the box is in the chain of a borrowed queue.
+        // SAFETY: By the type invariants the box is in the list of a borrowed queue.
         // INVARIANT: So is the next.
         self.rest = unsafe { Fifo::next(item) };
-        // SAFETY: As above; for `'a` nobody has more than shared access to the contents.
+        // SAFETY: As above; there is only shared access to the contents for `'a`.
         Some(unsafe { item.as_ref() })
     }
 }

@@ -3,10 +3,10 @@
 //! Small pieces of pages that TCP can read.
 //!
 //! A [`PageFrag`] is a small piece of memory with one owner, who frees it, and who alone has
-//! access. A [`FrozenFrag`] is one that nobody changes, so TCP may read it even after that. They come
-//! from caches of the processors, each protected by a lock of its own, which hold on to the page that
-//! they cut up, and are given back by [`FragCaches`]. A fragment keeps up to eight pages from being used
-//! for anything else, so it is for what soon goes.
+//! access. A [`FrozenFrag`] is one that does not change any more, so TCP may read it even after its
+//! owner has freed it. They come from caches, one for each processor, each with a lock of its own. A
+//! cache holds a reference to the pages that it cuts up, which [`FragCaches`] drops in the end. A
+//! fragment keeps up to eight pages allocated, so it is for short-lived data.
 //!
 //! C header: [`include/linux/page_frag_cache.h`](srctree/include/linux/page_frag_cache.h)
 
@@ -28,7 +28,9 @@ use kernel::{
 /// # Examples
 ///
 /// ```
-/// let frozen = PageFrag::alloc(72)?.filled(b"a header")?;
+/// let frag = PageFrag::alloc(72)?;
+/// assert_eq!(frag.len(), 72);
+/// let frozen = frag.filled(b"a header")?;
 /// assert_eq!(frozen.len(), 8);
 /// assert!(PageFrag::alloc(4)?.filled(b"a header").is_err());
 /// # Ok::<(), Error>(())
@@ -56,7 +58,7 @@ impl PageFrag {
             Ok(size) if size > 0 && len <= PAGE_SIZE => size,
             _ => return Err(EINVAL),
         };
-        // SAFETY: The size is at most a page.
+        // SAFETY: The size is not zero, and at most a page.
         let start = unsafe { sys::socklnd_helper_page_frag_alloc(size) };
         let start = NonNull::new(start.cast::<u8>()).ok_or(ENOMEM)?;
         // SAFETY: We just got `len` bytes.
@@ -65,31 +67,32 @@ impl PageFrag {
         Ok(Self { start, len })
     }
 
-    /// Bytes.
+    /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
+    /// The contents.
     fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: By the type invariants the bytes are valid, initialised and ours.
         unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
-    /// Fills it with `contents`, never to be changed again; what room is left is not part of it.
+    /// Writes `contents`, which can't be changed any more, and cuts the fragment to their length.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is not enough room.
+    /// `EINVAL` if `contents` is longer than the fragment.
     pub(crate) fn filled(mut self, contents: &[u8]) -> Result<FrozenFrag> {
         let room = self.as_mut_slice().get_mut(..contents.len());
         room.ok_or(EINVAL)?.copy_from_slice(contents);
-        // INVARIANT: These are some of the bytes that are valid.
+        // INVARIANT: The length was just checked to be at most the old one.
         self.len = contents.len();
         Ok(FrozenFrag(self))
     }
 
-    /// The page that the byte at `offset` is in, and where in the page it is. The bytes behind it
-    /// are in this page, or in physically adjacent ones.
+    /// The page of the byte at `offset`, and the byte's offset in the page. The bytes behind it are in
+    /// this page, or in physically adjacent ones.
     pub(in super::super) fn locate(&self, offset: usize) -> (*mut bindings::page, usize) {
         let address = self.start.as_ptr().wrapping_add(offset.min(self.len));
         // SAFETY: Page fragments are in the kernel's linear mapping.
@@ -105,11 +108,25 @@ impl Drop for PageFrag {
     }
 }
 
-/// A [`PageFrag`] that does not change any more, so that TCP can take it by reference.
+/// A [`PageFrag`] that does not change any more, so that TCP can send it without a copy.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::iov::BvecBuf;
+///
+/// let frag: FrozenFrag = PageFrag::alloc(72)?.filled(&[0; 72])?;
+/// let mut buf = BvecBuf::with_capacity(1)?;
+/// let mut bvecs = buf.start();
+/// // 24 bytes of it were sent before.
+/// assert!(bvecs.push_frag(&frag, 24));
+/// assert_eq!(bvecs.len_bytes(), frag.len() - 24);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct FrozenFrag(PageFrag);
 
 impl FrozenFrag {
-    /// Bytes.
+    /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
@@ -120,12 +137,25 @@ impl FrozenFrag {
     }
 }
 
-/// The caches that [`PageFrag`]s come from. Dropping this gives back the memory that is left in them; no
-/// [`PageFrag`] is allocated after that.
+/// The caches that [`PageFrag`]s come from. Dropping this frees the memory that is left in them; no
+/// [`PageFrag`] must be allocated after that, or its memory is leaked when the module goes.
+///
+/// # Examples
+///
+/// The module has one, so this is not run:
+///
+/// ```no_run
+/// let caches = FragCaches::new();
+/// let frag = PageFrag::alloc(72)?.filled(&[0; 72])?;
+/// drop(caches);
+/// // The fragment keeps its pages.
+/// assert_eq!(frag.len(), 72);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct FragCaches(());
 
 impl FragCaches {
-    /// The module's. To be made once, before anything is allocated.
+    /// To be called once in a module, before anything is allocated.
     pub(crate) fn new() -> Self {
         Self(())
     }
@@ -133,7 +163,8 @@ impl FragCaches {
 
 impl Drop for FragCaches {
     fn drop(&mut self) {
-        // SAFETY: Nobody allocates any more. What is still in use has references of its own.
+        // SAFETY: The function takes the lock of each cache, and drops the cache's own reference to its
+        // pages. Fragments that are still in use have references of their own.
         unsafe { sys::socklnd_helper_page_frag_drain() };
     }
 }

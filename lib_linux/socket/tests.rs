@@ -83,7 +83,7 @@ impl<const PADDING: usize> Arrivals for Events<PADDING> {
 }
 
 /// Tries something again until it succeeds or five seconds are over.
-pub(super) fn eventually<R>(mut f: impl FnMut() -> Option<R>) -> Result<R> {
+pub(crate) fn eventually<R>(mut f: impl FnMut() -> Option<R>) -> Result<R> {
     for _ in 0..5000 {
         if let Some(result) = f() {
             return Ok(result);

@@ -83,13 +83,28 @@ use kernel::{
     prelude::*, //
 };
 
-/// A connection that was accepted.
+/// The result of [`Socket::accept`].
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::{netns::Net, socket::tests::{eventually, listener}};
+///
+/// let listener = listener(false)?;
+/// let client = Socket::new_tcp(&Net::current(), false)?;
+/// client.connect(&listener.local_addr()?)?;
+/// match eventually(|| listener.accept().transpose())?? {
+///     Accepted::Socket(server) => assert!(server.peer_addr()? == client.local_addr()?),
+///     Accepted::Owned { by, .. } => pr_info!("a connection was taken by {}\n", by),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) enum Accepted {
     /// It is ours.
     Socket(Socket),
-    /// Somebody else in the kernel has the socket already. The connection was aborted.
+    /// Another part of the kernel has claimed the socket. The connection was aborted.
     Owned {
-        /// Who.
+        /// Which part.
         by: Owner,
         /// The other side's address, if the connection was still there.
         remote: Option<SocketAddr>,
@@ -108,7 +123,7 @@ enum Origin {
 
 /// How long TCP tries, without an answer, to deliver the rest of a connection that was closed
 /// gracefully, in milliseconds.
-pub(crate) const ORPHAN_MS: c_uint = 10_000;
+const ORPHAN_MS: c_uint = 10_000;
 
 /// A TCP socket. Dropping it aborts the connection, as [`Socket::abort`]; may sleep.
 ///
@@ -125,18 +140,14 @@ pub(crate) const ORPHAN_MS: c_uint = 10_000;
 ///
 /// ```
 /// use core::net::{Ipv4Addr, SocketAddr};
-/// use crate::lib_linux::netns::Net;
+/// use crate::lib_linux::{netns::Net, socket::tests::{eventually, listener}};
 ///
-/// let net = Net::current();
-/// let listener = Socket::new_tcp(&net, false)?;
-/// listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-/// listener.listen(1)?;
-/// let client = Socket::new_tcp(&net, false)?;
-/// client.set_nodelay(true);
-/// // Over the loopback device this is done at once, or under way.
-/// client.connect(&listener.local_addr()?)?;
-/// while !client.is_established() {
-///     crate::lib_linux::thread::cond_resched();
+/// let listener = listener(false)?;
+/// let client = Socket::new_tcp(&Net::current(), false)?;
+/// client.set_kernel_defaults();
+/// client.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+/// if !client.connect(&listener.local_addr()?)? {
+///     eventually(|| client.is_established().then_some(()))?;
 /// }
 /// assert_eq!(client.send_bytes(b"hello")?, 5);
 /// assert!(client.peer_addr()? == listener.local_addr()?);
@@ -335,7 +346,7 @@ impl Socket {
     }
 
     /// Begins to listen, with room for `backlog` connections that were not accepted yet. May sleep.
-    pub(crate) fn listen(&self, backlog: c_int) -> Result {
+    fn listen(&self, backlog: c_int) -> Result {
         // SAFETY: The socket is valid.
         to_result(unsafe { bindings::kernel_listen(self.sock(), backlog) })
     }
@@ -414,6 +425,21 @@ impl Socket {
     /// longer than [`ORPHAN_MS`] if the peer is gone without a trace. If the
     /// namespace is dying already, or something that was received has not been read, the connection
     /// is aborted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::{eventually, pair, settled};
+    ///
+    /// let (one, two) = pair()?;
+    /// one.send_bytes(b"bye")?;
+    /// one.close_gracefully();
+    /// let mut buf = [0; 8];
+    /// assert_eq!(eventually(|| settled(two.recv_bytes(&mut buf)))??, 3);
+    /// // The end of the stream.
+    /// assert_eq!(eventually(|| settled(two.recv_bytes(&mut buf)))??, 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn close_gracefully(self) {
         // Not to be dropped as a whole, which would abort.
         let mut this = ManuallyDrop::new(self);
@@ -450,6 +476,17 @@ impl Socket {
 
     /// Closes the socket at once; the other side is told so by a RST. What was sent may be lost.
     /// May sleep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::{eventually, pair};
+    ///
+    /// let (one, two) = pair()?;
+    /// one.abort();
+    /// assert_eq!(eventually(|| two.take_error())?, ECONNRESET);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn abort(self) {}
 
     /// Releases the socket, with a RST if there is a connection.

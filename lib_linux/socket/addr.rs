@@ -48,6 +48,18 @@ const AF_INET: u16 = bindings::AF_INET as u16;
 const AF_INET6: u16 = bindings::AF_INET6 as u16;
 
 /// A `struct sockaddr_storage`.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{Ipv4Addr, SocketAddr};
+///
+/// let raw = RawAddr::from(&SocketAddr::from((Ipv4Addr::LOCALHOST, 988)));
+/// // In a `struct sockaddr_in`, the port is at offset 2.
+/// let port = raw.as_ptr().wrapping_add(2).cast::<[u8; 2]>();
+/// // SAFETY: It is within `raw`, and any bytes are valid.
+/// assert_eq!(unsafe { port.read() }, 988u16.to_be_bytes());
+/// ```
 #[repr(C, align(8))]
 pub(crate) struct RawAddr([u8; SIZE]);
 

@@ -80,6 +80,24 @@ impl Drop for SocketFile {
 ///
 /// - `sk` is the `struct sock` of `file`'s socket, a TCP socket in the namespace of `net`.
 /// - The socket is claimed.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::netns::Net;
+///
+/// /// Takes over the connection of a file descriptor, if only this process has the socket.
+/// fn take(fd: c_int) -> Result<Option<Socket>> {
+///     let handover = Handover::from_fd(fd, &Net::current())?;
+///     kernel::pr_info!("connected: {}\n", handover.peer_addr().is_ok());
+///     match handover.take()? {
+///         Taken::Socket(socket) => Ok(Some(socket)),
+///         Taken::NotYet(_handover) => Ok(None),
+///     }
+/// }
+///
+/// assert_eq!(take(-1).err(), Some(EBADF));
+/// ```
 pub(crate) struct Handover {
     file: ManuallyDrop<SocketFile>,
     sk: NonNull<bindings::sock>,
@@ -92,11 +110,25 @@ unsafe impl Send for Handover {}
 // SAFETY: All that can be done by means of a shared reference is to read fields that don't change.
 unsafe impl Sync for Handover {}
 
-/// What became of an attempt to take a socket.
+/// The result of [`Handover::take`].
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::netns::Net;
+///
+/// /// The state of a hand-over, of which a program waits for the end.
+/// fn is_taken(handover: Handover) -> Result<bool> {
+///     Ok(matches!(handover.take()?, Taken::Socket(_)))
+/// }
+///
+/// // A file descriptor that does not exist.
+/// assert!(Handover::from_fd(-1, &Net::current()).and_then(is_taken).is_err());
+/// ```
 pub(crate) enum Taken {
     /// It is ours.
     Socket(Socket),
-    /// Somebody else still has its file.
+    /// Another process, or thread, still has its file: try again later.
     NotYet(Handover),
 }
 

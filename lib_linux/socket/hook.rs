@@ -38,13 +38,38 @@ use kernel::{
     }, //
 };
 
-/// Whoever wants to be told what happens to a socket.
+/// The callbacks of a socket, see [`Socket::hook`].
 ///
 /// All functions are called with bottom halves off and the socket's callback lock held, usually in
 /// a softirq, usually with the socket's own lock held as well. They must not sleep, must use no
 /// method of the socket that may, must take no lock that is ever taken with bottom halves on, and
 /// must not drop the last reference to anything whose destructor may do these things. They may be
 /// called on several processors at once, and without need.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::socket::tests::{eventually, pair};
+/// use kernel::sync::{atomic::{Atomic, Relaxed}, Arc, ArcBorrow};
+///
+/// struct Ready(Atomic<bool>);
+///
+/// impl SocketEvents for Ready {
+///     fn data_ready(this: ArcBorrow<'_, Self>) {
+///         this.0.store(true, Relaxed);
+///     }
+///     fn write_space(_this: ArcBorrow<'_, Self>) {}
+///     fn state_change(_this: ArcBorrow<'_, Self>) {}
+/// }
+///
+/// let (one, two) = pair()?;
+/// let ready = Arc::new(Ready(Atomic::new(false)), GFP_KERNEL)?;
+/// let two = two.hook(ready.clone());
+/// one.send_bytes(b"hello")?;
+/// eventually(|| ready.0.load(Relaxed).then_some(()))?;
+/// assert!(two.has_input());
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) trait SocketEvents: Send + Sync + 'static {
     /// There may be something to receive: data, the end of the stream, an error.
     fn data_ready(this: ArcBorrow<'_, Self>);
@@ -166,17 +191,19 @@ unsafe fn set_callbacks(
 /// use kernel::sync::{Arc, ArcBorrow};
 /// use crate::lib_linux::netns::Net;
 ///
-/// struct Deaf;
+/// struct Ignore;
 ///
-/// impl SocketEvents for Deaf {
+/// impl SocketEvents for Ignore {
 ///     fn data_ready(_this: ArcBorrow<'_, Self>) {}
 ///     fn write_space(_this: ArcBorrow<'_, Self>) {}
 ///     fn state_change(_this: ArcBorrow<'_, Self>) {}
 /// }
 ///
 /// let socket = Socket::new_tcp(&Net::current(), false)?;
-/// let hooked = socket.hook(Arc::new(Deaf, GFP_KERNEL)?);
-/// hooked.unhook().abort();
+/// let hooked = socket.hook(Arc::new(Ignore, GFP_KERNEL)?);
+/// hooked.set_nodelay(true);
+/// let socket = hooked.unhook();
+/// assert!(socket.nodelay());
 /// # Ok::<(), Error>(())
 /// ```
 pub(crate) struct HookedSocket<T: SocketEvents> {

@@ -24,7 +24,33 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Whoever wants to be told of connections to accept.
+/// The callback of a socket that listens, see [`ListeningSocket`].
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{Ipv4Addr, SocketAddr};
+/// use crate::lib_linux::{netns::Net, socket::tests::eventually};
+/// use kernel::sync::{atomic::{Atomic, Relaxed}, Arc, ArcBorrow};
+///
+/// struct Arrived(Atomic<bool>);
+///
+/// impl Arrivals for Arrived {
+///     fn arrived(this: ArcBorrow<'_, Self>) {
+///         this.0.store(true, Relaxed);
+///     }
+/// }
+///
+/// let arrived = Arc::new(Arrived(Atomic::new(false)), GFP_KERNEL)?;
+/// let socket = Socket::new_tcp(&Net::current(), false)?;
+/// socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+/// let listener = ListeningSocket::new(socket, 1, arrived.clone())?;
+/// let client = Socket::new_tcp(&Net::current(), false)?;
+/// client.connect(&listener.local_addr()?)?;
+/// assert!(eventually(|| listener.accept().transpose())?.is_ok());
+/// assert!(arrived.0.load(Relaxed));
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) trait Arrivals: Send + Sync + 'static {
     /// There may be a connection to accept. Called with interrupts off and a spinlock held, usually
     /// in a softirq: must not sleep, must take no lock that is ever taken with interrupts on, and
@@ -82,7 +108,7 @@ impl<T: Arrivals> ListeningSocket<T> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, and those of [`Socket::listen`].
+    /// `ENOMEM`, and those of `listen(2)`.
     pub(crate) fn new(socket: Socket, backlog: c_int, events: Arc<T>) -> Result<Self> {
         let entry = KBox::new(
             Entry {

@@ -41,6 +41,20 @@ impl Socket {
     /// `EAGAIN` if there is no room, or not enough memory; [`SocketEvents::write_space`](super::SocketEvents::write_space) will be
     /// called in the first case, see [`Socket::has_send_space`]. `EPIPE`, `ECONNRESET`, ... if the
     /// connection is gone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::{iov::BvecBuf, page::PageFrag, socket::tests::pair};
+    ///
+    /// let (one, _two) = pair()?;
+    /// let header = PageFrag::alloc(72)?.filled(&[0; 72])?;
+    /// let mut buf = BvecBuf::with_capacity(1)?;
+    /// let mut bvecs = buf.start();
+    /// assert!(bvecs.push_frag(&header, 0));
+    /// assert_eq!(one.send(&bvecs, false)?, 72);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn send(&self, from: &Bvecs<'_>, more: bool) -> Result<usize> {
         // SAFETY: There is no `ubuf`.
         unsafe { self.send_message(from, more, ptr::null_mut()) }
@@ -92,6 +106,22 @@ impl Socket {
     ///
     /// `EAGAIN` if there is nothing; `EINVAL` if there is no room in `to`; `ECONNRESET`, ... if the
     /// connection is gone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::{iov::BvecBuf, page::RecvBuf, socket::tests::{eventually, pair, settled}};
+    ///
+    /// let (one, two) = pair()?;
+    /// one.send_bytes(b"hello")?;
+    /// let mut into = RecvBuf::alloc(8)?;
+    /// let mut buf = BvecBuf::with_capacity(1)?;
+    /// let mut bvecs = buf.start_recv();
+    /// assert!(bvecs.push_buf(&mut into, 0, 8));
+    /// assert_eq!(eventually(|| settled(two.recv(&bvecs)))??, 5);
+    /// assert_eq!(into.as_slice(), b"hello\0\0\0");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn recv(&self, to: &RecvBvecs<'_>) -> Result<usize> {
         if to.len_bytes() == 0 {
             return Err(EINVAL);
@@ -154,6 +184,22 @@ impl Socket {
     }
 
     /// As [`Socket::recv`], into nowhere: at most `len` bytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::{eventually, pair};
+    ///
+    /// let (one, two) = pair()?;
+    /// one.send_bytes(b"skip this")?;
+    /// eventually(|| (two.available() == 9).then_some(()))?;
+    /// assert_eq!(two.discard(5)?, 5);
+    /// let mut rest = [0; 8];
+    /// assert_eq!(two.recv_bytes(&mut rest)?, 4);
+    /// assert_eq!(&rest, b"this\0\0\0\0");
+    /// assert_eq!(two.discard(1), Err(EAGAIN));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn discard(&self, len: usize) -> Result<usize> {
         if len == 0 {
             return Err(EINVAL);
@@ -167,6 +213,18 @@ impl Socket {
 
     /// Sends a segment without data. A live peer takes it for an acknowledgement, and one that has no
     /// such connection answers with a reset. Does nothing without a connection, or memory. May sleep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::pair;
+    ///
+    /// let (one, two) = pair()?;
+    /// one.send_ack();
+    /// assert!(!two.has_input());
+    /// assert!(two.is_established());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn send_ack(&self) {
         let lock = self.lock();
         if matches!(self.state(), TcpState::Established | TcpState::CloseWait) {

@@ -58,6 +58,20 @@ impl Socket {
     }
 
     /// Sends at once what is held back for a fuller segment. May sleep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::{eventually, pair};
+    ///
+    /// let (one, two) = pair()?;
+    /// one.send_bytes(b"1")?;
+    /// // Waits until the other side has acknowledged the byte before.
+    /// one.send_bytes(b"2")?;
+    /// one.push();
+    /// eventually(|| (two.available() == 2).then_some(()))?;
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn push(&self) {
         let nodelay = self.nodelay();
         // Switching it on, even anew, is what pushes.
@@ -68,6 +82,22 @@ impl Socket {
     }
 
     /// Whether the socket may be bound to an address that old connections still have. May sleep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use core::net::{Ipv4Addr, SocketAddr};
+    /// use crate::lib_linux::netns::Net;
+    ///
+    /// let net = Net::current();
+    /// let (one, two) = (Socket::new_tcp(&net, false)?, Socket::new_tcp(&net, false)?);
+    /// one.set_reuseaddr(true);
+    /// one.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    /// assert_eq!(two.bind(&one.local_addr()?), Err(EADDRINUSE));
+    /// two.set_reuseaddr(true);
+    /// two.bind(&one.local_addr()?)?;
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn set_reuseaddr(&self, on: bool) {
         let lock = self.lock();
         // SAFETY: The lock is held.
@@ -78,6 +108,19 @@ impl Socket {
     /// window scale to fit, before connecting or listening. May sleep.
     ///
     /// A connection whose buffer was fixed keeps its size until TCP finds another one better.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::netns::Net;
+    ///
+    /// let socket = Socket::new_tcp(&Net::current(), false)?;
+    /// let default = socket.rcvbuf();
+    /// socket.set_buffers(100_000, 0);
+    /// // The kernel doubles the size, because packets take more memory than their payload.
+    /// assert_eq!((socket.sndbuf(), socket.rcvbuf()), (200_000, default));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn set_buffers(&self, send: usize, receive: usize) {
         let limited = |size| c_int::try_from(size).unwrap_or(c_int::MAX);
         let unused = matches!(self.state(), TcpState::Close | TcpState::Listen);
@@ -110,6 +153,19 @@ impl Socket {
 
     /// Has TCP acknowledge what was read at once, and not delay acknowledgements until it finds
     /// that this side only answers. May sleep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::{drain, eventually, pair};
+    ///
+    /// let (one, two) = pair()?;
+    /// one.send_bytes(b"hello")?;
+    /// drain(&two, 5)?;
+    /// two.acknowledge_now();
+    /// eventually(|| (one.wmem_queued() == 0).then_some(()))?;
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn acknowledge_now(&self) {
         // SAFETY: This is a TCP socket; the function takes the lock.
         unsafe { sys::tcp_sock_set_quickack(self.sk(), 1) };
@@ -199,6 +255,17 @@ impl Socket {
 
     /// How often the window that this side offers is doubled, as agreed on when the connection was
     /// made. Any context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::pair;
+    ///
+    /// let (one, _two) = pair()?;
+    /// // RFC 7323 has no more than that.
+    /// assert!(one.window_scale() <= 14);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn window_scale(&self) -> u32 {
         // SAFETY: By the type invariants `sk` is valid, and a TCP socket's.
         unsafe { sys::socklnd_helper_tcp_rcv_wscale(self.sk()) }

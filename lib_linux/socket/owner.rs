@@ -9,6 +9,16 @@ use kernel::{
 };
 
 /// Who else in the kernel has a socket.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::str::CString;
+///
+/// let text = CString::try_from_fmt(fmt!("taken by {}", Owner::Other))?;
+/// assert_eq!(text.to_bytes(), b"taken by another kernel module");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// A BPF program, by a sockmap.

@@ -80,6 +80,18 @@ impl Socket {
     }
 
     /// What went wrong since this was last called: `ECONNREFUSED`, `ETIMEDOUT`, ... Any context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::{eventually, pair};
+    ///
+    /// let (one, two) = pair()?;
+    /// one.abort();
+    /// assert_eq!(eventually(|| two.take_error())?, ECONNRESET);
+    /// assert!(two.take_error().is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn take_error(&self) -> Option<Error> {
         // SAFETY: By the type invariants `sk` is valid.
         to_result(unsafe { sys::socklnd_helper_sk_take_error(self.sk()) }).err()
@@ -88,6 +100,19 @@ impl Socket {
     /// Why the connection is over, if it is; unlike [`Socket::take_error`], however often it is
     /// asked. If TCP gave up what was sent, for another reason than being told to, this says so
     /// before any [`Loan`](super::Loan) of it is returned. Any context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::{eventually, pair};
+    ///
+    /// let (one, two) = pair()?;
+    /// assert!(two.failure().is_none());
+    /// one.abort();
+    /// assert_eq!(eventually(|| two.failure())?, ECONNRESET);
+    /// assert_eq!(two.failure(), Some(ECONNRESET));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn failure(&self) -> Option<Error> {
         // SAFETY: By the type invariants `sk` is valid.
         match unsafe { sys::socklnd_helper_sk_err(self.sk()) } {
@@ -97,6 +122,19 @@ impl Socket {
     }
 
     /// Bytes of memory that hold what was sent and not acknowledged. Any context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::{drain, eventually, pair};
+    ///
+    /// let (one, two) = pair()?;
+    /// one.send_bytes(b"hello")?;
+    /// drain(&two, 5)?;
+    /// eventually(|| (one.wmem_queued() == 0).then_some(()))?;
+    /// assert!(one.has_send_space());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn wmem_queued(&self) -> usize {
         // SAFETY: By the type invariants `sk` is valid.
         to_usize(unsafe { sys::socklnd_helper_sk_wmem_queued(self.sk()) })
@@ -120,6 +158,22 @@ impl Socket {
     /// [`Socket::is_ready`]; and make room for so many, unless its buffer has a fixed size. It goes on
     /// acknowledging what comes until then. 1 is how a socket begins. An end or a failure is reported at
     /// once in any case. May sleep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::socket::tests::{eventually, pair};
+    ///
+    /// let (one, two) = pair()?;
+    /// two.wait_for(10);
+    /// one.send_bytes(b"hello")?;
+    /// eventually(|| two.has_input().then_some(()))?;
+    /// assert!(!two.is_ready());
+    /// one.send_bytes(b"world")?;
+    /// eventually(|| two.is_ready().then_some(()))?;
+    /// assert_eq!(two.available(), 10);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn wait_for(&self, bytes: usize) {
         let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
         // SAFETY: By the type invariants `sk` is valid, and this context may sleep.
@@ -140,6 +194,17 @@ impl Socket {
     }
 
     /// The processor that handled the last packet, if there was one. Any context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::{misc::possible_cpus, socket::tests::pair};
+    ///
+    /// let (one, _two) = pair()?;
+    /// let cpu = one.incoming_cpu().ok_or(ENODATA)?;
+    /// assert!(possible_cpus().any(|possible| possible == cpu));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn incoming_cpu(&self) -> Option<u32> {
         // SAFETY: By the type invariants `sk` is valid.
         u32::try_from(unsafe { sys::socklnd_helper_sk_incoming_cpu(self.sk()) }).ok()

@@ -94,14 +94,15 @@ pub(crate) fn eventually<R>(mut f: impl FnMut() -> Option<R>) -> Result<R> {
 }
 
 /// What is not `EAGAIN`.
-pub(super) fn settled<R>(result: Result<R>) -> Option<Result<R>> {
+pub(crate) fn settled<R>(result: Result<R>) -> Option<Result<R>> {
     match result {
         Err(e) if e == EAGAIN => None,
         result => Some(result),
     }
 }
 
-fn listener(v6: bool) -> Result<Socket> {
+/// A socket that listens on a port of the loopback address.
+pub(crate) fn listener(v6: bool) -> Result<Socket> {
     let socket = Socket::new_tcp(&Net::current(), v6)?;
     socket.set_kernel_defaults();
     let addr = if v6 {
@@ -164,7 +165,7 @@ fn fill(socket: &Socket) -> Result<usize> {
 }
 
 /// Throws away `len` bytes.
-pub(super) fn drain(socket: &Socket, len: usize) -> Result {
+pub(crate) fn drain(socket: &Socket, len: usize) -> Result {
     let mut left = len;
     while left > 0 {
         left -= eventually(|| settled(socket.discard(left)))??;

@@ -291,8 +291,10 @@ unsafe extern "C" fn set_knob(text: *const c_char, param: *const bindings::kerne
         };
         knob.set(value)?;
         if value != wanted {
-            // SAFETY: By this function's requirement the parameter is valid; its name is a static.
-            let name = unsafe { CStr::from_char_ptr((*param).name) };
+            // SAFETY: By this function's requirement.
+            let name = unsafe { (*param).name };
+            // SAFETY: `knobs!` puts the address of a static there.
+            let name = unsafe { CStr::from_char_ptr(name) };
             pr_warn!("{name}={wanted} is out of range: {value} is taken\n");
         }
         Ok(0)

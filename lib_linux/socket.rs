@@ -5,15 +5,15 @@
 //! A [`Socket`] owns a `struct socket`, and releases it when it is dropped. TCP protects the socket
 //! by its own lock, which the methods take where it is needed, so a [`Socket`] may be shared
 //! between threads. No method waits for the network; some wait for the socket's lock ("may sleep"),
-//! which nobody holds for long, because no program has the socket.
+//! which is never held for long, because no program can use the socket.
 //!
-//! Others in the kernel may: a BPF program can put any socket into a sockmap when its connection is
-//! made. So every socket is claimed, by its `sk_user_data`, before anything else is done with it,
-//! and until it is released; one that somebody has already is refused, see [`Owner`].
+//! Other parts of the kernel can: a BPF program may add any socket to a sockmap when its connection is
+//! established. So each socket is claimed, by its `sk_user_data`, before anything else is done with
+//! it, and until it is released; a socket that is claimed already is refused, see [`Owner`].
 //!
 //! A socket that was made here holds a passive reference to its network namespace, so that sockets
-//! don't keep a namespace alive. One that a program has handed over, by a [`Handover`], does. By its
-//! [`NetUser`] each keeps the namespace's *end* waiting.
+//! don't keep a namespace alive. One that a program has handed over, by a [`Handover`], holds a
+//! counting reference. In both cases the end of the namespace waits for the socket, see [`NetUser`].
 //!
 //! [`HookedSocket`] adds callbacks, see [`SocketEvents`], and [`ListeningSocket`] tells of
 //! connections to accept; a [`Loan`] lets TCP have pages without copying them.
@@ -116,25 +116,25 @@ pub(crate) enum Accepted {
 enum Origin {
     /// It was made here, or accepted by one that was.
     Kernel,
-    /// A program has made it: it is a counting reference to its network namespace, and its locks are of
-    /// the classes that programs' sockets have.
+    /// A program has made it: it holds a counting reference to its network namespace, and its locks are
+    /// of the classes of programs' sockets.
     Program,
 }
 
-/// How long TCP tries, without an answer, to deliver the rest of a connection that was closed
-/// gracefully, in milliseconds.
+/// How long TCP tries, without an answer from the other side, to deliver the remaining data of a
+/// connection that was closed gracefully, in milliseconds.
 const ORPHAN_MS: c_uint = 10_000;
 
 /// A TCP socket. Dropping it aborts the connection, as [`Socket::abort`]; may sleep.
 ///
 /// # Invariants
 ///
-/// - `sock` is a TCP socket that nobody else releases, and `sk` its `struct sock`.
+/// - `sock` is a TCP socket that belongs to this value alone, and `sk` its `struct sock`.
 /// - The socket is claimed: its user data is what [`hook`] has put there.
 /// - The socket is in the namespace that `net` is a user of, and does not count as a reference to it
 ///   unless `origin` says so.
-/// - The socket's callbacks are TCP's own, which `hook` has recorded; except in a [`HookedSocket`],
-///   which says what they are there.
+/// - The socket's callbacks are TCP's own, which `hook` has recorded; in a [`HookedSocket`] they are
+///   what its invariants say.
 ///
 /// # Examples
 ///
@@ -188,7 +188,7 @@ impl Drop for LockGuard<'_> {
     }
 }
 
-/// A number of bytes, or the like, that C has as an `int` and never makes negative.
+/// Converts an `int` of C that is never negative, such as a number of bytes.
 fn to_usize(value: c_int) -> usize {
     usize::try_from(value).unwrap_or(0)
 }
@@ -209,7 +209,7 @@ impl Socket {
     /// - `ENETDOWN` if the namespace is dying.
     /// - `ESHUTDOWN` if there is no [`PernetRegistration`](super::netns::PernetRegistration).
     /// - `EAFNOSUPPORT` if the kernel has no IPv6.
-    /// - `EBUSY` if somebody in the kernel takes sockets that are not even connected.
+    /// - `EBUSY` if another part of the kernel claims new sockets.
     /// - `ENOMEM`, `ENFILE`.
     pub(crate) fn new_tcp(net: &Net, v6: bool) -> Result<Self> {
         let net = NetUser::new(net)?;
@@ -220,8 +220,8 @@ impl Socket {
         };
         let mut sock = ptr::null_mut();
         // CAST: Small constants.
-        // SAFETY: The namespace's end waits for `net`, so all that belongs to the namespace is
-        // there. `sock` may be written to.
+        // SAFETY: The namespace's end waits for `net`, so none of the namespace's data is freed. `sock`
+        // may be written to.
         to_result(unsafe {
             bindings::sock_create_kern(
                 net.net().as_ptr(),
@@ -312,11 +312,12 @@ impl Socket {
         LockGuard(self)
     }
 
-    /// Binds to a local address. May sleep. Privileged ports take the current thread's privilege.
+    /// Binds to a local address. May sleep. Privileged ports need the capability of the current thread.
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES`, `EINVAL` if bound already or of the other family.
+    /// `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES`; `EINVAL` if the socket is bound already, or of another
+    /// address family.
     pub(crate) fn bind(&self, addr: &SocketAddr) -> Result {
         let mut addr = RawAddr::from(addr);
         let len = addr.len();
@@ -324,13 +325,13 @@ impl Socket {
         to_result(unsafe { bindings::kernel_bind(self.sock(), addr.as_mut_ptr().cast(), len) })
     }
 
-    /// Begins to connect. Returns whether the connection is established already; otherwise
-    /// [`SocketEvents::state_change`] will tell. May sleep.
+    /// Begins to connect. Returns whether the connection is established already; if not,
+    /// [`SocketEvents::state_change`] is called when it is, or has failed. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENETUNREACH`, `EHOSTUNREACH`, `EADDRNOTAVAIL`, `EISCONN`, `EALREADY`, ... What the other
-    /// side says comes later, from [`Socket::take_error`].
+    /// `ENETUNREACH`, `EHOSTUNREACH`, `EADDRNOTAVAIL`, `EISCONN`, `EALREADY`, ... Later errors, such as
+    /// `ECONNREFUSED`, are returned by [`Socket::take_error`].
     pub(crate) fn connect(&self, addr: &SocketAddr) -> Result<bool> {
         let mut addr = RawAddr::from(addr);
         let len = addr.len();
@@ -345,21 +346,22 @@ impl Socket {
         }
     }
 
-    /// Begins to listen, with room for `backlog` connections that were not accepted yet. May sleep.
+    /// Begins to listen, with a backlog of at most `backlog` connections. May sleep.
     fn listen(&self, backlog: c_int) -> Result {
         // SAFETY: The socket is valid.
         to_result(unsafe { bindings::kernel_listen(self.sock(), backlog) })
     }
 
-    /// Takes a connection, if there is one. May sleep.
+    /// Accepts a connection, if there is one. May sleep.
     ///
     /// The new socket has TCP's own callbacks. What is set on the listener (buffers,
     /// [`Socket::set_kernel_defaults`]) is inherited.
     ///
     /// # Errors
     ///
-    /// `ECONNABORTED` and `EPROTO` concern one connection, `ENFILE`, `ENOMEM` the machine; `EINVAL`
-    /// means that the socket does not listen.
+    /// - `ECONNABORTED`, `EPROTO`: this connection has failed; others may be accepted.
+    /// - `ENFILE`, `ENOMEM`: the machine lacks resources.
+    /// - `EINVAL`: the socket does not listen.
     pub(crate) fn accept(&self) -> Result<Option<Accepted>> {
         let mut sock = ptr::null_mut();
         // SAFETY: The socket is valid, and `sock` may be written to.
@@ -376,14 +378,14 @@ impl Socket {
         if let Some(by) = Owner::from_raw(owner) {
             // SAFETY: The socket is valid.
             let remote = unsafe { Self::peer_addr_of(sock) }.ok();
-            // Whoever has it is told by the socket's protocol, which he has replaced.
+            // The owner has replaced the protocol of the socket, and learns by it of the release.
             // SAFETY: The `struct socket` is ours.
             unsafe { Self::abort_raw(sock, sk) };
             return Ok(Some(Accepted::Owned { by, remote }));
         }
-        // SAFETY: The new socket belongs to us alone, was claimed, and has its namespace, and the way
-        // it refers to it, from its listener. So it has its callbacks, which are TCP's own, because
-        // nobody hooks a listener.
+        // SAFETY: The new socket belongs to us alone and was claimed. It inherits its namespace, the kind
+        // of its reference to it, and its callbacks from the listener. These are TCP's own, because a
+        // listener is never hooked.
         let socket = unsafe { Self::from_claimed(sock, self.net.clone(), self.origin) }?;
         Ok(Some(Accepted::Socket(socket)))
     }
@@ -400,7 +402,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// `ENOTCONN` if there is no connection, or none any more.
+    /// `ENOTCONN` if the socket is not connected.
     pub(crate) fn peer_addr(&self) -> Result<SocketAddr> {
         // SAFETY: By the type invariants.
         unsafe { Self::peer_addr_of(self.sock()) }
@@ -418,13 +420,12 @@ impl Socket {
         addr.parse()
     }
 
-    /// Closes the socket so that everything that was sent still arrives, if it can. May sleep, but
-    /// does not wait for that.
+    /// Closes the socket, and lets TCP deliver what was sent. May sleep, but does not wait for the
+    /// delivery.
     ///
-    /// TCP goes on with the connection by itself, and keeps the namespace alive meanwhile: not for
-    /// longer than [`ORPHAN_MS`] if the peer is gone without a trace. If the
-    /// namespace is dying already, or something that was received has not been read, the connection
-    /// is aborted.
+    /// TCP continues with the connection on its own, and keeps the namespace alive meanwhile: no longer
+    /// than [`ORPHAN_MS`] if the other side does not answer. If the namespace is dying already, or
+    /// received data was not read, the connection is aborted.
     ///
     /// # Examples
     ///
@@ -469,13 +470,12 @@ impl Socket {
         }
         // SAFETY: The field is not used after this.
         unsafe { ptr::drop_in_place(&mut this.hook) };
-        // The namespace's end need not wait any more.
+        // The end of the namespace does not wait for this socket any more.
         // SAFETY: The field is not used after this.
         unsafe { ptr::drop_in_place(&mut this.net) };
     }
 
-    /// Closes the socket at once; the other side is told so by a RST. What was sent may be lost.
-    /// May sleep.
+    /// Closes the socket at once, with a RST. Data that was sent may be lost. May sleep.
     ///
     /// # Examples
     ///

@@ -88,6 +88,7 @@ impl PageFrag {
         room.ok_or(EINVAL)?.copy_from_slice(contents);
         // INVARIANT: The length was just checked to be at most the old one.
         self.len = contents.len();
+        // INVARIANT: `FrozenFrag` has no method that gives access to the bytes.
         Ok(FrozenFrag(self))
     }
 
@@ -109,6 +110,10 @@ impl Drop for PageFrag {
 }
 
 /// A [`PageFrag`] that does not change any more, so that TCP can send it without a copy.
+///
+/// # Invariants
+///
+/// Rust code never has a `&mut` to the bytes again.
 ///
 /// # Examples
 ///

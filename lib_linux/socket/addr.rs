@@ -2,8 +2,8 @@
 
 //! Socket addresses as C has them.
 //!
-//! Plain values. They are put together and taken apart byte by byte: Rust's and C's types agree on
-//! where the parts are (see the assertions), and no pointer has to be believed.
+//! Plain values without state. They are composed and parsed byte by byte, at offsets that are compared
+//! with those of C's types at build time.
 
 use super::super::sys;
 use core::{
@@ -64,7 +64,7 @@ const AF_INET6: u16 = bindings::AF_INET6 as u16;
 pub(crate) struct RawAddr([u8; SIZE]);
 
 impl RawAddr {
-    /// Of no family.
+    /// An address of no family.
     pub(super) fn empty() -> Self {
         Self([0; SIZE])
     }
@@ -88,7 +88,7 @@ impl RawAddr {
         u16::from_ne_bytes(self.get(FAMILY))
     }
 
-    /// Bytes that count, as far as the family says.
+    /// The length in bytes of the family's address structure.
     pub(super) fn len(&self) -> c_int {
         if self.family() == AF_INET6 {
             V6_SIZE
@@ -97,17 +97,18 @@ impl RawAddr {
         }
     }
 
-    /// For C, which only reads it.
+    /// The address for a function of C that only reads it. Its length is that of a `struct
+    /// sockaddr_storage`.
     pub(crate) fn as_ptr(&self) -> *const u8 {
         self.0.as_ptr()
     }
 
-    /// For C, which may write an address of any family.
+    /// The address for a function of C that writes an address of any family.
     pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
         self.0.as_mut_ptr()
     }
 
-    /// The address; an IPv4 address as such, even from an IPv6 socket.
+    /// Parses the address; a mapped IPv4 address of an IPv6 socket becomes an IPv4 address.
     ///
     /// # Errors
     ///

@@ -2,17 +2,17 @@
 
 //! Sockets that programs hand over.
 //!
-//! TCP holds a socket's lock while it copies to or from a program's memory, which can take for ever: so
-//! a socket whose file somebody else has, or is in a call on, is of no use to a thread that must not
-//! wait. A [`Handover`] holds one reference to the file, and touches nothing that needs the socket's
-//! lock. When everybody else has closed the file, [`Handover::take`] moves the connection to a socket of
-//! ours, which is like any other from then on. Until then nothing about the connection has changed, and
-//! a [`Handover`] that is dropped leaves it to those who have it.
+//! TCP holds a socket's lock while it copies to or from a program's memory, which can take any time: so
+//! a thread that must not wait can't use a socket as long as a program has its file, or is in a system
+//! call on it. A [`Handover`] holds one reference to the file, and does nothing that needs the socket's
+//! lock. When all other references are dropped, [`Handover::take`] moves the connection to a new socket,
+//! which is like any other from then on. Until then the connection is unchanged, and dropping the
+//! [`Handover`] leaves it to the programs that have the file.
 //!
-//! Nobody tells when a file is closed, so whoever waits for that has to look again.
+//! There is no event for the close of a file, so the owner of a [`Handover`] has to poll.
 //!
-//! The file's count of references says who else has it. `sk_callback_lock` protects the claim on the
-//! socket, which keeps others in the kernel from taking it meanwhile.
+//! The file's reference count says whether there are other references. `sk_callback_lock` protects the
+//! claim on the socket, which keeps other parts of the kernel from claiming it meanwhile.
 
 use super::{
     super::{
@@ -73,8 +73,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// A connected TCP socket that a program is handing over. Dropping it leaves the socket to those who
-/// have it, or aborts the connection if nobody has; may sleep.
+/// A connected TCP socket that a program is handing over. Dropping it leaves the socket to the programs
+/// that have its file, or aborts the connection if there are none; may sleep.
 ///
 /// # Invariants
 ///
@@ -107,7 +107,7 @@ pub(crate) struct Handover {
 // SAFETY: The file may be used, and released, by any thread.
 unsafe impl Send for Handover {}
 
-// SAFETY: All that can be done by means of a shared reference is to read fields that don't change.
+// SAFETY: The only method that takes a shared reference reads fields that don't change.
 unsafe impl Sync for Handover {}
 
 /// The result of [`Handover::take`].
@@ -142,8 +142,8 @@ impl Handover {
     /// - `EPROTONOSUPPORT`: it is not TCP.
     /// - `EXDEV`: it is of another namespace.
     /// - `ENOTCONN`: it is not connected, or not both ways any more.
-    /// - `EBUSY`: somebody else in the kernel has it, or it is being handed over already.
-    /// - Those of [`Socket::new_tcp`] about the namespace.
+    /// - `EBUSY`: another part of the kernel has claimed it, or it is being handed over already.
+    /// - `ENETDOWN`, `ESHUTDOWN`: as for [`Socket::new_tcp`].
     pub(crate) fn from_fd(fd: c_int, net: &Net) -> Result<Self> {
         let file = SocketFile::get(fd)?;
         let net = NetUser::new(net)?;
@@ -184,13 +184,13 @@ impl Handover {
         addr.parse()
     }
 
-    /// Takes the socket, if nobody else has its file any more, and undoes what the program has set that
-    /// would hold data back. May sleep, but not for long.
+    /// Takes the socket, if there is no other reference to its file, and resets those options of the
+    /// program's that would hold data back. May sleep, but not for long.
     ///
     /// # Errors
     ///
     /// - `ENOTCONN`: it is not connected any more.
-    /// - `EBUSY`: the program has put something on it, or was repairing it.
+    /// - `EBUSY`: the program has attached something to it, such as TLS, or has it in repair mode.
     /// - `ENOMEM`.
     pub(crate) fn take(self) -> Result<Taken> {
         // SAFETY: By the type invariants we have a reference to the socket's file.
@@ -200,15 +200,15 @@ impl Handover {
         let mut sock = ptr::null_mut();
         // SAFETY: The socket is valid, and has a connection; `sock` may be written to.
         to_result(unsafe { sys::socklnd_helper_sock_create_like(self.file.sock(), &mut sock) })?;
-        // SAFETY: By the type invariants this is a claimed TCP socket, whose file only we have, so that
-        // nobody uses the socket or can come to do so; and `sock` is a new one of the same kind.
+        // SAFETY: By the type invariants this is a claimed TCP socket. We have the only reference to its
+        // file, so nobody else uses the socket or can begin to; and `sock` is a new one of the same kind.
         let moved = unsafe { sys::socklnd_helper_sock_take(self.file.sock(), sock) };
         if let Err(e) = to_result(moved) {
             // SAFETY: The new socket is ours alone.
             unsafe { bindings::sock_release(sock) };
             return Err(e);
         }
-        // Not to be dropped as a whole: the connection is not the file's any more.
+        // Its `drop` must not run: the connection has moved from the file to `sock`.
         let mut this = ManuallyDrop::new(self);
         // SAFETY: The field is not used after this.
         unsafe { ManuallyDrop::drop(&mut this.file) };
@@ -229,8 +229,8 @@ impl Drop for Handover {
         if unsafe { sys::socklnd_helper_sock_put_unless_last(self.file.sock()) } {
             return;
         }
-        // Everybody else has closed it meanwhile, so its lock is free. Other files wait behind it while
-        // it is closed: it must not linger.
+        // This is the last reference, so nobody holds the lock. The kernel closes other files after
+        // this one in the same thread, so it must not linger.
         // SAFETY: The socket is valid; the function takes the lock.
         unsafe { sys::sock_no_linger(self.sk.as_ptr()) };
         // SAFETY: The field is not used after this.

@@ -3,19 +3,19 @@
 //! Callbacks of a socket.
 //!
 //! While a socket is hooked, its `sk_user_data` points to its [`Hook`], which holds one reference
-//! to the object that is told of events; while it is not, to something that says that it is taken,
+//! to the object whose callbacks are called; while it is not, to a marker that says that it is claimed,
 //! see `socklnd_helper_sk_claim` in `helpers/hook.c`. `sk_callback_lock` protects the pointer and the
 //! hook: every callback runs with the lock held for reading, and hooking and unhooking take it for
-//! writing. So when the lock has been taken for unhooking, no callback for the object is running,
-//! and none will find it any more.
+//! writing. So when unhooking has taken the lock, no callback for the object is running, and later
+//! callbacks don't find the object.
 //!
 //! A callback that was entered before, and gets the lock only afterwards, finds no object and does
-//! nothing. It executes the module's code, see
+//! nothing. But it executes the module's code, see
 //! [`wait_for_callbacks`](crate::lib_linux::wait_for_callbacks).
 //!
-//! Listeners are not hooked, because their connections would inherit the callbacks, and whoever in the
-//! kernel takes one of these before it is accepted would keep them: see
-//! [`ListeningSocket`](super::ListeningSocket). `sk_error_report` stays TCP's own: it may be called in
+//! Listeners are not hooked, because their connections would inherit the callbacks, and would keep them
+//! if another part of the kernel claims a connection before it is accepted: see
+//! [`ListeningSocket`](super::ListeningSocket). `sk_error_report` remains TCP's own: it may be called in
 //! a hard interrupt, and TCP calls `sk_state_change` whenever an error ends a connection.
 
 use super::{
@@ -44,7 +44,7 @@ use kernel::{
 /// a softirq, usually with the socket's own lock held as well. They must not sleep, must use no
 /// method of the socket that may, must take no lock that is ever taken with bottom halves on, and
 /// must not drop the last reference to anything whose destructor may do these things. They may be
-/// called on several processors at once, and without need.
+/// called on several processors at once, and without a new event.
 ///
 /// # Examples
 ///
@@ -77,16 +77,16 @@ pub(crate) trait SocketEvents: Send + Sync + 'static {
     /// There is room to send again, after [`Socket::send`] had found none.
     fn write_space(this: ArcBorrow<'_, Self>);
 
-    /// The connection's state has changed, perhaps by an error.
+    /// The connection's state has changed, or an error has ended it.
     fn state_change(this: ArcBorrow<'_, Self>);
 }
 
-/// What a socket's callbacks need to know.
+/// The data of a socket's callbacks.
 ///
 /// # Invariants
 ///
 /// - `originals` are TCP's own callbacks.
-/// - `target` is something exactly while the socket is hooked.
+/// - `target` is `Some` exactly while the socket is hooked.
 // The lowest three bits of `sk_user_data` are flags.
 #[repr(align(8))]
 pub(super) struct Hook {
@@ -94,7 +94,7 @@ pub(super) struct Hook {
     target: Option<Target>,
 }
 
-/// Whom a socket's events go to.
+/// The object whose callbacks are called.
 ///
 /// # Invariants
 ///
@@ -178,7 +178,7 @@ unsafe fn set_callbacks(
     unsafe { sys::socklnd_helper_sk_callback_write_unlock_bh(sk) };
 }
 
-/// A socket whose events a `T` is told of. Dropping it unhooks the socket and aborts the
+/// A socket whose events call the callbacks of a `T`. Dropping it unhooks the socket and aborts the
 /// connection; may sleep.
 ///
 /// # Invariants
@@ -212,9 +212,9 @@ pub(crate) struct HookedSocket<T: SocketEvents> {
 }
 
 impl Socket {
-    /// Has `events` told of what happens to the socket. Thread context.
+    /// Calls the callbacks of `events` from now on. Thread context.
     ///
-    /// What has happened before is not repeated: to be sure, look at the socket once afterwards.
+    /// Earlier events are not repeated, so the caller has to check the socket's state afterwards.
     pub(crate) fn hook<T: SocketEvents>(mut self, events: Arc<T>) -> HookedSocket<T> {
         let callbacks = sys::socklnd_sk_callbacks {
             data_ready: Some(data_ready::<T>),
@@ -244,7 +244,7 @@ impl<T: SocketEvents> HookedSocket<T> {
         unsafe { ManuallyDrop::take(&mut this.socket) }
     }
 
-    /// To be called once, as the last thing.
+    /// To be called once; afterwards only the field `socket` may be used.
     fn unhook_in_place(&mut self) {
         let socket = &mut *self.socket;
         // SAFETY: By the type invariants the socket is valid and claimed, and the originals are TCP's.
@@ -275,9 +275,9 @@ impl<T: SocketEvents> Drop for HookedSocket<T> {
 
 /// Calls `f` with the socket's hook and the `T` that it is for.
 ///
-/// Does nothing if the socket is not hooked; or not for a `T`, which can be when it was unhooked
-/// and hooked again while a callback was on its way. What that callback had to tell can be seen by
-/// looking at the socket, which those who hook it do.
+/// Does nothing if the socket is not hooked; or not for a `T`, which happens if it was unhooked and
+/// hooked again after the callback was entered. Such an event is not lost: after [`Socket::hook`] the
+/// caller checks the socket's state.
 ///
 /// # Safety
 ///
@@ -319,7 +319,7 @@ unsafe extern "C" fn data_ready<T: SocketEvents>(sk: *mut bindings::sock) {
 /// As [`data_ready`].
 unsafe extern "C" fn write_space<T: SocketEvents>(sk: *mut bindings::sock) {
     let f = |hook: &Hook, events: ArcBorrow<'_, T>| {
-        // TCP's own does what TCP relies on: if there is room, it forgets that there was none.
+        // TCP's own callback clears `SOCK_NOSPACE` if there is room.
         if let Some(original) = hook.originals.write_space {
             // SAFETY: This is what TCP would have called.
             unsafe { original(sk) };

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Listeners that tell of connections to accept.
+//! Listeners with a callback for connections to accept.
 //!
 //! A [`ListeningSocket`] owns the socket, and an entry in the socket's wait queue, which holds one
-//! reference to the object that is told. The queue's own lock protects the entry: it is held while the
-//! object is told, and taken to remove the entry, so that afterwards nobody is told any more.
+//! reference to the object whose callback is called. The queue's own lock protects the entry: it is held
+//! during the callback, and taken to remove the entry, so that there are no callbacks afterwards.
 //!
 //! The callbacks of a listener's `struct sock` would be inherited by its connections; wait queues
 //! belong to the `struct socket`, which a connection gets when it is accepted.
@@ -55,7 +55,7 @@ pub(crate) trait Arrivals: Send + Sync + 'static {
     /// There may be a connection to accept. Called with interrupts off and a spinlock held, usually
     /// in a softirq: must not sleep, must take no lock that is ever taken with interrupts on, and
     /// must not drop the last reference to anything. May be called on several processors, and
-    /// without need.
+    /// without a new connection.
     fn arrived(this: ArcBorrow<'_, Self>);
 }
 
@@ -66,7 +66,8 @@ struct Entry<T> {
     events: Arc<T>,
 }
 
-/// A socket whose connections a `T` is told of. Dropping it ends that and closes the socket; may sleep.
+/// A listening socket that calls the callback of a `T` for each connection. Dropping it ends the
+/// callbacks and closes the socket; may sleep.
 ///
 /// # Invariants
 ///
@@ -103,8 +104,8 @@ unsafe impl<T: Arrivals> Send for ListeningSocket<T> {}
 unsafe impl<T: Arrivals> Sync for ListeningSocket<T> {}
 
 impl<T: Arrivals> ListeningSocket<T> {
-    /// Begins to listen with `socket`, which must be bound, with room for `backlog` connections that
-    /// were not accepted yet. May sleep.
+    /// Begins to listen with `socket`, which must be bound, with a backlog of at most `backlog`
+    /// connections. May sleep.
     ///
     /// # Errors
     ///
@@ -146,7 +147,7 @@ impl<T: Arrivals> Drop for ListeningSocket<T> {
     }
 }
 
-/// Tells of something that the socket has woken for.
+/// `wait_queue_entry.func`.
 ///
 /// # Safety
 ///
@@ -161,6 +162,6 @@ unsafe extern "C" fn wake<T: Arrivals>(
     // has been removed, under the lock that is held here.
     let entry = unsafe { &*entry.cast::<Entry<T>>() };
     T::arrived(entry.events.as_arc_borrow());
-    // Whoever else waits is not to be left out.
+    // Not counted as an exclusive waiter, so that other waiters are woken, too.
     0
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bytes that a socket sends and receives.
+//! Sending and receiving.
 //!
-//! Nothing here waits for the network. TCP's own lock protects the socket.
+//! No method waits for the network. TCP's own lock protects the socket.
 
 use super::{
     super::iov::{
@@ -33,14 +33,15 @@ pub(super) fn to_bytes(ret: c_int) -> Result<usize> {
 }
 
 impl Socket {
-    /// Sends as much as there is room for, by copying. `more` says that more will follow at once,
-    /// so that the last segment may wait for it. Returns the number of bytes. May sleep.
+    /// Copies as much as there is room for into the send buffer. `more` is `MSG_MORE`: more data follows
+    /// at once, so the last segment may wait for it. Returns the number of bytes. May sleep.
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if there is no room, or not enough memory; [`SocketEvents::write_space`](super::SocketEvents::write_space) will be
-    /// called in the first case, see [`Socket::has_send_space`]. `EPIPE`, `ECONNRESET`, ... if the
-    /// connection is gone.
+    /// - `EAGAIN` if there is no room, or not enough memory. In the first case
+    ///   [`SocketEvents::write_space`](super::SocketEvents::write_space) is called when there is room,
+    ///   see [`Socket::has_send_space`].
+    /// - `EPIPE`, `ECONNRESET`, ... if the connection has ended.
     ///
     /// # Examples
     ///
@@ -99,13 +100,13 @@ impl Socket {
         to_bytes(unsafe { bindings::sock_sendmsg(self.sock(), &mut msg) })
     }
 
-    /// Receives what is there. Returns the number of bytes; zero is the end of the stream.
+    /// Receives data that has arrived. Returns the number of bytes; zero at the end of the stream.
     /// May sleep.
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if there is nothing; `EINVAL` if there is no room in `to`; `ECONNRESET`, ... if the
-    /// connection is gone.
+    /// `EAGAIN` if no data has arrived; `EINVAL` if `to` is empty; `ECONNRESET`, ... if the connection
+    /// has ended.
     ///
     /// # Examples
     ///
@@ -183,7 +184,7 @@ impl Socket {
         unsafe { self.recv_message(&mut msg) }
     }
 
-    /// As [`Socket::recv`], into nowhere: at most `len` bytes.
+    /// As [`Socket::recv`], but discards at most `len` bytes.
     ///
     /// # Examples
     ///
@@ -211,8 +212,8 @@ impl Socket {
         unsafe { self.recv_message(&mut msg) }
     }
 
-    /// Sends a segment without data. A live peer takes it for an acknowledgement, and one that has no
-    /// such connection answers with a reset. Does nothing without a connection, or memory. May sleep.
+    /// Sends an acknowledgement without data. The other side ignores it, or answers with a RST if it
+    /// has no such connection. Does nothing if there is no connection, or no memory. May sleep.
     ///
     /// # Examples
     ///

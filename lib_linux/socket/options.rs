@@ -16,10 +16,9 @@ use kernel::{
 };
 
 impl Socket {
-    /// Sets what a socket needs that a file system's progress may depend on: allocations don't
-    /// enter file systems, and don't use the page fragment of whatever thread happens to send.
-    /// Closing never waits, and leaves no socket behind that only waits for the peer's end. May
-    /// sleep.
+    /// Sets options for a socket that a file system may wait for: allocations don't enter file
+    /// systems, and don't use the page fragment of the thread that sends. Closing never waits
+    /// (`SO_LINGER` is off), and leaves no socket in `FIN_WAIT2` (`TCP_LINGER2` is negative). May sleep.
     pub(crate) fn set_kernel_defaults(&self) {
         let lock = self.lock();
         // SAFETY: The lock is held.
@@ -32,8 +31,8 @@ impl Socket {
         unsafe { sys::socklnd_helper_tcp_set_linger2(lock.sk(), -1) };
     }
 
-    /// Whether small segments are sent at once (`true`) or wait for an acknowledgement (Nagle's
-    /// algorithm). May sleep.
+    /// Sets `TCP_NODELAY`: whether small segments are sent at once, or wait for an acknowledgement
+    /// (Nagle's algorithm). May sleep.
     ///
     /// # Examples
     ///
@@ -57,7 +56,7 @@ impl Socket {
         }
     }
 
-    /// Sends at once what is held back for a fuller segment. May sleep.
+    /// Sends data that TCP holds back to fill a segment. May sleep.
     ///
     /// # Examples
     ///
@@ -74,14 +73,15 @@ impl Socket {
     /// ```
     pub(crate) fn push(&self) {
         let nodelay = self.nodelay();
-        // Switching it on, even anew, is what pushes.
+        // Setting `TCP_NODELAY` pushes, also if it is set already.
         self.set_nodelay(true);
         if !nodelay {
             self.set_nodelay(false);
         }
     }
 
-    /// Whether the socket may be bound to an address that old connections still have. May sleep.
+    /// Sets `SO_REUSEADDR`: whether the socket may be bound to an address of connections that are in
+    /// `TIME_WAIT`. May sleep.
     ///
     /// # Examples
     ///
@@ -104,10 +104,10 @@ impl Socket {
         unsafe { sys::socklnd_helper_sk_set_reuseaddr(lock.sk(), on) };
     }
 
-    /// Fixes the sizes of the buffers, in bytes of payload; zero leaves a size to TCP. For the
-    /// window scale to fit, before connecting or listening. May sleep.
+    /// Sets `SO_SNDBUF` and `SO_RCVBUF`, in bytes of payload; with zero, TCP tunes the size itself. To
+    /// be called before connecting or listening, because the window scale depends on it. May sleep.
     ///
-    /// A connection whose buffer was fixed keeps its size until TCP finds another one better.
+    /// With zero, a connection keeps the size that was set before until TCP changes it.
     ///
     /// # Examples
     ///
@@ -151,8 +151,8 @@ impl Socket {
         }
     }
 
-    /// Has TCP acknowledge what was read at once, and not delay acknowledgements until it finds
-    /// that this side only answers. May sleep.
+    /// Sets `TCP_QUICKACK`: TCP acknowledges received data at once, until it finds that this side sends
+    /// data as answers, with which acknowledgements go. May sleep.
     ///
     /// # Examples
     ///
@@ -171,13 +171,13 @@ impl Socket {
         unsafe { sys::tcp_sock_set_quickack(self.sk(), 1) };
     }
 
-    /// Has TCP probe the other side after `idle` seconds of silence, every `interval` seconds, and
-    /// give up after `count` probes; or not at all if `idle` is zero. May sleep.
+    /// Sets `SO_KEEPALIVE`: TCP probes the other side after `idle` seconds without a segment, then every
+    /// `interval` seconds, and ends the connection after `count` probes without an answer. There are no
+    /// probes if `idle` is zero. May sleep.
     ///
     /// # Errors
     ///
-    /// `EINVAL` unless `idle` and `interval` are at most 32767 and `count` at most 127, and none
-    /// but `idle` is below 1.
+    /// `EINVAL` unless `idle` is in 0..=32767, `interval` in 1..=32767 and `count` in 1..=127.
     ///
     /// # Examples
     ///
@@ -203,8 +203,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Idle seconds, seconds between probes and number of probes, as [`Socket::set_keepalive`] has
-    /// them. Any context.
+    /// The values of [`Socket::set_keepalive`]: idle seconds, seconds between probes, number of probes.
+    /// Any context.
     pub(crate) fn keepalive(&self) -> (c_int, c_int, c_int) {
         // SAFETY: By the type invariants `sk` is valid.
         let idle = if unsafe { sys::socklnd_helper_sk_keepalive(self.sk()) } {
@@ -220,8 +220,8 @@ impl Socket {
         (idle, interval, count)
     }
 
-    /// Marks packets with this type of service, or traffic class, but for its two lowest bits, which
-    /// are TCP's own. May sleep.
+    /// Sets `IP_TOS`, or `IPV6_TCLASS`: the type of service, or traffic class, of packets. The two lowest
+    /// bits are TCP's own (ECN) and remain. May sleep.
     ///
     /// # Examples
     ///
@@ -253,8 +253,7 @@ impl Socket {
         unsafe { sys::socklnd_helper_sk_allocation(self.sk()) }
     }
 
-    /// How often the window that this side offers is doubled, as agreed on when the connection was
-    /// made. Any context.
+    /// The window scale of this side (RFC 7323), as a shift count. Any context.
     ///
     /// # Examples
     ///
@@ -262,7 +261,7 @@ impl Socket {
     /// use crate::lib_linux::socket::tests::pair;
     ///
     /// let (one, _two) = pair()?;
-    /// // RFC 7323 has no more than that.
+    /// // The largest one that RFC 7323 allows.
     /// assert!(one.window_scale() <= 14);
     /// # Ok::<(), Error>(())
     /// ```

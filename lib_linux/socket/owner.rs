@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who in the kernel has a socket: plain values, nothing to protect, nothing to free.
+//! Which part of the kernel has claimed a socket. Plain values without state.
 
 use super::super::sys;
 use kernel::{
@@ -8,7 +8,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// Who else in the kernel has a socket.
+/// The part of the kernel that has claimed a socket.
 ///
 /// # Examples
 ///
@@ -30,7 +30,7 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    /// What `socklnd_helper_sk_claim` returns.
+    /// Converts the result of `socklnd_helper_sk_claim`: `None` if it has succeeded.
     pub(super) fn from_raw(raw: c_int) -> Option<Self> {
         match c_uint::try_from(raw).unwrap_or(sys::socklnd_owner_SOCKLND_OWNER_OTHER) {
             sys::socklnd_owner_SOCKLND_OWNER_NONE => None,

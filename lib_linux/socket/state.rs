@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a socket tells about itself.
+//! State of a socket.
 //!
-//! All of it is read without the socket's lock, and may have changed by the time the caller looks at it.
+//! It is read without the socket's lock, and may have changed by the time the caller gets it.
 
 use super::{
     super::sys,
@@ -60,7 +60,7 @@ impl TcpState {
             9 => Self::LastAck,
             10 => Self::Listen,
             11 => Self::Closing,
-            // What else there is are states of other objects than sockets.
+            // The kernel's other states are not those of a `struct sock`.
             _ => Self::Close,
         }
     }
@@ -73,13 +73,14 @@ impl Socket {
         unsafe { TcpState::of(self.sk()) }
     }
 
-    /// Whether data can flow both ways at this moment. For tests and measurements. Any context.
+    /// Whether data can be sent and received at this moment. For tests and measurements. Any context.
     #[cfg_attr(not(CONFIG_KUNIT = "y"), allow(dead_code))]
     pub(crate) fn is_established(&self) -> bool {
         self.state() == TcpState::Established
     }
 
-    /// What went wrong since this was last called: `ECONNREFUSED`, `ETIMEDOUT`, ... Any context.
+    /// Returns and clears the pending error, as `SO_ERROR` does: `ECONNREFUSED`, `ETIMEDOUT`, ... Any
+    /// context.
     ///
     /// # Examples
     ///
@@ -121,7 +122,7 @@ impl Socket {
         }
     }
 
-    /// Bytes of memory that hold what was sent and not acknowledged. Any context.
+    /// Bytes of memory of data that was sent, or queued, and not acknowledged. Any context.
     ///
     /// # Examples
     ///
@@ -140,24 +141,26 @@ impl Socket {
         to_usize(unsafe { sys::socklnd_helper_sk_wmem_queued(self.sk()) })
     }
 
-    /// Whether there is room to send. If not after an `EAGAIN`, [`SocketEvents::write_space`](super::SocketEvents::write_space) will
-    /// be called when there is; if there is, it was memory that was missing, and nobody will call.
-    /// Any context.
+    /// Whether there is room in the send buffer. Any context.
+    ///
+    /// After an `EAGAIN` of [`Socket::send`]: if there is none,
+    /// [`SocketEvents::write_space`](super::SocketEvents::write_space) is called when there is; if there
+    /// is, the machine had no memory, and the callback is not called.
     pub(crate) fn has_send_space(&self) -> bool {
         // SAFETY: By the type invariants `sk` is valid.
         unsafe { sys::socklnd_helper_sk_stream_is_writeable(self.sk()) }
     }
 
-    /// Whether something was received and not read yet. Any context.
+    /// Whether there is received data that was not read. Any context.
     pub(crate) fn has_input(&self) -> bool {
         // SAFETY: By the type invariants `sk` is valid.
         unsafe { sys::socklnd_helper_sk_has_input(self.sk()) }
     }
 
-    /// Has TCP report input only when `bytes` are there, or as many as it has room for: then
-    /// [`Socket::is_ready`]; and make room for so many, unless its buffer has a fixed size. It goes on
-    /// acknowledging what comes until then. 1 is how a socket begins. An end or a failure is reported at
-    /// once in any case. May sleep.
+    /// Sets `SO_RCVLOWAT`: TCP calls [`SocketEvents::data_ready`](super::SocketEvents::data_ready) only
+    /// when `bytes` have arrived, or as many as it has room for, see [`Socket::is_ready`]; and enlarges
+    /// the receive buffer to `bytes`, unless its size is fixed. TCP acknowledges data in any case. A new
+    /// socket has 1. The end of the stream and errors are reported at once. May sleep.
     ///
     /// # Examples
     ///
@@ -180,20 +183,22 @@ impl Socket {
         unsafe { sys::socklnd_helper_sk_set_rcvlowat(self.sk(), bytes) };
     }
 
-    /// Whether as much is there as [`Socket::wait_for`] was told, or no more fits. Any context.
+    /// Whether as much has arrived as [`Socket::wait_for`] has set, or the receive buffer is full. Any
+    /// context.
     pub(crate) fn is_ready(&self) -> bool {
         // SAFETY: By the type invariants `sk` is valid, and that of a TCP socket.
         unsafe { sys::socklnd_helper_tcp_is_ready(self.sk()) }
     }
 
-    /// Bytes that were received and not read yet; with the end of the stream, one more. Any context.
+    /// Bytes that were received and not read; the end of the stream counts as one byte. Any context.
     pub(crate) fn available(&self) -> usize {
         // SAFETY: By the type invariants `sk` is valid, and that of a TCP socket.
         let available = unsafe { sys::socklnd_helper_tcp_available(self.sk()) };
         available as usize
     }
 
-    /// The processor that handled the last packet, if there was one. Any context.
+    /// The processor that handled the last received packet, if there was one (`SO_INCOMING_CPU`). Any
+    /// context.
     ///
     /// # Examples
     ///

@@ -35,7 +35,6 @@ use crate::{
         link,
         misc,
         netns::Net,
-        page::PageRange,
         queue::Fifo,
         socket::Socket,
         time, //
@@ -59,7 +58,8 @@ use crate::{
     upper::{
         Completion,
         Failure,
-        MessageLayer, //
+        MessageLayer,
+        Payload, //
     },
     wire::{
         Body,
@@ -361,7 +361,7 @@ impl Ni {
     fn send_to_self(
         self: ArcBorrow<'_, Self>,
         header: &Header,
-        payload: Option<PageRange>,
+        payload: Option<Payload>,
         done: KBox<dyn Completion>,
     ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
         if let Err(e) = self.check(self.nid, header, payload.as_ref()) {
@@ -374,7 +374,7 @@ impl Ni {
         self: ArcBorrow<'_, Self>,
         to: Nid,
         header: &Header,
-        payload: Option<PageRange>,
+        payload: Option<Payload>,
         done: KBox<dyn Completion>,
     ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
         if let Err(e) = self.check(to, header, payload.as_ref()) {
@@ -408,7 +408,7 @@ impl Ni {
         }
     }
 
-    fn check(&self, to: Nid, header: &Header, payload: Option<&PageRange>) -> Result {
+    fn check(&self, to: Nid, header: &Header, payload: Option<&Payload>) -> Result {
         if self.is_shutdown() {
             return Err(ESHUTDOWN);
         }
@@ -419,7 +419,7 @@ impl Ni {
         if header.payload_len > MAX_PAYLOAD {
             return Err(EMSGSIZE);
         }
-        if payload.map_or(0, PageRange::len) != header.payload_len as usize {
+        if payload.map_or(0, Payload::len) != header.payload_len as usize {
             return Err(EINVAL);
         }
         Ok(())

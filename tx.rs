@@ -26,8 +26,7 @@ use crate::{
         page::{
             crc32,
             FrozenFrag,
-            PageFrag,
-            PageRange, //
+            PageFrag, //
         },
         queue::{
             impl_linked,
@@ -41,6 +40,7 @@ use crate::{
     upper::{
         Completion,
         ConnId,
+        Payload,
         Status, //
     },
     wire::{
@@ -82,7 +82,7 @@ pub(crate) struct Tx {
     conn: Option<ConnId>,
     /// Bytes that the frame has, or will have; 0 before the connection is chosen.
     hdr_len: usize,
-    payload: Option<PageRange>,
+    payload: Option<Payload>,
     /// By which the peer says that it has arrived; 0 if it was not asked to.
     cookie: u64,
     /// Bytes of frame and payload that TCP has accepted.
@@ -101,7 +101,7 @@ impl Tx {
     /// A transmit of `header` and `payload`. On error `done` is given back with it. May sleep.
     pub(crate) fn new(
         header: &Header,
-        payload: Option<PageRange>,
+        payload: Option<Payload>,
         deadline_ms: u64,
         done: KBox<dyn Completion>,
         live: &Arc<Gauge>,
@@ -147,7 +147,7 @@ impl Tx {
 
     /// Bytes of the payload.
     pub(crate) fn payload_len(&self) -> usize {
-        self.payload.as_ref().map_or(0, PageRange::len)
+        self.payload.as_ref().map_or(0, Payload::len)
     }
 
     /// It is a message of the layer above, and not one of the protocol's own.
@@ -201,7 +201,7 @@ impl Tx {
         if checksum && proto.has_checksums() {
             msg.csum = crc32(!0, frame);
             if let Some(payload) = &self.payload {
-                msg.csum = payload.crc32(msg.csum)?;
+                msg.csum = payload.crc32(msg.csum);
             }
             frame = proto.hdr(&msg, header, &mut bytes)?;
         }
@@ -236,13 +236,13 @@ impl Tx {
     }
 
     /// Whether what remains is to be lent to TCP and not copied; `min` is the smallest payload for
-    /// which that is to be done, if there is one.
+    /// which that is to be done, if there is one. Memory that can't be lent is always copied.
     pub(crate) fn is_to_be_lent(&self, min: Option<usize>) -> bool {
         if self.is_started() {
             return self.lent;
         }
         match (&self.payload, min) {
-            (Some(payload), Some(min)) => payload.len() >= min,
+            (Some(payload), Some(min)) => payload.len() >= min && payload.can_lend(),
             _ => false,
         }
     }
@@ -261,7 +261,7 @@ impl Tx {
             return false;
         }
         match &self.payload {
-            Some(range) => io.push_range(range, self.sent.saturating_sub(frame.len())),
+            Some(payload) => payload.add_to(io, self.sent.saturating_sub(frame.len())),
             None => true,
         }
     }
@@ -289,7 +289,7 @@ impl Tx {
 impl Tx {
     /// For unit tests: a transmit whose frame is written as `proto` wants it, with this cookie.
     pub(crate) fn written(
-        payload: Option<PageRange>,
+        payload: Option<Payload>,
         done: KBox<dyn Completion>,
         proto: Proto,
         cookie: u64,
@@ -314,6 +314,8 @@ impl Tx {
 
 impl Drop for Tx {
     fn drop(&mut self) {
+        // Its memory is somebody else's when that is told.
+        self.payload = None;
         if let Some(done) = self.done.take() {
             done.complete(Err(ESHUTDOWN.into()));
         }

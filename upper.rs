@@ -13,8 +13,19 @@
 
 use crate::{
     lib_linux::{
+        iov::{
+            Bvecs,
+            RecvBvecs, //
+        },
         netns::Net,
-        page::PageRange, //
+        page::{
+            copy,
+            Access,
+            Dest,
+            Foreign as ForeignMemory,
+            PageRange,
+            Source, //
+        }, //
     },
     wire::{
         Foreign,
@@ -125,10 +136,84 @@ pub(crate) trait Completion: Send {
     }
 }
 
-/// Memory for a payload. May be empty.
+/// Memory that a payload is sent from ([`Source`]) or received into ([`Dest`]). May be empty.
+pub(crate) enum Memory<A> {
+    /// Pages of this module's, which anybody can keep a reference to.
+    Pages(PageRange),
+    /// Memory of somebody else, at any offset and of any kind, which is his again when the payload's
+    /// completion is called. TCP may have a reference to pages of it for longer if the message has failed.
+    Foreign(ForeignMemory<A>),
+}
+
+/// What is sent.
+pub(crate) type Payload = Memory<Source>;
+
+impl<A> From<PageRange> for Memory<A> {
+    fn from(range: PageRange) -> Self {
+        Self::Pages(range)
+    }
+}
+
+impl<A: Access> Memory<A> {
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Pages(range) => range.len(),
+            Self::Foreign(memory) => memory.len(),
+        }
+    }
+
+    /// Goes on with a CRC32 over all of it. Any context.
+    pub(crate) fn crc32(&self, crc: u32) -> u32 {
+        match self {
+            Self::Pages(range) => range.crc32(crc),
+            Self::Foreign(memory) => memory.crc32(crc),
+        }
+    }
+}
+
+impl Memory<Source> {
+    /// Adds all but the first `skip` bytes to `to`. Returns whether there was room for them. Any context.
+    pub(crate) fn add_to<'a>(&'a self, to: &mut Bvecs<'a>, skip: usize) -> bool {
+        match self {
+            Self::Pages(range) => to.push_range(range, skip),
+            Self::Foreign(memory) => to.push_foreign(memory, skip),
+        }
+    }
+
+    /// Whether TCP may refer to it.
+    pub(crate) fn can_lend(&self) -> bool {
+        match self {
+            Self::Pages(_) => true,
+            Self::Foreign(memory) => memory.can_lend(),
+        }
+    }
+
+    /// Copies it to `to`, as far as there is room; they may be the same memory. Any context.
+    pub(crate) fn copy_to(&self, to: &Memory<Dest>) {
+        match (self, to) {
+            (Self::Pages(from), Memory::Pages(to)) => copy(from.pieces(0), to.pieces(0)),
+            (Self::Pages(from), Memory::Foreign(to)) => copy(from.pieces(0), to.pieces(0)),
+            (Self::Foreign(from), Memory::Pages(to)) => copy(from.pieces(0), to.pieces(0)),
+            (Self::Foreign(from), Memory::Foreign(to)) => copy(from.pieces(0), to.pieces(0)),
+        }
+    }
+}
+
+impl Memory<Dest> {
+    /// Adds all but the first `skip` bytes to `to`. Returns whether there was room for them. Any context.
+    pub(crate) fn add_to_recv<'a>(&'a self, to: &mut RecvBvecs<'a>, skip: usize) -> bool {
+        match self {
+            Self::Pages(range) => to.push_range(range, skip),
+            Self::Foreign(memory) => to.push_foreign(memory, skip),
+        }
+    }
+}
+
+/// Where a payload goes.
 pub(crate) struct Sink {
     /// Not longer than the payload.
-    pub(crate) range: PageRange,
+    pub(crate) memory: Memory<Dest>,
     /// Completed when all of the payload was read, or when it is known that it never will be.
     pub(crate) done: KBox<dyn Completion>,
 }
@@ -158,8 +243,9 @@ pub(crate) enum Delivery {
 impl Delivery {
     /// The message never arrives: completes what is to be. Thread context, no lock held.
     pub(crate) fn fail(self, error: Error) {
-        if let Self::Accept(sink) = self {
-            sink.done.complete(Err(Failure::receiving(error)));
+        if let Self::Accept(Sink { memory, done }) = self {
+            drop(memory);
+            done.complete(Err(Failure::receiving(error)));
         }
     }
 }
@@ -303,7 +389,7 @@ pub(crate) trait LndNi: Send + Sync {
         self: ArcBorrow<'_, Self>,
         to: Nid,
         header: &Header,
-        payload: Option<PageRange>,
+        payload: Option<Payload>,
         done: KBox<dyn Completion>,
     );
 

@@ -219,7 +219,7 @@ mod tests {
         for &len in payloads {
             let payload = if len > 0 {
                 let pages = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
-                Some(PageRange::new(pages, 0, len)?)
+                Some(PageRange::new(pages, 0, len)?.into())
             } else {
                 None
             };

@@ -46,6 +46,7 @@ use crate::{
         Incoming,
         Receiving,
         RecvToken,
+        Sink,
         Until,
         Waiter, //
     },
@@ -167,8 +168,10 @@ impl Returned {
     /// held.
     fn of_nothing(result: Result<Decision>, frame: RecvBuf) -> Self {
         let result = match result {
-            Ok(Decision::Now(Delivery::Accept(sink))) if sink.range.len() == 0 => {
-                sink.done.complete(Ok(()));
+            Ok(Decision::Now(Delivery::Accept(sink))) if sink.memory.len() == 0 => {
+                let Sink { memory, done } = sink;
+                drop(memory);
+                done.complete(Ok(()));
                 Ok(())
             }
             Ok(Decision::Now(delivery)) => {

@@ -213,10 +213,10 @@ impl Rx {
                 slop,
                 ahead,
             } => {
-                let left = sink.range.len().saturating_sub(*have);
+                let left = sink.memory.len().saturating_sub(*have);
                 let mut frags = self.frags.start_recv();
                 // With nothing to skip, the next frame is right behind: one call for both.
-                let whole = frags.push_range(&sink.range, *have);
+                let whole = sink.memory.add_to_recv(&mut frags, *have);
                 if whole && *slop == 0 {
                     frags.push_buf(&mut self.frame, 0, hdr_len);
                 }
@@ -266,7 +266,7 @@ impl Rx {
     pub(super) fn is_complete(&self) -> bool {
         match &self.state {
             State::Frame { have } => *have >= self.needed(*have),
-            State::Body { sink, have, .. } => *have >= sink.range.len(),
+            State::Body { sink, have, .. } => *have >= sink.memory.len(),
             State::Slop { left, .. } => *left == 0,
             State::Asking | State::Gather { .. } | State::Parked { .. } => false,
         }
@@ -355,7 +355,7 @@ impl Rx {
     /// Compares a message's checksum, if it has one, when all of its payload is there.
     fn check_body(&mut self, sink: &Sink) -> Progress {
         if let Some(csum) = self.csum {
-            self.csum = Some(sink.range.crc32(csum)?);
+            self.csum = Some(sink.memory.crc32(csum));
         }
         self.check_sum()
     }
@@ -382,7 +382,7 @@ impl Rx {
     pub(super) fn begin_payload(&mut self, payload: usize, delivery: Delivery) -> Result {
         let wanted = match &delivery {
             Delivery::Discard | Delivery::Misrouted => 0,
-            Delivery::Accept(sink) => sink.range.len(),
+            Delivery::Accept(sink) => sink.memory.len(),
         };
         if wanted < payload {
             // What is thrown away can't be checked.

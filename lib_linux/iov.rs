@@ -10,9 +10,14 @@
 //! C header: [`include/linux/bvec.h`](srctree/include/linux/bvec.h)
 
 use super::page::{
+    Access,
+    Dest,
+    Foreign,
     FrozenFrag,
     PageRange,
-    RecvBuf, //
+    Piece,
+    RecvBuf,
+    Source, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -62,7 +67,11 @@ impl BvecBuf {
 
     /// Begins a list to send from; the buffer is emptied. Any context.
     pub(crate) fn start(&mut self) -> Bvecs<'_> {
-        Bvecs(List::new(self))
+        // INVARIANT: There are no bytes.
+        Bvecs {
+            list: List::new(self),
+            can_lend: true,
+        }
     }
 
     /// Begins a list to receive into; the buffer is emptied. Any context.
@@ -119,20 +128,12 @@ impl<'a> List<'a> {
         true
     }
 
-    fn push_range(&mut self, range: &'a PageRange, skip: usize) -> bool {
-        let Some(len) = range.len().checked_sub(skip) else {
-            return true;
-        };
-        let mut fits = true;
-        let offset = range.offset().wrapping_add(skip);
-        range
-            .pages()
-            .for_each_piece(offset, len, |page, inside, len| {
-                // SAFETY: The piece is within a page that `range` keeps alive for `'a`.
-                fits = unsafe { self.push(page.as_ptr(), inside, len) };
-                fits
-            });
-        fits
+    /// Adds pieces; returns false if there was no room for all.
+    fn push_pieces<A: Access>(&mut self, mut pieces: impl Iterator<Item = Piece<'a, A>>) -> bool {
+        pieces.all(|piece| {
+            // SAFETY: A piece is valid for its lifetime.
+            unsafe { self.push(piece.page(), piece.offset(), piece.len()) }
+        })
     }
 
     fn as_ptr(&self) -> *const bindings::bio_vec {
@@ -148,9 +149,9 @@ impl<'a> List<'a> {
 ///
 /// # Invariants
 ///
-/// For `'a` all bytes of the list may be read by C. They are in pages of the page allocator, and
-/// Rust code never has a `&mut` to them: C code that takes a reference to such a page may read it for
-/// longer than `'a`.
+/// For `'a` all bytes of the list may be read by C. If `can_lend`, they are in pages whose references
+/// count, and Rust code never has a `&mut` to them: C code that takes a reference to such a page may
+/// read it for longer than `'a`.
 ///
 /// # Examples
 ///
@@ -166,9 +167,13 @@ impl<'a> List<'a> {
 /// assert!(bvecs.push_frag(&header, 24));
 /// assert!(bvecs.push_range(&payload, 0));
 /// assert_eq!(bvecs.len_bytes(), 1048);
+/// assert!(bvecs.can_lend());
 /// # Ok::<(), Error>(())
 /// ```
-pub(crate) struct Bvecs<'a>(List<'a>);
+pub(crate) struct Bvecs<'a> {
+    list: List<'a>,
+    can_lend: bool,
+}
 
 impl<'a> Bvecs<'a> {
     /// Adds `range` without its first `skip` bytes. Any context.
@@ -176,7 +181,21 @@ impl<'a> Bvecs<'a> {
     /// Returns whether there was room for all of it; what there was room for is in the list.
     pub(crate) fn push_range(&mut self, range: &'a PageRange, skip: usize) -> bool {
         // INVARIANT: Pages may always be accessed by C, and by nobody else.
-        self.0.push_range(range, skip)
+        self.list.push_pieces(range.pieces::<Source>(skip))
+    }
+
+    /// Adds `memory` without its first `skip` bytes. Any context.
+    ///
+    /// Returns whether there was room for all of it; what there was room for is in the list.
+    pub(crate) fn push_foreign(&mut self, memory: &'a Foreign<Source>, skip: usize) -> bool {
+        // INVARIANT: The memory may be read; the list can be lent only if all of it can.
+        self.can_lend &= memory.can_lend();
+        self.list.push_pieces(memory.pieces(skip))
+    }
+
+    /// Whether all of it may be referred to by TCP. Any context.
+    pub(crate) fn can_lend(&self) -> bool {
+        self.can_lend
     }
 
     /// Adds `frag` without its first `skip` bytes. Any context.
@@ -189,24 +208,24 @@ impl<'a> Bvecs<'a> {
                 let (page, offset) = frag.locate(skip);
                 // SAFETY: The bytes are part of `frag`, which is borrowed for `'a`.
                 // INVARIANT: The bytes may be read, and don't change.
-                unsafe { self.0.push(page, offset, len) }
+                unsafe { self.list.push(page, offset, len) }
             }
         }
     }
 
     /// Bytes in the list.
     pub(crate) fn len_bytes(&self) -> usize {
-        self.0.len
+        self.list.len
     }
 
     /// The list as C wants it; its pieces may be read.
     pub(super) fn as_ptr(&self) -> *const bindings::bio_vec {
-        self.0.as_ptr()
+        self.list.as_ptr()
     }
 
     /// How many pieces [`Self::as_ptr`] points to.
     pub(super) fn count(&self) -> usize {
-        self.0.count()
+        self.list.count()
     }
 }
 
@@ -248,7 +267,15 @@ impl<'a> RecvBvecs<'a> {
     /// Returns whether there was room for all of it; what there was room for is in the list.
     pub(crate) fn push_range(&mut self, range: &'a PageRange, skip: usize) -> bool {
         // INVARIANT: Pages may always be accessed by C.
-        self.0.push_range(range, skip)
+        self.0.push_pieces(range.pieces::<Dest>(skip))
+    }
+
+    /// Adds `memory` without its first `skip` bytes. Any context.
+    ///
+    /// Returns whether there was room for all of it; what there was room for is in the list.
+    pub(crate) fn push_foreign(&mut self, memory: &'a Foreign<Dest>, skip: usize) -> bool {
+        // INVARIANT: The memory may be written.
+        self.0.push_pieces(memory.pieces(skip))
     }
 
     /// Adds `len` bytes of `buf` from `offset`, or as many as there are. Any context.

@@ -11,17 +11,37 @@
 //! A [`PageFrag`] is a smaller piece of memory that TCP can read.
 //!
 //! Both come from the page allocator, so TCP can send them without a copy: a page is not reused
-//! before the last reference to it is dropped, whoever holds that.
+//! before the last reference to it is dropped, whoever holds that. Memory of other owners, which may
+//! be of any kind, is a [`Foreign`].
 //!
 //! A [`RecvBuf`] is a small piece of `kmalloc` memory with one owner, which TCP only writes.
 
+mod foreign;
 mod frag;
+mod piece;
+#[cfg(CONFIG_KUNIT = "y")]
+mod scattered;
 
-pub(crate) use self::frag::{
-    FragCaches,
-    FrozenFrag,
-    PageFrag, //
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) use self::scattered::{
+    Kind,
+    Scattered, //
 };
+pub(crate) use self::{
+    foreign::Foreign,
+    frag::{
+        FragCaches,
+        FrozenFrag,
+        PageFrag, //
+    },
+    piece::{
+        copy,
+        Access,
+        Dest,
+        Source, //
+    }, //
+};
+pub(super) use self::piece::Piece;
 use super::sys;
 use kernel::{
     bindings,
@@ -97,26 +117,24 @@ impl Pages {
         }
     }
 
-    /// Calls `f` with page, offset in the page and length of each piece of the range, in order, as long
-    /// as `f` returns true. What is outside of the buffer is left out.
-    ///
-    /// A piece is always within one page.
-    pub(super) fn for_each_piece(
+    /// These bytes, piece by piece. Those that don't exist are left out.
+    fn pieces<A: Access>(
         &self,
         offset: usize,
         len: usize,
-        mut f: impl FnMut(&Page, usize, usize) -> bool,
-    ) {
+    ) -> impl Iterator<Item = Piece<'_, A>> + '_ {
         let mut inside = offset % PAGE_SIZE;
         let mut left = len;
-        for page in self.pages.iter().skip(offset / PAGE_SIZE) {
-            let piece = left.min(PAGE_SIZE.saturating_sub(inside));
-            if piece == 0 || !f(page, inside, piece) {
-                return;
-            }
-            left = left.saturating_sub(piece);
+        let pages = self.pages.iter().skip(offset / PAGE_SIZE);
+        pages.map_while(move |page| {
+            let len = left.min(PAGE_SIZE.saturating_sub(inside));
+            // SAFETY: The bytes are within a page that `self` owns. Nobody has a Rust reference to what
+            // is in it.
+            let piece = (len > 0).then(|| unsafe { Piece::new(page.as_ptr(), inside, len) });
+            left = left.saturating_sub(len);
             inside = 0;
-        }
+            piece
+        })
     }
 
     /// Copies `from` to `offset`. Any context.
@@ -127,23 +145,13 @@ impl Pages {
     pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) -> Result {
         self.check(offset, from.len())?;
         let mut from = from;
-        self.for_each_piece(offset, from.len(), |page, inside, len| {
-            let Some((piece, rest)) = from.split_at_checked(len) else {
-                return false;
+        for piece in self.pieces(offset, from.len()) {
+            let Some((bytes, rest)) = from.split_at_checked(piece.len()) else {
+                break;
             };
-            // SAFETY: The page is ours, and `inside..inside + len` within it; `piece` has `len`
-            // bytes. Others may access the page's contents meanwhile, but only by C functions.
-            unsafe {
-                sys::socklnd_helper_memcpy_to_page(
-                    page.as_ptr(),
-                    inside,
-                    piece.as_ptr().cast(),
-                    len,
-                )
-            };
+            piece.write(bytes);
             from = rest;
-            true
-        });
+        }
         Ok(())
     }
 
@@ -155,24 +163,14 @@ impl Pages {
     pub(crate) fn copy_out(&self, offset: usize, to: &mut [u8]) -> Result {
         self.check(offset, to.len())?;
         let mut to = to;
-        self.for_each_piece(offset, to.len(), |page, inside, len| {
-            let Some((piece, rest)) = core::mem::take(&mut to).split_at_mut_checked(len) else {
-                return false;
+        for piece in self.pieces::<Source>(offset, to.len()) {
+            let Some((bytes, rest)) = core::mem::take(&mut to).split_at_mut_checked(piece.len())
+            else {
+                break;
             };
-            // SAFETY: The page is ours, and `inside..inside + len` within it; `piece` has `len`
-            // bytes. Others may access the page's contents meanwhile, but only by C functions; any
-            // bytes are valid for `piece`.
-            unsafe {
-                sys::socklnd_helper_memcpy_from_page(
-                    piece.as_mut_ptr().cast(),
-                    page.as_ptr(),
-                    inside,
-                    len,
-                )
-            };
+            piece.read(bytes);
             to = rest;
-            true
-        });
+        }
         Ok(())
     }
 
@@ -195,14 +193,17 @@ impl Pages {
         let mut state = sys::xxh64_state::default();
         // SAFETY: `state` may be written to.
         unsafe { sys::xxh64_reset(&mut state, seed) };
-        self.for_each_piece(offset, len, |page, inside, len| {
-            // SAFETY: `state` was initialised. The page is ours, and `inside..inside + len` within
-            // it.
+        for piece in self.pieces::<Source>(offset, len) {
+            // SAFETY: `state` was initialised. The piece can be read.
             unsafe {
-                sys::socklnd_helper_xxh64_update_page(&mut state, page.as_ptr(), inside, len)
+                sys::socklnd_helper_xxh64_update_page(
+                    &mut state,
+                    piece.page(),
+                    piece.offset(),
+                    piece.len(),
+                )
             };
-            true
-        });
+        }
         // SAFETY: `state` was initialised.
         Ok(unsafe { sys::xxh64_digest(&state) })
     }
@@ -224,14 +225,7 @@ impl Pages {
     /// ```
     pub(crate) fn crc32(&self, offset: usize, len: usize, crc: u32) -> Result<u32> {
         self.check(offset, len)?;
-        let mut crc = crc;
-        self.for_each_piece(offset, len, |page, inside, len| {
-            // SAFETY: The page is ours, and `inside..inside + len` within it. Others may access its
-            // contents meanwhile, but only by C functions.
-            crc = unsafe { sys::socklnd_helper_crc32_page(crc, page.as_ptr(), inside, len) };
-            true
-        });
-        Ok(crc)
+        Ok(piece::crc32(crc, self.pieces::<Source>(offset, len)))
     }
 
     /// Fills `len` bytes from `offset` with a pattern that only depends on `seed` and on the distance
@@ -326,8 +320,18 @@ impl PageRange {
     }
 
     /// Continues a CRC32 over all of it, see [`Pages::crc32`]. Any context.
-    pub(crate) fn crc32(&self, crc: u32) -> Result<u32> {
-        self.pages.crc32(self.offset, self.len, crc)
+    pub(crate) fn crc32(&self, crc: u32) -> u32 {
+        piece::crc32(crc, self.pieces::<Source>(0))
+    }
+
+    /// All but the first `skip` bytes, piece by piece. Any context.
+    pub(crate) fn pieces<A: Access>(
+        &self,
+        skip: usize,
+    ) -> impl Iterator<Item = Piece<'_, A>> + '_ {
+        let skip = skip.min(self.len);
+        self.pages
+            .pieces(self.offset.wrapping_add(skip), self.len.wrapping_sub(skip))
     }
 
     /// `len` bytes of this range from `offset`.
@@ -478,7 +482,7 @@ mod tests {
         assert_eq!(crc32(!0, b"123456789"), !0xcbf4_3926);
         // In two steps, and over a part.
         let range = PageRange::new(pages.clone(), PAGE_SIZE, 5)?;
-        assert_eq!(range.crc32(crc32(!0, b"1234"))?, !0xcbf4_3926);
+        assert_eq!(range.crc32(crc32(!0, b"1234")), !0xcbf4_3926);
         assert!(pages.crc32(1, 2 * PAGE_SIZE, 0).is_err());
         Ok(())
     }

@@ -9,7 +9,6 @@
 
 use super::Ni;
 use crate::{
-    lib_linux::page::PageRange,
     upper::{
         Arrived,
         Completion,
@@ -17,8 +16,10 @@ use crate::{
         Delivery,
         Failure,
         Incoming,
+        Payload,
         Receiving,
         RecvToken,
+        Sink,
         Until,
         Waiter, //
     },
@@ -36,13 +37,13 @@ use kernel::{
 
 /// What is left to do.
 struct Left {
-    payload: Option<PageRange>,
+    payload: Option<Payload>,
     /// `None` only while it is completed.
     done: Option<KBox<dyn Completion>>,
 }
 
 impl Left {
-    fn new(payload: Option<PageRange>, done: KBox<dyn Completion>) -> Self {
+    fn new(payload: Option<Payload>, done: KBox<dyn Completion>) -> Self {
         Self {
             payload,
             done: Some(done),
@@ -50,6 +51,8 @@ impl Left {
     }
 
     fn complete(mut self, result: Result) {
+        // Whoever is told may count on its memory.
+        self.payload = None;
         if let Some(done) = self.done.take() {
             done.complete(result.map_err(Failure::from));
         }
@@ -58,6 +61,7 @@ impl Left {
 
 impl Drop for Left {
     fn drop(&mut self) {
+        self.payload = None;
         if let Some(done) = self.done.take() {
             done.complete(Err(ESHUTDOWN.into()));
         }
@@ -94,7 +98,7 @@ impl LocalMsg {
     pub(super) fn send(
         ni: ArcBorrow<'_, Ni>,
         header: &Header,
-        payload: Option<PageRange>,
+        payload: Option<Payload>,
         done: KBox<dyn Completion>,
     ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
         let empty = pin_init!(Self {
@@ -168,11 +172,12 @@ impl LocalMsg {
             return delivery.fail(EINVAL);
         };
         if let Delivery::Accept(sink) = delivery {
-            let copied = match &left.payload {
-                Some(payload) => copy(payload, &sink.range),
-                None => Ok(()),
-            };
-            sink.done.complete(copied.map_err(Failure::receiving));
+            let Sink { memory, done } = sink;
+            if let Some(payload) = &left.payload {
+                payload.copy_to(&memory);
+            }
+            drop(memory);
+            done.complete(Ok(()));
         }
         left.complete(Ok(()));
     }
@@ -204,19 +209,4 @@ impl Receiving for LocalMsg {
         drop(before);
         self.fail(ETIMEDOUT);
     }
-}
-
-/// Bytes copied at a time, by way of the stack.
-const COPY_CHUNK: usize = 256;
-
-/// Copies as much of `from` as `to` has room for.
-fn copy(from: &PageRange, to: &PageRange) -> Result {
-    let mut buf = [0; COPY_CHUNK];
-    let len = from.len().min(to.len());
-    for done in (0..len).step_by(COPY_CHUNK) {
-        let piece = buf.split_at_mut(COPY_CHUNK.min(len - done)).0;
-        from.pages().copy_out(from.offset() + done, piece)?;
-        to.pages().copy_in(to.offset() + done, piece)?;
-    }
-    Ok(())
 }

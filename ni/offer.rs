@@ -8,13 +8,13 @@ use super::Ni;
 use crate::{
     lib_linux::{
         misc,
-        netns::Net,
-        page::PageRange, //
+        netns::Net, //
     },
     tunables,
     upper::{
         Completion,
-        LndNi, //
+        LndNi,
+        Payload, //
     },
     wire::{
         Header,
@@ -43,7 +43,7 @@ impl LndNi for Ni {
         self: ArcBorrow<'_, Self>,
         to: Nid,
         header: &Header,
-        payload: Option<PageRange>,
+        payload: Option<Payload>,
         done: KBox<dyn Completion>,
     ) {
         misc::assert_may_sleep();

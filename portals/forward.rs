@@ -39,6 +39,7 @@ use crate::{
         Incoming,
         LndNi,
         NiRef,
+        Payload,
         RecvToken,
         Sink,
         Status,
@@ -268,7 +269,10 @@ impl Waiter for FwdMsg {
             Take::Wait => token.wait(self, Until::Woken),
             Take::NoMemory => token.wait(self, Until::Memory),
             Take::Got(fmb) => match self.give(fmb) {
-                Ok(range) => token.deliver(Delivery::Accept(Sink { range, done: self })),
+                Ok(range) => token.deliver(Delivery::Accept(Sink {
+                    memory: range.into(),
+                    done: self,
+                })),
                 Err(_) => {
                     self.from.counters.fwd_failed.add(1);
                     token.deliver(Delivery::Discard)
@@ -310,6 +314,7 @@ impl Completion for FwdMsg {
         } else {
             fmb.received();
             let payload = Some(range.clone()).filter(|range| range.len() > 0);
+            let payload = payload.map(Payload::from);
             let (out, hop, header) = (self.out.clone(), self.hop, self.header);
             self.received = true;
             out.as_arc_borrow().send(hop, &header, payload, self);

@@ -145,7 +145,10 @@ impl Core {
         };
         let range = arrival.usage.event.range.clone();
         match completion(arrival) {
-            Ok(done) => Delivery::Accept(Sink { range, done }),
+            Ok(done) => Delivery::Accept(Sink {
+                memory: range.into(),
+                done,
+            }),
             Err(_) => self.dropped(request),
         }
     }
@@ -220,7 +223,10 @@ impl Core {
             mlength: range.len() as u32,
         };
         match completion(got) {
-            Ok(done) => Delivery::Accept(Sink { range, done }),
+            Ok(done) => Delivery::Accept(Sink {
+                memory: range.into(),
+                done,
+            }),
             Err(_) => Delivery::Discard,
         }
     }

@@ -21,7 +21,8 @@ use crate::{
     upper::{
         Completion,
         ConnId,
-        NiRef, //
+        NiRef,
+        Payload, //
     },
     wire::{
         Body,
@@ -302,7 +303,7 @@ fn send(
         payload_len,
         body,
     };
-    ni.send(via, &header, payload, done);
+    ni.send(via, &header, payload.map(Payload::from), done);
 }
 
 /// When the message of an operation of ours was sent.

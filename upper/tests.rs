@@ -11,9 +11,17 @@ use crate::{
     conn::Conn,
     lib_linux::{
         misc,
-        page::Pages,
+        page::{
+            Kind,
+            Pages,
+            Scattered, //
+        },
         socket::{
-            tests::pair,
+            tests::{
+                eventually,
+                pair,
+                settled, //
+            },
             Socket, //
         }, //
     },
@@ -266,6 +274,48 @@ impl Fixture {
         }
     }
 
+    /// This node sends a payload to `to`.
+    fn send_to(
+        &self,
+        to: Nid,
+        payload: impl Into<Payload>,
+        sent: &Arc<Slot<Status>>,
+    ) -> Result {
+        let mut header = self.header(self.target);
+        header.dest = to;
+        let done = Told::new(sent)?;
+        LndNi::send(
+            self.ni()?.as_arc_borrow(),
+            to,
+            &header,
+            Some(payload.into()),
+            done,
+        );
+        Ok(())
+    }
+
+    /// The peer receives a message, and looks whether the payload is the one with this `seed`.
+    fn has_received(&self, seed: u64) -> Result<bool> {
+        let mut bytes = KVec::from_elem(0u8, Proto::V1.hdr_len() + LEN, GFP_KERNEL)?;
+        let mut rest = bytes.as_mut_slice();
+        while !rest.is_empty() {
+            let nob = eventually(|| settled(self.socket.recv_bytes(rest)))??;
+            rest = rest.split_at_mut_checked(nob).ok_or(EPIPE)?.1;
+            if nob == 0 {
+                return Err(EPIPE);
+            }
+        }
+        let pages = Pages::alloc(LEN + 13)?;
+        let payload = bytes.get(Proto::V1.hdr_len()..).ok_or(EINVAL)?;
+        pages.copy_in(13, payload)?;
+        is_intact(&pages, seed)
+    }
+
+    /// How many bytes were lent to TCP so far.
+    fn lent(&self) -> Result<u64> {
+        Ok(self.ni()?.ledger().total().zc_bytes.get())
+    }
+
     /// The peer sends a payload that depends on `seed`.
     fn send(&self, seed: u64) -> Result {
         let pages = Pages::alloc(LEN)?;
@@ -306,7 +356,39 @@ fn sink(arrived: &Arc<Slot<Status>>) -> Result<(Arc<Pages>, Delivery)> {
     let pages = Arc::new(Pages::alloc(LEN + 13)?, GFP_KERNEL)?;
     let range = PageRange::new(pages.clone(), 13, LEN)?;
     let done = Told::new(arrived)?;
-    Ok((pages, Delivery::Accept(Sink { range, done })))
+    Ok((pages, Delivery::Accept(Sink {
+            memory: range.into(),
+            done,
+        })))
+}
+
+/// How somebody else's memory may be cut to pieces. The first makes more of them than one call takes.
+const CUTS: [usize; 3] = [7, 1001, 4096];
+
+/// Where in somebody else's memory a payload begins.
+const SKIP: usize = 11;
+
+/// Memory of somebody else, and where it is told when a payload is in it.
+fn foreign_sink(
+    kind: Kind,
+    cut: usize,
+    arrived: &Arc<Slot<Status>>,
+) -> Result<(Arc<Scattered>, Delivery)> {
+    let memory = Scattered::new(kind, SKIP + LEN + 1, cut)?;
+    let range = memory.range(SKIP, LEN)?;
+    let sink = Sink {
+        memory: Memory::Foreign(range),
+        done: Told::new(arrived)?,
+    };
+    Ok((memory, Delivery::Accept(sink)))
+}
+
+/// Memory of somebody else with a payload that depends on `seed`.
+fn foreign_payload(kind: Kind, cut: usize, seed: u64) -> Result<(Arc<Scattered>, Payload)> {
+    let memory = Scattered::new(kind, SKIP + LEN + 1, cut)?;
+    memory.fill_pattern(SKIP, LEN, seed)?;
+    let range = memory.range(SKIP, LEN)?;
+    Ok((memory, Memory::Foreign(range)))
 }
 
 /// Whether all of the payload with this `seed` is there.
@@ -400,6 +482,98 @@ mod suite {
     }
 
     #[test]
+    fn received_into_memory_of_others() -> Result {
+        let layer = Late::new(Manner::Keeps)?;
+        let fixture = Fixture::new(&layer, 6)?;
+        let arrived = Slot::new()?;
+        let mut seed = 0;
+        for kind in [Kind::Pages, Kind::Slab, Kind::Vmalloc] {
+            for cut in CUTS {
+                seed += 1;
+                fixture.send(seed)?;
+                let (memory, delivery) = foreign_sink(kind, cut, &arrived)?;
+                layer.kept.take()?.deliver(delivery);
+                assert!(arrived.take()?.is_ok());
+                assert!(memory.is_intact(SKIP, LEN, seed)?);
+            }
+        }
+        // What is not as long as the payload gets as much of it.
+        fixture.send(1)?;
+        let memory = Scattered::new(Kind::Slab, 777, 10)?;
+        layer.kept.take()?.deliver(Delivery::Accept(Sink {
+            memory: Memory::Foreign(memory.range(0, memory.len())?),
+            done: Told::new(&arrived)?,
+        }));
+        assert!(arrived.take()?.is_ok());
+        assert!(memory.is_intact(0, 777, 1)?);
+        Ok(())
+    }
+
+    #[test]
+    fn sent_from_memory_of_others() -> Result {
+        let layer = Late::new(Manner::Keeps)?;
+        let fixture = Fixture::new(&layer, 7)?;
+        let sent = Slot::new()?;
+        let mut seed = 0;
+        for kind in [Kind::Pages, Kind::Slab, Kind::Vmalloc] {
+            for cut in CUTS {
+                seed += 1;
+                let lent = fixture.lent()?;
+                let (_memory, payload) = foreign_payload(kind, cut, seed)?;
+                fixture.send_to(fixture.sender, payload, &sent)?;
+                assert!(fixture.has_received(seed)?);
+                assert!(sent.take()?.is_ok());
+                // What is in a slab must be copied.
+                assert!((fixture.lent()? > lent) == (kind != Kind::Slab));
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn memory_of_others_is_theirs_again_when_the_connection_dies() -> Result {
+        let layer = Late::new(Manner::Keeps)?;
+        let fixture = Fixture::new(&layer, 8)?;
+        let (sent, arrived) = (Slot::new()?, Slot::new()?);
+        // The peer reads nothing, so some of these are not sent.
+        for _ in 0..200 {
+            let (_, payload) = foreign_payload(Kind::Vmalloc, 4096, 1)?;
+            fixture.send_to(fixture.sender, payload, &sent)?;
+        }
+        // And has yet to send the rest of a message.
+        let mut room = [0; MAX_HDR];
+        let header = fixture.header(fixture.sender);
+        let hdr = Proto::V1.hdr(&Msg::new(MsgKind::Lnet), Some(&header), &mut room)?;
+        fixture.socket.send_bytes(hdr)?;
+        let (_, delivery) = foreign_sink(Kind::Slab, 7, &arrived)?;
+        layer.kept.take()?.deliver(delivery);
+        fixture.cut()?;
+        assert!(arrived.take()?.is_err());
+        for _ in 0..200 {
+            let _ = sent.take()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn messages_to_oneself_in_memory_of_others() -> Result {
+        let layer = Late::new(Manner::Keeps)?;
+        let fixture = Fixture::new(&layer, 9)?;
+        let (sent, arrived) = (Slot::new()?, Slot::new()?);
+        for (seed, kind) in (1..).zip([Kind::Pages, Kind::Slab, Kind::Vmalloc]) {
+            let (from, payload) = foreign_payload(kind, 1001, seed)?;
+            fixture.send_to(fixture.target, payload, &sent)?;
+            let (to, delivery) = foreign_sink(kind, 7, &arrived)?;
+            layer.kept.take()?.deliver(delivery);
+            assert!(arrived.take()?.is_ok());
+            assert!(sent.take()?.is_ok());
+            assert!(from.is_intact(SKIP, LEN, seed)?);
+            assert!(to.is_intact(SKIP, LEN, seed)?);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn messages_to_oneself_are_answered_later_as_well() -> Result {
         for manner in [Manner::Keeps, Manner::Waits] {
             let layer = Late::new(manner)?;
@@ -407,14 +581,7 @@ mod suite {
             let (sent, arrived) = (Slot::new()?, Slot::new()?);
             let pages = Arc::new(Pages::alloc(LEN)?, GFP_KERNEL)?;
             pages.fill_pattern(0, LEN, 1)?;
-            let payload = PageRange::new(pages, 0, LEN)?;
-            LndNi::send(
-                fixture.ni()?.as_arc_borrow(),
-                fixture.target,
-                &fixture.header(fixture.target),
-                Some(payload),
-                Told::new(&sent)?,
-            );
+            fixture.send_to(fixture.target, PageRange::new(pages, 0, LEN)?, &sent)?;
             assert!(sent.is_empty());
             let (pages, delivery) = sink(&arrived)?;
             match manner {

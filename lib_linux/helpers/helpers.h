@@ -145,6 +145,9 @@ void socklnd_helper_memcpy_to_page(struct page *page, size_t offset, const void 
 void socklnd_helper_xxh64_update_page(struct xxh64_state *state, struct page *page, size_t offset,
 				      size_t len);
 u32 socklnd_helper_crc32_page(u32 crc, struct page *page, size_t offset, size_t len);
+void socklnd_helper_memmove_page(struct page *to, size_t to_offset, struct page *from,
+				 size_t from_offset, size_t len);
+bool socklnd_helper_sendpage_ok(struct page *page);
 
 /* Files in debugfs. */
 struct dentry *socklnd_helper_debugfs_create_dir(const char *name);

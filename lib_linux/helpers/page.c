@@ -2,6 +2,7 @@
 /* Memory. */
 #include <linux/crc32.h>
 #include <linux/highmem.h>
+#include <linux/net.h>
 #include <linux/page_frag_cache.h>
 #include <linux/percpu.h>
 #include <linux/sched/mm.h>
@@ -90,4 +91,21 @@ u32 socklnd_helper_crc32_page(u32 crc, struct page *page, size_t offset, size_t 
 	crc = crc32_le(crc, address + offset, len);
 	kunmap_local(address);
 	return crc;
+}
+
+/* The two may be the same memory. */
+void socklnd_helper_memmove_page(struct page *to, size_t to_offset, struct page *from,
+				 size_t from_offset, size_t len)
+{
+	char *source = kmap_local_page(from);
+	char *dest = kmap_local_page(to);
+
+	memmove(dest + to_offset, source + from_offset, len);
+	kunmap_local(dest);
+	kunmap_local(source);
+}
+
+bool socklnd_helper_sendpage_ok(struct page *page)
+{
+	return sendpage_ok(page);
 }

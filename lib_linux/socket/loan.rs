@@ -19,8 +19,8 @@
 //! - A [`LoanBook`] lists the loans to which nothing is added any more and of which packets have
 //!   something; its spinlock protects the list. It is shared by [`Arc`] with the loans.
 //! - The pages themselves don't depend on any of this: each packet holds a reference to each of its
-//!   pages, and gives it back itself. That works for pages of the page allocator, and a [`Bvecs`]
-//!   refers to no others. Nor does Rust ever change, by a reference, what such a page contains. So
+//!   pages, and gives it back itself. That works for pages of the page allocator, and a [`Bvecs`] says
+//!   whether it refers to others. Nor does Rust ever change, by a reference, what such a page contains. So
 //!   what a loan returned too early could do is damage data, not memory.
 //!
 //! How long may it take? While the connection lives, until the other side acknowledges. When the
@@ -298,13 +298,21 @@ impl Socket {
     /// not change them before it is returned, because TCP may send them again.
     ///
     /// TCP may copy nonetheless; the loan then knows nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if not all of `from` can be lent; and those of [`Socket::send`].
     pub(crate) fn send_lent<T: Lender>(
         &self,
         from: &Bvecs<'_>,
         more: bool,
         loan: &Loan<T>,
     ) -> Result<usize> {
-        // SAFETY: `loan` has a reference until after the call, and its callback fits it.
+        if !from.can_lend() {
+            return Err(EINVAL);
+        }
+        // SAFETY: `loan` has a reference until after the call, and its callback fits it. The list can be
+        // lent.
         unsafe { self.send_message(from, more, loan.ubuf()) }
     }
 }

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory of somebody else: a list of `struct bio_vec` of C's.
+//!
+//! A [`Foreign`] refers to the list and to what that refers to, and owns neither. That both stay until it
+//! is dropped is the promise of who makes one. The memory may be of any kind, at any offset.
+//!
+//! C header: [`include/linux/bvec.h`](srctree/include/linux/bvec.h)
+
+use super::{
+    super::sys,
+    piece::{
+        self,
+        Access,
+        Piece, //
+    }, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::NonNull,
+    slice, //
+};
+use kernel::{
+    bindings,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+/// Bytes of a list of `struct bio_vec`. `A` says what may be done with them.
+///
+/// # Invariants
+///
+/// `bvecs` points to `count` entries, which nobody changes; together they have at least `skip + len`
+/// bytes. C functions may do with the `len` bytes behind the first `skip` what `A` says, and no Rust
+/// reference to them exists. If `can_lend`, they are in pages whose references count.
+pub(crate) struct Foreign<A> {
+    bvecs: NonNull<bindings::bio_vec>,
+    count: u32,
+    skip: u32,
+    len: u32,
+    can_lend: bool,
+    /// Of unit tests: what the bytes are part of.
+    #[cfg(CONFIG_KUNIT = "y")]
+    _owner: Option<kernel::sync::Arc<super::Scattered>>,
+    _access: PhantomData<A>,
+}
+
+// SAFETY: By the type invariants the memory may be accessed, by whatever thread.
+unsafe impl<A> Send for Foreign<A> {}
+
+// SAFETY: As above.
+unsafe impl<A> Sync for Foreign<A> {}
+
+impl<A: Access> Foreign<A> {
+    /// `len` bytes behind the first `skip` of those that `count` entries from `bvecs` on have. Any context.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are not as many.
+    ///
+    /// # Safety
+    ///
+    /// As long as the value lives:
+    ///
+    /// - `bvecs` must point to `count` entries, which nobody changes.
+    /// - Each must refer to bytes of a page, or of pages that are physically adjacent.
+    /// - Any thread may read the `len` bytes, and, if `A` is [`Dest`](super::Dest), write them; no Rust
+    ///   reference to them exists.
+    ///
+    /// Of what is in pages whose references count, a reader may keep a reference for longer.
+    #[allow(dead_code, reason = "for what binds to a message layer in C, and for tests")]
+    pub(in super::super) unsafe fn new(
+        bvecs: NonNull<bindings::bio_vec>,
+        count: u32,
+        skip: u32,
+        len: u32,
+    ) -> Result<Self> {
+        let mut this = Self {
+            bvecs,
+            count,
+            skip,
+            len,
+            can_lend: false,
+            #[cfg(CONFIG_KUNIT = "y")]
+            _owner: None,
+            _access: PhantomData,
+        };
+        let sum = |sum: u64, bvec: &bindings::bio_vec| sum.saturating_add(bvec.bv_len.into());
+        // INVARIANT: There are as many bytes; the rest is our requirement.
+        if this.bvecs().iter().fold(0, sum) < u64::from(skip).saturating_add(len.into()) {
+            return Err(EINVAL);
+        }
+        let can_lend = this.pieces(0).all(|piece| {
+            // SAFETY: The piece is in this page, which stays as long as `this`.
+            unsafe { sys::socklnd_helper_sendpage_ok(piece.page()) }
+        });
+        // INVARIANT: That was asked of each page.
+        this.can_lend = can_lend;
+        Ok(this)
+    }
+
+    fn bvecs(&self) -> &[bindings::bio_vec] {
+        // SAFETY: By the type invariants there are as many, and nobody changes them.
+        unsafe { slice::from_raw_parts(self.bvecs.as_ptr(), self.count as usize) }
+    }
+
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether TCP may refer to it: all of it is in pages whose references count, and not, say, in those
+    /// of a slab.
+    pub(crate) fn can_lend(&self) -> bool {
+        self.can_lend
+    }
+
+    /// Goes on with a CRC32 over all of it, see [`super::crc32`]. Any context.
+    pub(crate) fn crc32(&self, crc: u32) -> u32 {
+        piece::crc32(crc, self.pieces(0))
+    }
+
+    /// All but the first `skip` bytes, piece by piece. Any context.
+    pub(crate) fn pieces(&self, skip: usize) -> impl Iterator<Item = Piece<'_, A>> + '_ {
+        let mut skip_left = (self.skip as usize).saturating_add(skip);
+        let mut left = self.len().saturating_sub(skip);
+        let mut bvecs = self.bvecs().iter();
+        // What is left of the entry that was looked at last.
+        let (mut page, mut offset, mut inside) = (core::ptr::null_mut(), 0, 0);
+        core::iter::from_fn(move || {
+            while left > 0 {
+                let skipped = skip_left.min(inside);
+                skip_left -= skipped;
+                offset += skipped;
+                inside -= skipped;
+                if inside == 0 {
+                    let bvec = bvecs.next()?;
+                    (page, offset, inside) =
+                        (bvec.bv_page, bvec.bv_offset as usize, bvec.bv_len as usize);
+                    continue;
+                }
+                let start = offset % PAGE_SIZE;
+                let len = inside.min(left).min(PAGE_SIZE - start);
+                // The entry's pages are adjacent, and so are the kernel's descriptions of them.
+                let here: *mut bindings::page = page;
+                let here = here.wrapping_add(offset / PAGE_SIZE);
+                offset += len;
+                inside -= len;
+                left -= len;
+                // SAFETY: The bytes are within this page, and some of those that the type invariants
+                // are about; `self` is borrowed as long.
+                return Some(unsafe { Piece::new(here, start, len) });
+            }
+            None
+        })
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+impl<A: Access> Foreign<A> {
+    /// The same, which keeps `owner` alive, whose memory it is.
+    pub(super) fn owned_by(mut self, owner: kernel::sync::Arc<super::Scattered>) -> Self {
+        self._owner = Some(owner);
+        self
+    }
+}

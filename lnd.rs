@@ -395,6 +395,7 @@ mod tests {
             Completion,
             Failure,
             LndNi,
+            SentHeader,
             Status, //
         },
         wire::{
@@ -516,7 +517,7 @@ mod tests {
         LndNi::send(
             ni.as_arc_borrow(),
             elsewhere,
-            &header,
+            SentHeader::Parsed(&header),
             None,
             KBox::new(Scope(seen.clone()), GFP_KERNEL)?,
         );

@@ -59,11 +59,10 @@ use crate::{
         Completion,
         Failure,
         MessageLayer,
-        Payload, //
+        Payload,
+        SentHeader, //
     },
     wire::{
-        Body,
-        Header,
         Nid,
         Proto,
         MAX_PAYLOAD, //
@@ -360,7 +359,7 @@ impl Ni {
     /// A message to this very node: no wire is needed.
     fn send_to_self(
         self: ArcBorrow<'_, Self>,
-        header: &Header,
+        header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
     ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
@@ -373,7 +372,7 @@ impl Ni {
     fn send_to_peer(
         self: ArcBorrow<'_, Self>,
         to: Nid,
-        header: &Header,
+        header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
     ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
@@ -382,8 +381,7 @@ impl Ni {
         }
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
         // Who sends answers and passes on messages has not begun that.
-        let is_answer = matches!(header.body, Body::Ack { .. } | Body::Reply { .. });
-        let is_asked = header.src == self.nid && !is_answer;
+        let is_asked = header.src() == Some(self.nid) && !header.is_answer();
         let mut tx = Tx::new(header, payload, deadline, done, &self.live.txs)?;
         loop {
             let sent = match self.peer_for(to) {
@@ -408,7 +406,7 @@ impl Ni {
         }
     }
 
-    fn check(&self, to: Nid, header: &Header, payload: Option<&Payload>) -> Result {
+    fn check(&self, to: Nid, header: SentHeader<'_>, payload: Option<&Payload>) -> Result {
         if self.is_shutdown() {
             return Err(ESHUTDOWN);
         }
@@ -416,10 +414,10 @@ impl Ni {
             return Err(EHOSTUNREACH);
         }
         self.check_nid(to)?;
-        if header.payload_len > MAX_PAYLOAD {
+        if header.payload_len() > MAX_PAYLOAD {
             return Err(EMSGSIZE);
         }
-        if payload.map_or(0, Payload::len) != header.payload_len as usize {
+        if payload.map_or(0, Payload::len) != header.payload_len() as usize {
             return Err(EINVAL);
         }
         Ok(())

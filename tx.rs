@@ -41,6 +41,7 @@ use crate::{
         Completion,
         ConnId,
         Payload,
+        SentHeader,
         Status, //
     },
     wire::{
@@ -48,6 +49,8 @@ use crate::{
         Msg,
         MsgKind,
         Proto,
+        RawHeader,
+        WireError,
         MAX_HDR,
         MSG_LEN, //
     },
@@ -60,7 +63,24 @@ use kernel::{
 /// What a transmit says, apart from a payload.
 enum Content {
     Lnet(Header),
+    Raw(RawHeader),
     Noop,
+}
+
+impl Content {
+    /// Writes it in `bytes`, with `msg` in front if the version has that. Returns what was written.
+    fn write<'a>(
+        &self,
+        proto: Proto,
+        msg: &Msg,
+        bytes: &'a mut [u8; MAX_HDR],
+    ) -> core::result::Result<&'a [u8], WireError> {
+        match self {
+            Self::Lnet(header) => proto.hdr(msg, Some(header), bytes),
+            Self::Raw(header) => proto.raw_hdr(msg, header, bytes),
+            Self::Noop => proto.hdr(msg, None, bytes),
+        }
+    }
 }
 
 /// What stands in front of a payload; in a page fragment, so that TCP can take it by reference.
@@ -100,13 +120,17 @@ impl_linked!(Tx, link);
 impl Tx {
     /// A transmit of `header` and `payload`. On error `done` is given back with it. May sleep.
     pub(crate) fn new(
-        header: &Header,
+        header: SentHeader<'_>,
         payload: Option<Payload>,
         deadline_ms: u64,
         done: KBox<dyn Completion>,
         live: &Arc<Gauge>,
     ) -> core::result::Result<KBox<Self>, (Error, KBox<dyn Completion>)> {
-        let mut tx = match Self::alloc(Content::Lnet(*header), MAX_HDR, live) {
+        let content = match header {
+            SentHeader::Parsed(header) => Content::Lnet(*header),
+            SentHeader::Raw(header) => Content::Raw(*header),
+        };
+        let mut tx = match Self::alloc(content, MAX_HDR, live) {
             Ok(tx) => tx,
             Err(e) => return Err((e, done)),
         };
@@ -152,7 +176,7 @@ impl Tx {
 
     /// It is a message of the layer above, and not one of the protocol's own.
     pub(crate) fn is_lnet(&self) -> bool {
-        matches!(self.content, Content::Lnet(_))
+        matches!(self.content, Content::Lnet(_) | Content::Raw(_))
     }
 
     /// Whether this version has a form for all that it says.
@@ -161,6 +185,7 @@ impl Tx {
             Content::Lnet(header) => {
                 Proto::oldest_for(header.src).max(Proto::oldest_for(header.dest)) <= proto
             }
+            Content::Raw(header) => header.oldest_proto() <= proto,
             Content::Noop => true,
         }
     }
@@ -188,22 +213,22 @@ impl Tx {
                 return Ok(());
             }
         };
-        let (mut msg, header) = match &self.content {
-            Content::Lnet(header) => (Msg::new(MsgKind::Lnet), Some(header)),
-            Content::Noop => (Msg::new(MsgKind::Noop), None),
-        };
+        let mut msg = Msg::new(match &self.content {
+            Content::Lnet(_) | Content::Raw(_) => MsgKind::Lnet,
+            Content::Noop => MsgKind::Noop,
+        });
         msg.cookies = cookies;
         if self.is_lnet() {
             [self.cookie, _] = cookies;
         }
         let mut bytes = [0; MAX_HDR];
-        let mut frame = proto.hdr(&msg, header, &mut bytes)?;
+        let mut frame = self.content.write(proto, &msg, &mut bytes)?;
         if checksum && proto.has_checksums() {
             msg.csum = crc32(!0, frame);
             if let Some(payload) = &self.payload {
                 msg.csum = payload.crc32(msg.csum);
             }
-            frame = proto.hdr(&msg, header, &mut bytes)?;
+            frame = self.content.write(proto, &msg, &mut bytes)?;
         }
         self.frame = Frame::Written(room.filled(frame)?);
         Ok(())
@@ -305,7 +330,14 @@ impl Tx {
                 dst_wmd: WireHandle::NONE,
             },
         };
-        let mut tx = Self::new(&header, payload, 0, done, &Gauge::new()?).map_err(|(e, _)| e)?;
+        let mut tx = Self::new(
+            SentHeader::Parsed(&header),
+            payload,
+            0,
+            done,
+            &Gauge::new()?,
+        )
+        .map_err(|(e, _)| e)?;
         tx.assign(proto, 0);
         tx.write_hdr(proto, [cookie, 0], false)?;
         Ok(tx)

@@ -28,9 +28,11 @@ use crate::{
         }, //
     },
     wire::{
+        Body,
         Foreign,
         Header,
-        Nid, //
+        Nid,
+        RawHeader, //
     }, //
 };
 use core::net::IpAddr;
@@ -218,6 +220,41 @@ pub(crate) struct Sink {
     pub(crate) done: KBox<dyn Completion>,
 }
 
+/// The header of a message that is sent.
+#[derive(Clone, Copy)]
+pub(crate) enum SentHeader<'a> {
+    /// One that was put together here.
+    Parsed(&'a Header),
+    /// As bytes; the message may be from or for a network of another kind.
+    Raw(&'a RawHeader),
+}
+
+impl SentHeader<'_> {
+    /// Bytes that follow the header.
+    pub(crate) fn payload_len(self) -> u32 {
+        match self {
+            Self::Parsed(header) => header.payload_len,
+            Self::Raw(header) => header.payload_len(),
+        }
+    }
+
+    /// Who has sent the message, if that is a TCP NID.
+    pub(crate) fn src(self) -> Option<Nid> {
+        match self {
+            Self::Parsed(header) => Some(header.src),
+            Self::Raw(header) => header.src(),
+        }
+    }
+
+    /// Whether it is an ACK or a REPLY.
+    pub(crate) fn is_answer(self) -> bool {
+        match self {
+            Self::Parsed(header) => matches!(header.body, Body::Ack { .. } | Body::Reply { .. }),
+            Self::Raw(header) => header.is_answer(),
+        }
+    }
+}
+
 /// A message that has begun to come in.
 pub(crate) struct Incoming<'a> {
     /// The peer that has sent it or, as a gateway, passed it on; or this node itself.
@@ -226,8 +263,26 @@ pub(crate) struct Incoming<'a> {
     pub(crate) addr: IpAddr,
     /// What it says; or, if it is from or for a network of another kind, what is known of that.
     pub(crate) header: core::result::Result<&'a Header, &'a Foreign>,
-    /// The header as it came, in the form of the connection's version; empty if this node has sent it.
+    /// The header as it came, in the form of the connection's version; empty if this node has sent it, and
+    /// has put it together.
     pub(crate) raw: &'a [u8],
+}
+
+impl Incoming<'_> {
+    /// All of the header, in the form that does not depend on how it came.
+    ///
+    /// # Errors
+    ///
+    /// `EPROTO`; none that the driver itself has read.
+    pub(crate) fn raw_header(&self) -> Result<RawHeader> {
+        if let Ok(long) = self.raw.try_into() {
+            return Ok(RawHeader::from_long(long)?);
+        }
+        if let Ok(short) = self.raw.try_into() {
+            return Ok(RawHeader::from_short(short)?);
+        }
+        Ok(RawHeader::from_header(self.header.map_err(|_| EPROTO)?)?)
+    }
 }
 
 /// What becomes of the payload of a message.
@@ -379,6 +434,8 @@ pub(crate) trait LndNi: Send + Sync {
 
     /// Sends a message to `to`, which is its target or a gateway on the way to it.
     ///
+    /// A payload is as long as the header says.
+    ///
     /// `done` is completed once, with the error if there was one, possibly before this returns:
     /// `EMSGSIZE` (more than the protocol carries), `EHOSTUNREACH` (no way to that NID),
     /// `ESHUTDOWN`, `ENOMEM`, `ETIMEDOUT`, or what the connection failed with.
@@ -388,7 +445,7 @@ pub(crate) trait LndNi: Send + Sync {
     fn send(
         self: ArcBorrow<'_, Self>,
         to: Nid,
-        header: &Header,
+        header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
     );

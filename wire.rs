@@ -24,6 +24,7 @@ mod hello;
 mod msg;
 mod nid;
 mod proto;
+mod raw;
 
 pub(crate) use acceptor::{
     AcceptorRequest,
@@ -69,6 +70,7 @@ pub(crate) use proto::{
     Proto,
     MAX_HDR, //
 };
+pub(crate) use raw::RawHeader;
 
 /// Magic of a HELLO of version 1, as a number; always sent in little-endian order.
 const HELLO_MAGIC_V1: u32 = 0xeebc_0ded;

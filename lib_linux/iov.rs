@@ -187,6 +187,20 @@ impl<'a> Bvecs<'a> {
     /// Adds `memory` without its first `skip` bytes. Any context.
     ///
     /// Returns whether there was room for all of it; what there was room for is in the list.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use crate::lib_linux::page::{Kind, Scattered};
+    /// # let memory = Scattered::new(Kind::Slab, 1000, 1000)?.range(0, 1000)?;
+    /// let mut buf = BvecBuf::with_capacity(4)?;
+    /// let mut bvecs = buf.start();
+    /// assert!(bvecs.push_foreign(&memory, 100));
+    /// assert_eq!(bvecs.len_bytes(), 900);
+    /// // It is in a slab.
+    /// assert!(!bvecs.can_lend());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn push_foreign(&mut self, memory: &'a Foreign<Source>, skip: usize) -> bool {
         // INVARIANT: The memory may be read; the list can be lent only if all of it can.
         self.can_lend &= memory.can_lend();
@@ -273,6 +287,18 @@ impl<'a> RecvBvecs<'a> {
     /// Adds `memory` without its first `skip` bytes. Any context.
     ///
     /// Returns whether there was room for all of it; what there was room for is in the list.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use crate::lib_linux::page::{Kind, Scattered};
+    /// # let memory = Scattered::new(Kind::Slab, 1000, 1000)?.range(0, 1000)?;
+    /// let mut buf = BvecBuf::with_capacity(4)?;
+    /// let mut bvecs = buf.start_recv();
+    /// assert!(bvecs.push_foreign(&memory, 100));
+    /// assert_eq!(bvecs.len_bytes(), 900);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn push_foreign(&mut self, memory: &'a Foreign<Dest>, skip: usize) -> bool {
         // INVARIANT: The memory may be written.
         self.0.push_pieces(memory.pieces(skip))

@@ -19,14 +19,13 @@
 mod foreign;
 mod frag;
 mod piece;
-#[cfg(CONFIG_KUNIT = "y")]
-mod scattered;
 
 #[cfg(CONFIG_KUNIT = "y")]
-pub(crate) use self::scattered::{
+pub(crate) use self::foreign::tests::{
     Kind,
     Scattered, //
 };
+pub(super) use self::piece::Piece;
 pub(crate) use self::{
     foreign::Foreign,
     frag::{
@@ -41,7 +40,6 @@ pub(crate) use self::{
         Source, //
     }, //
 };
-pub(super) use self::piece::Piece;
 use super::sys;
 use kernel::{
     bindings,
@@ -281,7 +279,7 @@ impl Pages {
 /// let range = PageRange::new(pages, 100, 500)?;
 /// let rest = range.slice(400, 100)?;
 /// assert_eq!((rest.offset(), rest.len()), (500, 100));
-/// assert_eq!(rest.crc32(0)?, rest.pages().crc32(500, 100, 0)?);
+/// assert_eq!(rest.crc32(0), rest.pages().crc32(500, 100, 0)?);
 /// assert!(range.slice(400, 101).is_err());
 /// # Ok::<(), Error>(())
 /// ```
@@ -324,11 +322,20 @@ impl PageRange {
         piece::crc32(crc, self.pieces::<Source>(0))
     }
 
-    /// All but the first `skip` bytes, piece by piece. Any context.
-    pub(crate) fn pieces<A: Access>(
-        &self,
-        skip: usize,
-    ) -> impl Iterator<Item = Piece<'_, A>> + '_ {
+    /// All but the first `skip` bytes, piece by piece, see [`copy`]. Any context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{page::PAGE_SIZE, sync::Arc};
+    ///
+    /// let pages = Arc::new(Pages::alloc(2 * PAGE_SIZE)?, GFP_KERNEL)?;
+    /// let range = PageRange::new(pages, 100, PAGE_SIZE)?;
+    /// assert_eq!(range.pieces::<Source>(0).count(), 2);
+    /// assert_eq!(range.pieces::<Source>(PAGE_SIZE - 100).count(), 1);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub(crate) fn pieces<A: Access>(&self, skip: usize) -> impl Iterator<Item = Piece<'_, A>> + '_ {
         let skip = skip.min(self.len);
         self.pages
             .pieces(self.offset.wrapping_add(skip), self.len.wrapping_sub(skip))

@@ -19,11 +19,12 @@ use crate::{
         Payload,
         Receiving,
         RecvToken,
+        SentHeader,
         Sink,
         Until,
         Waiter, //
     },
-    wire::Header, //
+    wire::WireError, //
 };
 use kernel::{
     new_spinlock,
@@ -97,10 +98,19 @@ impl LocalMsg {
     /// [`MessageLayer::parse`]: crate::upper::MessageLayer::parse
     pub(super) fn send(
         ni: ArcBorrow<'_, Ni>,
-        header: &Header,
+        header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
     ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
+        let (parsed, raw) = match header {
+            SentHeader::Parsed(header) => (Ok(*header), [].as_slice()),
+            SentHeader::Raw(header) => (header.parse(), header.as_long().as_slice()),
+        };
+        let parsed = match parsed {
+            Err(WireError::Foreign(foreign)) => Err(foreign),
+            Err(e) => return Err((e.into(), done)),
+            Ok(header) => Ok(header),
+        };
         let empty = pin_init!(Self {
             left <- new_spinlock!(None, "socklnd_local_msg"),
             asked <- new_spinlock!(Asked::Nobody, "socklnd_local_msg_asked"),
@@ -113,8 +123,8 @@ impl LocalMsg {
         let msg = Incoming {
             via: ni.nid(),
             addr: ni.nid().addr(),
-            header: Ok(header),
-            raw: &[],
+            header: parsed.as_ref(),
+            raw,
         };
         let answer = ni
             .upper()

@@ -14,12 +14,10 @@ use crate::{
     upper::{
         Completion,
         LndNi,
-        Payload, //
+        Payload,
+        SentHeader, //
     },
-    wire::{
-        Header,
-        Nid, //
-    }, //
+    wire::Nid, //
 };
 use kernel::{
     prelude::*,
@@ -42,7 +40,7 @@ impl LndNi for Ni {
     fn send(
         self: ArcBorrow<'_, Self>,
         to: Nid,
-        header: &Header,
+        header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
     ) {

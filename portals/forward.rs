@@ -41,6 +41,7 @@ use crate::{
         NiRef,
         Payload,
         RecvToken,
+        SentHeader,
         Sink,
         Status,
         Until,
@@ -317,7 +318,8 @@ impl Completion for FwdMsg {
             let payload = payload.map(Payload::from);
             let (out, hop, header) = (self.out.clone(), self.hop, self.header);
             self.received = true;
-            out.as_arc_borrow().send(hop, &header, payload, self);
+            out.as_arc_borrow()
+                .send(hop, SentHeader::Parsed(&header), payload, self);
         }
     }
 }

@@ -22,7 +22,8 @@ use crate::{
         Completion,
         ConnId,
         NiRef,
-        Payload, //
+        Payload,
+        SentHeader, //
     },
     wire::{
         Body,
@@ -303,7 +304,8 @@ fn send(
         payload_len,
         body,
     };
-    ni.send(via, &header, payload.map(Payload::from), done);
+    let header = SentHeader::Parsed(&header);
+    ni.send(via, header, payload.map(Payload::from), done);
 }
 
 /// When the message of an operation of ours was sent.

@@ -36,6 +36,7 @@ use crate::{
         MsgKind,
         Proto,
         WireHandle,
+        HEADER_LEN,
         MAX_HDR,
         PID_LUSTRE, //
     },
@@ -136,6 +137,8 @@ enum Manner {
 /// A layer that leaves all answers to the test's thread.
 struct Late {
     manner: Manner,
+    /// The headers of all messages.
+    seen: Arc<Slot<RawHeader>>,
     kept: Arc<Slot<KeptToken>>,
     asked: Arc<Slot<(Arrived, Arc<dyn Receiving>)>>,
     /// What a waiter says when it was woken.
@@ -147,6 +150,7 @@ impl Late {
     fn new(manner: Manner) -> Result<Arc<Self>> {
         let this = Self {
             manner,
+            seen: Slot::new()?,
             kept: Slot::new()?,
             asked: Slot::new()?,
             deliveries: Slot::new()?,
@@ -162,7 +166,7 @@ impl MessageLayer for Late {
     }
 
     fn parse(&self, _ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
-        msg.header.map_err(|_| EPROTO)?;
+        self.seen.put(msg.raw_header()?);
         Ok(match self.manner {
             Manner::Keeps => {
                 let (answer, kept) = token.keep();
@@ -275,27 +279,40 @@ impl Fixture {
     }
 
     /// This node sends a payload to `to`.
-    fn send_to(
+    fn send_to(&self, to: Nid, payload: impl Into<Payload>, sent: &Arc<Slot<Status>>) -> Result {
+        let mut header = self.header(self.target);
+        header.dest = to;
+        self.send_as(to, SentHeader::Parsed(&header), payload, sent)
+    }
+
+    /// This node sends a message to `to`.
+    fn send_as(
         &self,
         to: Nid,
+        header: SentHeader<'_>,
         payload: impl Into<Payload>,
         sent: &Arc<Slot<Status>>,
     ) -> Result {
-        let mut header = self.header(self.target);
-        header.dest = to;
-        let done = Told::new(sent)?;
-        LndNi::send(
-            self.ni()?.as_arc_borrow(),
-            to,
-            &header,
-            Some(payload.into()),
-            done,
-        );
+        let (ni, done) = (self.ni()?, Told::new(sent)?);
+        LndNi::send(ni.as_arc_borrow(), to, header, Some(payload.into()), done);
         Ok(())
+    }
+
+    /// The header of a message that a gateway to another kind of network sends, in the short form.
+    fn foreign_header(&self) -> Result<[u8; HEADER_LEN]> {
+        let mut short = self.header(self.target).build()?;
+        // The LND type of the source is that of InfiniBand.
+        *short.get_mut(14).ok_or(EINVAL)? = 5;
+        Ok(short)
     }
 
     /// The peer receives a message, and looks whether the payload is the one with this `seed`.
     fn has_received(&self, seed: u64) -> Result<bool> {
+        self.received(seed).map(|(_, is_intact)| is_intact)
+    }
+
+    /// As [`Fixture::has_received`]; also returns the header.
+    fn received(&self, seed: u64) -> Result<([u8; HEADER_LEN], bool)> {
         let mut bytes = KVec::from_elem(0u8, Proto::V1.hdr_len() + LEN, GFP_KERNEL)?;
         let mut rest = bytes.as_mut_slice();
         while !rest.is_empty() {
@@ -308,7 +325,8 @@ impl Fixture {
         let pages = Pages::alloc(LEN + 13)?;
         let payload = bytes.get(Proto::V1.hdr_len()..).ok_or(EINVAL)?;
         pages.copy_in(13, payload)?;
-        is_intact(&pages, seed)
+        let header = bytes.first_chunk().ok_or(EINVAL)?;
+        Ok((*header, is_intact(&pages, seed)?))
     }
 
     /// How many bytes were lent to TCP so far.
@@ -356,10 +374,13 @@ fn sink(arrived: &Arc<Slot<Status>>) -> Result<(Arc<Pages>, Delivery)> {
     let pages = Arc::new(Pages::alloc(LEN + 13)?, GFP_KERNEL)?;
     let range = PageRange::new(pages.clone(), 13, LEN)?;
     let done = Told::new(arrived)?;
-    Ok((pages, Delivery::Accept(Sink {
+    Ok((
+        pages,
+        Delivery::Accept(Sink {
             memory: range.into(),
             done,
-        })))
+        }),
+    ))
 }
 
 /// How somebody else's memory may be cut to pieces. The first makes more of them than one call takes.
@@ -527,6 +548,43 @@ mod suite {
                 assert!((fixture.lent()? > lent) == (kind != Kind::Slab));
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn headers_of_others_are_kept_as_they_are() -> Result {
+        let layer = Late::new(Manner::Keeps)?;
+        let fixture = Fixture::new(&layer, 10)?;
+        let (sent, arrived) = (Slot::new()?, Slot::new()?);
+        let short = fixture.foreign_header()?;
+        let raw = RawHeader::from_short(&short)?;
+        let pages = Arc::new(Pages::alloc(LEN)?, GFP_KERNEL)?;
+        pages.fill_pattern(0, LEN, 1)?;
+        let payload = PageRange::new(pages, 0, LEN)?;
+        let header = SentHeader::Raw(&raw);
+        // To a peer,
+        fixture.send_as(fixture.sender, header, payload.clone(), &sent)?;
+        assert!(fixture.received(1)? == (short, true));
+        assert!(sent.take()?.is_ok());
+        // by this node's way to itself,
+        fixture.send_as(fixture.target, header, payload.clone(), &sent)?;
+        let (pages, delivery) = sink(&arrived)?;
+        layer.kept.take()?.deliver(delivery);
+        assert!(arrived.take()?.is_ok());
+        assert!(is_intact(&pages, 1)?);
+        assert!(sent.take()?.is_ok());
+        assert!(layer.seen.take()? == raw);
+        // and from a peer.
+        fixture.socket.send_bytes(&short)?;
+        assert!(layer.seen.take()? == raw);
+        // An address that the peer's version has no form for.
+        let mut long = *raw.as_long();
+        *long.get_mut(20).ok_or(EINVAL)? = 12;
+        *long.get_mut(39).ok_or(EINVAL)? = 1;
+        let raw = RawHeader::from_long(&long)?;
+        fixture.send_as(fixture.sender, SentHeader::Raw(&raw), payload, &sent)?;
+        let failure = sent.take()?.err().ok_or(EINVAL)?;
+        assert!(failure.error == EPROTONOSUPPORT);
         Ok(())
     }
 

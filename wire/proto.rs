@@ -20,6 +20,7 @@ use super::{
     Header,
     Msg,
     Nid,
+    RawHeader,
     WireError,
     Writer,
     HEADER_LEN,
@@ -189,6 +190,30 @@ impl Proto {
         bytes.get(..len).ok_or(WireError::Truncated)
     }
 
+    /// As [`Proto::hdr`], with a header that is given as bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Nid`] if a NID has no form in this version.
+    pub(crate) fn raw_hdr<'a>(
+        self,
+        msg: &Msg,
+        header: &RawHeader,
+        bytes: &'a mut [u8; MAX_HDR],
+    ) -> Result<&'a [u8], WireError> {
+        let mut to = Writer::new(bytes, ByteOrder::NATIVE);
+        if self.has_msg_header() {
+            to.put(msg.build(to.order)?)?;
+        }
+        if self.has_long_nids() {
+            to.put(*header.as_long())?;
+        } else {
+            to.put(header.to_short().ok_or(WireError::Nid)?)?;
+        }
+        let len = MAX_HDR.saturating_sub(to.room.len());
+        bytes.get(..len).ok_or(WireError::Truncated)
+    }
+
     /// Reads a received LNet header off the front of `bytes`.
     ///
     /// # Errors
@@ -299,6 +324,12 @@ mod tests {
             let behind = if proto.has_msg_header() { MSG_LEN } else { 0 };
             assert_eq!(proto.parse_header(&frame[behind..]), Ok(header));
             assert_eq!(proto.parse_header(&frame[behind + 1..]).ok(), None);
+        }
+        let raw = RawHeader::from_header(&header)?;
+        for proto in ALL {
+            let mut again = [0xff; MAX_HDR];
+            let frame = proto.raw_hdr(&msg, &raw, &mut again)?;
+            assert_eq!(proto.hdr(&msg, Some(&header), &mut bytes), Ok(frame));
         }
         let noop = Msg::new(MsgKind::Noop);
         assert_eq!(

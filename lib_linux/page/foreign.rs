@@ -33,6 +33,31 @@ use kernel::{
 /// `bvecs` points to `count` entries, which nobody changes; together they have at least `skip + len`
 /// bytes. C functions may do with the `len` bytes behind the first `skip` what `A` says, and no Rust
 /// reference to them exists. If `can_lend`, they are in pages whose references count.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::sys;
+/// use core::ptr::NonNull;
+/// use kernel::{bindings, page::PAGE_SIZE};
+///
+/// let mut bytes = KVec::from_elem(7u8, 100, GFP_KERNEL)?;
+/// let address = bytes.as_mut_ptr();
+/// let mut bvec = bindings::bio_vec {
+///     // SAFETY: What `kmalloc` allocates is in the kernel's linear mapping.
+///     bv_page: unsafe { sys::socklnd_helper_virt_to_page(address.cast()) },
+///     bv_offset: (address.addr() % PAGE_SIZE) as u32,
+///     bv_len: 100,
+/// };
+/// // SAFETY: The list and the bytes outlive `memory`, and are not used meanwhile.
+/// let memory: Foreign<Source> = unsafe { Foreign::new(NonNull::from(&mut bvec), 1, 10, 90) }?;
+/// assert_eq!(memory.len(), 90);
+/// // The bytes are in a slab.
+/// assert!(!memory.can_lend());
+/// assert_eq!(memory.crc32(!0), crc32(!0, &[7; 90]));
+/// assert_eq!(memory.pieces(90).count(), 0);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) struct Foreign<A> {
     bvecs: NonNull<bindings::bio_vec>,
     count: u32,
@@ -41,7 +66,7 @@ pub(crate) struct Foreign<A> {
     can_lend: bool,
     /// Of unit tests: what the bytes are part of.
     #[cfg(CONFIG_KUNIT = "y")]
-    _owner: Option<kernel::sync::Arc<super::Scattered>>,
+    _owner: Option<kernel::sync::Arc<tests::Scattered>>,
     _access: PhantomData<A>,
 }
 
@@ -68,7 +93,10 @@ impl<A: Access> Foreign<A> {
     ///   reference to them exists.
     ///
     /// Of what is in pages whose references count, a reader may keep a reference for longer.
-    #[allow(dead_code, reason = "for what binds to a message layer in C, and for tests")]
+    #[allow(
+        dead_code,
+        reason = "for what binds to a message layer in C, and for tests"
+    )]
     pub(in super::super) unsafe fn new(
         bvecs: NonNull<bindings::bio_vec>,
         count: u32,
@@ -159,8 +187,11 @@ impl<A: Access> Foreign<A> {
 #[cfg(CONFIG_KUNIT = "y")]
 impl<A: Access> Foreign<A> {
     /// The same, which keeps `owner` alive, whose memory it is.
-    pub(super) fn owned_by(mut self, owner: kernel::sync::Arc<super::Scattered>) -> Self {
+    fn owned_by(mut self, owner: kernel::sync::Arc<tests::Scattered>) -> Self {
         self._owner = Some(owner);
         self
     }
 }
+
+#[cfg(CONFIG_KUNIT = "y")]
+pub(super) mod tests;

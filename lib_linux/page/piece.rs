@@ -10,18 +10,61 @@ use core::marker::PhantomData;
 use kernel::bindings;
 
 /// What may be done with memory: as the directions of a `struct iov_iter`.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::page::{PageRange, Pages};
+/// use kernel::sync::Arc;
+///
+/// fn pieces<A: Access>(range: &PageRange) -> usize {
+///     range.pieces::<A>(0).count()
+/// }
+///
+/// let range = PageRange::new(Arc::new(Pages::alloc(100)?, GFP_KERNEL)?, 0, 100)?;
+/// assert_eq!((pieces::<Source>(&range), pieces::<Dest>(&range)), (1, 1));
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) trait Access: Send + Sync + 'static {}
 
-/// It may be read.
+/// It may be read, see [`copy`].
+///
+/// # Examples
+///
+/// ```
+/// fn is_access<A: Access>() {}
+///
+/// is_access::<Source>();
+/// ```
 pub(crate) enum Source {}
 
-/// It may be read and written.
+/// It may be read and written, see [`copy`].
+///
+/// # Examples
+///
+/// ```
+/// fn is_access<A: Access>() {}
+///
+/// is_access::<Dest>();
+/// ```
 pub(crate) enum Dest {}
 
 impl Access for Source {}
 impl Access for Dest {}
 
 /// Some bytes of one page.
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::page::{PageRange, Pages};
+/// use kernel::sync::Arc;
+///
+/// let range = PageRange::new(Arc::new(Pages::alloc(100)?, GFP_KERNEL)?, 10, 50)?;
+/// let piece: Option<Piece<'_, Source>> = range.pieces(0).next();
+/// assert!(piece.is_some_and(|piece| piece.len() == 50));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Invariants
 ///

@@ -7,25 +7,18 @@
 //! them. Nothing protects the contents, see [`super`].
 
 use super::{
-    super::sys,
-    foreign::Foreign,
-    piece::{
+    super::{
         copy,
-        Access,
+        crc32,
         Dest,
+        PageRange,
+        Pages,
         Source, //
     },
-    PageRange,
-    Pages, //
+    *, //
 };
-use core::ptr::NonNull;
 use kernel::{
-    bindings,
-    page::{
-        AsPageIter,
-        PAGE_SIZE, //
-    },
-    prelude::*,
+    page::AsPageIter,
     sync::Arc, //
 };
 
@@ -73,7 +66,12 @@ unsafe impl Send for Scattered {}
 unsafe impl Sync for Scattered {}
 
 /// Where a run of bytes begins, and how many there are.
-fn add(to: &mut KVec<bindings::bio_vec>, page: *mut bindings::page, at: usize, len: usize) -> Result {
+fn add(
+    to: &mut KVec<bindings::bio_vec>,
+    page: *mut bindings::page,
+    at: usize,
+    len: usize,
+) -> Result {
     let bvec = bindings::bio_vec {
         bv_page: page,
         bv_offset: at.try_into()?,
@@ -187,7 +185,11 @@ impl Scattered {
     /// # Errors
     ///
     /// `EINVAL` if there are not as many.
-    pub(crate) fn range<A: Access>(self: &Arc<Self>, skip: usize, len: usize) -> Result<Foreign<A>> {
+    pub(crate) fn range<A: Access>(
+        self: &Arc<Self>,
+        skip: usize,
+        len: usize,
+    ) -> Result<Foreign<A>> {
         self.part(&self.bvecs, skip, len)
     }
 
@@ -195,7 +197,10 @@ impl Scattered {
     pub(crate) fn fill_pattern(self: &Arc<Self>, skip: usize, len: usize, seed: u64) -> Result {
         let pages = Pages::alloc(len)?;
         pages.fill_pattern(0, len, seed)?;
-        copy(pages.pieces(0, len), self.range::<Dest>(skip, len)?.pieces(0));
+        copy(
+            pages.pieces(0, len),
+            self.range::<Dest>(skip, len)?.pieces(0),
+        );
         Ok(())
     }
 
@@ -207,7 +212,7 @@ impl Scattered {
         let expected = PageRange::new(expected, 0, len)?.crc32(!0);
         let filled = self.range::<Source>(skip, len)?.crc32(!0) == expected;
         let ones = KVec::from_elem(UNTOUCHED, self.gaps_len(), GFP_KERNEL)?;
-        Ok(filled && self.gaps::<Source>()?.crc32(!0) == super::crc32(!0, &ones))
+        Ok(filled && self.gaps::<Source>()?.crc32(!0) == crc32(!0, &ones))
     }
 
     /// Bytes in all pieces.
@@ -216,8 +221,8 @@ impl Scattered {
     }
 }
 
-#[kunit_tests(socklnd_lib_linux_page_foreign)]
-mod tests {
+#[kernel::macros::kunit_tests(socklnd_lib_linux_page_foreign)]
+mod suite {
     use super::*;
     use crate::lib_linux::iov::BvecBuf;
 

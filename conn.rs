@@ -5,10 +5,10 @@
 //! A [`Conn`] is made when a handshake has succeeded, and admitted to its peer. Its life ends in
 //! three steps: [`Conn::bury`], under the peer's lock, takes it out of the peer's list, refuses
 //! further transmits and hands it to the reaper; [`Conn::terminate`], in the reaper's thread, takes
-//! the callbacks off the socket, ends all that was queued and closes the socket; the last
-//! [`Arc`] frees it, in the thread of whoever held it longest: what is lent to TCP when the socket
-//! is closed ends when everybody has let go of it, which may be much later, see [`loans`]. What waits
-//! for connections to end waits for their termination, and not for that.
+//! the callbacks off the socket, ends all that was queued and closes the socket; dropping
+//! the last [`Arc`] frees it, in any thread: packets without a copy may refer to messages long after the
+//! socket was closed, see [`zerocopy`]. Whoever waits for connections to end waits for their termination,
+//! and not for that.
 //!
 //! Protection: what only the thread that does I/O touches is in [`Io`], behind a mutex that nobody
 //! but the scheduler and the reaper takes; it is the outermost lock of the hot path. The queue of
@@ -22,13 +22,13 @@ mod ended;
 mod handshake;
 mod handshakes;
 mod info;
-mod loans;
 mod loss;
 mod reason;
 mod receive;
 mod rx;
 mod tx;
 mod tx_queue;
+mod zerocopy;
 
 use crate::{
     fault::Stall,
@@ -37,10 +37,10 @@ use crate::{
         queue::Fifo,
         socket::{
             HookedSocket,
-            Lent,
-            Loan,
             Socket,
             SocketEvents, //
+            ZcDone,
+            ZcUbuf,
         },
         time, //
     },
@@ -113,13 +113,13 @@ pub(crate) use handshake::{
 pub(crate) use handshakes::HandshakeTable;
 use receive::Parked;
 
-pub(crate) use loans::Batch;
 use reason::Reason;
 pub(crate) use reason::{
     Doubt,
     StrangerLimit, //
 };
 use tx_queue::TxQueue;
+pub(crate) use zerocopy::ZcBatch;
 
 /// Which list of a connection is the deathrow.
 pub(crate) const DEATHROW_LIST: u64 = 2;
@@ -165,8 +165,8 @@ pub(crate) struct Conn {
     queued: Atomic<u64>,
     /// Bytes that TCP held when the scheduler last looked.
     wmem: Atomic<u64>,
-    /// Batches of transmits that are lent to TCP, or returned and not finished yet.
-    loans: Atomic<i64>,
+    /// Batches of transmits sent without a copy that are not complete.
+    zc_batches: Atomic<i64>,
     /// It is to be tested at the next turn.
     test: Atomic<bool>,
     traffic: Arc<Traffic>,
@@ -213,9 +213,9 @@ struct Io {
     ended: Ended,
     /// Transmits in the order in which they go out; of the first, some bytes may be out already.
     out: Fifo<Tx>,
-    /// What is lent to TCP at the moment. INVARIANT: If the first of `out` is lent, in part, it is
-    /// to this.
-    loan: Option<Loan<Batch>>,
+    /// For sending without a copy. INVARIANT: If TCP has a part of the first of `out` without a copy, the
+    /// packets refer to this.
+    zc: Option<ZcUbuf<ZcBatch>>,
     frags: BvecBuf,
     deadlines: Deadlines,
     stall: Stall,
@@ -256,7 +256,7 @@ impl Conn {
             rx: rx::Rx::new(hello.proto, hello.order)?,
             ended: Ended::new(),
             out: Fifo::new(),
-            loan: None,
+            zc: None,
             frags: BvecBuf::with_capacity(TX_FRAGS)?,
             deadlines: Deadlines {
                 tx_ms: now,
@@ -297,7 +297,7 @@ impl Conn {
                 closing: Atomic::new(false),
                 queued: Atomic::new(0),
                 wmem: Atomic::new(0),
-                loans: Atomic::new(0),
+                zc_batches: Atomic::new(0),
                 test: Atomic::new(false),
                 traffic,
                 full: Counter::new(),
@@ -435,7 +435,7 @@ impl Io {
 }
 
 impl sched::Serve for Conn {
-    type Batch = Batch;
+    type ZcBatch = ZcBatch;
 
     /// One turn of the scheduler's thread: reads and writes what is possible, within bounds.
     fn run(self: Arc<Self>) {
@@ -498,8 +498,8 @@ impl sched::Serve for Conn {
         }
     }
 
-    fn finish(returned: KBox<Lent<Batch>>) {
-        Batch::finish(returned);
+    fn finish(returned: KBox<ZcDone<ZcBatch>>) {
+        ZcBatch::finish(returned);
     }
 }
 

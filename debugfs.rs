@@ -92,7 +92,7 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
             ("busy_looks", busy_looks),
             ("resting_peers", count(resting)),
             ("resting_looks", resting_looks),
-            ("loans", count(lnd.loans())),
+            ("zc_batches", count(lnd.zc_batches())),
         ],
     );
     for sched in lnd.scheds() {

@@ -51,7 +51,7 @@ include!(concat!(env!("SOCKLND_OBJ"), "/examples_generated.rs"));
 /// was entered and has not taken the lock yet. Those run in softirqs, which a grace period waits
 /// for; callbacks in thread context hold the socket's lock, which releasing the socket waited for.
 ///
-/// The last [`Loan`](socket::Loan), too, is handed back by a callback that has not returned yet.
+/// The last [`ZcUbuf`](socket::ZcUbuf), too, is completed by a callback that has not returned yet.
 /// That one holds no lock of ours, and may run in a softirq, or in any thread that happens to free a
 /// packet, and be preempted there. Such a thread is waited for by a grace period for tasks: until
 /// every thread has gone to sleep of its own accord, or was seen outside of the kernel. May sleep.

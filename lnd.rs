@@ -7,8 +7,8 @@
 //! each, and share what is in them by [`Arc`].
 
 mod events;
-mod loans;
 mod threads;
+mod zerocopy;
 
 pub(crate) use self::{
     events::{
@@ -140,9 +140,12 @@ impl Lnd {
         self.scheds.iter().filter(|sched| sched.is_running())
     }
 
-    /// How many loans of pages to TCP are not finished, of interfaces that have ended too. Any context.
-    pub(crate) fn loans(&self) -> i64 {
-        self.scheds.iter().map(|sched| sched.loans().get()).sum()
+    /// How many batches of transmits sent without a copy there are, of NIs that have ended too. Any context.
+    pub(crate) fn zc_batches(&self) -> i64 {
+        self.scheds
+            .iter()
+            .map(|sched| sched.zc_batches().get())
+            .sum()
     }
 
     /// The number of the next interface. Any context.
@@ -326,7 +329,7 @@ impl Lnd {
         while let Some(ni) = self.end_ni(|_| true) {
             ni.await_end();
         }
-        self.await_loans();
+        self.await_zc_batches();
     }
 
     fn take_ni(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {

@@ -5,8 +5,8 @@
 //! An [`Ni`] owns its interfaces, its peers and its message layer. It is in the module's list from
 //! [`Ni::start`] until it is shut down, and is shared by [`Arc`] with all that belongs to it; those
 //! cycles are broken by [`Ni::end`] and [`Ni::await_end`]. After these it has no socket and does
-//! nothing; the object stays for as long as somebody has pages that it lent, see
-//! [`Batch`](crate::conn::Batch). What changes is in its parts, each with a lock of its own.
+//! nothing; the object stays for as long as packets refer to pages of its messages, see
+//! [`ZcBatch`](crate::conn::ZcBatch). What changes is in its parts, each with a lock of its own.
 
 mod addresses;
 mod context;
@@ -183,8 +183,8 @@ impl Ni {
     }
 
     /// Waits until all that [`Ni::end`] has ended is over, and all its sockets are closed. Sleeps, but
-    /// only for threads of this module, none of which waits for anybody outside. What devices have of
-    /// lent pages is not waited for.
+    /// only for threads of this module, none of which waits for anything outside. Packets that refer to
+    /// pages of messages are not waited for.
     pub(crate) fn await_end(self: &Arc<Self>) {
         // A daemon may have taken a handshake out of the list before, and still be at it.
         self.live.handshakes.wait_zero();

@@ -11,7 +11,7 @@
 //! What a connection is, a scheduler need not know: it asks for no more than [`Serve`].
 //!
 //! [`Sched`] is shared by [`Arc`] between [`crate::Lnd`], its thread and its connections, and
-//! protected by the mailbox's own lock, but for the list of loans that TCP has returned, which has
+//! protected by the mailbox's own lock, but for the list of complete zero-copy batches, which has
 //! one like it. What a connection waits for is one atomic word, [`Readiness`], so that a callback
 //! takes no lock unless the connection has to be queued.
 
@@ -25,9 +25,9 @@ use crate::{
         },
         queue::Fifo,
         socket::{
-            Lender,
-            Lent,
-            LoanBook, //
+            ZcDone,
+            ZcList, //
+            ZcOps,
         },
         thread::{
             self,
@@ -71,14 +71,14 @@ pub(crate) const SCHED_LIST: u64 = 1;
 pub(crate) trait Serve:
     ListItem<SCHED_LIST> + ListArcSafe<SCHED_LIST> + TryNewListArc<SCHED_LIST> + Send + Sync + 'static
 {
-    /// What it lends to TCP.
-    type Batch: Lender + Send + 'static;
+    /// Transmits that it has sent without a copy.
+    type ZcBatch: ZcOps + Send + 'static;
 
     /// One bounded turn of I/O. The scheduler's thread, no lock held.
     fn run(self: Arc<Self>);
 
-    /// Ends transmits that TCP has let go of. The scheduler's thread, no lock held.
-    fn finish(returned: KBox<Lent<Self::Batch>>);
+    /// Completes a batch of which TCP needs no page any more. The scheduler's thread, no lock held.
+    fn finish(batch: KBox<ZcDone<Self::ZcBatch>>);
 }
 
 /// A scheduler: a queue of connections that can make progress, and the thread that serves them.
@@ -86,14 +86,14 @@ pub(crate) trait Serve:
 pub(crate) struct Sched<C: Serve> {
     #[pin]
     mailbox: Mailbox<C, SCHED_LIST>,
-    /// Transmits that TCP has let go of, to be finished.
+    /// Batches of which TCP needs no page any more.
     #[pin]
-    returned: SpinLockIrq<Fifo<Lent<C::Batch>>>,
-    /// Loans of its connections that are out.
-    book: Arc<LoanBook<C::Batch>>,
-    /// How many of their loans are not finished, those included that are not closed yet or that were
-    /// returned.
-    loans: Arc<Gauge>,
+    zc_done: SpinLockIrq<Fifo<ZcDone<C::ZcBatch>>>,
+    /// Its connections' batches that packets refer to.
+    zc_list: Arc<ZcList<C::ZcBatch>>,
+    /// How many batches its connections have, those included that messages can still be added to, and those
+    /// in `zc_done`.
+    zc_batches: Arc<Gauge>,
     cpu: u32,
     /// Connections assigned, for balance.
     nconns: Atomic<i64>,
@@ -106,14 +106,14 @@ pub(crate) struct Sched<C: Serve> {
 impl<C: Serve> Sched<C> {
     /// A scheduler for `cpu`. Its thread is started by [`Sched::start`]. May sleep.
     pub(crate) fn new(cpu: u32) -> Result<Arc<Self>> {
-        let book = LoanBook::new()?;
-        let loans = Gauge::new()?;
+        let zc_list = ZcList::new()?;
+        let zc_batches = Gauge::new()?;
         Arc::pin_init(
             pin_init!(Self {
-                book,
-                loans,
+                zc_list,
+                zc_batches,
                 mailbox <- Mailbox::new(),
-                returned <- new_spinlock_irq!(Fifo::new(), "socklnd_sched_returned"),
+                zc_done <- new_spinlock_irq!(Fifo::new(), "socklnd_sched_zc_done"),
                 cpu,
                 nconns: Atomic::new(0),
                 running: Atomic::new(false),
@@ -178,14 +178,14 @@ impl<C: Serve> Sched<C> {
         self.mailbox.peak()
     }
 
-    /// The loans of its connections that are out.
-    pub(crate) fn book(&self) -> &Arc<LoanBook<C::Batch>> {
-        &self.book
+    /// Its connections' batches that packets refer to.
+    pub(crate) fn zc_list(&self) -> &Arc<ZcList<C::ZcBatch>> {
+        &self.zc_list
     }
 
-    /// How many loans of its connections are not finished.
-    pub(crate) fn loans(&self) -> &Arc<Gauge> {
-        &self.loans
+    /// How many batches its connections have.
+    pub(crate) fn zc_batches(&self) -> &Arc<Gauge> {
+        &self.zc_batches
     }
 
     /// Queues a connection whose [`Readiness`] said that it has to be. Any context.
@@ -193,16 +193,16 @@ impl<C: Serve> Sched<C> {
         self.mailbox.post(conn);
     }
 
-    /// Has the thread finish transmits that TCP has let go of. Any context.
-    pub(crate) fn post_returned(&self, batch: KBox<Lent<C::Batch>>) {
-        self.returned.lock().push_back(batch);
+    /// Has the thread complete a batch of which TCP needs no page any more. Any context.
+    pub(crate) fn post_zc_done(&self, batch: KBox<ZcDone<C::ZcBatch>>) {
+        self.zc_done.lock().push_back(batch);
         self.mailbox.kick();
     }
 
-    fn finish_returned(&self) {
-        let mut returned = Fifo::new();
-        returned.append(&mut self.returned.lock());
-        while let Some(batch) = returned.pop_front() {
+    fn finish_zc_done(&self) {
+        let mut zc_done = Fifo::new();
+        zc_done.append(&mut self.zc_done.lock());
+        while let Some(batch) = zc_done.pop_front() {
             C::finish(batch);
         }
     }
@@ -210,7 +210,7 @@ impl<C: Serve> Sched<C> {
     fn run(this: Arc<Self>) {
         loop {
             let mail = this.mailbox.take(None);
-            this.finish_returned();
+            this.finish_zc_done();
             match mail {
                 // One bounded turn each, then back to the end of the queue: nobody starves.
                 Mail::Object(conn) => conn.run(),

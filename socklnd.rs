@@ -73,14 +73,14 @@
 //!
 //! ## Spinlocks with interrupts off
 //!
-//! The only locks of ours that callbacks of sockets and of loans take; never two of them. They are inside
+//! The only locks of ours that callbacks of sockets and of `ubuf_info` take; never two of them. They are inside
 //! any of the above.
 //!
 //! | class | in | protects |
 //! |---|---|---|
 //! | `socklnd_mailbox` | `mailbox::Mailbox` | a thread's queue |
-//! | `socklnd_sched_returned` | `sched::Sched` | loans that TCP has given back |
-//! | `socklnd_loan_book` | `lib_linux::socket::LoanBook` | loans that are out |
+//! | `socklnd_sched_zc_done` | `sched::Sched` | zero-copy batches that are complete |
+//! | `socklnd_zc_list` | `lib_linux::socket::ZcList` | zero-copy ubufs that packets refer to |
 
 #![deny(unsafe_code)]
 

@@ -55,7 +55,7 @@ pub(crate) struct Traffic {
     pub(crate) tx_bytes: Counter,
     pub(crate) rx_msgs: Counter,
     pub(crate) rx_bytes: Counter,
-    /// Of the messages sent, those that were lent to TCP and not copied.
+    /// Of the messages sent, those that were sent without a copy.
     pub(crate) zc_msgs: Counter,
     /// Their bytes, headers included.
     pub(crate) zc_bytes: Counter,
@@ -239,7 +239,7 @@ pub(crate) struct Events {
     pub(crate) tx_errors: Counter,
     /// Times that a scheduler ran out of memory for a socket and tried again later.
     pub(crate) enomem: Counter,
-    /// Messages lent to TCP of which something was copied on the way after all.
+    /// Messages sent without a copy of which the kernel copied something on the way after all.
     pub(crate) zc_copied: Counter,
 }
 

@@ -53,7 +53,7 @@ knobs! {
     /// The smallest message, headers included, that counts as bulk.
     min_bulk: 1_024 near 0..=2_147_483_647, 0o644,
         "smallest message, headers included, that goes over a bulk connection (over 1 MiB: none)";
-    /// The smallest payload that is lent to TCP and not copied; -1 is [`LEAST_LENT`].
+    /// The smallest payload that is sent without a copy; -1 is [`DEFAULT_ZC_MIN_PAYLOAD`].
     zc_min_payload: 2_048 near -1..=2_147_483_647, 0o644,
         "smallest payload in bytes that is sent without copying (more than 1048576: none, -1: 2048)";
     /// Bytes of socket buffer, each way; 0 leaves it to TCP.
@@ -169,7 +169,7 @@ const DEFAULT_TIMEOUT_S: u64 = 50;
 
 /// What `zc_min_payload=-1` stands for: the C driver takes any smaller number for this one. Those from 0
 /// on have their own meaning here.
-const LEAST_LENT: usize = 2_048;
+const DEFAULT_ZC_MIN_PAYLOAD: usize = 2_048;
 
 /// Says in the kernel's log what becomes of values that don't go together or stand for others.
 ///
@@ -184,7 +184,9 @@ pub(crate) fn inserted() {
         pr_info!("sock_timeout=0 is taken for {DEFAULT_TIMEOUT_S} seconds\n");
     }
     if zc_min_payload.get() < 0 {
-        pr_info!("zc_min_payload=-1 is taken for {LEAST_LENT}, as the C driver does it\n");
+        pr_info!(
+            "zc_min_payload=-1 is taken for {DEFAULT_ZC_MIN_PAYLOAD}, as the C driver does it\n"
+        );
     }
 }
 
@@ -277,10 +279,10 @@ pub(crate) fn bulk_nob() -> usize {
     get(min_bulk.get()) as usize
 }
 
-/// From how many bytes on a payload is lent to TCP and not copied. In force at once, for messages
+/// The smallest payload in bytes that is sent without a copy. In force at once, for messages
 /// of which nothing was sent yet.
-pub(crate) fn zero_copy_nob() -> usize {
-    usize::try_from(zc_min_payload.get()).unwrap_or(LEAST_LENT)
+pub(crate) fn zc_min_payload_nob() -> usize {
+    usize::try_from(zc_min_payload.get()).unwrap_or(DEFAULT_ZC_MIN_PAYLOAD)
 }
 
 /// Bytes of send and of receive buffer; 0 leaves them to TCP. In force at once, but the window that
@@ -444,7 +446,7 @@ pub(crate) fn ack_class() -> MsgClass {
     }
 }
 
-/// Whether peers are asked to acknowledge what is lent to TCP. In force at once, for messages of which
+/// Whether peers are asked to acknowledge what is sent without a copy. In force at once, for messages of which
 /// nothing was sent yet.
 pub(crate) fn acks_wanted() -> bool {
     zc_acks.get() != 0

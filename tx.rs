@@ -4,7 +4,7 @@
 //!
 //! A [`Tx`] has one owner at any time, the holder of its [`KBox`]: the sender while it is built,
 //! the peer's queue while no connection is there, the connection's queue, the scheduler while bytes
-//! go out, and, if its pages were lent to TCP, the loan until TCP has let go of them. Completing it
+//! go out, and, if it is sent without a copy, a batch until no packet refers to its pages. Completing it
 //! consumes the box, so it can't be completed twice; and dropping the box completes it with
 //! `ESHUTDOWN`, so it can't be forgotten. No lock protects a `Tx`: the lock of the queue that it is
 //! in does.
@@ -93,6 +93,15 @@ enum Frame {
     Spoilt,
 }
 
+/// How TCP takes bytes of a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SendMode {
+    /// It copies them.
+    Copy,
+    /// Its packets refer to the pages that they are in.
+    ZeroCopy,
+}
+
 /// A message on its way out.
 pub(crate) struct Tx {
     link: Link<Tx>,
@@ -107,8 +116,8 @@ pub(crate) struct Tx {
     cookie: u64,
     /// Bytes of frame and payload that TCP has accepted.
     sent: usize,
-    /// Whether these were lent to TCP.
-    lent: bool,
+    /// Whether these were sent without a copy.
+    zerocopy: bool,
     /// When waiting for a connection ends, in monotonic milliseconds.
     deadline_ms: u64,
     done: Option<KBox<dyn Completion>>,
@@ -161,7 +170,7 @@ impl Tx {
             payload: None,
             cookie: 0,
             sent: 0,
-            lent: false,
+            zerocopy: false,
             deadline_ms: 0,
             done: None,
             _live: Gauge::enter(live),
@@ -254,20 +263,20 @@ impl Tx {
         self.sent > 0
     }
 
-    /// Whether TCP has some of it on loan: then all of it has to go that way, and it must not be
-    /// completed before the loan is returned.
-    pub(crate) fn is_lent(&self) -> bool {
-        self.lent
+    /// Whether a part of it was sent without a copy: then the rest has to go that way too, and it must not be
+    /// completed while packets refer to its pages.
+    pub(crate) fn is_zerocopy(&self) -> bool {
+        self.zerocopy
     }
 
-    /// Whether what remains is to be lent to TCP and not copied; `min` is the smallest payload for
-    /// which that is to be done, if there is one. Memory that can't be lent is always copied.
-    pub(crate) fn is_to_be_lent(&self, min: Option<usize>) -> bool {
+    /// Whether what remains is to be sent without a copy; `min` is the smallest payload for which that is to
+    /// be done, if there is one. Memory that can't be sent so is always copied.
+    pub(crate) fn wants_zerocopy(&self, min: Option<usize>) -> bool {
         if self.is_started() {
-            return self.lent;
+            return self.zerocopy;
         }
         match (&self.payload, min) {
-            (Some(payload), Some(min)) => payload.len() >= min && payload.can_lend(),
+            (Some(payload), Some(min)) => payload.len() >= min && payload.can_zerocopy(),
             _ => false,
         }
     }
@@ -291,9 +300,9 @@ impl Tx {
         }
     }
 
-    /// Notes that TCP accepted the next `nob` bytes, as a loan or as a copy.
-    pub(crate) fn advance(&mut self, nob: usize, lent: bool) {
-        self.lent |= lent && nob > 0;
+    /// Notes that TCP accepted the next `nob` bytes in this way.
+    pub(crate) fn advance(&mut self, nob: usize, mode: SendMode) {
+        self.zerocopy |= mode == SendMode::ZeroCopy && nob > 0;
         self.sent = self.sent.saturating_add(nob).min(self.len());
     }
 

@@ -184,10 +184,10 @@ impl Memory<Source> {
     }
 
     /// Whether TCP may refer to it.
-    pub(crate) fn can_lend(&self) -> bool {
+    pub(crate) fn can_zerocopy(&self) -> bool {
         match self {
             Self::Pages(_) => true,
-            Self::Foreign(memory) => memory.can_lend(),
+            Self::Foreign(memory) => memory.can_zerocopy(),
         }
     }
 

@@ -52,16 +52,16 @@ impl Conn {
         let mut io = self.io.lock();
         let socket = io.socket.take();
         let partly = io.out.front().is_some_and(Tx::is_started);
-        // What TCP has part of ends with the loan, like what it has all of.
-        let mut loan = io.loan.take();
-        if let Some(loan) = &mut loan {
-            if io.out.front().is_some_and(Tx::is_lent) {
+        // A message of which TCP has a part completes with the batch, like those of which it has all.
+        let mut zc = io.zc.take();
+        if let Some(zc) = &mut zc {
+            if io.out.front().is_some_and(Tx::is_zerocopy) {
                 if let Some(tx) = io.out.pop_front() {
-                    loan.push(tx);
+                    zc.push(tx);
                 }
             }
         }
-        drop(loan);
+        drop(zc);
         let mut unsent = Fifo::new();
         unsent.append(&mut io.out);
         unsent.append(&mut doomed);
@@ -74,9 +74,9 @@ impl Conn {
         // write to it any more.
         if let Some(socket) = socket {
             let socket = socket.unhook();
-            if why == ESHUTDOWN && !partly && self.loans.load(Relaxed) == 0 {
-                // What TCP accepted was reported as sent, so it should arrive. But what is on loan
-                // was not, and nobody wants to wait until a peer has acknowledged it.
+            if why == ESHUTDOWN && !partly && self.zc_batches.load(Relaxed) == 0 {
+                // Copied messages were reported as sent when TCP accepted them, so they should arrive. With
+                // messages sent without a copy this would wait until the peer has acknowledged them.
                 socket.close_gracefully();
             } else {
                 socket.abort();
@@ -102,7 +102,7 @@ impl Conn {
             self.peer.retry_conns();
         }
         drop(account);
-        // Whoever waits for that may go on: nothing of it is under way but what is lent.
+        // Threads that wait for the connection's end go on: only batches may be left of it.
         drop(live);
     }
 }

@@ -5,12 +5,13 @@
 //! What waits to be sent is part of the connection's I/O state and protected by its mutex. What the
 //! connection's version wants in front of a payload is written when a message is taken over from the
 //! queue; acknowledgements go out with messages, and those that are left over in NOOPs. Large
-//! payloads are lent to TCP, see [`super::loans`]; the rest is copied, and done when TCP has it.
+//! payloads are sent without a copy, see [`super::zerocopy`]; the rest is copied, and complete when TCP
+//! has accepted it.
 
 use super::{
-    loans::{
+    zerocopy::{
         self,
-        Batch, //
+        ZcBatch, //
     },
     Conn,
     Ended,
@@ -22,11 +23,14 @@ use crate::{
     fault,
     lib_linux::{
         queue::Fifo,
-        socket::Loan, //
+        socket::ZcUbuf, //
     },
     trace,
     tunables,
-    tx::Tx,
+    tx::{
+        SendMode,
+        Tx, //
+    },
     wire::{
         Acks,
         COOKIE_PING, //
@@ -45,9 +49,9 @@ impl Conn {
     /// closed.
     pub(super) fn transmit(self: &Arc<Self>, io: &mut Io) -> Result<Turn> {
         let turn = self.transmit_some(io);
-        // The loan can only be returned when it is closed.
-        if !io.out.front().is_some_and(Tx::is_lent) {
-            io.loan = None;
+        // It can only complete once it is closed.
+        if !io.out.front().is_some_and(Tx::is_zerocopy) {
+            io.zc = None;
         }
         turn
     }
@@ -56,34 +60,29 @@ impl Conn {
         let Some(socket) = io.socket.as_ref() else {
             return Ok(Turn::Idle);
         };
-        let min_lent = socket.can_lend().then(tunables::zero_copy_nob);
+        let zc_min = socket.can_zerocopy().then(tunables::zc_min_payload_nob);
         let mut quantum = QUANTUM;
         loop {
             if self.is_closing() {
                 return Ok(Turn::Idle);
             }
-            let complete = self.take_queued(&mut io.out, &mut io.ended, min_lent)?;
+            let complete = self.take_queued(&mut io.out, &mut io.ended, zc_min)?;
             let Some(first) = io.out.front() else {
                 return Ok(if complete { Turn::Idle } else { Turn::NoMemory });
             };
             if quantum == 0 {
                 return Ok(Turn::More);
             }
-            let lend = first.is_to_be_lent(min_lent) && loans::open(&mut io.loan, self, first);
-            let loan = io.loan.as_ref().filter(|_| lend);
+            let zerocopy = first.wants_zerocopy(zc_min) && zerocopy::open(&mut io.zc, self, first);
+            let zc = io.zc.as_ref().filter(|_| zerocopy);
             // As many messages as fit go out in one call.
             let mut frags = io.frags.start();
-            let more = loans::list(
-                &mut frags,
-                io.out.iter(),
-                loan.map(|loan| &**loan),
-                min_lent,
-            );
+            let more = zerocopy::fill(&mut frags, io.out.iter(), zc.map(|zc| &**zc), zc_min);
             io.deadlines.tx_seen(socket.wmem_queued());
-            let sent = match loan {
+            let sent = match zc {
                 // What TCP says when it has room but no memory.
                 _ if socket.has_send_space() && fault::send_fails() => Err(EAGAIN),
-                Some(loan) => socket.send_lent(&frags, more, loan),
+                Some(zc) => socket.send_zerocopy(&frags, more, zc),
                 None => socket.send(&frags, more),
             };
             let sent = match sent {
@@ -100,19 +99,19 @@ impl Conn {
                 Err(e) => return Err(e),
             };
             io.deadlines.wmem_mark = socket.wmem_queued();
-            let loan = io.loan.as_mut().filter(|_| lend);
-            self.sent(&mut io.out, &mut io.ended, loan, sent);
+            let zc = io.zc.as_mut().filter(|_| zerocopy);
+            self.sent(&mut io.out, &mut io.ended, zc, sent);
             quantum = quantum.saturating_sub(sent);
         }
     }
 
     /// Takes over what was queued: messages, acknowledgements, a sign of life. Returns false if there
-    /// was no memory for some of it, which stays queued. Payloads of `min_lent` bytes are to be lent.
+    /// was no memory for some of it, which stays queued. Payloads of `zc_min` bytes or more are sent without a copy.
     fn take_queued(
         &self,
         out: &mut Fifo<Tx>,
         ended: &mut Ended,
-        min_lent: Option<usize>,
+        zc_min: Option<usize>,
     ) -> Result<bool> {
         let mut queued = Fifo::new();
         let (ping, tells) = {
@@ -128,7 +127,7 @@ impl Conn {
             // It may have waited for a connection before there was one, of whatever version.
             let written = if tx.fits(self.proto) {
                 let ack = if tells { self.pop_ack(Acks::pop) } else { None };
-                if asks && tx.is_to_be_lent(min_lent) {
+                if asks && tx.wants_zerocopy(zc_min) {
                     cookie = self.peer.zc_req_add(self.id());
                 }
                 tx.write_hdr(self.proto, [cookie, ack.unwrap_or(0)], checksum)
@@ -183,26 +182,30 @@ impl Conn {
         Ok(())
     }
 
-    /// TCP has accepted the next `nob` bytes, under `loan` if there is one: completes what is out as
-    /// a whole, or leaves it to the loan.
+    /// TCP has accepted the next `nob` bytes, without a copy if there is a `zc`: completes messages of which
+    /// it has all, or leaves them to `zc`.
     fn sent(
         &self,
         out: &mut Fifo<Tx>,
         ended: &mut Ended,
-        mut loan: Option<&mut Loan<Batch>>,
+        mut zc: Option<&mut ZcUbuf<ZcBatch>>,
         nob: usize,
     ) {
         let mut nob = nob;
         self.queued.fetch_sub(nob as u64, Relaxed);
         self.traffic.tx_bytes.add(nob as u64);
-        if let Some(loan) = &mut loan {
+        if let Some(zc) = &mut zc {
             self.traffic.zc_bytes.add(nob as u64);
-            loan.grow(nob);
+            zc.grow(nob);
         }
+        let mode = match zc {
+            Some(_) => SendMode::ZeroCopy,
+            None => SendMode::Copy,
+        };
         while nob > 0 {
             let Some(tx) = out.front_mut() else { return };
             let part = nob.min(tx.remaining());
-            tx.advance(part, loan.is_some());
+            tx.advance(part, mode);
             nob -= part;
             if tx.remaining() > 0 {
                 return;
@@ -212,10 +215,10 @@ impl Conn {
                     self.traffic.tx_msgs.add(1);
                     trace::send(|| self.traced(), tx.len() as u64, None);
                 }
-                match &mut loan {
-                    Some(loan) => {
+                match &mut zc {
+                    Some(zc) => {
                         self.traffic.zc_msgs.add(1);
-                        loan.push(tx);
+                        zc.push(tx);
                     }
                     None => self.released(tx, ended),
                 }

@@ -70,7 +70,7 @@ impl BvecBuf {
         // INVARIANT: There are no bytes.
         Bvecs {
             list: List::new(self),
-            can_lend: true,
+            can_zerocopy: true,
         }
     }
 
@@ -149,7 +149,7 @@ impl<'a> List<'a> {
 ///
 /// # Invariants
 ///
-/// For `'a` all bytes of the list may be read by C. If `can_lend`, they are in pages whose references
+/// For `'a` all bytes of the list may be read by C. If `can_zerocopy`, they are in pages whose references
 /// count, and Rust code never has a `&mut` to them: C code that takes a reference to such a page may
 /// read it for longer than `'a`.
 ///
@@ -167,12 +167,12 @@ impl<'a> List<'a> {
 /// assert!(bvecs.push_frag(&header, 24));
 /// assert!(bvecs.push_range(&payload, 0));
 /// assert_eq!(bvecs.len_bytes(), 1048);
-/// assert!(bvecs.can_lend());
+/// assert!(bvecs.can_zerocopy());
 /// # Ok::<(), Error>(())
 /// ```
 pub(crate) struct Bvecs<'a> {
     list: List<'a>,
-    can_lend: bool,
+    can_zerocopy: bool,
 }
 
 impl<'a> Bvecs<'a> {
@@ -198,18 +198,18 @@ impl<'a> Bvecs<'a> {
     /// assert!(bvecs.push_foreign(&memory, 100));
     /// assert_eq!(bvecs.len_bytes(), 900);
     /// // It is in a slab.
-    /// assert!(!bvecs.can_lend());
+    /// assert!(!bvecs.can_zerocopy());
     /// # Ok::<(), Error>(())
     /// ```
     pub(crate) fn push_foreign(&mut self, memory: &'a Foreign<Source>, skip: usize) -> bool {
-        // INVARIANT: The memory may be read; the list can be lent only if all of it can.
-        self.can_lend &= memory.can_lend();
+        // INVARIANT: The memory may be read; the list can be sent without a copy only if all of it can.
+        self.can_zerocopy &= memory.can_zerocopy();
         self.list.push_pieces(memory.pieces(skip))
     }
 
     /// Whether all of it may be referred to by TCP. Any context.
-    pub(crate) fn can_lend(&self) -> bool {
-        self.can_lend
+    pub(crate) fn can_zerocopy(&self) -> bool {
+        self.can_zerocopy
     }
 
     /// Adds `frag` without its first `skip` bytes. Any context.

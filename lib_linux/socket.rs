@@ -16,7 +16,7 @@
 //! counting reference. In both cases the end of the namespace waits for the socket, see [`NetUser`].
 //!
 //! [`HookedSocket`] adds callbacks, see [`SocketEvents`], and [`ListeningSocket`] tells of
-//! connections to accept; a [`Loan`] lets TCP have pages without copying them.
+//! connections to accept; a [`ZcUbuf`] is for sending pages without copying them.
 //!
 //! C headers: [`include/linux/net.h`](srctree/include/linux/net.h),
 //! [`include/net/sock.h`](srctree/include/net/sock.h)
@@ -25,13 +25,13 @@ mod addr;
 mod handover;
 mod hook;
 mod listening;
-mod loan;
 mod message;
 mod options;
 mod owner;
 mod state;
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod tests;
+mod zerocopy;
 
 pub(crate) use self::handover::{
     Handover,
@@ -45,11 +45,11 @@ pub(crate) use self::listening::{
     Arrivals,
     ListeningSocket, //
 };
-pub(crate) use self::loan::{
-    Lender,
-    Lent,
-    Loan,
-    LoanBook, //
+pub(crate) use self::zerocopy::{
+    ZcDone,
+    ZcList, //
+    ZcOps,
+    ZcUbuf,
 };
 
 pub(crate) use self::{

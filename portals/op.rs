@@ -75,8 +75,8 @@ pub(super) struct Op {
     /// To whom it was sent, the only one who may answer it.
     pub(super) peer: Nid,
     pub(super) expect: Expect,
-    /// The connection by which the message went: once all of it was given to TCP, and is not on loan
-    /// to it any more. A loan that ends with the connection ends the operation itself.
+    /// The connection by which the message went: once TCP has accepted all of it and
+    /// needs no page of it any more. If that comes with the connection's end, the operation fails.
     pub(super) sent_by: Option<ConnId>,
     pub(super) inbox: Arc<Inbox>,
     /// The owner's name for it.

@@ -329,8 +329,8 @@ impl Fixture {
         Ok((*header, is_intact(&pages, seed)?))
     }
 
-    /// How many bytes were lent to TCP so far.
-    fn lent(&self) -> Result<u64> {
+    /// How many bytes were sent without a copy so far.
+    fn zc_bytes(&self) -> Result<u64> {
         Ok(self.ni()?.ledger().total().zc_bytes.get())
     }
 
@@ -539,13 +539,13 @@ mod suite {
         for kind in [Kind::Pages, Kind::Slab, Kind::Vmalloc] {
             for cut in CUTS {
                 seed += 1;
-                let lent = fixture.lent()?;
+                let zc_bytes = fixture.zc_bytes()?;
                 let (_memory, payload) = foreign_payload(kind, cut, seed)?;
                 fixture.send_to(fixture.sender, payload, &sent)?;
                 assert!(fixture.has_received(seed)?);
                 assert!(sent.take()?.is_ok());
                 // What is in a slab must be copied.
-                assert!((fixture.lent()? > lent) == (kind != Kind::Slab));
+                assert!((fixture.zc_bytes()? > zc_bytes) == (kind != Kind::Slab));
             }
         }
         Ok(())

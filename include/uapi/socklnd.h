@@ -576,7 +576,7 @@ struct socklnd_route_entry {
  * @rx_msgs: messages received
  * @rx_bytes: bytes received, headers included
  * @age_ms: how long ago it was made
- * @zc_msgs: of the messages sent, those whose memory was lent to TCP and not copied
+ * @zc_msgs: of the messages sent, those that were sent without a copy
  * @zc_bytes: bytes of these, headers included
  * @queued_bytes_peak: the most bytes that were queued on it at the same time
  * @sndbuf_full: times that it had to wait for room in the socket's send buffer
@@ -635,7 +635,7 @@ struct socklnd_conn_entry {
  * @conns: connections, those included that are being closed
  * @handshakes: connections that are not yet through the exchange of greetings
  * @txs: messages on their way out
- * @zc_msgs: messages sent whose memory was lent to TCP and not copied
+ * @zc_msgs: messages sent that were sent without a copy
  * @zc_bytes: bytes of these, headers included
  * @zc_copied: how many of them were copied further on after all, in whole or in part: by a receiver
  *	on the same machine, or for a device that needs it
@@ -692,7 +692,7 @@ struct socklnd_stats_entry {
  * @tx_bytes: bytes sent, headers included
  * @rx_msgs: messages received
  * @rx_bytes: bytes received, headers included
- * @zc_msgs: of the messages sent, those whose memory was lent to TCP and not copied
+ * @zc_msgs: of the messages sent, those that were sent without a copy
  * @zc_bytes: bytes of these, headers included
  * @attempts: attempts of this node to connect
  * @connects: connections made by this node

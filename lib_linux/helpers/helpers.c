@@ -10,7 +10,7 @@
 #include "hook.c"
 #include "handover.c"
 #include "lockdep.c"
-#include "loan.c"
+#include "zerocopy.c"
 #include "page.c"
 #include "debugfs.c"
 #include "misc.c"

@@ -64,7 +64,7 @@ struct sock *socklnd_helper_sock_sk(const struct socket *sock);
 int socklnd_helper_sk_state(const struct sock *sk);
 int socklnd_helper_sk_take_error(struct sock *sk);
 int socklnd_helper_sk_err(const struct sock *sk);
-bool socklnd_helper_sk_can_lend(const struct sock *sk);
+bool socklnd_helper_sk_can_zerocopy(const struct sock *sk);
 bool socklnd_helper_ubuf_disown(struct ubuf_info *ubuf);
 int socklnd_helper_sk_wmem_queued(const struct sock *sk);
 bool socklnd_helper_sk_stream_is_writeable(const struct sock *sk);

@@ -32,7 +32,7 @@ use kernel::{
 ///
 /// `bvecs` points to `count` entries, which nobody changes; together they have at least `skip + len`
 /// bytes. C functions may do with the `len` bytes behind the first `skip` what `A` says, and no Rust
-/// reference to them exists. If `can_lend`, they are in pages whose references count.
+/// reference to them exists. If `can_zerocopy`, they are in pages whose references count.
 ///
 /// # Examples
 ///
@@ -53,7 +53,7 @@ use kernel::{
 /// let memory: Foreign<Source> = unsafe { Foreign::new(NonNull::from(&mut bvec), 1, 10, 90) }?;
 /// assert_eq!(memory.len(), 90);
 /// // The bytes are in a slab.
-/// assert!(!memory.can_lend());
+/// assert!(!memory.can_zerocopy());
 /// assert_eq!(memory.crc32(!0), crc32(!0, &[7; 90]));
 /// assert_eq!(memory.pieces(90).count(), 0);
 /// # Ok::<(), Error>(())
@@ -63,7 +63,7 @@ pub(crate) struct Foreign<A> {
     count: u32,
     skip: u32,
     len: u32,
-    can_lend: bool,
+    can_zerocopy: bool,
     /// Of unit tests: what the bytes are part of.
     #[cfg(CONFIG_KUNIT = "y")]
     _owner: Option<kernel::sync::Arc<tests::Scattered>>,
@@ -108,7 +108,7 @@ impl<A: Access> Foreign<A> {
             count,
             skip,
             len,
-            can_lend: false,
+            can_zerocopy: false,
             #[cfg(CONFIG_KUNIT = "y")]
             _owner: None,
             _access: PhantomData,
@@ -118,12 +118,12 @@ impl<A: Access> Foreign<A> {
         if this.bvecs().iter().fold(0, sum) < u64::from(skip).saturating_add(len.into()) {
             return Err(EINVAL);
         }
-        let can_lend = this.pieces(0).all(|piece| {
+        let can_zerocopy = this.pieces(0).all(|piece| {
             // SAFETY: The piece is in this page, which stays as long as `this`.
             unsafe { sys::socklnd_helper_sendpage_ok(piece.page()) }
         });
         // INVARIANT: That was asked of each page.
-        this.can_lend = can_lend;
+        this.can_zerocopy = can_zerocopy;
         Ok(this)
     }
 
@@ -139,8 +139,8 @@ impl<A: Access> Foreign<A> {
 
     /// Whether TCP may refer to it: all of it is in pages whose references count, and not, say, in those
     /// of a slab.
-    pub(crate) fn can_lend(&self) -> bool {
-        self.can_lend
+    pub(crate) fn can_zerocopy(&self) -> bool {
+        self.can_zerocopy
     }
 
     /// Goes on with a CRC32 over all of it, see [`super::crc32`]. Any context.

@@ -66,7 +66,7 @@ impl Socket {
     /// # Safety
     ///
     /// `ubuf` must be null, or valid during the call and as long as any reference is left of those
-    /// that TCP takes meanwhile; then `from` must be such as can be lent.
+    /// that TCP takes meanwhile; then all of `from` must be memory for sending without a copy.
     pub(super) unsafe fn send_message(
         &self,
         from: &Bvecs<'_>,
@@ -95,7 +95,7 @@ impl Socket {
         };
         // SAFETY: The socket is valid, and so is the message until the call returns. Of what it
         // copies, TCP keeps no reference. Of what it does not, it keeps references that count: to
-        // the pages, which are such as can be lent by our requirement, and to `ubuf`, whose validity
+        // the pages, which are memory for that by our requirement, and to `ubuf`, whose validity
         // is our requirement, too.
         to_bytes(unsafe { bindings::sock_sendmsg(self.sock(), &mut msg) })
     }

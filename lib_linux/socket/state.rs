@@ -100,7 +100,7 @@ impl Socket {
 
     /// Why the connection is over, if it is; unlike [`Socket::take_error`], however often it is
     /// asked. If TCP gave up what was sent, for another reason than being told to, this says so
-    /// before any [`Loan`](super::Loan) of it is returned. Any context.
+    /// before any [`ZcUbuf`](super::ZcUbuf) of it is complete. Any context.
     ///
     /// # Examples
     ///

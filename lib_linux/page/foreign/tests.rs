@@ -27,7 +27,7 @@ use kernel::{
 pub(crate) enum Kind {
     /// The page allocator.
     Pages,
-    /// A slab: it can't be lent to TCP.
+    /// A slab: it can't be sent without a copy.
     Slab,
     /// `vmalloc`.
     Vmalloc,
@@ -233,12 +233,12 @@ mod suite {
         for kind in KINDS {
             let memory = Scattered::new(kind, 10_000, 700)?;
             let part = memory.range::<Source>(1, 9_999)?;
-            assert_eq!(part.can_lend(), kind != Kind::Slab);
+            assert_eq!(part.can_zerocopy(), kind != Kind::Slab);
             let mut buf = BvecBuf::with_capacity(64)?;
             let mut bvecs = buf.start();
-            assert!(bvecs.can_lend());
+            assert!(bvecs.can_zerocopy());
             assert!(bvecs.push_foreign(&part, 0));
-            assert_eq!(bvecs.can_lend(), kind != Kind::Slab);
+            assert_eq!(bvecs.can_zerocopy(), kind != Kind::Slab);
         }
         Ok(())
     }

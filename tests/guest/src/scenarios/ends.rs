@@ -120,9 +120,9 @@ pub fn closed_at_once(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// What was lent to TCP, which has dropped it, counts as not sent, also if the connection is closed
+/// A message sent without a copy that TCP has dropped counts as not sent, also if the connection is closed
 /// before anybody has looked why.
-pub fn dropped_loan(lab: &mut Lab) -> Result<()> {
+pub fn dropped_zero_copy(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
     set("zc_min_payload", 0)?;
@@ -132,8 +132,8 @@ pub fn dropped_loan(lab: &mut Lab) -> Result<()> {
     lab.netem(1, "loss 100%")?;
     let ping = link.new_ping(2);
     link.send([0, 0], &ping)?;
-    wait::until(LIMIT, "answer lent", || {
-        ensure!(sections("node")?[0].get("loans")? == 1);
+    wait::until(LIMIT, "answer sent without a copy", || {
+        ensure!(sections("node")?[0].get("zc_batches")? == 1);
         Ok(())
     })?;
     // The receiving side must not be the one that finds out.
@@ -168,8 +168,8 @@ fn let_go(node: &Node) -> Result<()> {
     node.space.tool("tc", &arguments, "").map(drop)
 }
 
-/// A transfer to `to`, of which some messages are lent and stay in the card's queue.
-fn lend(from: &Node, to: &Node) -> Result<Job> {
+/// A transfer to `to`, of which some messages are sent without a copy and stay in the card's queue.
+fn send_zero_copy(from: &Node, to: &Node) -> Result<Job> {
     let bench = Bench {
         op: Op::Put,
         size: 20_000,
@@ -181,19 +181,19 @@ fn lend(from: &Node, to: &Node) -> Result<Job> {
     let job = from.start_bench(to, &bench)?;
     await_traffic(from, 10)?;
     keep(from)?;
-    wait::until(LIMIT, "messages lent", || {
+    wait::until(LIMIT, "messages sent without a copy", || {
         ensure!(from.counter("/live/txs")? > 0, "none at this moment");
-        ensure!(loans()? > 0);
+        ensure!(zc_batches()? > 0);
         Ok(())
     })?;
     // What was sent before has arrived, and its acknowledgements are here.
     wait::quiet_time(Duration::from_millis(300));
-    ensure!(loans()? > 0, "nothing is lent any more");
+    ensure!(zc_batches()? > 0, "no packet refers to pages any more");
     Ok(job)
 }
 
-fn loans() -> Result<u64> {
-    sections("node")?[0].get("loans")
+fn zc_batches() -> Result<u64> {
+    sections("node")?[0].get("zc_batches")
 }
 
 /// Begins to remove the module, which must wait, and say for what.
@@ -211,17 +211,20 @@ fn removal(lab: &Lab) -> Result<Job> {
     Ok(job)
 }
 
-/// Packets with lent pages that are never sent hold up nobody: neither the end of their interface, nor
+/// Zero-copy packets that are never sent hold up nobody: neither the end of their interface, nor
 /// of their namespace, nor anybody else. The module's end waits for them, says so, and can be
 /// interrupted.
-pub fn lent_for_ever(lab: &mut Lab) -> Result<()> {
+pub fn zero_copy_never_freed(lab: &mut Lab) -> Result<()> {
     let bystander = Bystander::start(lab)?;
     let (first, sink) = (lab.node(2).clone(), lab.node(3).clone());
     for index in 2..5 {
         lab.node(index).ni_add()?;
     }
     let service = sink.serve()?;
-    let mut jobs = vec![lend(&first, &sink)?, lend(lab.node(4), &sink)?];
+    let mut jobs = vec![
+        send_zero_copy(&first, &sink)?,
+        send_zero_copy(lab.node(4), &sink)?,
+    ];
     for job in &mut jobs {
         job.kill();
     }
@@ -235,9 +238,9 @@ pub fn lent_for_ever(lab: &mut Lab) -> Result<()> {
         Ok(())
     };
     ended(&first)?;
-    let left = loans()?;
+    let left = zc_batches()?;
     ensure!(left > 0, "it was all given back: nothing was shown");
-    note(&format!("{left} loans are left"));
+    note(&format!("{left} batches are left"));
     // The same once more, and others.
     first.ni_add()?;
     ended(&first)?;
@@ -248,7 +251,10 @@ pub fn lent_for_ever(lab: &mut Lab) -> Result<()> {
     // Its packets go with its card, which comes after.
     lab.delete(4)?;
     drop(Namespace::new()?);
-    ensure!(loans()? > 0, "it was all given back: nothing was shown");
+    ensure!(
+        zc_batches()? > 0,
+        "it was all given back: nothing was shown"
+    );
     bystander.unharmed(lab)?;
     drop(service);
 
@@ -260,7 +266,7 @@ pub fn lent_for_ever(lab: &mut Lab) -> Result<()> {
     first.ni_add()?;
     sink.ni_add()?;
     let service = sink.serve()?;
-    let mut transfer = lend(&first, &sink)?;
+    let mut transfer = send_zero_copy(&first, &sink)?;
     transfer.kill();
     drop(transfer);
     drop(service);

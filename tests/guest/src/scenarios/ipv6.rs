@@ -99,7 +99,7 @@ pub fn basic(lab: &mut Lab) -> Result<()> {
     let _services = [one.serve()?, two.serve()?];
     for (from, to) in [(one, two), (two, one)] {
         for op in [Op::Put, Op::Get] {
-            // Large enough for pages to be lent.
+            // Large enough to be sent without a copy.
             for (size, count) in [(100, 20), (20_000, 20), (1 << 20, 4)] {
                 transfer(from, &nid(to), op, size, count)?;
             }
@@ -114,7 +114,7 @@ pub fn basic(lab: &mut Lab) -> Result<()> {
         ensure!(conn["protocol"] == 4, "another version: {conn}");
         ensure!(
             conn["type"] != "bulk_out" || conn["zero_copy"]["bytes"].as_u64() > Some(1 << 20),
-            "nothing was lent: {conn}"
+            "nothing was sent without a copy: {conn}"
         );
     }
     // What else tells of them.

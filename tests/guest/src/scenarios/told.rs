@@ -267,19 +267,19 @@ pub fn counted_once(lab: &mut Lab) -> Result<()> {
         let peer = peers.first().context("no peer")?;
         peer["errors"]["tx"].as_u64().context("no counter")
     };
-    // Lent to TCP, when its connection ends.
+    // Sent without a copy, when its connection ends.
     let mut link = Link::dial(&script.space, script.addr, node, today(), ANY)?;
     link.ping(1)?;
     lab.netem(1, "loss 100%")?;
     let ping = link.new_ping(2);
     link.send([0, 0], &ping)?;
-    wait::until(SOON, "answer lent", || {
+    wait::until(SOON, "answer sent without a copy", || {
         let conns = node.conns_to(script)?;
         let conn = conns.first().context("no connection")?;
-        let lent = conn["zero_copy"]["msgs"].as_u64().context("no counter")?;
+        let zc_msgs = conn["zero_copy"]["msgs"].as_u64().context("no counter")?;
         ensure!(
-            lent == 2 && node.counter("/live/txs")? == 1,
-            "{lent} were lent"
+            zc_msgs == 2 && node.counter("/live/txs")? == 1,
+            "{zc_msgs} were sent without a copy"
         );
         Ok(())
     })?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Payloads that are lent to TCP and not copied: all of them come back, however it ends.
+//! Payloads that are sent without a copy: all of their pages are given back, however it ends.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -19,9 +19,9 @@ use crate::wait;
 
 const SYSCTL: &str = "/proc/sys/socknal/zero_copy";
 const PARAMETER: &str = "/sys/module/ksocklnd/parameters/zc_min_payload";
-const LENT: &str = "/zero_copy/msgs";
+const ZC_MSGS: &str = "/zero_copy/msgs";
 const LARGEST: usize = 1 << 20;
-/// More than any payload has: nothing is lent.
+/// More than any payload has: everything is copied.
 const OFF: &str = "1048577";
 
 /// More than can be moved while the scenario lasts.
@@ -33,7 +33,7 @@ const ENDLESS: Bench = Bench {
     limit: Duration::from_secs(300),
 };
 
-/// What is lent arrives unharmed; what is lent and what is not is as the tunable says.
+/// Zero-copy messages arrive unharmed, and the tunable says which messages these are.
 pub fn verified(lab: &mut Lab) -> Result<()> {
     for path in [SYSCTL, PARAMETER] {
         ensure!(fs::read_to_string(path)?.trim() == "2048", "{path}");
@@ -44,7 +44,7 @@ pub fn verified(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
     let _services = [one.serve()?, two.serve()?];
-    for (threshold, size, count, is_lent) in [
+    for (threshold, size, count, is_zerocopy) in [
         ("2048", 2047, 20, false),
         ("2048", 2048, 20, true),
         ("0", 1, 20, true),
@@ -57,16 +57,16 @@ pub fn verified(lab: &mut Lab) -> Result<()> {
     ] {
         fs::write(SYSCTL, threshold)?;
         ensure!(fs::read_to_string(PARAMETER)?.trim() == threshold);
-        let lent = check_lent(one, two, size, count)?;
+        let zc_msgs = check_zero_copy(one, two, size, count)?;
         // PUTs from here, and REPLYs to the GETs from there.
-        let as_expected = if is_lent {
-            lent >= 2 * count as u64
+        let as_expected = if is_zerocopy {
+            zc_msgs >= 2 * count as u64
         } else {
-            lent == 0
+            zc_msgs == 0
         };
         ensure!(
             as_expected,
-            "{size} bytes, threshold {threshold}: {lent} of {count} messages each way were lent"
+            "{size} bytes, threshold {threshold}: {zc_msgs} of {count} messages each way were sent without a copy"
         );
     }
     // Sent again and again, while the owner of the memory already uses other parts of it.
@@ -74,34 +74,37 @@ pub fn verified(lab: &mut Lab) -> Result<()> {
     let weather = "delay 3ms 2ms loss 2% reorder 10% duplicate 1%";
     for (index, size, count) in [(0, 5000, 20), (1, 200_000, 4)] {
         lab.netem(index, weather)?;
-        let lent = check_lent(one, two, size, count)?;
-        ensure!(lent >= 2 * count as u64, "{lent} messages were lent");
+        let zc_msgs = check_zero_copy(one, two, size, count)?;
+        ensure!(
+            zc_msgs >= 2 * count as u64,
+            "{zc_msgs} messages were sent without a copy"
+        );
     }
     Ok(())
 }
 
-/// Moves data all four ways; returns how many messages the first node has lent to TCP for it.
-fn check_lent(one: &Node, two: &Node, size: usize, count: usize) -> Result<u64> {
-    let before = one.counter(LENT)?;
+/// Moves data all four ways; returns how many messages the first node has sent without a copy for it.
+fn check_zero_copy(one: &Node, two: &Node, size: usize, count: usize) -> Result<u64> {
+    let before = one.counter(ZC_MSGS)?;
     four_ways(one, two, size, count)?;
-    // Whether the receivers on this machine copied: every lent message must have come back.
-    let lent = one.counter(LENT)? - before;
+    // Whether the receivers on this machine copied: every zero-copy message must be complete.
+    let zc_msgs = one.counter(ZC_MSGS)? - before;
     wait::until(Duration::from_secs(10), "everything given back", || {
         let live = one.counter("/live/txs")?;
-        ensure!(live == 0, "{live} messages are still lent");
+        ensure!(live == 0, "{live} zero-copy messages are not complete");
         Ok(())
     })?;
-    Ok(lent)
+    Ok(zc_msgs)
 }
 
-/// Has the node's own card delay what it sends, so that packets with lent pages wait there.
+/// Has the node's own card delay what it sends, so that zero-copy packets wait there.
 fn slow_card(node: &Node, arguments: &str) -> Result<()> {
     let mut words = vec!["qdisc", "replace", "dev", "eth0", "root", "netem"];
     words.extend(arguments.split_whitespace());
     node.space.tool("tc", &words, "").map(drop)
 }
 
-/// Transfers in both directions, which lend.
+/// Transfers in both directions, without a copy.
 fn transfers(lab: &Lab) -> Result<Vec<Job>> {
     let (one, two) = (lab.node(0), lab.node(1));
     let mut jobs = vec![one.serve()?, two.serve()?];
@@ -113,14 +116,17 @@ fn transfers(lab: &Lab) -> Result<Vec<Job>> {
     jobs.push(two.start_bench(one, &get)?);
     await_traffic(two, 10)?;
     await_traffic(one, 10)?;
-    await_lent(one)?;
+    await_zero_copy(one)?;
     Ok(jobs)
 }
 
-/// Waits until messages of the node are lent, having been counted as sent.
-fn await_lent(node: &Node) -> Result<()> {
-    ensure!(node.counter(LENT)? > 0, "nothing was lent");
-    wait::until(Duration::from_secs(20), "messages lent", || {
+/// Waits until messages of the node are sent without a copy and are not complete.
+fn await_zero_copy(node: &Node) -> Result<()> {
+    ensure!(
+        node.counter(ZC_MSGS)? > 0,
+        "nothing was sent without a copy"
+    );
+    wait::until(Duration::from_secs(20), "zero-copy messages", || {
         ensure!(node.counter("/live/txs")? > 0, "none at this moment");
         Ok(())
     })
@@ -137,7 +143,7 @@ fn await_given_back(node: &Node, limit: Duration) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// Connections closed while packets with lent pages wait in the card's queue; and connections that
+/// Connections closed while zero-copy packets wait in the card's queue; and connections that
 /// lead nowhere any more, until their time is over.
 pub fn cut(lab: &mut Lab) -> Result<()> {
     // What goes through takes less.
@@ -167,7 +173,7 @@ pub fn cut(lab: &mut Lab) -> Result<()> {
     lab.cable(0, true)
 }
 
-/// The interface, and the module, removed while packets with lent pages wait in the card's queue.
+/// The interface, and the module, removed while zero-copy packets wait in the card's queue.
 pub fn unload(lab: &mut Lab) -> Result<()> {
     let mut slowest = Duration::ZERO;
     for round in 0..4 {

@@ -128,7 +128,7 @@ struct Connection {
     tx: Traffic,
     rx: Traffic,
     age_ms: u64,
-    /// Of what was sent, what was lent to TCP and not copied.
+    /// Of what was sent, what was sent without a copy.
     zero_copy: Traffic,
     queued_bytes_peak: u64,
     /// How often it had to wait for room in the send buffer.

@@ -282,9 +282,9 @@ impl Interface {
         let rows = [
             ("messages sent", tx.msgs),
             ("bytes sent", tx.bytes),
-            ("messages lent to TCP", zero_copy.msgs),
-            ("bytes lent to TCP", zero_copy.bytes),
-            ("lent, but copied later", zero_copy.copied),
+            ("zero-copy messages sent", zero_copy.msgs),
+            ("zero-copy bytes sent", zero_copy.bytes),
+            ("zero-copy, but copied later", zero_copy.copied),
             ("messages received", rx.msgs),
             ("bytes received", rx.bytes),
             ("connections made", self.connects),

@@ -39,7 +39,7 @@ const GIVEN_UP: Duration = Duration::from_millis(300);
 const LONGER: Duration = Duration::from_secs(1);
 /// The same where that is too little, too; and in this time all is well if there is memory.
 const LIMIT: Duration = Duration::from_secs(30);
-/// More than the largest message: no payload is lent.
+/// More than the largest message: every payload is copied.
 const NEVER: usize = 2 << 20;
 /// Of an interface: messages that were dropped without their sender being told.
 const UNTOLD: [&str; 4] = ["drops", "unanswered", "fwd_failed", "fwd_no_route"];
@@ -63,7 +63,7 @@ const fn kind(op: Op, size: usize, zc_min_payload: usize, zc_acks: u32) -> Kind 
     }
 }
 
-/// Between two nodes: small messages, bulk that is copied, lent, and lent until the peer says that it
+/// Between two nodes: small messages, bulk that is copied, sent without a copy, and kept until the peer says that it
 /// has arrived.
 pub fn between_two(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Pages that are lent to TCP. */
+/* Sending pages without a copy. */
 #include <linux/kmemleak.h>
 #include <linux/skbuff.h>
 #include <net/sock.h>
@@ -11,7 +11,7 @@
  * Whether MSG_ZEROCOPY makes sense. Packets made to probe the MTU refer to the pages of others
  * without a reference to their ubuf_info, see tcp_clone_payload().
  */
-bool socklnd_helper_sk_can_lend(const struct sock *sk)
+bool socklnd_helper_sk_can_zerocopy(const struct sock *sk)
 {
 	return (READ_ONCE(sk->sk_route_caps) & NETIF_F_SG) &&
 	       !READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_mtu_probing) &&

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lists of [`ZcUbuf`](super::ZcUbuf)s that are not complete.
+//!
+//! A [`ZcList`] has the ubufs that are closed, and that packets still refer to. Its spinlock, taken with
+//! interrupts off, protects the list; it is shared by [`Arc`] with the ubufs.
+
+use super::{
+    super::super::sys,
+    ZcDone, //
+    ZcOps,
+};
+use core::ptr::{
+    self,
+    NonNull, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        new_spinlock_irq,
+        Arc,
+        SpinLockIrq, //
+    },
+    types::Opaque, //
+};
+
+/// The links of a ubuf in its list.
+pub(super) struct Links<T> {
+    pub(super) prev: Option<NonNull<ZcDone<T>>>,
+    pub(super) next: Option<NonNull<ZcDone<T>>>,
+}
+
+/// The ubufs of one kind that are closed and not complete.
+#[pin_data]
+pub(crate) struct ZcList<T> {
+    #[pin]
+    pub(super) pending: SpinLockIrq<Pending<T>>,
+}
+
+/// The list of a [`ZcList`].
+///
+/// # Invariants
+///
+/// `first` begins a doubly linked list of valid [`ZcDone`]s that were boxes. Their `object`s are used by
+/// nobody who does not hold the list's lock.
+pub(super) struct Pending<T> {
+    first: Option<NonNull<ZcDone<T>>>,
+}
+
+// SAFETY: The objects in the list may be used by whatever thread holds the lock.
+unsafe impl<T: Send> Send for Pending<T> {}
+
+impl<T> Pending<T> {
+    /// Adds a ubuf.
+    ///
+    /// # Safety
+    ///
+    /// `done` must be valid, in no list, and stay valid until it is removed. Nobody may use its object
+    /// from now on without the lock.
+    pub(super) unsafe fn add(&mut self, done: NonNull<ZcDone<T>>) {
+        let links = Links {
+            prev: None,
+            next: self.first,
+        };
+        // SAFETY: By the requirement it is valid, and the lock is ours.
+        unsafe { *(*done.as_ptr()).links.get() = links };
+        if let Some(first) = self.first {
+            // SAFETY: By the type invariants it is valid, and the lock is ours.
+            unsafe { (*(*first.as_ptr()).links.get()).prev = Some(done) };
+        }
+        // INVARIANT: The new one is valid, and the others stand behind it.
+        self.first = Some(done);
+    }
+
+    /// Takes a ubuf out.
+    ///
+    /// # Safety
+    ///
+    /// `done` must be in this list.
+    pub(super) unsafe fn remove(&mut self, done: NonNull<ZcDone<T>>) {
+        // SAFETY: By the type invariants it is valid, and the lock is ours.
+        let links = unsafe { &*(*done.as_ptr()).links.get() };
+        let (prev, next) = (links.prev, links.next);
+        match prev {
+            // SAFETY: By the type invariants it is valid, and the lock is ours.
+            Some(prev) => unsafe { (*(*prev.as_ptr()).links.get()).next = next },
+            // INVARIANT: What stood behind the first one is the rest of the list.
+            None => self.first = next,
+        }
+        if let Some(next) = next {
+            // SAFETY: By the type invariants it is valid, and the lock is ours.
+            unsafe { (*(*next.as_ptr()).links.get()).prev = prev };
+        }
+    }
+
+    /// Takes out a ubuf that packets refer to, and leaves these to the kernel's own callback. Returns
+    /// its object. The rest of its memory stays allocated for good.
+    fn disown(&mut self) -> Option<T> {
+        let mut next = self.first;
+        while let Some(done) = next {
+            // SAFETY: By the type invariants it is valid.
+            let ubuf = Opaque::cast_into(unsafe { &raw const (*done.as_ptr()).ubuf });
+            // SAFETY: The object is valid, `ubuf` is its first field, has the room behind it that the
+            // function asks for, and was allocated with it.
+            if unsafe { sys::socklnd_helper_ubuf_disown(ubuf) } {
+                // SAFETY: It is in this list.
+                unsafe { self.remove(done) };
+                // SAFETY: `complete` will not make a box of it any more: the reference just taken is
+                // never given up. So this is the only owner of the object, and the original is not
+                // used again.
+                return Some(unsafe { ptr::read(&raw const (*done.as_ptr()).object) });
+            }
+            // Its last packet was just freed: the thread that did so waits for the lock.
+            // SAFETY: By the type invariants it is valid, and the lock is ours.
+            next = unsafe { (*(*done.as_ptr()).links.get()).next };
+        }
+        None
+    }
+}
+
+impl<T: ZcOps> ZcList<T> {
+    /// An empty list. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                // INVARIANT: The list is empty.
+                pending <- new_spinlock_irq!(Pending { first: None }, "socklnd_zc_list"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Calls `f` with the object of the first ubuf, if there is one. Thread context;
+    /// `f` must not sleep, and runs with interrupts off.
+    pub(crate) fn with_first<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
+        let pending = self.pending.lock();
+        let first = pending.first?;
+        // SAFETY: By the invariants of `Pending` it is valid, and the object is ours as long as the lock is
+        // held.
+        Some(f(unsafe { &(*first.as_ptr()).object }))
+    }
+
+    /// Takes out all ubufs and calls `f` with their objects. The packets that refer to them are left to the
+    /// kernel's own callback, for which about a hundred bytes of each ubuf stay allocated for good. Those
+    /// that become complete at this moment do so as usual, before
+    /// [`wait_for_callbacks`](crate::lib_linux::wait_for_callbacks) returns. May sleep.
+    ///
+    /// The pages may still be sent after this: their owner must never change them.
+    pub(crate) fn disown(&self, mut f: impl FnMut(T)) {
+        loop {
+            let object = self.pending.lock().disown();
+            match object {
+                Some(object) => f(object),
+                None => return,
+            }
+        }
+    }
+}

@@ -38,6 +38,8 @@
 //! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
 
 mod list;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
 
 use self::list::Links;
 pub(crate) use self::list::ZcList;
@@ -78,6 +80,27 @@ use kernel::{
 };
 
 /// Objects that can be in a [`ZcUbuf`], and their part of `struct ubuf_info_ops`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::sync::atomic::{Atomic, Relaxed};
+///
+/// static COMPLETE: Atomic<u32> = Atomic::new(0);
+///
+/// struct Request(u32);
+///
+/// impl ZcOps for Request {
+///     fn complete(this: KBox<ZcDone<Self>>) {
+///         COMPLETE.store(this.0, Relaxed);
+///     }
+/// }
+///
+/// // No packet refers to it, so it is complete when it is closed.
+/// drop(ZcUbuf::new(Request(7), &ZcList::new()?)?);
+/// assert_eq!(COMPLETE.load(Relaxed), 7);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) trait ZcOps: Send + Sized + 'static {
     /// No packet refers to the pages any more.
     ///
@@ -90,7 +113,35 @@ pub(crate) trait ZcOps: Send + Sized + 'static {
 /// The kernel's own callback works on a `struct ubuf_info_msgzc`, which is larger by this.
 const ROOM: usize = sys::SIZEOF_ubuf_info_msgzc - sys::SIZEOF_ubuf_info;
 
-/// The memory of a [`ZcUbuf`]. A box of it exists only once it is complete.
+/// The memory of a [`ZcUbuf`], and what is left of it when it is complete: then it is a box.
+///
+/// # Invariants
+///
+/// - `ubuf` is initialised; its callback is `complete::<T>`, or that of the kernel after
+///   [`ZcList::disown`].
+/// - While it is in `list`, nobody uses `object` or `links` without the list's lock.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::sync::atomic::{Atomic, Relaxed};
+///
+/// static SENT: Atomic<u32> = Atomic::new(0);
+///
+/// struct Request(u32);
+///
+/// impl ZcOps for Request {
+///     fn complete(this: KBox<ZcDone<Self>>) {
+///         if !this.was_copied() {
+///             SENT.store(ZcDone::into_object(this).0, Relaxed);
+///         }
+///     }
+/// }
+///
+/// drop(ZcUbuf::new(Request(7), &ZcList::new()?)?);
+/// assert_eq!(SENT.load(Relaxed), 7);
+/// # Ok::<(), Error>(())
+/// ```
 #[repr(C)]
 pub(crate) struct ZcDone<T> {
     ubuf: Opaque<bindings::ubuf_info>,
@@ -201,6 +252,7 @@ impl<T: ZcOps> ZcUbuf<T> {
             copied: Atomic::new(false),
             object,
         };
+        // INVARIANT: Initialised above, and in no list.
         let done = KBox::new(done, GFP_KERNEL)?;
         // INVARIANT: It was a box, and the count's initial value is our reference.
         Ok(Self(NonNull::from(KBox::leak(done))))
@@ -302,6 +354,40 @@ impl Socket {
     /// # Errors
     ///
     /// `EINVAL` if not all of `from` can be sent so; and those of [`Socket::send`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::lib_linux::{
+    ///     iov::BvecBuf,
+    ///     page::{PageRange, Pages},
+    ///     socket::tests::{drain, eventually, pair},
+    /// };
+    /// use kernel::sync::{atomic::{Atomic, Relaxed}, Arc};
+    ///
+    /// static COMPLETE: Atomic<bool> = Atomic::new(false);
+    ///
+    /// struct Request(PageRange);
+    ///
+    /// impl ZcOps for Request {
+    ///     fn complete(_this: KBox<ZcDone<Self>>) {
+    ///         COMPLETE.store(true, Relaxed);
+    ///     }
+    /// }
+    ///
+    /// let (one, two) = pair()?;
+    /// assert!(one.can_zerocopy());
+    /// let range = PageRange::new(Arc::new(Pages::alloc(1000)?, GFP_KERNEL)?, 0, 1000)?;
+    /// let zc = ZcUbuf::new(Request(range), &ZcList::new()?)?;
+    /// let mut buf = BvecBuf::with_capacity(1)?;
+    /// let mut from = buf.start();
+    /// assert!(from.push_range(&zc.0, 0));
+    /// assert_eq!(one.send_zerocopy(&from, false, &zc)?, 1000);
+    /// drop(zc);
+    /// drain(&two, 1000)?;
+    /// eventually(|| COMPLETE.load(Relaxed).then_some(()))?;
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn send_zerocopy<T: ZcOps>(
         &self,
         from: &Bvecs<'_>,
@@ -314,282 +400,5 @@ impl Socket {
         // SAFETY: `zc` has a reference until after the call, and its callback fits it. The list can be sent
         // without a copy.
         unsafe { self.send_message(from, more, zc.ubuf()) }
-    }
-}
-
-#[kunit_tests(socklnd_lib_linux_zerocopy)]
-mod tests {
-    use super::{
-        super::{
-            super::{
-                iov::BvecBuf,
-                page::{
-                    PageRange,
-                    Pages, //
-                }, //
-            },
-            tests::{
-                drain,
-                eventually,
-                pair,
-                settled, //
-            }, //
-        },
-        *, //
-    };
-
-    /// Counts its completions.
-    struct Object {
-        completions: Arc<Atomic<u32>>,
-        copies: Arc<Atomic<u32>>,
-    }
-
-    impl ZcOps for Object {
-        fn complete(this: KBox<ZcDone<Self>>) {
-            this.completions.add(1, Relaxed);
-            if this.was_copied() {
-                this.copies.add(1, Relaxed);
-            }
-        }
-    }
-
-    /// Pages to send, the counts of completions, and room for a list.
-    struct Fixture {
-        pages: Arc<Pages>,
-        payload: PageRange,
-        completions: Arc<Atomic<u32>>,
-        copies: Arc<Atomic<u32>>,
-        list: Arc<ZcList<Object>>,
-        frags: BvecBuf,
-    }
-
-    impl Fixture {
-        fn new(len: usize) -> Result<Self> {
-            let pages = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
-            pages.fill_pattern(0, len, 1)?;
-            Ok(Self {
-                payload: PageRange::new(pages.clone(), 0, len)?,
-                pages,
-                completions: Arc::new(Atomic::new(0), GFP_KERNEL)?,
-                copies: Arc::new(Atomic::new(0), GFP_KERNEL)?,
-                list: ZcList::new()?,
-                frags: BvecBuf::with_capacity(64)?,
-            })
-        }
-
-        fn ubuf(&self) -> Result<ZcUbuf<Object>> {
-            let object = Object {
-                completions: self.completions.clone(),
-                copies: self.copies.clone(),
-            };
-            ZcUbuf::new(object, &self.list)
-        }
-
-        /// Sends the payload from `skip` on, as far as TCP takes it.
-        fn send(&mut self, socket: &Socket, skip: usize, zc: &ZcUbuf<Object>) -> Result<usize> {
-            let mut from = self.frags.start();
-            assert!(from.push_range(&self.payload, skip));
-            socket.send_zerocopy(&from, false, zc)
-        }
-
-        fn completed(&self) -> u32 {
-            self.completions.load(Relaxed)
-        }
-
-        fn await_completed(&self, count: u32) -> Result {
-            eventually(|| (self.completed() == count).then_some(()))
-        }
-    }
-
-    #[test]
-    fn no_pages_complete_at_once() -> Result {
-        let fixture = Fixture::new(1)?;
-        drop(fixture.ubuf()?);
-        assert_eq!(fixture.completed(), 1);
-        Ok(())
-    }
-
-    #[test]
-    fn completed_once_when_acknowledged() -> Result {
-        let len = 50_000;
-        let mut fixture = Fixture::new(len)?;
-        let (one, two) = pair()?;
-        assert!(one.can_zerocopy());
-        let sink = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
-        let into = PageRange::new(sink.clone(), 0, len)?;
-        let mut rx = BvecBuf::with_capacity(64)?;
-        let zc = fixture.ubuf()?;
-        let (mut sent, mut have) = (0, 0);
-        while have < len {
-            if sent < len {
-                sent += settled(fixture.send(&one, sent, &zc))
-                    .transpose()?
-                    .unwrap_or(0);
-            }
-            let mut to = rx.start_recv();
-            assert!(to.push_range(&into, have));
-            have += eventually(|| settled(two.recv(&to)))??;
-        }
-        assert_eq!(sink.xxh64(0, len, 0)?, fixture.pages.xxh64(0, len, 0)?);
-        eventually(|| (one.wmem_queued() == 0).then_some(()))?;
-        // More could be sent with it, so it is not complete.
-        assert_eq!(fixture.completed(), 0);
-        drop(zc);
-        fixture.await_completed(1)?;
-        // The receiver is on this machine.
-        assert_eq!(fixture.copies.load(Relaxed), 1);
-        one.abort();
-        two.abort();
-        assert_eq!(fixture.completed(), 1);
-        Ok(())
-    }
-
-    #[test]
-    fn not_completed_while_unacknowledged() -> Result {
-        let mut fixture = Fixture::new(200_000)?;
-        let (one, two) = pair()?;
-        // Until the receiver's buffer and the sender's are full.
-        let (mut count, mut total) = (0, 0);
-        loop {
-            let zc = fixture.ubuf()?;
-            count += 1;
-            match fixture.send(&one, 0, &zc) {
-                Ok(sent) => total += sent,
-                Err(e) if e == EAGAIN => break,
-                Err(e) => return Err(e),
-            }
-        }
-        // The last one has nothing, the one before it can't have been acknowledged.
-        assert!(count > 2);
-        assert!(fixture.completed() < count);
-        assert!(one.wmem_queued() > 0);
-        drain(&two, total)?;
-        fixture.await_completed(count)
-    }
-
-    #[test]
-    fn completed_once_when_aborted() -> Result {
-        for sender_first in [true, false] {
-            let mut fixture = Fixture::new(200_000)?;
-            let (one, two) = pair()?;
-            let mut count = 0;
-            loop {
-                let zc = fixture.ubuf()?;
-                count += 1;
-                match fixture.send(&one, 0, &zc) {
-                    Ok(_) => {}
-                    Err(e) if e == EAGAIN => break,
-                    Err(e) => return Err(e),
-                }
-            }
-            assert!(fixture.completed() < count);
-            // Nobody has read anything. The abort of either side makes the sender let go.
-            if sender_first {
-                one.abort();
-                fixture.await_completed(count)?;
-                two.abort();
-            } else {
-                two.abort();
-                fixture.await_completed(count)?;
-                one.abort();
-            }
-            assert_eq!(fixture.completed(), count);
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn disowned_ubufs_never_complete() -> Result {
-        let mut fixture = Fixture::new(200_000)?;
-        let (one, two) = pair()?;
-        let mut count = 0;
-        loop {
-            let zc = fixture.ubuf()?;
-            count += 1;
-            match fixture.send(&one, 0, &zc) {
-                Ok(_) => {}
-                Err(e) if e == EAGAIN => break,
-                Err(e) => return Err(e),
-            }
-        }
-        let completed = fixture.completed();
-        assert!(completed < count);
-        assert!(fixture.list.with_first(|_| ()).is_some());
-        let mut objects = 0;
-        fixture.list.disown(|_object| objects += 1);
-        // None is in between: nobody has read anything.
-        assert_eq!(objects + completed, count);
-        assert!(fixture.list.with_first(|_| ()).is_none());
-        one.abort();
-        two.abort();
-        assert_eq!(fixture.completed(), completed);
-        Ok(())
-    }
-
-    #[test]
-    fn one_ubuf_for_many_calls_among_copies() -> Result {
-        let mut fixture = Fixture::new(5000)?;
-        let (one, two) = pair()?;
-        for round in 1..50 {
-            let zc = fixture.ubuf()?;
-            let mut total = 0;
-            for call in 0..4 {
-                total += fixture.send(&one, call * 7, &zc)?;
-                total += one.send_bytes(b"copied")?;
-            }
-            drop(zc);
-            drain(&two, total)?;
-            fixture.await_completed(round)?;
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn a_failed_call_keeps_nothing() -> Result {
-        let mut fixture = Fixture::new(5000)?;
-        let (one, two) = pair()?;
-        two.abort();
-        eventually(|| one.failure())?;
-        let zc = fixture.ubuf()?;
-        assert!(fixture.send(&one, 0, &zc).is_err());
-        drop(zc);
-        assert_eq!(fixture.completed(), 1);
-        Ok(())
-    }
-
-    #[test]
-    fn pages_outlive_their_owner() -> Result {
-        const LEN: usize = 4096;
-        let mut fixture = Fixture::new(LEN)?;
-        let hash = fixture.pages.xxh64(0, LEN, 0)?;
-        let (one, two) = pair()?;
-        // More than the receiver has room for, so what is sent stays where it is.
-        one.set_buffers(2_000_000, 0);
-        two.set_buffers(0, 50_000);
-        let ahead = 1000 * 512;
-        for _ in 0..1000 {
-            assert_eq!(one.send_bytes(&[0; 512])?, 512);
-        }
-        let zc = fixture.ubuf()?;
-        assert_eq!(fixture.send(&one, 0, &zc)?, LEN);
-        drop(zc);
-        let completions = fixture.completions.clone();
-        drop(fixture);
-        // If the pages were free, these would get them.
-        let others = Pages::alloc(1 << 20)?;
-        others.fill_pattern(0, 1 << 20, 7)?;
-        assert_eq!(completions.load(Relaxed), 0);
-        drain(&two, ahead)?;
-        let sink = Arc::new(Pages::alloc(LEN)?, GFP_KERNEL)?;
-        let into = PageRange::new(sink.clone(), 0, LEN)?;
-        let mut rx = BvecBuf::with_capacity(2)?;
-        let mut have = 0;
-        while have < LEN {
-            let mut to = rx.start_recv();
-            assert!(to.push_range(&into, have));
-            have += eventually(|| settled(two.recv(&to)))??;
-        }
-        assert_eq!(sink.xxh64(0, LEN, 0)?, hash);
-        eventually(|| (completions.load(Relaxed) == 1).then_some(()))
     }
 }

@@ -10,9 +10,12 @@ use super::{
     ZcDone, //
     ZcOps,
 };
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    cell::UnsafeCell,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -31,6 +34,25 @@ pub(super) struct Links<T> {
 }
 
 /// The ubufs of one kind that are closed and not complete.
+///
+/// # Examples
+///
+/// ```
+/// struct Request(u32);
+///
+/// impl ZcOps for Request {
+///     fn complete(_this: KBox<ZcDone<Self>>) {}
+/// }
+///
+/// let list = ZcList::new()?;
+/// drop(ZcUbuf::new(Request(7), &list)?);
+/// // No packet refers to any.
+/// assert_eq!(list.with_first(|request| request.0), None);
+/// let mut disowned = 0;
+/// list.disown(|_request| disowned += 1);
+/// assert_eq!(disowned, 0);
+/// # Ok::<(), Error>(())
+/// ```
 #[pin_data]
 pub(crate) struct ZcList<T> {
     #[pin]
@@ -51,6 +73,28 @@ pub(super) struct Pending<T> {
 unsafe impl<T: Send> Send for Pending<T> {}
 
 impl<T> Pending<T> {
+    /// The links of a ubuf. To read or write them takes the lock.
+    ///
+    /// # Safety
+    ///
+    /// `done` must be valid.
+    unsafe fn links(done: NonNull<ZcDone<T>>) -> *mut Links<T> {
+        // SAFETY: By this function's requirement.
+        UnsafeCell::raw_get(unsafe { &raw const (*done.as_ptr()).links })
+    }
+
+    /// Sets the link of `done` to the ubuf before it.
+    ///
+    /// # Safety
+    ///
+    /// `done` must be in this list.
+    unsafe fn set_prev(&mut self, done: NonNull<ZcDone<T>>, prev: Option<NonNull<ZcDone<T>>>) {
+        // SAFETY: By the type invariants it is valid.
+        let links = unsafe { Self::links(done) };
+        // SAFETY: The lock is ours.
+        unsafe { (*links).prev = prev };
+    }
+
     /// Adds a ubuf.
     ///
     /// # Safety
@@ -62,38 +106,45 @@ impl<T> Pending<T> {
             prev: None,
             next: self.first,
         };
-        // SAFETY: By the requirement it is valid, and the lock is ours.
-        unsafe { *(*done.as_ptr()).links.get() = links };
+        // SAFETY: By this function's requirement.
+        let own = unsafe { Self::links(done) };
+        // SAFETY: It is in no list, so nobody else uses its links.
+        unsafe { own.write(links) };
         if let Some(first) = self.first {
-            // SAFETY: By the type invariants it is valid, and the lock is ours.
-            unsafe { (*(*first.as_ptr()).links.get()).prev = Some(done) };
+            // SAFETY: It is in this list.
+            unsafe { self.set_prev(first, Some(done)) };
         }
-        // INVARIANT: The new one is valid, and the others stand behind it.
+        // INVARIANT: The new one is valid, and the others follow it.
         self.first = Some(done);
     }
 
-    /// Takes a ubuf out.
+    /// Removes a ubuf.
     ///
     /// # Safety
     ///
     /// `done` must be in this list.
     pub(super) unsafe fn remove(&mut self, done: NonNull<ZcDone<T>>) {
-        // SAFETY: By the type invariants it is valid, and the lock is ours.
-        let links = unsafe { &*(*done.as_ptr()).links.get() };
-        let (prev, next) = (links.prev, links.next);
+        // SAFETY: By the type invariants it is valid.
+        let links = unsafe { Self::links(done) };
+        // SAFETY: The lock is ours.
+        let Links { prev, next } = unsafe { links.read() };
         match prev {
-            // SAFETY: By the type invariants it is valid, and the lock is ours.
-            Some(prev) => unsafe { (*(*prev.as_ptr()).links.get()).next = next },
-            // INVARIANT: What stood behind the first one is the rest of the list.
+            Some(prev) => {
+                // SAFETY: By the type invariants it is valid.
+                let links = unsafe { Self::links(prev) };
+                // SAFETY: The lock is ours.
+                unsafe { (*links).next = next };
+            }
+            // INVARIANT: What follows the first one is the rest of the list.
             None => self.first = next,
         }
         if let Some(next) = next {
-            // SAFETY: By the type invariants it is valid, and the lock is ours.
-            unsafe { (*(*next.as_ptr()).links.get()).prev = prev };
+            // SAFETY: It is in this list.
+            unsafe { self.set_prev(next, prev) };
         }
     }
 
-    /// Takes out a ubuf that packets refer to, and leaves these to the kernel's own callback. Returns
+    /// Removes a ubuf that packets refer to, and leaves these to the kernel's own callback. Returns
     /// its object. The rest of its memory stays allocated for good.
     fn disown(&mut self) -> Option<T> {
         let mut next = self.first;
@@ -105,14 +156,18 @@ impl<T> Pending<T> {
             if unsafe { sys::socklnd_helper_ubuf_disown(ubuf) } {
                 // SAFETY: It is in this list.
                 unsafe { self.remove(done) };
+                // SAFETY: By the type invariants it is valid.
+                let object = unsafe { &raw const (*done.as_ptr()).object };
                 // SAFETY: `complete` will not make a box of it any more: the reference just taken is
                 // never given up. So this is the only owner of the object, and the original is not
                 // used again.
-                return Some(unsafe { ptr::read(&raw const (*done.as_ptr()).object) });
+                return Some(unsafe { ptr::read(object) });
             }
             // Its last packet was just freed: the thread that did so waits for the lock.
-            // SAFETY: By the type invariants it is valid, and the lock is ours.
-            next = unsafe { (*(*done.as_ptr()).links.get()).next };
+            // SAFETY: By the type invariants it is valid.
+            let links = unsafe { Self::links(done) };
+            // SAFETY: The lock is ours.
+            next = unsafe { (*links).next };
         }
         None
     }
@@ -144,7 +199,7 @@ impl<T: ZcOps> ZcList<T> {
         Some(f(unsafe { &(*first.as_ptr()).object }))
     }
 
-    /// Takes out all ubufs and calls `f` with their objects. The packets that refer to them are left to the
+    /// Removes all ubufs and calls `f` with their objects. The packets that refer to them are left to the
     /// kernel's own callback, for which about a hundred bytes of each ubuf stay allocated for good. Those
     /// that become complete at this moment do so as usual, before
     /// [`wait_for_callbacks`](crate::lib_linux::wait_for_callbacks) returns. May sleep.

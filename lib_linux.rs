@@ -10,8 +10,9 @@
 //!
 //! # Examples
 //!
-//! What stands under this heading in a comment is also a case of the KUnit suite
-//! `socklnd_lib_linux_examples`: `scripts/gen-examples` makes that of the comments in each build.
+//! Each public item has an example under this heading, or shares the one of its type; `make check`
+//! complains about one that has none. Each example is also a case of the KUnit suite
+//! `socklnd_lib_linux_examples`, which `scripts/gen-examples` makes of the comments in each build.
 //!
 //! # Contexts
 //!

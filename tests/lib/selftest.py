@@ -399,14 +399,14 @@ class Defects(unittest.TestCase):
 class TreeCheck(unittest.TestCase):
     """A check in scripts of the whole tree."""
 
-    def about(self, script: str, files: dict[str, str]) -> str:
+    def about(self, script: str, files: dict[str, str], *arguments: str) -> str:
         """What a script says about a tree with these files; it fails if it says anything."""
         with tempfile.TemporaryDirectory() as folder:
             for file, text in files.items():
                 path = Path(folder) / file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
-            command = [paths.REPO / "scripts" / script, folder]
+            command = [paths.REPO / "scripts" / script, *arguments, folder]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             self.assertEqual(done.returncode != 0, bool(done.stdout), done.stderr)
             return done.stdout
@@ -431,6 +431,54 @@ class Unsafe(TreeCheck):
             self.assertNotEqual(self.check("conn.rs", text), "", text)
         for text in ("// unsafe", "#[allow(unsafe_code)]", 'pr_info!("unsafe");', "/// No `unsafe`.", "let unsafer = 1;"):
             self.assertEqual(self.check("conn.rs", text), "", text)
+
+
+class Examples(TreeCheck):
+    """Which items of lib_linux have an example in their documentation."""
+
+    EXAMPLE = "/// # Examples\n///\n/// ```\n/// let x = X::new();\n/// assert!(x.is_new());\n/// ```\n"
+
+    def check(self, text: str, file: str = "lib_linux/x.rs") -> str:
+        """What scripts/gen-examples --check says about a tree with this file."""
+        return self.about("gen-examples", {"lib_linux.rs": "", file: text}, "--check")
+
+    def test_public_items_have_one(self) -> None:
+        for item in (
+            "struct X(u8);",
+            "enum X {",
+            "unsafe trait X {",
+            "fn x() {}",
+            "const fn x() {}",
+            "const X: u8 = 0;",
+            "static X: u8 = 0;",
+        ):
+            public = f"pub(crate) {item}\n"
+            complaint = f"gen-examples: lib_linux/x.rs:2: {'x' if 'fn' in item else 'X'} has no example\n"
+            self.assertEqual(self.check("/// Text.\n" + public), complaint)
+            text = self.EXAMPLE.replace("```", "```text", 1)
+            self.assertIn(" has no example\n", self.check(text + public))
+            for text in (
+                self.EXAMPLE + "#[must_use]\n" + public,
+                "#[doc(hidden)]\n" + public,
+                f"pub(super) {item}\n",
+                item + "\n",
+            ):
+                self.assertEqual(self.check(text), "", text)
+        self.assertEqual(self.check("pub(crate) fn x() {}\n", "lib_linux/x/tests.rs"), "")
+
+    def test_methods_may_share_one(self) -> None:
+        methods = "    pub(crate) fn new() {}\n    pub(crate) fn is_new() {}\n"
+        text = self.EXAMPLE + "pub(crate) struct X<T>(T);\nimpl<T: Y<T>> X<T> {\n" + methods
+        self.assertEqual(self.check(text + "}\n"), "")
+        self.assertIn(" X::is_old has no example\n", self.check(text + "    pub(crate) fn is_old() {}\n}\n"))
+        self.assertIn(" is_new has no example\n", self.check(text + "}\npub(crate) fn is_new() {}\n"))
+
+    def test_macros_that_are_exported(self) -> None:
+        text = "macro_rules! x {\n}\n"
+        self.assertEqual(self.check(text), "")
+        self.assertIn(" x! has no example\n", self.check(text + "pub(crate) use x;\n"))
+        for before in (self.EXAMPLE, "#[doc(hidden)]\n"):
+            self.assertEqual(self.check(before + text + "pub(crate) use x;\n"), "")
 
 
 class Locks(TreeCheck):

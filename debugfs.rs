@@ -174,6 +174,7 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
             ("bad_handshakes", ni.events().bad_handshakes.get()),
             ("strangers_refused", ni.events().strangers_refused.get()),
             ("strangers_closed", ni.events().strangers_closed.get()),
+            ("calls_refused", ni.events().calls_refused.get()),
             ("drops", get(|c| &c.drops)),
             ("unanswered", get(|c| &c.unanswered)),
             ("conns_per_peer", ni.conns_per_peer().into()),

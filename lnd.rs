@@ -395,6 +395,7 @@ mod tests {
             Peer, //
         },
         upper::{
+            Cause,
             Completion,
             Failure,
             LndNi,
@@ -520,6 +521,7 @@ mod tests {
         LndNi::send(
             ni.as_arc_borrow(),
             elsewhere,
+            Cause::Own,
             SentHeader::Parsed(&header),
             None,
             KBox::new(Scope(seen.clone()), GFP_KERNEL)?,

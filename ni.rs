@@ -44,6 +44,7 @@ use crate::{
         Cookies,
         Peer,
         PeerTable,
+        Slots,
         Strangers, //
     },
     stats::{
@@ -56,6 +57,7 @@ use crate::{
     },
     tx::Tx,
     upper::{
+        Cause,
         Completion,
         Failure,
         MessageLayer,
@@ -108,6 +110,8 @@ pub(crate) struct Ni {
     #[pin]
     strangers: Strangers,
     #[pin]
+    callees: Strangers,
+    #[pin]
     handshakes: HandshakeTable,
     #[pin]
     interfaces: Interfaces<Ni>,
@@ -148,7 +152,8 @@ impl Ni {
                 conns_per_peer: Atomic::new(tunables::bulk_conns().unwrap_or(1)),
                 peers,
                 upper,
-                strangers <- Strangers::new(),
+                strangers <- Strangers::new(Slots::Conns),
+                callees <- Strangers::new(Slots::Callees),
                 handshakes <- HandshakeTable::new(),
                 interfaces <- Interfaces::new(),
                 down: Atomic::new(false),
@@ -281,9 +286,14 @@ impl Ni {
         &self.peers
     }
 
-    /// The connections that nobody here has asked for.
+    /// Connections to peers that nobody here has asked for.
     pub(crate) fn strangers(&self) -> &Strangers {
         &self.strangers
+    }
+
+    /// Peers that nobody here has asked for, and that have routes for the sake of what others have sent.
+    pub(crate) fn callees(&self) -> &Strangers {
+        &self.callees
     }
 
     /// Its handshakes.
@@ -372,6 +382,7 @@ impl Ni {
     fn send_to_peer(
         self: ArcBorrow<'_, Self>,
         to: Nid,
+        cause: Cause,
         header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
@@ -380,17 +391,10 @@ impl Ni {
             return Err((e, done));
         }
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        // Who sends answers and passes on messages has not begun that.
-        let is_asked = header.src() == Some(self.nid) && !header.is_answer();
         let mut tx = Tx::new(header, payload, deadline, done, &self.live.txs)?;
         loop {
-            let sent = match self.peer_for(to) {
-                Ok(peer) => {
-                    if is_asked {
-                        peer.ask_for();
-                    }
-                    peer.send(tx)
-                }
+            let sent = match self.peer_for(to, cause) {
+                Ok(peer) => peer.send(tx),
                 Err(e) => Err((e, tx)),
             };
             match sent {
@@ -423,19 +427,30 @@ impl Ni {
         Ok(())
     }
 
-    /// The peer with this NID; an unknown one is taken to be at the address that its NID names.
-    fn peer_for(self: ArcBorrow<'_, Self>, nid: Nid) -> Result<Arc<Peer>> {
+    /// The peer with this NID, for a message that is sent for the sake of `cause`; an unknown one is taken to
+    /// be at the address that its NID names.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if that is one stranger too many; `ESTALE`, `ESHUTDOWN`, `ENOMEM`.
+    fn peer_for(self: ArcBorrow<'_, Self>, nid: Nid, cause: Cause) -> Result<Arc<Peer>> {
         // One without a way to it was made this moment, by another sender or by a handshake that
         // is not over: it gets its route here as well.
-        if let Some(peer) = self.peers.find(nid).filter(|peer| peer.is_reachable()) {
-            return Ok(peer);
+        let known = self.peers.find(nid).filter(|peer| peer.is_reachable());
+        let peer = match &known {
+            Some(peer) => peer.clone(),
+            None => self.peers.find_or_create(&self.into(), nid)?,
+        };
+        if cause == Cause::Own {
+            peer.ask_for();
         }
-        let ni: Arc<Self> = self.into();
-        let peer = self.peers.find_or_create(&ni, nid)?;
-        let addr = SocketAddr::new(nid.addr(), tunables::port());
-        if let Err(e) = peer.add_route(addr, 0) {
-            peer.unlink_if_unused();
-            return Err(e);
+        if known.is_none() {
+            let addr = SocketAddr::new(nid.addr(), tunables::port());
+            let called = peer.call_for(cause).and_then(|()| peer.add_route(addr, 0));
+            if let Err(e) = called {
+                peer.unlink_if_unused();
+                return Err(e);
+            }
         }
         Ok(peer)
     }

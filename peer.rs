@@ -86,6 +86,7 @@ pub(crate) use self::{
         RouteInfo, //
     },
     strangers::{
+        Slots,
         StrangerSlot,
         Strangers, //
     },
@@ -132,10 +133,9 @@ pub(crate) struct Peer {
     #[pin]
     unacked: SpinLock<Unacked>,
     last_alive_ms: Atomic<u64>,
-    /// This node has sent it something that was no answer, or a program has connected to it.
+    /// This node has sent it something for its own sake, or a program has connected to it.
     asked_for: Atomic<bool>,
     events: Events,
-    /// Forwarding buffers with messages from it, and with such on their way to it.
     /// Of connections that have ended; written by those that end, with the ledger's mutex held.
     traffic: Arc<Traffic>,
     /// A message has come since the peer last had no connection.
@@ -203,6 +203,8 @@ pub(crate) struct PeerInner {
     is_idle: bool,
     /// Addresses of ours that it was told when it connected; it is told the same ones again.
     told: KVec<PeerUse>,
+    /// While it is in the table, if it is a stranger who has a route for the sake of others' messages.
+    call: Option<StrangerSlot>,
 }
 
 /// Why a connection was not admitted to its peer.
@@ -246,6 +248,7 @@ impl Peer {
                         outdated_ms: None,
                         is_idle: false,
                         told: KVec::new(),
+                        call: None,
                     },
                     "socklnd_peer"
                 ),
@@ -513,14 +516,21 @@ impl Peer {
         // Who closes the interface, or deletes the peer, tells the layer above.
         let _ = inner.bury(why, |_| true);
         failed.append(&mut inner.queue);
+        let call = inner.call.take();
         self.purge_from_reaper(&inner);
         drop(inner);
+        drop(call);
         self.fail_txs(failed, why);
     }
 
     /// Unlinks the peer if nothing is left of it. Thread context.
     pub(crate) fn unlink_if_unused(self: &Arc<Self>) {
         self.ni.peers().unlink_if(self, PeerInner::is_unused);
+    }
+
+    /// Unlinks the peer if nobody has asked for it, it has no connection, and none is waited for. Thread context.
+    fn unlink_if_forgettable(self: &Arc<Self>) {
+        self.ni.peers().unlink_if(self, PeerInner::is_forgettable);
     }
 
     /// Has all connections looked at by their schedulers. Thread context.

@@ -338,7 +338,7 @@ impl MessageLayer for Portals {
         let core = &self.core;
         Ok(match msg.header {
             Ok(header) if header.src == msg.via && header.dest == ni.nid() => {
-                token.deliver(core.parse(ni, msg.via, header))
+                token.deliver(core.parse(ni, msg, header))
             }
             Ok(header) => core.parse_routed(ni, msg, header, token),
             Err(foreign) => core.refuse(ni, msg.via, foreign, token),

@@ -37,7 +37,7 @@
 //! | `socklnd_conn_io` | `conn::Conn` | what the thread that does its I/O uses; given up while the message layer is called | nothing |
 //! | `socklnd_handshake` | `conn::Handshake` | its socket and its stage | nothing |
 //! | `socklnd_handshakes` | `conn::HandshakeTable` | an interface instance's list of handshakes | `socklnd_conn_io` |
-//! | `socklnd_strangers` | `peer::Strangers` | which strangers an interface instance has | any of the above |
+//! | `socklnd_strangers` | `peer::Strangers` | which strangers an interface instance has, or connects to; two of these, never one inside the other | any of the above |
 //! | `socklnd_sched_thread` | `sched::Sched` | the handle of its thread | nothing |
 //! | `socklnd_portals_service` | `portals::Core` | the bulk service that is offered | `socklnd_ctl_services` |
 //! | `socklnd_bulk_service` | `portals::bulk` | a bulk service's sessions; of another service only by `try_lock` | `socklnd_portals_service` |

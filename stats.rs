@@ -226,6 +226,8 @@ pub(crate) struct Events {
     pub(crate) strangers_refused: Counter,
     /// Idle strangers who had to make room for others.
     pub(crate) strangers_closed: Counter,
+    /// Messages for strangers to whom this node would have had to connect: too many of them.
+    pub(crate) calls_refused: Counter,
     /// Messages that the peer should not have sent here: not for this interface, or from a sender that the
     /// peer can't speak for.
     pub(crate) misrouted: Counter,
@@ -255,6 +257,7 @@ impl Events {
             bad_handshakes: Counter::new(),
             strangers_refused: Counter::new(),
             strangers_closed: Counter::new(),
+            calls_refused: Counter::new(),
             misrouted: Counter::new(),
             protocol_errors: Counter::new(),
             disconnects: Counter::new(),

@@ -113,12 +113,13 @@ knobs! {
     /// Handshakes of strangers that an interface has under way at most.
     max_pending: 64 in 1..=4_096, 0o644,
         "handshakes of strangers that an interface has under way at most";
-    /// Connections of strangers that an interface has at most; 0 is what half of the memory holds.
+    /// Connections to strangers that an interface has at most, and strangers that it connects to; 0 is what half of
+    /// the memory holds.
     max_strangers: 0 in 0..=16_777_216, 0o644,
-        "connections that others have made, of peers that nobody has added, per interface (0: by memory)";
+        "connections to strangers, and strangers that are connected to, per interface (0: by memory)";
     /// Of one source address.
     max_strangers_per_source: 64 in 1..=65_536, 0o644,
-        "of those, how many one source address may have";
+        "of those, how many one source address may have, or be the reason for";
     /// The version of the protocol to begin with.
     protocol: 3 in 1..=4, 0o644,
         "protocol version that new NIDs begin with on IPv4 (1 and 2: and know no newer one)";
@@ -384,8 +385,9 @@ const CONN_NOB: usize = 64 << 10;
 /// How many strangers there may be on the smallest machine.
 const FEW_STRANGERS: usize = 1024;
 
-/// How many connections of strangers an interface may have, of one source address and in all, if it wants
-/// `bulk` connections for bulk to each peer, each way. In force at once, for those who come.
+/// How many connections to strangers an interface may have, and how many strangers it may connect to, for one
+/// source address and in all, if it wants `bulk` connections for bulk to each peer, each way. In force at
+/// once, for those who come.
 ///
 /// Of one address at least as many as a peer has before and after it was started anew, while the old ones
 /// end.

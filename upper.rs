@@ -85,6 +85,29 @@ pub(crate) struct Failure {
     pub(crate) health: Health,
 }
 
+/// For whose sake a message is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// This node wants something of its target, or an administrator has named the gateway to it.
+    Own,
+    /// Somebody at this address has asked for it.
+    Answer(IpAddr),
+    /// Somebody at this address has sent it, and it is passed on to its target.
+    Forward(IpAddr),
+}
+
+impl Cause {
+    /// For a message layer that does not know who is behind the message with this `header` from the node
+    /// `own`: as far as can be told. Whoever it is for stands for who has asked for it, or sent it.
+    pub(crate) fn said_by(own: Nid, to: Nid, header: SentHeader<'_>) -> Self {
+        match header.src() {
+            Some(src) if src == own && header.is_answer() => Self::Answer(to.addr()),
+            Some(src) if src == own => Self::Own,
+            _ => Self::Forward(to.addr()),
+        }
+    }
+}
+
 /// How a message has ended.
 pub(crate) type Status = core::result::Result<(), Failure>;
 
@@ -437,14 +460,16 @@ pub(crate) trait LndNi: Send + Sync {
     /// A payload is as long as the header says.
     ///
     /// `done` is completed once, with the error if there was one, possibly before this returns:
-    /// `EMSGSIZE` (more than the protocol carries), `EHOSTUNREACH` (no way to that NID),
-    /// `ESHUTDOWN`, `ENOMEM`, `ETIMEDOUT`, or what the connection failed with.
+    /// `EMSGSIZE` (more than the protocol carries), `EHOSTUNREACH` (no way to that NID), `EBUSY` (this
+    /// node would have to connect to one stranger too many), `ESHUTDOWN`, `ENOMEM`, `ETIMEDOUT`, or what
+    /// the connection failed with.
     ///
     /// Thread context, no spinlock held. Does not wait for the network, nor, for memory, for a file
     /// system: the caller may be one.
     fn send(
         self: ArcBorrow<'_, Self>,
         to: Nid,
+        cause: Cause,
         header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
@@ -460,10 +485,6 @@ pub(crate) trait LndNi: Send + Sync {
     /// `EINVAL` if it is in another network, or this interface itself; `EPROTONOSUPPORT` if no version
     /// that is spoken has a form for it.
     fn check_peer(&self, peer: Nid) -> Result;
-
-    /// Whether a message that a stranger wants sent may go to `peer`: it is known, or there are not too
-    /// many that are. Thread context.
-    fn may_reach(&self, peer: Nid) -> bool;
 
     /// Connects to a peer that was lost, if it is time to. Returns whether it is there. Thread context,
     /// may sleep.

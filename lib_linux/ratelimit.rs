@@ -249,6 +249,16 @@ macro_rules! pr_warn_about {
 }
 pub(crate) use pr_warn_about;
 
+/// As [`pr_info!`](kernel::pr_info), but limited for the one at this address, and for all.
+macro_rules! pr_info_about {
+    ($addr:expr, $($arg:tt)+) => {{
+        static LIMIT: $crate::lib_linux::ratelimit::SourceLimit =
+            $crate::lib_linux::ratelimit::SourceLimit::new();
+        $crate::lib_linux::ratelimit::pr_limited!(pr_info, LIMIT.allow($addr), $($arg)+);
+    }};
+}
+pub(crate) use pr_info_about;
+
 #[kunit_tests(socklnd_lib_linux_ratelimit)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use crate::{
     },
     tunables,
     upper::{
+        Cause,
         Completion,
         LndNi,
         Payload,
@@ -23,10 +24,6 @@ use kernel::{
     prelude::*,
     sync::ArcBorrow, //
 };
-
-/// So many nodes may an interface know before it gets to know more for strangers' sake: a message may
-/// name any address as its target, and each gets a peer.
-const MAX_PEERS: i64 = 8192;
 
 impl LndNi for Ni {
     fn nid(&self) -> Nid {
@@ -40,6 +37,7 @@ impl LndNi for Ni {
     fn send(
         self: ArcBorrow<'_, Self>,
         to: Nid,
+        cause: Cause,
         header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
@@ -49,7 +47,7 @@ impl LndNi for Ni {
             let failure = if to == self.nid {
                 self.send_to_self(header, payload, done)
             } else {
-                self.send_to_peer(to, header, payload, done)
+                self.send_to_peer(to, cause, header, payload, done)
             };
             if let Err((e, done)) = failure {
                 self.events.tx_errors.add(1);
@@ -69,13 +67,10 @@ impl LndNi for Ni {
         self.check_nid(peer)
     }
 
-    fn may_reach(&self, peer: Nid) -> bool {
-        self.peers.find(peer).is_some() || self.live.peers().get() < MAX_PEERS
-    }
-
     fn probe(self: ArcBorrow<'_, Self>, peer: Nid, now_ms: u64) -> bool {
         // Without memory for it, the next look may have more luck.
-        self.peer_for(peer).is_ok_and(|peer| peer.probe(now_ms))
+        self.peer_for(peer, Cause::Own)
+            .is_ok_and(|peer| peer.probe(now_ms))
     }
 
     fn close_peer(&self, peer: Nid, why: Error) {

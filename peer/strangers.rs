@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Strangers: peers that nobody here has asked for, and that have connected themselves.
+//! Strangers: peers that nobody here has asked for.
 //!
-//! Each of their connections takes a [`StrangerSlot`] before it is admitted. How many slots one source address
-//! may have, and how many there are for all, is bounded. Who comes when there is none left gets that of a
-//! stranger who is idle: the one first from whom no message has ever come, then the one who has been
-//! silent for longest. If nobody is idle, the newcomer is refused, and nobody else notices.
+//! Each connection to one takes a [`StrangerSlot`] before it is admitted. So does, in a table of its own, each
+//! stranger that gets a route for the sake of a message that somebody else has sent or wants answered: a
+//! *callee*. How many slots one source address may have, and how many there are for all, is bounded. Who
+//! comes when there is none left gets that of a stranger who is idle: a callee without connections first,
+//! then the one from whom no message has ever come, then the one who has been silent for longest. If nobody
+//! is idle, the newcomer is refused, and nobody else notices.
 //!
-//! A [`Strangers`] is part of an interface. Its mutex is taken outside a peer's lock. A slot is given
-//! back when its connection is freed, so what counts is memory that is in use.
+//! Two [`Strangers`] are part of an interface. Their mutexes are taken outside a peer's lock, and never one
+//! inside the other. A slot is given back when its connection is freed, or its peer unlinked, so what counts
+//! is memory that is in use.
 
 use super::Peer;
 use crate::{
     conn::StrangerLimit,
-    lib_linux::time,
+    lib_linux::{
+        ratelimit::pr_info_about,
+        time, //
+    },
     ni::Ni,
-    tunables, //
+    tunables,
+    upper::Cause, //
 };
 use core::net::IpAddr;
 use kernel::{
@@ -33,9 +40,19 @@ use kernel::{
 /// costs little.
 const LOOKS: usize = 64;
 
+/// What has the slots of a table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slots {
+    /// Connections. Their source is the address at the other end.
+    Conns,
+    /// Peers that are called for others' sake. Their source is the address of those others.
+    Callees,
+}
+
 /// The strangers that an interface has.
 #[pin_data]
 pub(crate) struct Strangers {
+    what: Slots,
     #[pin]
     inner: Mutex<Inner>,
 }
@@ -48,20 +65,37 @@ struct Inner {
     hand: Option<IpAddr>,
 }
 
-/// A stranger's slot, for one connection.
+/// A stranger's slot.
 pub(crate) struct StrangerSlot {
     ni: Arc<Ni>,
+    what: Slots,
     source: IpAddr,
     peer: Arc<Peer>,
 }
 
 /// How idle a stranger is: of two, the lesser one has to go.
-type Idleness = (bool, u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Idleness {
+    /// Somebody here has asked for it meanwhile. It stays, and needs no slot.
+    Wanted,
+    /// A callee that has no connection, nor is about to have one.
+    Unconnected(u64),
+    /// Whether a message has come from it, and when it was last alive.
+    Silent(bool, u64),
+}
+
+/// Who has to go, and from which source it is.
+struct Surplus {
+    idleness: Idleness,
+    source: IpAddr,
+    peer: Arc<Peer>,
+}
 
 impl Strangers {
     /// None.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    pub(crate) fn new(what: Slots) -> impl PinInit<Self> {
         pin_init!(Self {
+            what,
             inner <- new_mutex!(
                 Inner {
                     sources: RBTree::new(),
@@ -73,8 +107,8 @@ impl Strangers {
         })
     }
 
-    /// A slot for a connection of `peer` from `source`; none is needed if somebody here has asked for
-    /// that peer. May sleep, no spinlock held.
+    /// A slot for `peer`, or a connection of it, from `source`, of which and of all there may be as many as
+    /// `most` says; none is needed if somebody here has asked for that peer. May sleep, no spinlock held.
     ///
     /// # Errors
     ///
@@ -83,57 +117,54 @@ impl Strangers {
         &self,
         peer: &Arc<Peer>,
         source: IpAddr,
+        most: (usize, usize),
     ) -> Result<core::result::Result<Option<StrangerSlot>, StrangerLimit>> {
         if peer.is_wanted() {
             return Ok(Ok(None));
         }
         let ni = peer.ni();
-        let (of_source, of_all) = tunables::strangers(ni.conns_per_peer());
+        let look = Look {
+            new: peer,
+            what: self.what,
+            now: time::monotonic_ms(),
+        };
         let mut inner = self.inner.lock();
-        let now = time::monotonic_ms();
-        let full = inner.full(source, of_source, of_all);
+        let full = inner.full(source, most);
         let surplus = match full {
-            Some(StrangerLimit::Source) => inner.idle_of(source, peer, now),
-            Some(StrangerLimit::Total) => inner.idle_of_all(peer, now),
+            Some(StrangerLimit::Source) => inner.idle_of(source, &look),
+            Some(StrangerLimit::Total) => inner.idle_of_all(&look),
             None => None,
         };
         if let (Some(limit), None) = (full, &surplus) {
             return Ok(Err(limit));
         }
         inner.push(source, peer)?;
+        let mut spare = None;
+        if let Some(wanted) = surplus.as_ref().filter(|s| s.idleness == Idleness::Wanted) {
+            spare = inner.remove(wanted.source, &wanted.peer);
+        }
         drop(inner);
-        if let Some(surplus) = surplus {
+        drop(spare);
+        if let Some(surplus) = surplus.filter(|s| s.idleness != Idleness::Wanted) {
             ni.events().strangers_closed.add(1);
-            surplus.close_where(ESHUTDOWN, |_| true);
+            surplus.peer.close_where(ESHUTDOWN, |_| true);
+            if self.what == Slots::Callees {
+                surplus.peer.unlink_if_forgettable();
+            }
         }
         Ok(Ok(Some(StrangerSlot {
             ni: ni.clone(),
+            what: self.what,
             source,
             peer: peer.clone(),
         })))
-    }
-
-    fn leave(&self, source: IpAddr, peer: &Arc<Peer>) {
-        let mut inner = self.inner.lock();
-        let mut empty = false;
-        let mut left = None;
-        if let Some(peers) = inner.sources.get_mut(&source) {
-            let at = peers.iter().position(|p| Arc::ptr_eq(p, peer));
-            left = at.and_then(|at| peers.remove(at).ok());
-            empty = peers.is_empty();
-        }
-        if empty {
-            inner.sources.remove(&source);
-        }
-        inner.total = inner.total.saturating_sub(1);
-        drop(inner);
-        drop(left);
     }
 }
 
 impl Inner {
     /// Which bound is reached, if one is.
-    fn full(&self, source: IpAddr, of_source: usize, of_all: usize) -> Option<StrangerLimit> {
+    fn full(&self, source: IpAddr, most: (usize, usize)) -> Option<StrangerLimit> {
+        let (of_source, of_all) = most;
         let own = self.sources.get(&source).map_or(0, |peers| peers.len());
         if own >= of_source {
             Some(StrangerLimit::Source)
@@ -156,29 +187,40 @@ impl Inner {
         Ok(())
     }
 
+    /// Takes a slot of `peer` away, if it has one. What comes back is to be dropped with no lock held.
+    fn remove(&mut self, source: IpAddr, peer: &Arc<Peer>) -> Option<Arc<Peer>> {
+        let peers = self.sources.get_mut(&source)?;
+        let at = peers.iter().position(|p| Arc::ptr_eq(p, peer))?;
+        let removed = peers.remove(at).ok()?;
+        if peers.is_empty() {
+            self.sources.remove(&source);
+        }
+        self.total = self.total.saturating_sub(1);
+        Some(removed)
+    }
+
     /// The most idle one of those from this address, but for the newcomer.
-    fn idle_of(&self, source: IpAddr, new: &Arc<Peer>, now: u64) -> Option<Arc<Peer>> {
-        let (_, peer) = most_idle(self.sources.get(&source)?, new, now)?;
-        Some(peer.clone())
+    fn idle_of(&self, source: IpAddr, look: &Look<'_>) -> Option<Surplus> {
+        look.most_idle(source, self.sources.get(&source)?)
     }
 
     /// The most idle one of some, but for the newcomer; the next search goes on behind them.
-    fn idle_of_all(&mut self, new: &Arc<Peer>, now: u64) -> Option<Arc<Peer>> {
+    fn idle_of_all(&mut self, look: &Look<'_>) -> Option<Surplus> {
         let begun_behind = self.hand.is_some();
-        let best = self.idle_from_hand(new, now);
+        let best = self.idle_from_hand(look);
         if best.is_none() && begun_behind {
-            return self.idle_from_hand(new, now);
+            return self.idle_from_hand(look);
         }
         best
     }
 
-    fn idle_from_hand(&mut self, new: &Arc<Peer>, now: u64) -> Option<Arc<Peer>> {
+    fn idle_from_hand(&mut self, look: &Look<'_>) -> Option<Surplus> {
         let hand = self.hand.take();
         let mut cursor = match &hand {
             Some(hand) => self.sources.cursor_lower_bound_mut(hand),
             None => self.sources.cursor_front_mut(),
         };
-        let mut best: Option<(Idleness, Arc<Peer>)> = None;
+        let mut best: Option<Surplus> = None;
         let mut looks = 0;
         while let Some(at) = cursor {
             let (source, peers) = at.current();
@@ -187,31 +229,49 @@ impl Inner {
                 break;
             }
             looks = looks.saturating_add(peers.len());
-            if let Some((idle, peer)) = most_idle(peers, new, now) {
-                if best.as_ref().is_none_or(|(least, _)| idle < *least) {
-                    best = Some((idle, peer.clone()));
+            if let Some(idle) = look.most_idle(*source, peers) {
+                let least = best.as_ref().map(|best| best.idleness);
+                if least.is_none_or(|least| idle.idleness < least) {
+                    best = Some(idle);
                 }
             }
             cursor = at.move_next();
         }
-        best.map(|(_, peer)| peer)
+        best
     }
 }
 
-/// The most idle one of these, but for the newcomer.
-fn most_idle<'a>(
-    peers: &'a [Arc<Peer>],
-    new: &Arc<Peer>,
+/// A search for an idle stranger.
+struct Look<'a> {
+    /// The newcomer, who is not to be found.
+    new: &'a Arc<Peer>,
+    what: Slots,
+    /// In monotonic milliseconds.
     now: u64,
-) -> Option<(Idleness, &'a Arc<Peer>)> {
-    let others = peers.iter().filter(|peer| !Arc::ptr_eq(peer, new));
-    let idle = others.filter_map(|peer| Some((peer.idleness(now)?, peer)));
-    idle.min_by_key(|(idle, _)| *idle)
+}
+
+impl Look<'_> {
+    /// The most idle one of those of a source.
+    fn most_idle(&self, source: IpAddr, peers: &[Arc<Peer>]) -> Option<Surplus> {
+        let others = peers.iter().filter(|peer| !Arc::ptr_eq(peer, self.new));
+        let idle = others.filter_map(|peer| Some((peer.idleness(self.what, self.now)?, peer)));
+        let (idleness, peer) = idle.min_by_key(|(idle, _)| *idle)?;
+        Some(Surplus {
+            idleness,
+            source,
+            peer: peer.clone(),
+        })
+    }
 }
 
 impl Drop for StrangerSlot {
     fn drop(&mut self) {
-        self.ni.strangers().leave(self.source, &self.peer);
+        let strangers = match self.what {
+            Slots::Conns => self.ni.strangers(),
+            Slots::Callees => self.ni.callees(),
+        };
+        let removed = strangers.inner.lock().remove(self.source, &self.peer);
+        drop(removed);
     }
 }
 
@@ -230,20 +290,67 @@ impl Peer {
         self.asked_for.load(Relaxed) || self.inner.lock().is_added()
     }
 
+    /// It is about to get a route for the sake of `cause`: takes a slot for that, if it needs one and has
+    /// none. May sleep, no spinlock held.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if it is one stranger too many; `ENOMEM`.
+    #[inline(never)]
+    pub(crate) fn call_for(self: &Arc<Self>, cause: Cause) -> Result {
+        let (of_source, of_all) = tunables::strangers(self.ni.conns_per_peer());
+        let (source, of_source) = match cause {
+            Cause::Own => return Ok(()),
+            Cause::Answer(source) => (source, of_source),
+            // The sender may be a client of many servers, or a gateway that many clients are behind.
+            Cause::Forward(source) => (source, of_source.max(of_all / 2)),
+        };
+        if self.inner.lock().call.is_some() {
+            return Ok(());
+        }
+        let slot = match self.ni.callees().enter(self, source, (of_source, of_all))? {
+            Ok(slot) => slot,
+            Err(limit) => {
+                self.ni.events().calls_refused.add(1);
+                pr_info_about!(
+                    source,
+                    "{}: does not connect to {} for the sake of {source:?}: one too many ({})\n",
+                    self.ni.nid(),
+                    self.nid,
+                    limit.parameter()
+                );
+                return Err(EBUSY);
+            }
+        };
+        let mut inner = self.inner.lock();
+        let unneeded = if inner.closing {
+            slot
+        } else {
+            core::mem::replace(&mut inner.call, slot)
+        };
+        drop(inner);
+        drop(unneeded);
+        Ok(())
+    }
+
     /// How idle it is, if it may go to make room for somebody else. Thread context.
-    fn idleness(&self, now: u64) -> Option<Idleness> {
+    fn idleness(&self, what: Slots, now: u64) -> Option<Idleness> {
         let last_alive_ms = self.last_alive_ms.load(Relaxed);
-        // It may still be about to say what it wants.
-        let is_new = now.saturating_sub(last_alive_ms) < tunables::handshake_timeout_ms();
-        if is_new || self.asked_for.load(Relaxed) {
+        let inner = self.inner.lock();
+        if inner.closing {
             return None;
         }
-        let inner = self.inner.lock();
+        if self.asked_for.load(Relaxed) || inner.is_added() {
+            return Some(Idleness::Wanted);
+        }
         let conns = inner.conns();
-        let idle = !inner.closing
-            && !conns.is_empty()
-            && !inner.is_added()
-            && conns.iter().all(|conn| conn.load() == 0);
-        idle.then(|| (self.heard.load(Relaxed), last_alive_ms))
+        if conns.is_empty() {
+            let gone = what == Slots::Callees && inner.is_forgettable();
+            return gone.then_some(Idleness::Unconnected(last_alive_ms));
+        }
+        // It may still be about to say what it wants.
+        let is_new = now.saturating_sub(last_alive_ms) < tunables::handshake_timeout_ms();
+        let idle = !is_new && conns.iter().all(|conn| conn.load() == 0);
+        idle.then(|| Idleness::Silent(self.heard.load(Relaxed), last_alive_ms))
     }
 }

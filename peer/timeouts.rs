@@ -148,7 +148,7 @@ impl Peer {
     fn forget_if_idle(self: &Arc<Self>, now: u64) {
         let idle = now.saturating_sub(self.last_alive_ms.load(Relaxed));
         if idle > tunables::max_reconnect_ms().saturating_mul(2) {
-            self.ni.peers().unlink_if(self, PeerInner::is_forgettable);
+            self.unlink_if_forgettable();
         }
     }
 

@@ -34,6 +34,7 @@ use crate::{
     upper::{
         Answer,
         Arrived,
+        Cause,
         Completion,
         Delivery,
         Incoming,
@@ -110,7 +111,7 @@ impl Core {
         token: RecvToken<'_>,
     ) -> Answer {
         match self.route(ni, msg, header) {
-            Ok(None) => token.deliver(self.parse(ni, msg.via, header)),
+            Ok(None) => token.deliver(self.parse(ni, msg, header)),
             Ok(Some(onwards)) => token.wait(onwards, Until::Arrived),
             Err(why) => {
                 why.counter(&self.counters).add(1);
@@ -183,9 +184,6 @@ impl Core {
             return Err(Misrouted::Off);
         }
         let (out, hop) = self.next_hop(own, header.dest)?;
-        if !out.may_reach(hop) {
-            return Err(Misrouted::NoRoute);
-        }
         let way = forwarder.way(msg.addr, msg.via, hop);
         let onwards = FwdMsg {
             pool: forwarder.pool(header.payload_len as usize).clone(),
@@ -195,6 +193,12 @@ impl Core {
             from: self.clone(),
             out,
             hop,
+            cause: if hop == header.dest {
+                Cause::Forward(msg.addr)
+            } else {
+                // An administrator has named that gateway.
+                Cause::Own
+            },
             header: *header,
             received: false,
         };
@@ -247,6 +251,7 @@ struct FwdMsg {
     /// By which interface it goes on, and to whom there.
     out: Arc<dyn LndNi>,
     hop: Nid,
+    cause: Cause,
     header: Header,
     received: bool,
 }
@@ -316,10 +321,10 @@ impl Completion for FwdMsg {
             fmb.received();
             let payload = Some(range.clone()).filter(|range| range.len() > 0);
             let payload = payload.map(Payload::from);
-            let (out, hop, header) = (self.out.clone(), self.hop, self.header);
+            let (out, hop, cause, header) = (self.out.clone(), self.hop, self.cause, self.header);
             self.received = true;
-            out.as_arc_borrow()
-                .send(hop, SentHeader::Parsed(&header), payload, self);
+            let out = out.as_arc_borrow();
+            out.send(hop, cause, SentHeader::Parsed(&header), payload, self);
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     lib_linux::ratelimit::pr_info_ratelimited,
     upper::{
         Delivery,
+        Incoming,
         LndNi,
         NiRef,
         Sink, //
@@ -40,15 +41,37 @@ use crate::{
         WireHandle, //
     }, //
 };
+use core::net::IpAddr;
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 
+/// Who has sent a message, and may want an answer.
+#[derive(Clone, Copy)]
+pub(super) struct Asker {
+    /// The node that it is from.
+    pub(super) nid: Nid,
+    /// The peer that it came from: that node, or a gateway.
+    pub(super) via: Nid,
+    /// The address that it came from.
+    pub(super) addr: IpAddr,
+}
+
 impl Core {
-    /// Says what becomes of a message for this interface, which `via` has sent or passed on.
-    pub(super) fn parse(self: &Arc<Self>, ni: NiRef<'_>, via: Nid, hdr: &Header) -> Delivery {
+    /// Says what becomes of a message for this interface, whose header is `hdr`.
+    pub(super) fn parse(
+        self: &Arc<Self>,
+        ni: NiRef<'_>,
+        msg: &Incoming<'_>,
+        hdr: &Header,
+    ) -> Delivery {
         let from = hdr.src;
+        let asker = Asker {
+            nid: from,
+            via: msg.via,
+            addr: msg.addr,
+        };
         match hdr.body {
             Body::Put {
                 ack_wmd,
@@ -65,7 +88,7 @@ impl Core {
                     offset,
                     length: hdr.payload_len,
                 };
-                self.parse_put(ni, via, &request, ack_wmd, hdr_data)
+                self.parse_put(ni, asker, &request, ack_wmd, hdr_data)
             }
             Body::Get {
                 return_wmd,
@@ -82,7 +105,7 @@ impl Core {
                     offset: src_offset,
                     length: sink_len,
                 };
-                self.parse_get(ni, via, &request, return_wmd)
+                self.parse_get(ni, asker, &request, return_wmd)
             }
             Body::Ack {
                 dst_wmd,
@@ -119,7 +142,7 @@ impl Core {
     fn parse_put(
         self: &Arc<Self>,
         ni: NiRef<'_>,
-        via: Nid,
+        asker: Asker,
         request: &Request,
         ack_wmd: WireHandle,
         hdr_data: u64,
@@ -128,7 +151,7 @@ impl Core {
         let debt = if ack_wmd == WireHandle::NONE {
             None
         } else {
-            let Some(debt) = Debt::new(self, request.from, via) else {
+            let Some(debt) = Debt::new(self, asker.nid, asker.via) else {
                 return self.dropped(request);
             };
             Some((debt, ack_wmd))
@@ -139,7 +162,7 @@ impl Core {
         self.counters.puts.add(1);
         let arrival = Arrival {
             ni: ni.into(),
-            via,
+            asker,
             usage: Usage::new(self, request, found, hdr_data),
             debt,
         };
@@ -156,11 +179,11 @@ impl Core {
     fn parse_get(
         self: &Arc<Self>,
         ni: NiRef<'_>,
-        via: Nid,
+        asker: Asker,
         request: &Request,
         return_wmd: WireHandle,
     ) -> Delivery {
-        let Some(debt) = Debt::new(self, request.from, via) else {
+        let Some(debt) = Debt::new(self, asker.nid, asker.via) else {
             return self.dropped(request);
         };
         let (usage, payload) = if ping::is_question(request) {
@@ -181,7 +204,7 @@ impl Core {
             let body = Body::Reply {
                 dst_wmd: return_wmd,
             };
-            self.answer(ni, via, request.from, body, Some(payload), done);
+            self.answer(ni, asker, body, Some(payload), done);
         }
         Delivery::Discard
     }
@@ -291,8 +314,7 @@ impl Usage {
 /// When a PUT was received.
 struct Arrival {
     ni: Arc<dyn LndNi>,
-    /// From which peer.
-    via: Nid,
+    asker: Asker,
     usage: Usage,
     /// The ACK that is due, and what it has to name.
     debt: Option<(Debt, WireHandle)>,
@@ -301,7 +323,6 @@ struct Arrival {
 impl Finish for Arrival {
     fn finish(self, result: Result) {
         let Event {
-            from,
             match_bits,
             mlength,
             ..
@@ -318,7 +339,7 @@ impl Finish for Arrival {
                 match_bits,
                 mlength,
             };
-            core.answer(self.ni.as_arc_borrow(), self.via, from, body, None, done);
+            core.answer(self.ni.as_arc_borrow(), self.asker, body, None, done);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::{
     completion,
+    incoming::Asker,
     op::{
         Expect,
         Inbox,
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     lib_linux::page::PageRange,
     upper::{
+        Cause,
         Completion,
         ConnId,
         NiRef,
@@ -182,23 +184,30 @@ impl Core {
         self.router.choose(to.net()).unwrap_or(to)
     }
 
-    /// Sends an answer to `to`, whose message `via` has sent or passed on: by the same way if it can be,
-    /// so that the two nodes don't depend on a third more than they have to. `done` is completed exactly once, possibly before this returns.
+    /// Sends an answer to `asker`: by the way that the question came if it can be, so that the two nodes don't
+    /// depend on a third more than they have to. `done` is completed exactly once, possibly before this
+    /// returns.
     pub(super) fn answer(
         &self,
         ni: NiRef<'_>,
-        via: Nid,
-        to: Nid,
+        asker: Asker,
         body: Body,
         payload: Option<PageRange>,
         done: KBox<dyn Completion>,
     ) {
+        let Asker { nid: to, via, addr } = asker;
         let hop = if via == to || self.router.is_usable(via, to.net()) {
             via
         } else {
             self.hop(ni, to)
         };
-        send(ni, hop, to, body, payload, done);
+        let cause = if hop == to {
+            Cause::Answer(addr)
+        } else {
+            // An administrator has named that gateway.
+            Cause::Own
+        };
+        send(ni, hop, cause, to, body, payload, done);
     }
 
     fn start(
@@ -258,7 +267,7 @@ impl Core {
         };
         // Without memory for it, the operation has its outcome already.
         if let Ok(done) = completion(sent) {
-            send(ni, via, to, body, payload, done);
+            send(ni, via, Cause::Own, to, body, payload, done);
         }
     }
 
@@ -281,11 +290,12 @@ fn payload_len(payload: Option<&PageRange>) -> Result<u32> {
         .ok_or(EMSGSIZE)
 }
 
-/// Sends a message to `to` by way of `via`. `done` is completed exactly once, possibly before this
-/// returns.
+/// Sends a message to `to` by way of `via`, for the sake of `cause`. `done` is completed exactly once,
+/// possibly before this returns.
 fn send(
     ni: NiRef<'_>,
     via: Nid,
+    cause: Cause,
     to: Nid,
     body: Body,
     payload: Option<PageRange>,
@@ -305,7 +315,7 @@ fn send(
         body,
     };
     let header = SentHeader::Parsed(&header);
-    ni.send(via, header, payload.map(Payload::from), done);
+    ni.send(via, cause, header, payload.map(Payload::from), done);
 }
 
 /// When the message of an operation of ours was sent.

@@ -294,7 +294,9 @@ impl Fixture {
         sent: &Arc<Slot<Status>>,
     ) -> Result {
         let (ni, done) = (self.ni()?, Told::new(sent)?);
-        LndNi::send(ni.as_arc_borrow(), to, header, Some(payload.into()), done);
+        let cause = Cause::said_by(ni.nid(), to, header);
+        let payload = Some(payload.into());
+        LndNi::send(ni.as_arc_borrow(), to, cause, header, payload, done);
         Ok(())
     }
 

@@ -33,7 +33,9 @@ impl Handshake {
                     "{ni}: refused a connection from {remote:?}: {why}\n"
                 );
             }
-            Role::Active { peer, .. } if why.is_breach() || why.errno() == ETIMEDOUT => {
+            Role::Active { peer, .. }
+                if why.is_breach() || [ETIMEDOUT, EBUSY].contains(&why.errno()) =>
+            {
                 let nid = peer.nid();
                 pr_warn_about!(
                     remote.ip(),

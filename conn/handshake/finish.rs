@@ -23,8 +23,8 @@ use crate::{
         Close,
         Peer,
         Refusal,
-        Route, //
-        StrangerSlot,
+        Route,
+        StrangerSlot, //
     },
     tunables,
     wire::{
@@ -110,7 +110,8 @@ impl Handshake {
             return Err(Reason::ConnType(theirs).into());
         }
         self.check_dest(&hello)?;
-        let conn = self.new_conn(peer, &socket, kind, &hello, None)?;
+        let slot = self.slot_for(peer, hello.src)?;
+        let conn = self.new_conn(peer, &socket, kind, &hello, slot)?;
         peer.admit(&conn, route).map_err(|refusal| match refusal {
             Refusal::Closing => ESHUTDOWN,
             Refusal::NoMemory => ENOMEM,
@@ -230,7 +231,10 @@ impl Handshake {
         }
         let peer = self.ni.peers().find_or_create(&self.ni, hello.src)?;
         let kind = theirs.inverse();
-        let slot = self.slot_for(&peer, hello.src)?;
+        let slot = self.slot_for(&peer, hello.src).inspect_err(|_| {
+            // A peer that this handshake made must not stay.
+            peer.unlink_if_unused();
+        })?;
         let admitted =
             self.new_conn(&peer, &socket, kind, &hello, slot)
                 .and_then(|conn| match peer.admit(&conn, None) {
@@ -269,18 +273,15 @@ impl Handshake {
         Ok(())
     }
 
-    /// A slot for a connection of `peer`, who says that it is `nid`, if it is a stranger. May sleep.
+    /// A slot for a connection to `peer`, who says that it is `nid`, if it is a stranger. May sleep.
     fn slot_for(
         &self,
         peer: &Arc<Peer>,
         nid: Nid,
     ) -> core::result::Result<Option<StrangerSlot>, Reason> {
-        let entered = self.ni.strangers().enter(peer, self.remote.ip());
-        if !matches!(entered, Ok(Ok(_))) {
-            // A peer that this handshake made must not stay.
-            peer.unlink_if_unused();
-        }
-        entered?.map_err(|limit| {
+        let most = tunables::strangers(self.ni.conns_per_peer());
+        let entered = self.ni.strangers().enter(peer, self.remote.ip(), most)?;
+        entered.map_err(|limit| {
             self.ni.events().strangers_refused.add(1);
             Reason::StrangerLimit(nid, limit)
         })

@@ -312,6 +312,7 @@ pub const ALL: &[Scenario] = &[
     scenario("refused_in_the_log", 2, 240, refusals::in_the_log),
     scenario("second_address", 2, 90, refusals::second_address),
     scenario("strangers", 2, 120, refusals::strangers),
+    scenario("called_back", 2, 120, refusals::called_back),
     scenario("cut_off", 3, 120, hostile::cut_off),
     scenario("slow_loris", 4, 120, hostile::slow_loris),
     scenario("dribbling_handshake", 2, 60, hostile::dribbling_handshake),

@@ -15,7 +15,7 @@ use crate::family;
 use crate::lab::Lab;
 use crate::modern::{Dialect, Hello, Link, Order};
 use crate::node::Node;
-use crate::peer::{BULK_OUT, CONTROL, Conn, Listener, NONE, nid};
+use crate::peer::{BULK_OUT, CONTROL, Conn, Listener, Message, NONE, nid};
 use crate::port::{mark, note};
 use crate::wait;
 
@@ -274,13 +274,24 @@ pub fn in_the_log(lab: &mut Lab) -> Result<()> {
 
 /// Connects from an address of the script's as the node that has the address `name`.
 fn dial_as(script: &Node, from: Ipv4Addr, name: Ipv4Addr, node: &Node) -> Result<Link> {
+    dial_typed(script, from, name, node, CONTROL)
+}
+
+/// The same with a connection of this type.
+fn dial_typed(
+    script: &Node,
+    from: Ipv4Addr,
+    name: Ipv4Addr,
+    node: &Node,
+    conn_type: u32,
+) -> Result<Link> {
     let dialect = today();
     let mut conn = Conn::dial(&script.space, from, node.addr)?;
     conn.send(&dialect.request(1, nid(node.addr)))?;
-    conn.send(&Hello::new(dialect, name, node.addr, CONTROL).bytes())?;
+    conn.send(&Hello::new(dialect, name, node.addr, conn_type).bytes())?;
     Hello::receive(&mut conn)?;
     conn.from = name;
-    Ok(Link::greeted(conn, dialect, CONTROL))
+    Ok(Link::greeted(conn, dialect, conn_type))
 }
 
 /// A node with a second address in the subnet connects from that, as nodes of today do: it is believed,
@@ -423,4 +434,196 @@ pub fn strangers(lab: &mut Lab) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Addresses that the script has, where it may listen, in a subnet of its own.
+fn call_addresses(node: &Node, script: &Node, subnet: u8, count: u8) -> Result<Vec<Ipv4Addr>> {
+    let nodad = if family::is_ipv6() { "nodad" } else { "" };
+    let addrs: Vec<_> = (1..=count)
+        .map(|last| Ipv4Addr::new(10, 9, subnet, last))
+        .collect();
+    let line = |addr: &Ipv4Addr| format!("addr add {addr}/24 dev eth0 {nodad}\n");
+    script
+        .space
+        .ip(&addrs.iter().map(line).collect::<String>())?;
+    node.space
+        .ip(&format!("route add 10.9.{subnet}.0/24 dev eth0\n"))?;
+    Ok(addrs)
+}
+
+/// Asks the node for something as the node with the address `name`, by a connection that it can't answer by:
+/// so it has to call that address. Returns the question, and the connection.
+fn ask_for_a_call(
+    script: &Node,
+    from: Ipv4Addr,
+    name: Ipv4Addr,
+    node: &Node,
+) -> Result<(Message, Link)> {
+    let mut link = dial_typed(script, from, name, node, BULK_OUT)?;
+    let ping = link.new_ping(7);
+    link.send([0, 0], &ping)?;
+    Ok((ping, link))
+}
+
+/// Takes the call that comes, and the answer by it; further ones are refused.
+fn take_call(listener: Listener, ping: &Message) -> Result<Link> {
+    let mut conn = listener.accept_request(SOON)?;
+    let hello = Hello::receive(&mut conn)?;
+    ensure!(hello.conn_type == CONTROL, "not for control: {hello:x?}");
+    drop(listener);
+    let mut link = Link::accept(conn, &hello, Order::Little)?;
+    link.receive_message()?.check_pong(ping)?;
+    Ok(link)
+}
+
+/// Whom the node calls only because others want it is bounded, for each address that they are at and in all:
+/// to answer what can't be answered otherwise, and to pass on messages. One whose call has come to nothing
+/// makes room; if nobody can, it is not called, and the others notice nothing.
+pub fn called_back(lab: &mut Lab) -> Result<()> {
+    const OF_SOURCE: u8 = 6;
+    let (node, script) = (lab.node(0), lab.node(1));
+    set("max_strangers_per_source", OF_SOURCE)?;
+    // So long nobody counts as idle, attempts take, and rest.
+    for name in ["accept_timeout", "sock_timeout"] {
+        set(name, 3600)?;
+    }
+    set("max_reconnectms", 3_600_000)?;
+    set("min_reconnectms", 3_600_000)?;
+    set("check_nid", 0)?;
+    node.ni_add()?;
+    let names = call_addresses(node, script, 0, 9)?;
+    let second = more_addresses(script, 1)?[0];
+    let listen = |addr| Listener::new(&script.space, addr);
+    let ask = |from, name| ask_for_a_call(script, from, name, node);
+    let counter = |nid: &str, name: &str| -> Result<u64> {
+        let found = sections(&format!("interface {nid}"))?;
+        found.first().context("no interface")?.get(name)
+    };
+    let own = node.nid();
+    let is_peer = |name: Ipv4Addr| -> Result<bool> {
+        let peers = node.list(&["peer", "list"])?;
+        let nid = format!("{name}@tcp");
+        Ok(peers.iter().any(|peer| peer["nid"] == nid.as_str()))
+    };
+
+    // Some are there and get their answers, the calls of others are under way; who has asked has gone.
+    let mut called = Vec::new();
+    for name in &names[..4] {
+        let listener = listen(*name)?;
+        let (ping, link) = ask(script.addr, *name)?;
+        called.push(take_call(listener, &ping)?);
+        link.conn.reset()?;
+    }
+    let mut under_way = Vec::new();
+    for name in &names[4..6] {
+        let listener = listen(*name)?;
+        let (_, link) = ask(script.addr, *name)?;
+        under_way.push((listener.accept_request(SOON)?, listener));
+        link.conn.reset()?;
+    }
+    let refused = |step: &str, from, name: Ipv4Addr, limit: &str, count: u64| -> Result<()> {
+        let listener = listen(name)?;
+        mark(step);
+        let (_, link) = ask(from, name)?;
+        await_line(step, &[&format!("connect to {name}@tcp"), limit])?;
+        ensure!(listener.accept(Duration::ZERO).is_err(), "{name} is called");
+        ensure!(counter(&own, "calls_refused")? == count);
+        ensure!(counter(&own, "unanswered")? == count);
+        link.conn.reset()?;
+        wait::until(SOON, "peer forgotten", || {
+            ensure!(!is_peer(name)?);
+            Ok(())
+        })
+    };
+    refused(
+        "step of one source",
+        script.addr,
+        names[6],
+        "(max_strangers_per_source)",
+        1,
+    )?;
+    set("max_strangers", OF_SOURCE)?;
+    refused("step of all", second, names[6], "(max_strangers)", 2)?;
+    for link in &mut called {
+        link.ping(8)?;
+    }
+    // Who was added is called all the same.
+    node.socklctl(&[
+        "peer",
+        "add",
+        &format!("{}@tcp", names[7]),
+        &names[7].to_string(),
+    ])?;
+    let listener = listen(names[7])?;
+    let (ping, link) = ask(script.addr, names[7])?;
+    let mut wanted = take_call(listener, &ping)?;
+    wanted.ping(8)?;
+    link.conn.reset()?;
+
+    // One who has gone makes room.
+    called.pop().context("nobody was called")?.conn.reset()?;
+    wait::until(SOON, "end of the connection", || {
+        let conns = node.list(&["conn", "list"])?.len();
+        ensure!(conns == 4, "{conns} connections");
+        Ok(())
+    })?;
+    ensure!(is_peer(names[3])? && counter(&own, "strangers_closed")? == 0);
+    let listener = listen(names[6])?;
+    let (ping, link) = ask(second, names[6])?;
+    called.push(take_call(listener, &ping)?);
+    link.conn.reset()?;
+    ensure!(!is_peer(names[3])? && counter(&own, "strangers_closed")? == 1);
+    for link in &mut called {
+        link.ping(9)?;
+    }
+    passed_on(node, script, &mut called, u64::from(OF_SOURCE))
+}
+
+/// The same for messages to be passed on, of which one sender's may have half of the calls call for. The
+/// connections are those of different senders.
+fn passed_on(node: &Node, script: &Node, senders: &mut [Link], most: u64) -> Result<()> {
+    let nodad = if family::is_ipv6() { "nodad" } else { "" };
+    let across = node.in_network(1, [10, 0, 0, 11].into());
+    let addr = across.addr;
+    node.space
+        .ip(&format!("addr add {addr}/24 dev eth0 {nodad}\n"))?;
+    across.ni_add()?;
+    node.socklctl(&["set", "routing", "on"])?;
+    set("max_strangers", 2 * most)?;
+    let names = call_addresses(node, script, 1, most as u8 + 1)?;
+    let counter = |name: &str| -> Result<u64> {
+        let found = sections(&format!("interface {}", across.nid()))?;
+        found.first().context("no interface")?.get(name)
+    };
+    let listeners = names
+        .iter()
+        .map(|name| Listener::new(&script.space, *name))
+        .collect::<Result<Vec<_>>>()?;
+    let send = |link: &mut Link, name: Ipv4Addr| {
+        let mut put = link.new_put(10);
+        put.dest = nid(name) | 1 << 32;
+        link.send([0, 0], &put)
+    };
+    let mut under_way = Vec::new();
+    let (last, first) = names.split_last().context("no names")?;
+    for (name, listener) in first.iter().zip(&listeners) {
+        send(&mut senders[0], *name)?;
+        under_way.push(listener.accept(SOON)?);
+    }
+    let step = "step of one sender";
+    mark(step);
+    send(&mut senders[0], *last)?;
+    await_line(step, &[&format!("connect to {last}@tcp1"), "per_source"])?;
+    ensure!(counter("calls_refused")? == 1);
+    senders[0].ping(10)?;
+    send(&mut senders[1], *last)?;
+    let listener = listeners.last().context("nobody listens")?;
+    under_way.push(listener.accept(SOON)?);
+    ensure!(counter("calls_refused")? == 1);
+    // The reaper may have that of the call that was not made.
+    wait::until(SOON, "end of a peer", || {
+        let peers = counter("peers")?;
+        ensure!(peers == most + 1, "{peers} peers");
+        Ok(())
+    })
 }

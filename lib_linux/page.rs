@@ -206,26 +206,6 @@ impl Pages {
         Ok(unsafe { sys::xxh64_digest(&state) })
     }
 
-    /// Continues the CRC32 `crc`, as the kernel's `crc32_le` does, over `len` bytes from `offset`. Any
-    /// context.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if the range is not within the buffer.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pages = Pages::alloc(100)?;
-    /// pages.copy_in(50, b"123456789")?;
-    /// assert_eq!(!pages.crc32(50, 9, !0)?, 0xcbf4_3926);
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub(crate) fn crc32(&self, offset: usize, len: usize, crc: u32) -> Result<u32> {
-        self.check(offset, len)?;
-        Ok(piece::crc32(crc, self.pieces::<Source>(offset, len)))
-    }
-
     /// Fills `len` bytes from `offset` with a pattern that only depends on `seed` and on the distance
     /// from `offset`. Any context.
     ///
@@ -279,7 +259,8 @@ impl Pages {
 /// let range = PageRange::new(pages, 100, 500)?;
 /// let rest = range.slice(400, 100)?;
 /// assert_eq!((rest.offset(), rest.len()), (500, 100));
-/// assert_eq!(rest.crc32(0), rest.pages().crc32(500, 100, 0)?);
+/// rest.pages().copy_in(500, &[7; 100])?;
+/// assert_eq!(rest.crc32(!0), crc32(!0, &[7; 100]));
 /// assert!(range.slice(400, 101).is_err());
 /// # Ok::<(), Error>(())
 /// ```
@@ -317,7 +298,7 @@ impl PageRange {
         self.offset
     }
 
-    /// Continues a CRC32 over all of it, see [`Pages::crc32`]. Any context.
+    /// Continues a CRC32 over all of it, see [`crc32`]. Any context.
     pub(crate) fn crc32(&self, crc: u32) -> u32 {
         piece::crc32(crc, self.pieces::<Source>(0))
     }
@@ -485,12 +466,12 @@ mod tests {
         let pages = Arc::new(Pages::alloc(2 * PAGE_SIZE)?, GFP_KERNEL)?;
         // Across a page boundary; the value is the usual check of CRC-32.
         pages.copy_in(PAGE_SIZE - 4, b"123456789")?;
-        assert_eq!(pages.crc32(PAGE_SIZE - 4, 9, !0)?, !0xcbf4_3926);
+        let range = PageRange::new(pages.clone(), PAGE_SIZE - 4, 9)?;
+        assert_eq!(range.crc32(!0), !0xcbf4_3926);
         assert_eq!(crc32(!0, b"123456789"), !0xcbf4_3926);
         // In two steps, and over a part.
         let range = PageRange::new(pages.clone(), PAGE_SIZE, 5)?;
         assert_eq!(range.crc32(crc32(!0, b"1234")), !0xcbf4_3926);
-        assert!(pages.crc32(1, 2 * PAGE_SIZE, 0).is_err());
         Ok(())
     }
 

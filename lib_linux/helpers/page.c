@@ -21,11 +21,11 @@ void socklnd_helper_memalloc_nofs_restore(unsigned int flags)
 }
 
 /*
- * Small pieces of pages. The network's own, of netdev_alloc_frag(), come from the reserves that the
- * receive path lives on.
+ * Caches of page fragments. Those of netdev_alloc_frag() are for the receive path, which may use the
+ * reserves of memory.
  */
 struct socklnd_frags {
-	/* Protects the cache, which is used by whoever happens to run on its processor. */
+	/* Protects the cache: several threads may use the one of a processor. */
 	spinlock_t lock;
 	struct page_frag_cache cache;
 };
@@ -46,18 +46,23 @@ void *socklnd_helper_page_frag_alloc(unsigned int size)
 	spin_unlock(&frags->lock);
 	if (start)
 		return start;
-	/* A page for this one alone is worth waiting for; page_frag_free() knows no difference. */
+	/* Without memory for the cache: a page for this fragment alone, which page_frag_free() can free, too. */
 	page = alloc_page(GFP_KERNEL);
 	return page ? page_address(page) : NULL;
 }
 
-/* Gives back what is left of the caches; nobody allocates any more. */
+/* Frees the memory of the caches. An allocation fills one again. */
 void socklnd_helper_page_frag_drain(void)
 {
 	unsigned int cpu;
 
-	for_each_possible_cpu(cpu)
-		page_frag_cache_drain(&per_cpu_ptr(&socklnd_frags, cpu)->cache);
+	for_each_possible_cpu(cpu) {
+		struct socklnd_frags *frags = per_cpu_ptr(&socklnd_frags, cpu);
+
+		spin_lock(&frags->lock);
+		page_frag_cache_drain(&frags->cache);
+		spin_unlock(&frags->lock);
+	}
 }
 
 struct page *socklnd_helper_virt_to_page(const void *address)
@@ -93,7 +98,7 @@ u32 socklnd_helper_crc32_page(u32 crc, struct page *page, size_t offset, size_t 
 	return crc;
 }
 
-/* The two may be the same memory. */
+/* The two may overlap. */
 void socklnd_helper_memmove_page(struct page *to, size_t to_offset, struct page *from,
 				 size_t from_offset, size_t len)
 {

@@ -28,9 +28,7 @@ use kernel::{
 /// # Examples
 ///
 /// ```
-/// let frag = PageFrag::alloc(72)?;
-/// assert_eq!(frag.len(), 72);
-/// let frozen = frag.filled(b"a header")?;
+/// let frozen = PageFrag::alloc(72)?.filled(b"a header")?;
 /// assert_eq!(frozen.len(), 8);
 /// assert!(PageFrag::alloc(4)?.filled(b"a header").is_err());
 /// # Ok::<(), Error>(())
@@ -65,11 +63,6 @@ impl PageFrag {
         unsafe { start.write_bytes(0, len) };
         // INVARIANT: Allocated and initialised above.
         Ok(Self { start, len })
-    }
-
-    /// The length in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.len
     }
 
     /// The contents.
@@ -133,7 +126,7 @@ pub(crate) struct FrozenFrag(PageFrag);
 impl FrozenFrag {
     /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.0.len
     }
 
     /// As [`PageFrag::locate`].
@@ -142,14 +135,12 @@ impl FrozenFrag {
     }
 }
 
-/// The caches that [`PageFrag`]s come from. Dropping this frees the memory that is left in them; no
-/// [`PageFrag`] must be allocated after that, or its memory is leaked when the module goes.
+/// The caches that [`PageFrag`]s come from. Dropping this frees the memory that is left in them. The
+/// memory of a cache that is filled after that is leaked when the module is removed. Thread context.
 ///
 /// # Examples
 ///
-/// The module has one, so this is not run:
-///
-/// ```no_run
+/// ```
 /// let caches = FragCaches::new();
 /// let frag = PageFrag::alloc(72)?.filled(&[0; 72])?;
 /// drop(caches);
@@ -160,7 +151,7 @@ impl FrozenFrag {
 pub(crate) struct FragCaches(());
 
 impl FragCaches {
-    /// To be called once in a module, before anything is allocated.
+    /// To be called by the module's `init`, before anything is allocated.
     pub(crate) fn new() -> Self {
         Self(())
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Sockets of programs, which are claimed and taken. Uses hook.c. */
+/* Sockets that programs hand over. Uses hook.c. */
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/module.h>
@@ -24,7 +24,7 @@ bool socklnd_helper_sk_in_net(const struct sock *sk, const struct net *net)
 	return net_eq(sock_net(sk), net);
 }
 
-/* As getpeername() has it, but without the socket lock, which programs may hold for long. */
+/* As getpeername(), but without the socket lock, which a program may hold for long. */
 void socklnd_helper_sk_peername(const struct sock *sk, void *addr)
 {
 #if IS_ENABLED(CONFIG_IPV6)
@@ -47,9 +47,9 @@ void socklnd_helper_sk_peername(const struct sock *sk, void *addr)
 }
 
 /*
- * Whether nobody but the caller has a reference to the file of the socket, and nobody can get one any
- * more. A program's call on the socket has a reference, or a descriptor that has one. epoll has none,
- * but takes one now and then for as long as it watches the file.
+ * Whether the caller has the only reference to the file of the socket, and no new one can be taken. A
+ * system call on the socket holds a reference, or uses a descriptor that holds one. epoll holds none,
+ * but takes one from time to time as long as it watches the file.
  */
 bool socklnd_helper_sock_is_unshared(const struct socket *sock)
 {
@@ -66,18 +66,18 @@ bool socklnd_helper_sock_is_unshared(const struct socket *sock)
 	smp_mb();
 	if (file_count(file) != 1)
 		return false;
-	/* Pairs with file_ref_put(): what others have done to the socket is seen. */
+	/* Pairs with file_ref_put(): makes visible what the former holders of references did to the socket. */
 	smp_mb();
 	return true;
 }
 
-/* Gives up a reference to the file of the socket unless it is the last one: returns whether. */
+/* Drops a reference to the file of the socket unless it is the last one. Returns whether it did. */
 bool socklnd_helper_sock_put_unless_last(struct socket *sock)
 {
 	file_ref_t *ref = &sock->file->f_ref;
 	long old = atomic_long_read(&ref->refcnt);
 
-	/* A count of 0 is one reference; what is negative is saturated. */
+	/* A count of 0 is one reference; a negative count is a saturated one. */
 	while (old > 0) {
 		if (atomic_long_try_cmpxchg_release(&ref->refcnt, &old, old - 1))
 			return true;
@@ -85,7 +85,7 @@ bool socklnd_helper_sock_put_unless_last(struct socket *sock)
 	return false;
 }
 
-/* A socket of ours without a connection, of the kind of @like; see kernel_accept(). */
+/* Makes a socket without a connection, of the family and type of @like; see kernel_accept(). */
 int socklnd_helper_sock_create_like(const struct socket *like, struct socket **sock)
 {
 	const struct sock *sk = like->sk;
@@ -100,9 +100,10 @@ int socklnd_helper_sock_create_like(const struct socket *like, struct socket **s
 }
 
 /*
- * Moves the connection from a program's socket that was claimed, and whose file nobody else has, to one
- * of ours. What the program has set that would hold data back, fill the receive buffer with what nobody
- * reads, or make errors of mere advice, is undone.
+ * Moves the connection from a program's socket, which is claimed and to whose file there is no other
+ * reference, to a new socket. Resets options of the program's: SO_RCVLOWAT and TCP_CORK hold data back,
+ * SO_TIMESTAMPING fills the receive buffer with an error queue that is never read, and IP_RECVERR makes
+ * soft errors fatal.
  */
 int socklnd_helper_sock_take(struct socket *from, struct socket *to)
 {
@@ -111,10 +112,10 @@ int socklnd_helper_sock_take(struct socket *from, struct socket *to)
 	struct sock *sk = from->sk;
 	int err = 0;
 
-	/* As when the file is closed: that finds no connection any more. */
+	/* As the close of the file does, which will find no connection. */
 	if (file->f_flags & FASYNC)
 		file->f_op->fasync(-1, file, 0);
-	/* As in __sock_release(), against who changes the owner of the inode. */
+	/* As in __sock_release(): serialises with changes of the owner of the inode. */
 	inode_lock(inode);
 	lock_sock(sk);
 	if (sk->sk_state != TCP_ESTABLISHED) {

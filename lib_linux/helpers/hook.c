@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Sockets: who in the kernel has one, and whom TCP calls. */
+/* Sockets: claims by sk_user_data, and callbacks. */
 #include <linux/rcupdate.h>
 #include <net/inet_connection_sock.h>
 #include <net/sock.h>
@@ -9,18 +9,18 @@
 /* ---- Owners ---- */
 
 /*
- * What sk_user_data points to while a socket is taken, and nobody is to be told of its events. While it
- * is there, or anything else, no psock can be put on the socket.
+ * sk_user_data points to this while a socket is claimed and not hooked. As long as sk_user_data is not
+ * NULL, no psock can be attached to the socket.
  */
 static const u64 socklnd_nobody;
 
 static void socklnd_set_user_data(struct sock *sk, const void *data)
 {
-	/* NOCOPY: sockets that a listener begets don't inherit it. */
+	/* NOCOPY: the connections of a listener don't inherit it. */
 	__rcu_assign_sk_user_data_with_flags(sk, (void *)data, SK_USER_DATA_NOCOPY);
 }
 
-/* sk_callback_lock is held. The one of our pointers that is there, or NULL: a psock has more flags. */
+/* sk_callback_lock is held. The pointer if it is this module's, or NULL: a psock has more flags. */
 static void *socklnd_user_data(const struct sock *sk)
 {
 	uintptr_t data = (uintptr_t)rcu_dereference_check(__sk_user_data(sk),
@@ -31,7 +31,7 @@ static void *socklnd_user_data(const struct sock *sk)
 	return (void *)(data & SK_USER_DATA_PTRMASK);
 }
 
-/* sk_callback_lock is held. Who has the socket, as far as one can see. */
+/* sk_callback_lock is held. Which part of the kernel has claimed the socket. */
 static int socklnd_owner(const struct sock *sk)
 {
 	uintptr_t data = (uintptr_t)rcu_access_pointer(__sk_user_data(sk));
@@ -44,8 +44,8 @@ static int socklnd_owner(const struct sock *sk)
 }
 
 /*
- * Takes a socket unless somebody in the kernel has it: returns who. Does not take the socket lock, so
- * it is for the caller to know that nobody is putting a ULP on it meanwhile, or to look again.
+ * Claims a socket, unless another part of the kernel has: returns which. Does not take the socket lock,
+ * so the caller has to know that no ULP is being attached meanwhile, or to check again.
  */
 int socklnd_helper_sk_claim(struct sock *sk)
 {
@@ -59,7 +59,7 @@ int socklnd_helper_sk_claim(struct sock *sk)
 	return owner;
 }
 
-/* Undoes socklnd_helper_sk_claim(), unless somebody has overwritten it. */
+/* Undoes socklnd_helper_sk_claim(), unless sk_user_data was overwritten. */
 void socklnd_helper_sk_disclaim(struct sock *sk)
 {
 	write_lock_bh(&sk->sk_callback_lock);
@@ -98,7 +98,7 @@ void *socklnd_helper_sk_user_data(const struct sock *sk)
 	return data == &socklnd_nobody ? NULL : data;
 }
 
-/* sk_callback_lock is held for writing, and the socket is claimed. NULL: nobody is to be told. */
+/* sk_callback_lock is held for writing, and the socket is claimed. NULL: it is not hooked. */
 void socklnd_helper_sk_set_user_data(struct sock *sk, void *data)
 {
 	socklnd_set_user_data(sk, data ?: &socklnd_nobody);

@@ -11,15 +11,15 @@
 #include "helpers.h"
 
 /*
- * Whether a socket can be bound to the address because it is this node's own: not a broadcast, multicast
- * or anycast one, nor any other that sysctls allow besides.
+ * Whether it is a unicast address of the namespace, to which a socket can be bound. Does not heed sysctls
+ * that allow to bind to other addresses.
  */
 bool socklnd_helper_inet_is_local(struct net *net, __be32 addr)
 {
 	return inet_addr_type(net, addr) == RTN_LOCAL;
 }
 
-/* The same for IPv6. An address that is still being looked for elsewhere is not ours yet. */
+/* The same for IPv6. False for a tentative address. */
 bool socklnd_helper_inet6_is_local(struct net *net, const u8 addr[16])
 {
 #if IS_ENABLED(CONFIG_IPV6)
@@ -53,7 +53,7 @@ int socklnd_helper_inet_prefix_len(struct net *net, __be32 addr)
 	return len;
 }
 
-/* The same for IPv6. An address that is still being looked for elsewhere counts. */
+/* The same for IPv6. A tentative address counts. */
 int socklnd_helper_inet6_prefix_len(struct net *net, const u8 addr[16])
 {
 	int len = -1;
@@ -97,7 +97,7 @@ static struct net_device *socklnd_dev_of(struct net *net, bool is_ipv6, const u8
 #endif
 }
 
-/* Whether the device that has the address can send; -1 if none has it. Unknown is not down. */
+/* Whether the device that has the address can send; -1 if none has it. An unknown state counts as up. */
 int socklnd_helper_link_is_up(struct net *net, bool is_ipv6, const u8 addr[16])
 {
 	struct net_device *dev;
@@ -112,8 +112,8 @@ int socklnd_helper_link_is_up(struct net *net, bool is_ipv6, const u8 addr[16])
 }
 
 /*
- * Megabits per second of the device that has the address, in network order; 0 if nobody knows.
- * Takes RTNL: drivers want that when they are asked.
+ * The speed, in megabits per second, of the device that has the address, which is in network order; 0 if
+ * it is unknown. Takes RTNL, which the drivers' function for it requires.
  */
 unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const u8 addr[16])
 {
@@ -125,7 +125,7 @@ unsigned int socklnd_helper_link_speed(struct net *net, bool is_ipv6, const u8 a
 	rcu_read_lock();
 	dev = socklnd_dev_of(net, is_ipv6, addr);
 	rcu_read_unlock();
-	/* Under RTNL it stays. */
+	/* RTNL keeps the device. */
 	if (dev && !__ethtool_get_link_ksettings(dev, &settings) &&
 	    settings.base.speed != (__u32)SPEED_UNKNOWN)
 		speed = settings.base.speed;

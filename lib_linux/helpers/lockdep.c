@@ -19,14 +19,14 @@ static const struct socklnd_lock_classes socklnd_own_classes[2] = {
 	{ &socklnd_keys[2], &socklnd_keys[3] },
 };
 
-/* What all kernel sockets of a family have at first; so it may be written again and again. */
+/* The classes that all kernel sockets of a family begin with. Writing them again changes nothing. */
 static struct socklnd_lock_classes socklnd_kernel_classes[2];
 
 /*
- * sock_lock_init_class_and_name() initialises the lock anew, which an accepted socket, being in use
- * by TCP already, does not survive. A lock's class can be changed safely by whoever holds it, but its
- * name can't: a processor that is about to take the lock reads key and name one after the other, and
- * lockdep wants them to fit. So our classes are called like the kernel's, which lockdep numbers.
+ * sock_lock_init_class_and_name() initialises the lock again, which must not happen to an accepted
+ * socket, because TCP uses it already. The holder of a lock can change its class, but not its name: a
+ * processor that is about to take the lock reads key and name one after the other, and lockdep requires
+ * that they match. So the classes have the names of the kernel's, and lockdep adds numbers.
  */
 static void socklnd_sk_set_lock_classes(struct sock *sk, const struct socklnd_lock_classes *to)
 {
@@ -42,8 +42,8 @@ static void socklnd_sk_set_lock_classes(struct sock *sk, const struct socklnd_lo
 }
 
 /*
- * Classes of our own, apart from those of other users of TCP in the kernel, whose locks have other
- * dependencies. Once for each socket.
+ * Sets classes of our own, because the locks of other users of TCP in the kernel have other dependencies.
+ * To be called once for each socket.
  */
 void socklnd_helper_sk_lock_class_own(struct sock *sk)
 {
@@ -56,8 +56,8 @@ void socklnd_helper_sk_lock_class_own(struct sock *sk)
 }
 
 /*
- * TCP may use the locks after the socket has been released, and after the module, to which our keys
- * belong, is gone.
+ * Sets the kernel's classes again: TCP may use the locks after the socket was released, and after the
+ * module, which has our keys, was removed.
  */
 void socklnd_helper_sk_lock_class_kernel(struct sock *sk)
 {

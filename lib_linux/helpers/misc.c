@@ -50,7 +50,7 @@ bool socklnd_helper_cpus_share_core(unsigned int a, unsigned int b)
 	       cpumask_test_cpu(b, topology_sibling_cpumask(a));
 }
 
-/* The lock that module_param() files of this module are written under. */
+/* The lock of this module's parameters, which the kernel holds while it sets one. */
 void socklnd_helper_param_lock(void)
 {
 	kernel_param_lock(THIS_MODULE);

@@ -9,7 +9,7 @@
 
 #include "helpers.h"
 
-/* An exiting task has none left; the initial one is what asks for the highest privilege. */
+/* An exiting task has none; the initial namespace requires the highest privilege. */
 struct net *socklnd_helper_current_net(void)
 {
 	return current->nsproxy ? current->nsproxy->net_ns : &init_net;
@@ -20,7 +20,7 @@ void socklnd_helper_net_passive_inc(struct net *net)
 	net_passive_inc(net);
 }
 
-/* net_passive_dec() is not exported; the operations that sysfs uses for the same purpose are. */
+/* net_passive_dec() is not exported; the operations of sysfs, which do the same, are. */
 void socklnd_helper_net_passive_dec(struct net *net)
 {
 #ifdef CONFIG_NET_NS

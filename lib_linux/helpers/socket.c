@@ -46,12 +46,12 @@ bool socklnd_helper_sk_has_input(const struct sock *sk)
 	return !skb_queue_empty_lockless(&sk->sk_receive_queue);
 }
 
-/* As SO_RCVLOWAT does it. */
+/* As setsockopt(SO_RCVLOWAT). */
 void socklnd_helper_sk_set_rcvlowat(struct sock *sk, int bytes)
 {
 	const struct socket *sock;
 
-	/* Nobody needs to be told that one byte is there. */
+	/* Does not call data_ready for data that has arrived: the caller checks for it. */
 	if (bytes <= 1) {
 		WRITE_ONCE(sk->sk_rcvlowat, 1);
 		return;
@@ -90,7 +90,7 @@ int socklnd_helper_sk_incoming_cpu(const struct sock *sk)
 
 bool socklnd_helper_tcp_nodelay(const struct sock *sk)
 {
-	/* A bit field; getsockopt() reads it like this too. */
+	/* A bit field, which getsockopt() also reads without a lock. */
 	return tcp_sk(sk)->nonagle & TCP_NAGLE_OFF;
 }
 
@@ -99,7 +99,7 @@ bool socklnd_helper_sk_keepalive(const struct sock *sk)
 	return sock_flag(sk, SOCK_KEEPOPEN);
 }
 
-/* These three in seconds, seconds and a number, as getsockopt() has them. */
+/* These three are in seconds, in seconds, and a count, as getsockopt() returns them. */
 int socklnd_helper_tcp_keepidle(const struct sock *sk)
 {
 	return keepalive_time_when(tcp_sk(sk)) / HZ;
@@ -152,13 +152,13 @@ void socklnd_helper_sk_no_linger(struct sock *sk)
 	sock_reset_flag(sk, SOCK_LINGER);
 }
 
-/* sock_set_reuseaddr() can't switch it off. */
+/* sock_set_reuseaddr() can only set it. */
 void socklnd_helper_sk_set_reuseaddr(struct sock *sk, bool on)
 {
 	sk->sk_reuse = on ? SK_CAN_REUSE : SK_NO_REUSE;
 }
 
-/* As SO_SNDBUFFORCE does it: doubled, because the limit counts the kernel's overhead as well. */
+/* As setsockopt(SO_SNDBUFFORCE): doubled, because the limit includes the kernel's overhead. */
 void socklnd_helper_sk_set_sndbuf(struct sock *sk, int bytes)
 {
 	bytes = clamp(bytes, 0, INT_MAX / 2);
@@ -167,7 +167,7 @@ void socklnd_helper_sk_set_sndbuf(struct sock *sk, int bytes)
 	sk->sk_write_space(sk);
 }
 
-/* As SO_BUF_LOCK does it: TCP adapts the size again. */
+/* As setsockopt(SO_BUF_LOCK): TCP tunes the size again. */
 void socklnd_helper_sk_unlock_sndbuf(struct sock *sk)
 {
 	sk->sk_userlocks &= ~SOCK_SNDBUF_LOCK;
@@ -178,7 +178,7 @@ void socklnd_helper_sk_unlock_rcvbuf(struct sock *sk)
 	sk->sk_userlocks &= ~SOCK_RCVBUF_LOCK;
 }
 
-/* The sizes that tcp_init_sock() begins with. */
+/* As tcp_init_sock(). */
 void socklnd_helper_tcp_reset_sndbuf(struct sock *sk)
 {
 	WRITE_ONCE(sk->sk_sndbuf, READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_wmem[1]));
@@ -189,7 +189,7 @@ void socklnd_helper_tcp_reset_rcvbuf(struct sock *sk)
 	WRITE_ONCE(sk->sk_rcvbuf, READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_rmem[1]));
 }
 
-/* sock_set_keepalive() can't switch it off. */
+/* sock_set_keepalive() can only set it. */
 void socklnd_helper_sk_set_keepalive(struct sock *sk, bool on)
 {
 	if (sk->sk_prot->keepalive)
@@ -212,13 +212,13 @@ void socklnd_helper_tcp_send_ack(struct sock *sk)
 	__tcp_send_ack(sk, tcp_sk(sk)->rcv_nxt, 0);
 }
 
-/* tcp_sock_set_nodelay() can't switch it off. */
+/* tcp_sock_set_nodelay() can only set it. */
 void socklnd_helper_tcp_clear_nodelay(struct sock *sk)
 {
 	tcp_sk(sk)->nonagle &= ~TCP_NAGLE_OFF;
 }
 
-/* As setsockopt() does it; two of the bits are TCP's own, for ECN. Nothing on a socket of IPv4. */
+/* As setsockopt(IPV6_TCLASS); two of the bits are TCP's own, for ECN. Does nothing to an IPv4 socket. */
 void socklnd_helper_ipv6_set_tclass(struct sock *sk, int tclass)
 {
 #if IS_ENABLED(CONFIG_IPV6)
@@ -236,7 +236,7 @@ void socklnd_helper_ipv6_set_tclass(struct sock *sk, int tclass)
 
 /* ---- Wait queues ---- */
 
-/* @func is called, with the queue's lock held and interrupts off, when the socket wakes who waits. */
+/* @func is called, with the queue's lock held and interrupts off, when the socket wakes its waiters. */
 void socklnd_helper_sk_add_wait(struct sock *sk, struct wait_queue_entry *entry,
 				wait_queue_func_t func)
 {

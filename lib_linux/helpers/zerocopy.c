@@ -19,10 +19,10 @@ bool socklnd_helper_sk_can_zerocopy(const struct sock *sk)
 }
 
 /*
- * From here on the packets that refer to @ubuf, which is at the beginning of its allocation and has
- * room for a ubuf_info_msgzc, give their references back to a function of the kernel's own. It does
- * nothing more until the last one comes, and that is ours, which never does: the memory stays as it
- * is for good. Returns false, and does nothing, if no packet refers to @ubuf any more.
+ * Makes a callback of the kernel's own that of @ubuf, which is at the beginning of its allocation and has
+ * room for a ubuf_info_msgzc. That callback only does something when the last reference is dropped,
+ * which never happens, because this function takes one: the memory stays allocated for good. Returns
+ * false, and does nothing, if no packet refers to @ubuf any more.
  */
 bool socklnd_helper_ubuf_disown(struct ubuf_info *ubuf)
 {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of somebody else: a list of `struct bio_vec` of C's.
+//! Memory of other owners, as a list of `struct bio_vec` that C code has made.
 //!
-//! A [`Foreign`] refers to the list and to what that refers to, and owns neither. That both stay until it
-//! is dropped is the promise of who makes one. The memory may be of any kind, at any offset.
+//! A [`Foreign`] refers to the list and to its memory, and owns neither. Its constructor requires that both
+//! stay valid until it is dropped. The memory may be of any kind, at any offset.
 //!
 //! C header: [`include/linux/bvec.h`](srctree/include/linux/bvec.h)
 
@@ -26,13 +26,13 @@ use kernel::{
     prelude::*, //
 };
 
-/// Bytes of a list of `struct bio_vec`. `A` says what may be done with them.
+/// A range of the bytes of a list of `struct bio_vec`, which may be accessed as `A` says.
 ///
 /// # Invariants
 ///
-/// `bvecs` points to `count` entries, which nobody changes; together they have at least `skip + len`
-/// bytes. C functions may do with the `len` bytes behind the first `skip` what `A` says, and no Rust
-/// reference to them exists. If `can_zerocopy`, they are in pages whose references count.
+/// `bvecs` points to `count` entries, which do not change; together they have at least `skip + len`
+/// bytes. C functions may access the `len` bytes behind the first `skip` as `A` says, and no Rust
+/// reference to them exists. If `can_zerocopy`, they are in pages with a reference count.
 ///
 /// # Examples
 ///
@@ -64,35 +64,35 @@ pub(crate) struct Foreign<A> {
     skip: u32,
     len: u32,
     can_zerocopy: bool,
-    /// Of unit tests: what the bytes are part of.
+    /// In unit tests: the owner of the memory.
     #[cfg(CONFIG_KUNIT = "y")]
     _owner: Option<kernel::sync::Arc<tests::Scattered>>,
     _access: PhantomData<A>,
 }
 
-// SAFETY: By the type invariants the memory may be accessed, by whatever thread.
+// SAFETY: By the type invariants C functions may access the memory, in any thread.
 unsafe impl<A> Send for Foreign<A> {}
 
 // SAFETY: As above.
 unsafe impl<A> Sync for Foreign<A> {}
 
 impl<A: Access> Foreign<A> {
-    /// `len` bytes behind the first `skip` of those that `count` entries from `bvecs` on have. Any context.
+    /// The `len` bytes behind the first `skip` of a list of `count` entries at `bvecs`. Any context.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there are not as many.
+    /// `EINVAL` if the list has less than `skip + len` bytes.
     ///
     /// # Safety
     ///
     /// As long as the value lives:
     ///
-    /// - `bvecs` must point to `count` entries, which nobody changes.
+    /// - `bvecs` must point to `count` entries, which must not change.
     /// - Each must refer to bytes of a page, or of pages that are physically adjacent.
     /// - Any thread may read the `len` bytes, and, if `A` is [`Dest`](super::Dest), write them; no Rust
-    ///   reference to them exists.
+    ///   reference to them may exist.
     ///
-    /// Of what is in pages whose references count, a reader may keep a reference for longer.
+    /// A reader may hold references to pages that have a reference count, and read them, for longer.
     #[allow(
         dead_code,
         reason = "for what binds to a message layer in C, and for tests"
@@ -114,25 +114,27 @@ impl<A: Access> Foreign<A> {
             _access: PhantomData,
         };
         let sum = |sum: u64, bvec: &bindings::bio_vec| sum.saturating_add(bvec.bv_len.into());
-        // INVARIANT: There are as many bytes; the rest is our requirement.
+        // INVARIANT: If this does not fail, there are as many bytes; the rest is this function's
+        // requirement.
         if this.bvecs().iter().fold(0, sum) < u64::from(skip).saturating_add(len.into()) {
             return Err(EINVAL);
         }
         let can_zerocopy = this.pieces(0).all(|piece| {
-            // SAFETY: The piece is in this page, which stays as long as `this`.
+            // SAFETY: The piece is in this page, which is valid as long as `this` exists.
             unsafe { sys::socklnd_helper_sendpage_ok(piece.page()) }
         });
-        // INVARIANT: That was asked of each page.
+        // INVARIANT: Each page was checked.
         this.can_zerocopy = can_zerocopy;
         Ok(this)
     }
 
+    /// The list.
     fn bvecs(&self) -> &[bindings::bio_vec] {
-        // SAFETY: By the type invariants there are as many, and nobody changes them.
+        // SAFETY: By the type invariants there are as many entries, and they do not change.
         unsafe { slice::from_raw_parts(self.bvecs.as_ptr(), self.count as usize) }
     }
 
-    /// Bytes.
+    /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len as usize
     }
@@ -143,7 +145,7 @@ impl<A: Access> Foreign<A> {
         self.can_zerocopy
     }
 
-    /// Goes on with a CRC32 over all of it, see [`super::crc32`]. Any context.
+    /// Continues a CRC32 over all of it, see [`super::crc32`]. Any context.
     pub(crate) fn crc32(&self, crc: u32) -> u32 {
         piece::crc32(crc, self.pieces(0))
     }
@@ -153,7 +155,7 @@ impl<A: Access> Foreign<A> {
         let mut skip_left = (self.skip as usize).saturating_add(skip);
         let mut left = self.len().saturating_sub(skip);
         let mut bvecs = self.bvecs().iter();
-        // What is left of the entry that was looked at last.
+        // The rest of the current entry.
         let (mut page, mut offset, mut inside) = (core::ptr::null_mut(), 0, 0);
         core::iter::from_fn(move || {
             while left > 0 {
@@ -169,14 +171,14 @@ impl<A: Access> Foreign<A> {
                 }
                 let start = offset % PAGE_SIZE;
                 let len = inside.min(left).min(PAGE_SIZE - start);
-                // The entry's pages are adjacent, and so are the kernel's descriptions of them.
+                // The entry's pages are adjacent, and so are their `struct page`s.
                 let here: *mut bindings::page = page;
                 let here = here.wrapping_add(offset / PAGE_SIZE);
                 offset += len;
                 inside -= len;
                 left -= len;
-                // SAFETY: The bytes are within this page, and some of those that the type invariants
-                // are about; `self` is borrowed as long.
+                // SAFETY: The bytes are within this page, and within the range of the type invariants;
+                // `self` is borrowed for the piece's lifetime.
                 return Some(unsafe { Piece::new(here, start, len) });
             }
             None
@@ -186,7 +188,7 @@ impl<A: Access> Foreign<A> {
 
 #[cfg(CONFIG_KUNIT = "y")]
 impl<A: Access> Foreign<A> {
-    /// The same, which keeps `owner` alive, whose memory it is.
+    /// Adds a reference to `owner`, which owns the memory.
     fn owned_by(mut self, owner: kernel::sync::Arc<tests::Scattered>) -> Self {
         self._owner = Some(owner);
         self

@@ -2,14 +2,14 @@
 
 //! Pieces of pages, which C functions read and write.
 //!
-//! A [`Piece`] borrows the memory that it is part of, whoever owns that. Nothing protects the contents, see
+//! A [`Piece`] borrows the memory that it is part of, from any owner. No lock protects the contents, see
 //! [`super`].
 
 use super::super::sys;
 use core::marker::PhantomData;
 use kernel::bindings;
 
-/// What may be done with memory: as the directions of a `struct iov_iter`.
+/// How memory may be accessed, like the direction of a `struct iov_iter`: [`Source`] or [`Dest`].
 ///
 /// # Examples
 ///
@@ -27,25 +27,38 @@ use kernel::bindings;
 /// ```
 pub(crate) trait Access: Send + Sync + 'static {}
 
-/// It may be read, see [`copy`].
+/// The memory may be read.
 ///
 /// # Examples
 ///
 /// ```
-/// fn is_access<A: Access>() {}
+/// use crate::lib_linux::page::{PageRange, Pages};
+/// use kernel::sync::Arc;
 ///
-/// is_access::<Source>();
+/// let pages = Arc::new(Pages::alloc(8)?, GFP_KERNEL)?;
+/// let range = PageRange::new(pages, 2, 4)?;
+/// let sum = range.pieces::<Source>(1).map(|piece| piece.len()).sum::<usize>();
+/// assert_eq!(sum, 3);
+/// # Ok::<(), Error>(())
 /// ```
 pub(crate) enum Source {}
 
-/// It may be read and written, see [`copy`].
+/// The memory may be read and written.
 ///
 /// # Examples
 ///
 /// ```
-/// fn is_access<A: Access>() {}
+/// use crate::lib_linux::page::{PageRange, Pages};
+/// use kernel::sync::Arc;
 ///
-/// is_access::<Dest>();
+/// let from = PageRange::new(Arc::new(Pages::alloc(8)?, GFP_KERNEL)?, 0, 8)?;
+/// from.pages().copy_in(0, b"12345678")?;
+/// let to = PageRange::new(Arc::new(Pages::alloc(8)?, GFP_KERNEL)?, 0, 8)?;
+/// copy(from.pieces::<Source>(4), to.pieces::<Dest>(0));
+/// let mut bytes = [0; 8];
+/// to.pages().copy_out(0, &mut bytes)?;
+/// assert_eq!(&bytes, b"5678\0\0\0\0");
+/// # Ok::<(), Error>(())
 /// ```
 pub(crate) enum Dest {}
 
@@ -68,8 +81,8 @@ impl Access for Dest {}
 ///
 /// # Invariants
 ///
-/// `offset..offset + len` is within the page. For `'a` C functions may do with these bytes what `A` says,
-/// and no Rust reference to them exists.
+/// `offset..offset + len` is within the page. For `'a` C functions may access these bytes as `A` says, and
+/// no Rust reference to them exists.
 pub(crate) struct Piece<'a, A> {
     page: *mut bindings::page,
     offset: usize,
@@ -78,13 +91,13 @@ pub(crate) struct Piece<'a, A> {
 }
 
 impl<A> Piece<'_, A> {
-    /// `len` bytes of `page` from `offset` on.
+    /// `len` bytes of `page` from `offset`. Any context.
     ///
     /// # Safety
     ///
-    /// As the type's invariants say.
+    /// The bytes must be as the type invariants say.
     pub(super) unsafe fn new(page: *mut bindings::page, offset: usize, len: usize) -> Self {
-        // INVARIANT: These are our requirements.
+        // INVARIANT: By this function's requirement.
         Self {
             page,
             offset,
@@ -98,17 +111,17 @@ impl<A> Piece<'_, A> {
         self.page
     }
 
-    /// Where in the page it begins.
+    /// The offset in the page at which it begins, in bytes.
     pub(in super::super) fn offset(&self) -> usize {
         self.offset
     }
 
-    /// Bytes.
+    /// The length in bytes.
     pub(in super::super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Copies its contents, or as many bytes as `to` has room for. Any context.
+    /// Copies the contents to `to`, as far as there is room. Any context.
     pub(super) fn read(&self, to: &mut [u8]) {
         let len = self.len.min(to.len());
         // SAFETY: By the type invariants the bytes can be read; `to` has as many, for which any are valid.
@@ -122,17 +135,17 @@ impl<A> Piece<'_, A> {
         };
     }
 
-    /// Leaves out the first `nob` bytes, or all if there are not as many.
+    /// Removes the first `nob` bytes, or all if there are less.
     fn skip(&mut self, nob: usize) {
         let nob = nob.min(self.len);
-        // INVARIANT: What is left is part of what there was.
+        // INVARIANT: The new range is part of the old one.
         self.offset = self.offset.wrapping_add(nob);
         self.len = self.len.wrapping_sub(nob);
     }
 }
 
 impl Piece<'_, Dest> {
-    /// Overwrites it, or as much as there is of `from`. Any context.
+    /// Copies `from` to it, as far as there is room. Any context.
     pub(super) fn write(&self, from: &[u8]) {
         let len = self.len.min(from.len());
         // SAFETY: By the type invariants the bytes can be written; `from` has as many.
@@ -142,7 +155,7 @@ impl Piece<'_, Dest> {
     }
 }
 
-/// Goes on with a CRC32, see [`super::crc32`], over `pieces`. Any context.
+/// Continues a CRC32, see [`super::crc32`], over `pieces`. Any context.
 pub(super) fn crc32<'a, A: Access>(crc: u32, pieces: impl Iterator<Item = Piece<'a, A>>) -> u32 {
     pieces.fold(crc, |crc, piece| {
         // SAFETY: By the type invariants the bytes can be read.
@@ -150,7 +163,7 @@ pub(super) fn crc32<'a, A: Access>(crc: u32, pieces: impl Iterator<Item = Piece<
     })
 }
 
-/// Copies `from` to `to`, as far as both go; they may be the same memory. Any context.
+/// Copies `from` to `to`, until one of them ends; they may overlap. Any context.
 ///
 /// # Examples
 ///

@@ -22,7 +22,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Where memory is from.
+/// The allocator of the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The page allocator.
@@ -36,10 +36,10 @@ pub(crate) enum Kind {
 /// Bytes between two pieces.
 const GAP: usize = 13;
 
-/// What the bytes between pieces are.
+/// The value of the bytes between two pieces.
 const UNTOUCHED: u8 = 0xa5;
 
-/// What owns the memory.
+/// The owner of the memory.
 enum Storage {
     Pages { _pages: Pages },
     Slab { _pieces: KVec<KVec<u8>> },
@@ -50,8 +50,8 @@ enum Storage {
 ///
 /// # Invariants
 ///
-/// `bvecs` and `gaps` refer to memory that `_storage` owns, of which nobody has a Rust reference, and don't
-/// change.
+/// `bvecs` and `gaps` refer to memory that `_storage` owns, and to which no Rust reference exists. They do
+/// not change.
 pub(crate) struct Scattered {
     bvecs: KVec<bindings::bio_vec>,
     gaps: KVec<bindings::bio_vec>,
@@ -59,13 +59,13 @@ pub(crate) struct Scattered {
     _storage: Storage,
 }
 
-// SAFETY: The memory may be used by any thread, by C functions.
+// SAFETY: C functions may access the memory in any thread.
 unsafe impl Send for Scattered {}
 
 // SAFETY: As above.
 unsafe impl Sync for Scattered {}
 
-/// Where a run of bytes begins, and how many there are.
+/// Adds `len` bytes of `page` from `at` to a list.
 fn add(
     to: &mut KVec<bindings::bio_vec>,
     page: *mut bindings::page,
@@ -144,7 +144,7 @@ impl Scattered {
                 storage
             }
         };
-        // INVARIANT: So they were made.
+        // INVARIANT: The entries were made for the memory of `storage`.
         let this = Self {
             bvecs,
             gaps,
@@ -171,7 +171,7 @@ impl Scattered {
     ) -> Result<Foreign<A>> {
         let start = NonNull::from(bvecs).cast();
         let (count, skip) = (bvecs.len().try_into()?, skip.try_into()?);
-        // SAFETY: By the type invariants; and what is made keeps this alive.
+        // SAFETY: By the type invariants; the result holds a reference to `self`.
         let part = unsafe { Foreign::new(start, count, skip, len.try_into()?) }?;
         Ok(part.owned_by(self.clone()))
     }

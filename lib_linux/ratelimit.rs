@@ -249,7 +249,23 @@ macro_rules! pr_warn_about {
 }
 pub(crate) use pr_warn_about;
 
-/// As [`pr_info!`](kernel::pr_info), but limited for the one at this address, and for all.
+/// As [`pr_info!`](kernel::pr_info), with a rate limit for the machine at an address, and one for all.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{IpAddr, Ipv4Addr};
+///
+/// let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// let mut evaluated = 0;
+/// for _ in 0..100 {
+///     pr_info_about!(source, "line {} of an example\n", {
+///         evaluated += 1;
+///         evaluated
+///     });
+/// }
+/// assert!(evaluated < 100);
+/// ```
 macro_rules! pr_info_about {
     ($addr:expr, $($arg:tt)+) => {{
         static LIMIT: $crate::lib_linux::ratelimit::SourceLimit =

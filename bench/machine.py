@@ -27,12 +27,18 @@ TITLES = {
 }
 
 
+class Unsound(Exception):
+    """The kernel's log says that the figures are worth nothing."""
+
+
 @dataclass(frozen=True)
 class Platform:
     """Where measurements are made."""
 
     name: str
     kernel: paths.Kernel
+    cpus: int = CPUS
+    accel: list[str] | None = None  # as in Spec
 
     def facts(self, node: Node) -> dict[str, Any]:
         """What the figures depend on."""
@@ -40,7 +46,7 @@ class Platform:
             "platform": self.name,
             "title": TITLES[self.name],
             "kernel": node.run("uname", "-r").strip(),
-            "cpus": CPUS,
+            "cpus": self.cpus,
             "host_cpu": _host_cpu(),
             "host_cpus": os.cpu_count(),
             "host_load": os.getloadavg(),
@@ -68,7 +74,7 @@ def boot(platform: Platform, archive: Path) -> Iterator[tuple[Node, int]]:
     """
     spec = Spec(
         name="bench", kernel=platform.kernel, initramfs=archive, logs=paths.LOGS, runner=["agent"],
-        cpus=CPUS, memory=MEMORY,
+        cpus=platform.cpus, memory=MEMORY, accel=platform.accel,
     )
     with machine(spec) as vm:
         node = Node(1, vm)

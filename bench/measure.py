@@ -116,7 +116,7 @@ class Nodes:
             node.stay("ready", *_enter(space), "socklctl", "serve")
         node.run("insmod", "/lib/tcpbench.ko")
         self._within("b", "sh", "-c", "echo >/sys/kernel/debug/tcpbench/server")
-        self._lent = node.run("cat", ZERO_COPY).strip()
+        self._lent = int(node.run("cat", ZERO_COPY))
 
     def _within(self, space: str, *command: str) -> str:
         return self._node.run(*_enter(space), *command, limit=LIMIT)
@@ -144,13 +144,17 @@ class Nodes:
         """(c): the driver, through a gateway."""
         return self._driver("c", _nid(FAR_SERVER, 2), what, count)
 
+    def lend(self, least: int) -> None:
+        """From so many bytes on, a payload's pages are lent to TCP."""
+        self._node.run("sh", "-c", f"echo {least} >{ZERO_COPY}")
+
     def copied(self, what: What, count: int) -> Sample:
         """(d): the same, when no node lends its pages to TCP."""
-        self._node.run("sh", "-c", f"echo {NEVER} >{ZERO_COPY}")
+        self.lend(NEVER)
         try:
             return self.gateway(what, count)
         finally:
-            self._node.run("sh", "-c", f"echo {self._lent} >{ZERO_COPY}")
+            self.lend(self._lent)
 
     def _driver(self, space: str, to: str, what: What, count: int) -> Sample:
         """Contents are not compared, as nobody does that for (a)."""

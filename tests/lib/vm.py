@@ -37,6 +37,7 @@ class Spec:
     cmdline: str = ""
     nice: int = 0  # how far it stands back behind other processes, for User Mode Linux
     console: list[str] | None = None  # QEMU's arguments for a console elsewhere than in a log
+    accel: list[str] | None = None  # QEMU's arguments for the accelerator, if it is not to be the fastest
 
 
 class Vm:
@@ -58,6 +59,8 @@ class Vm:
                 stdout=None if spec.console else log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
+                # Its priority is its own. But one that has a terminal for its console stays in that terminal's session.
+                start_new_session=spec.console is None,
                 preexec_fn=die_with_parent,
             )
 
@@ -135,7 +138,7 @@ def die_with_parent() -> None:
 def _command(spec: Spec, console: Path, port: int, port_log: Path) -> list[str]:
     append = f"console=ttyS0 loglevel=5 no_timer_check panic=-1 oops=panic {spec.cmdline} -- {' '.join(spec.runner)}"
     return [
-        "qemu-system-x86_64", *accel.arguments(spec.kernel),
+        "qemu-system-x86_64", *(spec.accel or accel.arguments(spec.kernel)),
         "-name", spec.name, "-machine", "q35", "-smp", str(spec.cpus), "-m", str(spec.memory),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-kernel", str(spec.kernel.image), "-initrd", str(spec.initramfs), "-append", append,

@@ -468,13 +468,15 @@ impl Peer {
         let can_send = inner.can_send();
         let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
         let lasted = now.saturating_sub(conn.born_ms()) >= min || why == ESHUTDOWN;
-        let heard = !can_send && self.heard.xchg(false, Relaxed);
+        let heard = buried.lost && self.heard.xchg(false, Relaxed);
         if let Some(route) = inner.route_to(addr) {
             let state = route.state_mut(&mut inner);
             match (lasted || heard, can_send) {
                 (true, false) => state.worked(),
                 // The others are likely to follow.
                 (true, true) => state.postpone(now, min),
+                // It only follows the last one that could send, whose loss has been judged.
+                (false, false) if !buried.lost => {}
                 (false, _) => state.cut_short(now, min, max),
             }
         }

@@ -266,20 +266,38 @@ pub fn older_peers(lab: &mut Lab) -> Result<()> {
     let listener = Listener::new(&script.space, script.addr)?;
     node.ni_add()?;
     node.peer_add(script)?;
-    for version in [2, 4, 1, 2] {
-        older_peer(node, script, &listener, version)
+    // In whatever order a peer's connections are lost, the next attempt comes at once.
+    for (version, lost) in [
+        (2, [0, 1, 2]),
+        (4, [0, 2, 1]),
+        (1, [2, 0, 1]),
+        (2, [1, 2, 0]),
+    ] {
+        let mut conns = older_peer(node, script, &listener, version)
             .with_context(|| format!("version {version}"))?;
-        node.close_conns()?;
-        wait::until(LIMIT, "connections closed", || no_conns(node, script))?;
+        for (count, index) in lost.into_iter().enumerate() {
+            conns[index] = None;
+            wait::until(LIMIT, "one connection less", || {
+                let left = node.conns_to(script)?.len();
+                ensure!(left == TYPES.len() - 1 - count, "{left} are left");
+                Ok(())
+            })?;
+        }
     }
     let failures = node.counter("/errors/connect")?;
     ensure!(failures == 0, "{failures} failures were counted");
     Ok(())
 }
 
-fn older_peer(node: &Node, script: &Node, listener: &Listener, version: u32) -> Result<()> {
+/// The peer refuses the first attempt, and names a version. Returns the connections that are made then.
+fn older_peer(
+    node: &Node,
+    script: &Node,
+    listener: &Listener,
+    version: u32,
+) -> Result<Vec<Option<peer::Conn>>> {
     let ping = node.start_ping(script)?;
-    let (mut conn, hello) = accept(listener, LIMIT)?;
+    let (mut conn, hello) = accept(listener, LIMIT).context("the first attempt")?;
     ensure!(
         hello.dialect.version == 3 && hello.conn_type == CONTROL,
         "not a fresh start: {hello:x?}"
@@ -307,7 +325,7 @@ fn older_peer(node: &Node, script: &Node, listener: &Listener, version: u32) -> 
                 let request = conn.receive_message()?;
                 conn.send(&request.reply(pong(script.addr)).bytes())?;
             }
-            conns.push(conn);
+            conns.push(Some(conn));
         } else {
             let (conn, hello) = accept(listener, LIMIT)?;
             ensure!(
@@ -319,7 +337,7 @@ fn older_peer(node: &Node, script: &Node, listener: &Listener, version: u32) -> 
                 let request = link.receive_message()?;
                 link.send([0, 0], &request.reply(pong(script.addr)))?;
             }
-            conns.push(link.conn);
+            conns.push(Some(link.conn));
         }
         if conn_type == CONTROL {
             let took = refused.elapsed();
@@ -328,7 +346,8 @@ fn older_peer(node: &Node, script: &Node, listener: &Listener, version: u32) -> 
         }
     }
     ping.wait(LIMIT)?.checked("ping")?;
-    all_speak(node, script, version)
+    all_speak(node, script, version)?;
+    Ok(conns)
 }
 
 /// A peer that always wants another version than the one that it is offered, or one that nobody

@@ -43,8 +43,10 @@ impl Absent {
             )
         }?;
         let start = start.cast::<u8>();
+        // It can only be polled if reading does not wait.
+        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
         // SAFETY: a descriptor alone changes nothing.
-        let handler: OwnedFd = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) }?;
+        let handler: OwnedFd = unsafe { userfaultfd(flags) }?;
         let this = Absent {
             start,
             handler: File::from(handler),
@@ -65,7 +67,9 @@ impl Absent {
     fn await_touch(&self) -> Result<()> {
         let mut handlers = [PollFd::new(&self.handler, PollFlags::IN)];
         let limit = Timespec::try_from(SOON)?;
-        ensure!(poll(&mut handlers, Some(&limit))? == 1, "nobody waits");
+        poll(&mut handlers, Some(&limit))?;
+        let events = handlers[0].revents();
+        ensure!(events == PollFlags::IN, "nobody waits: {events:?}");
         Ok(())
     }
 }

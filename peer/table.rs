@@ -15,6 +15,7 @@ use crate::{
     ni::Ni,
     wire::Nid, //
 };
+use core::net::IpAddr;
 use kernel::{
     prelude::*,
     sync::{
@@ -66,14 +67,14 @@ impl PeerTable {
     }
 
     fn bucket(&self, nid: Nid) -> Option<&Bucket> {
-        let bytes = nid.to_bytes20();
-        let mut words = [0u64; 3];
-        for (word, chunk) in words.iter_mut().zip(bytes.chunks(8)) {
-            for byte in chunk {
-                *word = (*word << 8) | u64::from(*byte);
+        let net = u64::from(nid.net());
+        let hash = match nid.addr() {
+            IpAddr::V4(addr) => misc::siphash(self.key, &[net << 32 | u64::from(addr.to_bits())]),
+            IpAddr::V6(addr) => {
+                let addr = addr.to_bits();
+                misc::siphash(self.key, &[net, (addr >> 64) as u64, addr as u64])
             }
-        }
-        let hash = misc::siphash(self.key, &words);
+        };
         self.buckets.get((hash % PEER_BUCKETS as u64) as usize)
     }
 

@@ -16,6 +16,8 @@ u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1)
 {
 	const siphash_key_t key = { .key = { key0, key1 } };
 
+	if (count == 1)
+		return siphash_1u64(*words, &key);
 	return siphash(words, count * sizeof(*words), &key);
 }
 

@@ -45,7 +45,8 @@ use crate::{
         Peer,
         PeerTable,
         Slots,
-        Strangers, //
+        Strangers,
+        Unsent, //
     },
     stats::{
         Events,
@@ -392,22 +393,40 @@ impl Ni {
         }
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
         let mut tx = Tx::new(header, payload, deadline, done, &self.live.txs)?;
-        loop {
-            let sent = match self.peer_for(to, cause) {
-                Ok(peer) => peer.send(tx),
-                Err(e) => Err((e, tx)),
-            };
-            match sent {
-                Ok(()) => return Ok(()),
-                // Unlinked between look-up and send: the next look-up finds, or makes, another.
-                Err((e, back)) if e == ESTALE && !self.is_shutdown() => tx = back,
-                Err((e, tx)) => {
-                    self.events.tx_errors.add(1);
-                    tx.finish(Err(e.into()));
-                    return Ok(());
+        // Mostly it is there, and has a route.
+        let mut known = self.peers.find(to);
+        let why = loop {
+            let found = match known.take() {
+                Some(peer) => {
+                    if cause == Cause::Own {
+                        peer.ask_for();
+                    }
+                    Ok(peer)
                 }
-            }
-        }
+                None => self.peer_for(to, cause),
+            };
+            let peer = match found {
+                Ok(peer) => peer,
+                // Unlinked meanwhile.
+                Err(e) if e == ESTALE && !self.is_shutdown() => continue,
+                Err(e) => break e,
+            };
+            tx = match peer.send(tx) {
+                Ok(()) => return Ok(()),
+                Err((Unsent::Failed(e), back)) => {
+                    tx = back;
+                    break e;
+                }
+                Err((Unsent::Gone | Unsent::NoRoute, back)) if self.is_shutdown() => {
+                    tx = back;
+                    break ESHUTDOWN;
+                }
+                Err((Unsent::Gone | Unsent::NoRoute, back)) => back,
+            };
+        };
+        self.events.tx_errors.add(1);
+        tx.finish(Err(why.into()));
+        Ok(())
     }
 
     fn check(&self, to: Nid, header: SentHeader<'_>, payload: Option<&Payload>) -> Result {

@@ -85,6 +85,7 @@ pub(crate) use self::{
         PeerInfo,
         RouteInfo, //
     },
+    send::Unsent,
     strangers::{
         Slots,
         StrangerSlot,

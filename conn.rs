@@ -323,7 +323,7 @@ impl Conn {
         let closed = self.txq.lock().closed.is_some();
         if !closed {
             // What was changed during the handshake passed this connection by.
-            let _ = apply_tunables(&hooked);
+            let _ = apply_tunables(&hooked, self.peer.ni().tos());
             io.socket = Some(hooked);
             drop(io);
             trace::connect(|| self.traced(), 0, None);
@@ -340,7 +340,8 @@ impl Conn {
 
     /// Applies the tunables that may change during a connection's life. May sleep.
     pub(crate) fn apply_tunables(&self) -> Result {
-        self.with_socket(apply_tunables).unwrap_or(Ok(()))
+        self.with_socket(|socket| apply_tunables(socket, self.peer.ni().tos()))
+            .unwrap_or(Ok(()))
     }
 
     /// Looks at the connection's socket, if it has one. May sleep.
@@ -416,11 +417,11 @@ impl Conn {
 }
 
 /// Sets what administrators decide about a connection's socket. May sleep.
-fn apply_tunables(socket: &Socket) -> Result {
+fn apply_tunables(socket: &Socket, tos: Option<u8>) -> Result {
     socket.set_nodelay(!tunables::use_nagle());
     let (tx, rx) = tunables::buffer_sizes();
     socket.set_buffers(tx, rx);
-    if let Some(tos) = tunables::type_of_service() {
+    if let Some(tos) = tos {
         socket.set_tos(tos);
     }
     let (idle, interval, count) = tunables::tcp_keepalive();

@@ -178,6 +178,7 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
             ("drops", get(|c| &c.drops)),
             ("unanswered", get(|c| &c.unanswered)),
             ("conns_per_peer", ni.conns_per_peer().into()),
+            ("link_changes", ni.events().link_changes.get()),
             ("peers", count(live.peers().get())),
             ("conns", count(live.conns().get())),
             ("handshakes", count(live.handshakes().get())),

@@ -6,6 +6,7 @@
 //! the module goes. `config`, a mutex, is held while an instance comes or goes; the lists have a spinlock
 //! each, and share what is in them by [`Arc`].
 
+mod driver;
 mod events;
 mod threads;
 mod zerocopy;
@@ -207,27 +208,24 @@ impl Lnd {
     ///
     /// `EEXIST` if it is up, `ESHUTDOWN` while the module goes, and those of [`Ni::start`].
     pub(crate) fn add_ni(self: &Arc<Self>, net: Net, nid: Nid) -> Result {
+        self.add_ni_under(&net, nid, || self.upper.startup(&net, nid))
+    }
+
+    /// As [`Lnd::add_ni`], with the message layer that `startup` makes.
+    fn add_ni_under(
+        self: &Arc<Self>,
+        net: &Net,
+        nid: Nid,
+        startup: impl FnOnce() -> Result<Arc<dyn MessageLayer>>,
+    ) -> Result {
         let over = self.config.lock();
         if *over {
             return Err(ESHUTDOWN);
         }
-        if self.find_ni(&net, Some(nid)).is_some() {
+        if self.find_ni(net, Some(nid)).is_some() {
             return Err(EEXIST);
         }
-        let upper = self.upper.startup(&net, nid)?;
-        self.start_ni(&net, nid, upper)
-    }
-
-    /// As [`Lnd::add_ni`], with another message layer: for unit tests.
-    #[cfg(CONFIG_KUNIT = "y")]
-    pub(crate) fn add_ni_under(
-        self: &Arc<Self>,
-        net: Net,
-        nid: Nid,
-        upper: Arc<dyn MessageLayer>,
-    ) -> Result {
-        let _config = self.config.lock();
-        self.start_ni(&net, nid, upper)
+        self.start_ni(net, nid, startup()?)
     }
 
     /// Starts an interface that is not there; the holder of `config`.
@@ -254,6 +252,7 @@ impl Lnd {
             ni.await_end();
             return Err(e);
         }
+        ni.set_started();
         // What happened to its address before it was listed passed it by.
         self.reaper.look_at_addresses();
         // And what was changed. Without memory for that it is as good as one that was started a moment

@@ -61,6 +61,7 @@ use crate::{
         Cause,
         Completion,
         Failure,
+        Link,
         MessageLayer,
         Payload,
         SentHeader, //
@@ -89,6 +90,9 @@ use kernel::{
     }, //
 };
 
+/// The most connections for bulk to a peer, each way; those of the C driver can be told no more.
+const MAX_CONNS: u32 = 127;
+
 /// One NID of this node.
 #[pin_data]
 pub(crate) struct Ni {
@@ -106,6 +110,10 @@ pub(crate) struct Ni {
     protos: (Proto, Proto),
     /// How many connections for bulk it wants to each peer, each way.
     conns_per_peer: Atomic<u32>,
+    /// The same when it started.
+    conns_at_start: Atomic<u32>,
+    /// The type of service that the message layer wants; -1 is none in particular.
+    tos: Atomic<i32>,
     peers: PeerTable,
     upper: Arc<dyn MessageLayer>,
     #[pin]
@@ -116,6 +124,10 @@ pub(crate) struct Ni {
     handshakes: HandshakeTable,
     #[pin]
     interfaces: Interfaces<Ni>,
+    /// The message layer knows that it works.
+    started: Atomic<bool>,
+    /// The message layer was told last that the link is gone.
+    link_is_down: Atomic<bool>,
     down: Atomic<bool>,
     live: Live,
     events: Events,
@@ -150,13 +162,17 @@ impl Ni {
                 incarnation: time::realtime_ns(),
                 cookies: Cookies::new(),
                 protos: tunables::protocols(),
-                conns_per_peer: Atomic::new(tunables::bulk_conns().unwrap_or(1)),
+                conns_per_peer: Atomic::new(1),
+                conns_at_start: Atomic::new(1),
+                tos: Atomic::new(-1),
                 peers,
                 upper,
                 strangers <- Strangers::new(Slots::Conns),
                 callees <- Strangers::new(Slots::Callees),
                 handshakes <- HandshakeTable::new(),
                 interfaces <- Interfaces::new(),
+                started: Atomic::new(false),
+                link_is_down: Atomic::new(false),
                 down: Atomic::new(false),
                 live,
                 events: Events::new(),
@@ -166,12 +182,8 @@ impl Ni {
         )?;
         ni.check_nid(nid)?;
         ni.interfaces.add(acceptor, &ni, nid.addr(), None)?;
-        if tunables::bulk_conns().is_none() {
-            // Not before the interface is there that it is about.
-            let speed = link::speed_mbps(&ni.net, nid.addr());
-            let conns = conns_per_peer::for_speed(speed.unwrap_or(0));
-            ni.conns_per_peer.store(conns, Relaxed);
-        }
+        // Not before the interface is there whose speed may be asked for.
+        ni.settle_conns();
         Ok(ni)
     }
 
@@ -205,8 +217,32 @@ impl Ni {
     }
 
     /// Whether the device that has its address can send. Thread context.
-    pub(crate) fn is_linked(&self) -> bool {
-        link::is_up(&self.net, self.nid.addr()) == Some(true)
+    pub(crate) fn link(&self) -> Link {
+        match link::is_up(&self.net, self.nid.addr()) {
+            Some(true) => Link::Up,
+            Some(false) | None => Link::Down,
+        }
+    }
+
+    /// The message layer has been told that it works: from now on it is told of the link. Thread context.
+    pub(crate) fn set_started(&self) {
+        self.started.store(true, Release);
+    }
+
+    /// Tells the message layer if its link has come or gone since it was last told. The reaper's thread,
+    /// may sleep.
+    pub(crate) fn look_at_link(self: &Arc<Self>) {
+        if !self.started.load(Acquire) || self.is_shutdown() {
+            return;
+        }
+        let link = self.link();
+        let is_down = link == Link::Down;
+        // Nobody but the reaper changes it.
+        if self.link_is_down.load(Relaxed) != is_down {
+            self.link_is_down.store(is_down, Relaxed);
+            self.events.link_changes.add(1);
+            self.upper.link_changed(self.as_arc_borrow(), link);
+        }
     }
 
     /// The module's threads.
@@ -275,6 +311,37 @@ impl Ni {
     /// How many connections for bulk it wants to each peer, each way. Any context.
     pub(crate) fn conns_per_peer(&self) -> u32 {
         self.conns_per_peer.load(Relaxed)
+    }
+
+    /// The type of service of its packets; `None` leaves it to the kernel. Any context.
+    pub(crate) fn tos(&self) -> Option<u8> {
+        u8::try_from(self.tos.load(Relaxed))
+            .ok()
+            .or_else(tunables::type_of_service)
+    }
+
+    /// Settles how many connections for bulk it wants when it starts. May sleep, and waits for the kernel's
+    /// configuration lock (RTNL) if that is by the speed of the link.
+    fn settle_conns(&self) {
+        let wanted = self.upper.tunables().conns_per_peer;
+        let conns = match wanted.or_else(tunables::bulk_conns) {
+            Some(conns) if conns > 0 => conns,
+            _ => {
+                let speed = link::speed_mbps(&self.net, self.nid.addr());
+                conns_per_peer::for_speed(speed.unwrap_or(0))
+            }
+        };
+        self.conns_at_start.store(conns, Relaxed);
+        self.read_tunables();
+    }
+
+    /// Asks the message layer how the interface is to be. Thread context, no lock held.
+    pub(crate) fn read_tunables(&self) {
+        let wanted = self.upper.tunables();
+        let conns = wanted.conns_per_peer.filter(|conns| *conns > 0);
+        let conns = conns.unwrap_or_else(|| self.conns_at_start.load(Relaxed));
+        self.conns_per_peer.store(conns.min(MAX_CONNS), Relaxed);
+        self.tos.store(wanted.tos.map_or(-1, i32::from), Relaxed);
     }
 
     /// The addresses that it publishes and listens on.

@@ -51,7 +51,8 @@ use crate::{
     upper::{
         ConnId,
         Failure,
-        Loss, //
+        Loss,
+        PeerState, //
     },
     wire::{
         ConnType,
@@ -421,7 +422,7 @@ impl Peer {
         self.notify_down(buried, Loss::Restarted);
         if can_send {
             let upper = self.ni.upper();
-            upper.peer_found(self.ni.as_arc_borrow(), self.nid, true);
+            upper.peer_found(self.ni.as_arc_borrow(), self.nid, PeerState::Up);
         }
         Ok(())
     }
@@ -451,7 +452,7 @@ impl Peer {
     /// Closes `conn`, or more as `what` says, because of `why`, unless it is being closed already. If it
     /// has failed, the rest are tested.
     ///
-    /// Thread context, no spinlock held; the connection's I/O mutex may be.
+    /// Thread context, no spinlock held, nor the connection's I/O mutex.
     pub(crate) fn close_conn(self: &Arc<Self>, conn: &Arc<Conn>, why: Error, what: Close) {
         misc::assert_may_sleep();
         let now = time::monotonic_ms();

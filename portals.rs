@@ -63,9 +63,11 @@ use crate::{
         Completion,
         ConnId,
         Incoming,
+        Link,
         Loss,
         MessageLayer,
         NiRef,
+        PeerState,
         RecvToken,
         Status, //
     },
@@ -280,9 +282,12 @@ impl Core {
     }
 
     /// A peer of the interface `own` is there, or could not be reached: it may be a gateway.
-    fn peer_found(&self, own: Nid, peer: Nid, alive: bool) {
-        if self.router.found(peer, alive) {
-            let state = if alive { "up" } else { "down" };
+    fn peer_found(&self, own: Nid, peer: Nid, state: PeerState) {
+        if self.router.found(peer, state == PeerState::Up) {
+            let state = match state {
+                PeerState::Up => "up",
+                PeerState::Down => "down",
+            };
             pr_info_ratelimited!("{own}: gateway {peer} is {state}\n");
         }
     }
@@ -348,7 +353,7 @@ impl MessageLayer for Portals {
     fn peer_down(&self, ni: NiRef<'_>, peer: Nid, loss: Loss, _last_alive_ms: u64) {
         if loss == Loss::Failed {
             // First of all: who is told now of a loss and tries again does so by another gateway.
-            self.peer_found(ni, peer, false);
+            self.peer_found(ni, peer, PeerState::Down);
         }
         self.core.peer_down(peer);
     }
@@ -357,8 +362,16 @@ impl MessageLayer for Portals {
         self.core.conn_ended(conn, why);
     }
 
-    fn peer_found(&self, ni: NiRef<'_>, peer: Nid, alive: bool) {
-        self.core.peer_found(ni.nid(), peer, alive);
+    fn peer_found(&self, ni: NiRef<'_>, peer: Nid, state: PeerState) {
+        self.core.peer_found(ni.nid(), peer, state);
+    }
+
+    fn link_changed(&self, ni: NiRef<'_>, link: Link) {
+        let state = match link {
+            Link::Up => "up",
+            Link::Down => "down",
+        };
+        pr_info_ratelimited!("{}: its link is {state}\n", ni.nid());
     }
 
     fn shutdown(&self, ni: NiRef<'_>) {

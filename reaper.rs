@@ -225,7 +225,10 @@ impl Reaper {
                 }
             }
             if self.addresses.load(Relaxed) && self.addresses.xchg(false, Acquire) {
-                lnd.walk_nis(Ni::look_at_addresses);
+                lnd.walk_nis(|ni| {
+                    ni.look_at_addresses();
+                    ni.look_at_link();
+                });
             }
             if time::monotonic_ms().saturating_sub(now) >= ENOMEM_RETRY_MS {
                 self.retry_all();
@@ -304,6 +307,7 @@ impl Reaper {
         lnd.walk_nis(|ni| {
             // Those that are waited for, and what was passed over.
             ni.look_at_addresses();
+            ni.look_at_link();
             ni.handshakes().expire(now);
         });
         lnd.upper().tick(now);

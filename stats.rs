@@ -241,6 +241,8 @@ pub(crate) struct Events {
     pub(crate) tx_errors: Counter,
     /// Times that a scheduler ran out of memory for a socket and tried again later.
     pub(crate) enomem: Counter,
+    /// Times that the link of an interface has come or gone.
+    pub(crate) link_changes: Counter,
     /// Messages sent without a copy of which the kernel copied something on the way after all.
     pub(crate) zc_copied: Counter,
 }
@@ -264,6 +266,7 @@ impl Events {
             timeouts: Counter::new(),
             tx_errors: Counter::new(),
             enomem: Counter::new(),
+            link_changes: Counter::new(),
             zc_copied: Counter::new(),
         }
     }

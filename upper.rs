@@ -58,6 +58,24 @@ pub(crate) enum Loss {
     Restarted,
 }
 
+/// What a peer was found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerState {
+    /// There is a connection for messages.
+    Up,
+    /// There is none, and none could be made.
+    Down,
+}
+
+/// Whether the device that has an interface's address can send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// It can.
+    Up,
+    /// It is down or has no carrier, or no device has the address.
+    Down,
+}
+
 /// Whose fault it is that a message has failed. The names are those of LNet's `enum lnet_msg_hstatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
@@ -475,8 +493,11 @@ pub(crate) trait LndNi: Send + Sync {
         done: KBox<dyn Completion>,
     );
 
-    /// Whether the device that has its address can send. Thread context.
-    fn is_linked(&self) -> bool;
+    /// Its link. Thread context.
+    fn link(&self) -> Link;
+
+    /// How it is, by what [`MessageLayer::tunables`] wants and by the driver's parameters. Any context.
+    fn settings(&self) -> NiSettings;
 
     /// Refuses a peer with a NID that no message could be sent to. Any context.
     ///
@@ -497,12 +518,93 @@ pub(crate) trait LndNi: Send + Sync {
     /// Nothing that is sent to `peer` arrives, and others wait for that: closes its connections, and ends
     /// what waits for one. Thread context, no spinlock held.
     fn give_up(&self, peer: Nid);
+}
 
-    /// How long the peer may leave this node waiting, in seconds. Any context.
+/// What a message layer wants of an interface. What it leaves open is as the driver's parameters, or the
+/// driver itself, say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NiTunables {
+    /// Connections for bulk to each peer, each way; 0 is as many as the link is fast.
+    pub(crate) conns_per_peer: Option<u32>,
+    /// The type of service of packets.
+    pub(crate) tos: Option<u8>,
+    /// Messages that are under way at most.
+    pub(crate) credits: Option<u32>,
+    /// Messages that are under way to one peer at most.
+    pub(crate) peer_credits: Option<u32>,
+    /// Of messages of one peer that are to be passed on, those that have a buffer at most; 0 leaves it to
+    /// the message layer.
+    pub(crate) peer_router_credits: Option<u32>,
+    /// Seconds of silence after which the message layer asks a gateway whether it is there.
+    pub(crate) peer_timeout_s: Option<u32>,
+}
+
+/// How an interface is. All but the first two are for the message layer: the driver bounds nothing by them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NiSettings {
+    /// As in [`NiTunables`]; at least 1.
+    pub(crate) conns_per_peer: u32,
+    /// As in [`NiTunables`]; `None` leaves it to the kernel.
+    pub(crate) tos: Option<u8>,
+    /// As in [`NiTunables`]; at least 1.
+    pub(crate) credits: u32,
+    /// As in [`NiTunables`]; at least 1, at most `credits`.
+    pub(crate) peer_credits: u32,
+    /// As in [`NiTunables`].
+    pub(crate) peer_router_credits: u32,
+    /// As in [`NiTunables`].
+    pub(crate) peer_timeout_s: u32,
+}
+
+impl NiTunables {
+    /// What the C driver's parameters of these names are by default.
+    const CREDITS: u32 = 256;
+    const PEER_CREDITS: u32 = 8;
+    const PEER_ROUTER_CREDITS: u32 = 0;
+    const PEER_TIMEOUT_S: u32 = 180;
+
+    /// With what is left open filled in; `conns_per_peer` and `tos` are what the driver has made of these.
+    pub(crate) fn filled(&self, conns_per_peer: u32, tos: Option<u8>) -> NiSettings {
+        let credits = self.credits.unwrap_or(Self::CREDITS).max(1);
+        let peer_credits = self.peer_credits.unwrap_or(Self::PEER_CREDITS);
+        NiSettings {
+            conns_per_peer: conns_per_peer.max(1),
+            tos,
+            credits,
+            peer_credits: peer_credits.clamp(1, credits),
+            peer_router_credits: self.peer_router_credits.unwrap_or(Self::PEER_ROUTER_CREDITS),
+            peer_timeout_s: self.peer_timeout_s.unwrap_or(Self::PEER_TIMEOUT_S),
+        }
+    }
+}
+
+/// What a message layer that starts interfaces itself asks of the driver, as LNet does.
+pub(crate) trait Driver: Send + Sync {
+    /// Brings up `nid` in `net` under `layer`, whose [`MessageLayer::started`] is called before this
+    /// returns. Says how it is then. Thread context, may sleep; waits for none who is in
+    /// [`MessageLayer::parse`].
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if it is up, `ESHUTDOWN` while the module goes, `EADDRNOTAVAIL` if the address is not this
+    /// node's, `EADDRINUSE` if a program listens there, `ENOMEM`, and those of `layer`.
+    fn start(
+        self: ArcBorrow<'_, Self>,
+        net: &Net,
+        nid: Nid,
+        layer: Arc<dyn MessageLayer>,
+    ) -> Result<NiSettings>;
+
+    /// Shuts `nid` in `net` down. When this returns it has no connection, and no message that it was given
+    /// is left to be completed but those whose memory a device still has. Thread context, may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is none.
+    fn stop(&self, net: &Net, nid: Nid) -> Result;
+
+    /// How long a peer may leave this node waiting, in seconds; more than 0. Any context.
     fn timeout_s(&self) -> u32;
-
-    /// How many connections for bulk there are to be to each peer, each way. Any context.
-    fn conns_per_peer(&self) -> u32;
 }
 
 /// What the driver asks of the message layer about one interface instance.
@@ -530,9 +632,19 @@ pub(crate) trait MessageLayer: Send + Sync {
     /// before. An answer to one of them will hardly come any more. Called at least once for each.
     fn conn_ended(&self, conn: ConnId, why: Error);
 
-    /// There is a connection for messages to `peer`, or there is none, and none could be made. May be
-    /// told again and again. A handshake's mutex may be held.
-    fn peer_found(&self, ni: NiRef<'_>, peer: Nid, alive: bool);
+    /// What `peer` is now. May be told again and again.
+    fn peer_found(&self, ni: NiRef<'_>, peer: Nid, state: PeerState);
+
+    /// The interface's link has come or gone. Told once for each change, within about a second; one that
+    /// comes back before that is none. An interface is taken to start with a link; if it has none, this is
+    /// said soon after [`MessageLayer::started`]. What [`LndNi::link`] says may be newer.
+    fn link_changed(&self, _ni: NiRef<'_>, _link: Link) {}
+
+    /// How the interface is to be. Asked when it starts, and again when peers come: an administrator may
+    /// have changed it meanwhile.
+    fn tunables(&self) -> NiTunables {
+        NiTunables::default()
+    }
 
     /// The interface goes away: all that waits on it ends with `ESHUTDOWN`, and nothing new begins.
     fn shutdown(&self, ni: NiRef<'_>);

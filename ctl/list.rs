@@ -37,6 +37,7 @@ use crate::{
         Counter,
         Gauge, //
     },
+    upper::Link,
     wire::PID_LUSTRE, //
 };
 use kernel::{
@@ -148,10 +149,9 @@ impl Entry for uapi::socklnd_ni_entry {
         let entry = Self {
             nid: raw_nid(ni.nid()),
             incarnation_us: microseconds(ni.incarnation()),
-            state: if ni.is_linked() {
-                uapi::SOCKLND_NI_UP
-            } else {
-                uapi::SOCKLND_NI_DOWN
+            state: match ni.link() {
+                Link::Up => uapi::SOCKLND_NI_UP,
+                Link::Down => uapi::SOCKLND_NI_DOWN,
             },
             pid: PID_LUSTRE,
             peers: count(peers.len()),

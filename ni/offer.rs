@@ -10,11 +10,12 @@ use crate::{
         misc,
         netns::Net, //
     },
-    tunables,
     upper::{
         Cause,
         Completion,
+        Link,
         LndNi,
+        NiSettings,
         Payload,
         SentHeader, //
     },
@@ -56,8 +57,14 @@ impl LndNi for Ni {
         });
     }
 
-    fn is_linked(&self) -> bool {
-        Ni::is_linked(self)
+    fn link(&self) -> Link {
+        Ni::link(self)
+    }
+
+    fn settings(&self) -> NiSettings {
+        self.upper
+            .tunables()
+            .filled(self.conns_per_peer(), self.tos())
     }
 
     fn check_peer(&self, peer: Nid) -> Result {
@@ -85,13 +92,5 @@ impl LndNi for Ni {
         if let Some(peer) = self.peers.find(peer) {
             peer.give_up();
         }
-    }
-
-    fn timeout_s(&self) -> u32 {
-        u32::try_from(tunables::timeout_ms() / 1000).unwrap_or(u32::MAX)
-    }
-
-    fn conns_per_peer(&self) -> u32 {
-        Ni::conns_per_peer(self)
     }
 }

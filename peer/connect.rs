@@ -21,7 +21,10 @@ use crate::{
     route::RouteState,
     tunables,
     tx::Tx,
-    upper::Loss,
+    upper::{
+        Loss,
+        PeerState, //
+    },
     wire::{
         ConnType,
         Proto, //
@@ -115,7 +118,7 @@ impl Peer {
                     // First of all: who is told now that nothing was sent and tries again does so by
                     // another gateway, if this is one.
                     let upper = self.ni.upper();
-                    upper.peer_found(self.ni.as_arc_borrow(), self.nid, false);
+                    upper.peer_found(self.ni.as_arc_borrow(), self.nid, PeerState::Down);
                 }
                 self.fail_txs(failed, why);
                 None

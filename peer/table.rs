@@ -91,6 +91,7 @@ impl PeerTable {
             return Ok(peer);
         }
         misc::assert_memalloc_nofs();
+        ni.read_tunables();
         let new = Peer::new(ni, nid)?;
         let mut inner = self.bucket(nid).ok_or(EINVAL)?.inner.lock();
         if inner.closed {

@@ -40,7 +40,8 @@ use crate::{
         LndNi,
         MessageLayer,
         MessageLayers,
-        NiRef, //
+        NiRef,
+        PeerState, //
     },
     wire::Nid, //
 };
@@ -210,7 +211,7 @@ impl Node {
             let mut at = 0;
             while let Some(gateway) = core.router.next_down(&mut at) {
                 if ni.as_arc_borrow().probe(gateway, now_ms) {
-                    core.peer_found(ni.nid(), gateway, true);
+                    core.peer_found(ni.nid(), gateway, PeerState::Up);
                 }
             }
         }

@@ -45,6 +45,7 @@ use crate::{
         time, //
     },
     upper::{
+        Link,
         LndNi,
         NiRef, //
     },
@@ -180,10 +181,9 @@ pub(super) fn is_question(request: &Request) -> bool {
 pub(super) fn answer(node: &Node, ni: NiRef<'_>, request: &Request) -> Result<PageRange> {
     let status = |ni: &dyn LndNi| PingNi {
         nid: ni.nid(),
-        status: if ni.is_linked() {
-            STATUS_UP
-        } else {
-            STATUS_DOWN
+        status: match ni.link() {
+            Link::Up => STATUS_UP,
+            Link::Down => STATUS_DOWN,
         },
     };
     let locals = node.locals()?;

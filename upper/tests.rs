@@ -47,6 +47,10 @@ use kernel::{
     new_condvar,
     new_mutex,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         CondVar,
         Mutex, //
     },
@@ -137,6 +141,8 @@ enum Manner {
 /// A layer that leaves all answers to the test's thread.
 struct Late {
     manner: Manner,
+    /// How many connections for bulk it wants; 0 is whatever the driver wants.
+    conns: Atomic<u32>,
     /// The headers of all messages.
     seen: Arc<Slot<RawHeader>>,
     kept: Arc<Slot<KeptToken>>,
@@ -150,6 +156,7 @@ impl Late {
     fn new(manner: Manner) -> Result<Arc<Self>> {
         let this = Self {
             manner,
+            conns: Atomic::new(0),
             seen: Slot::new()?,
             kept: Slot::new()?,
             asked: Slot::new()?,
@@ -189,7 +196,16 @@ impl MessageLayer for Late {
         self.ended.put(conn);
     }
 
-    fn peer_found(&self, _ni: NiRef<'_>, _peer: Nid, _alive: bool) {}
+    fn peer_found(&self, _ni: NiRef<'_>, _peer: Nid, _state: PeerState) {}
+
+    fn tunables(&self) -> NiTunables {
+        NiTunables {
+            conns_per_peer: Some(self.conns.load(Relaxed)).filter(|conns| *conns > 0),
+            tos: Some(8),
+            peer_credits: Some(1000),
+            ..NiTunables::default()
+        }
+    }
 
     fn shutdown(&self, _ni: NiRef<'_>) {}
 }
@@ -231,11 +247,8 @@ impl Fixture {
             sender: Nid::tcp(NETWORK, [10, 77, 0, last]),
             socket,
         };
-        misc::memalloc_nofs(|| {
-            this.lnd
-                .add_ni_under(this.net.clone(), this.target, layer.clone())?;
-            this.connect(ours)
-        })?;
+        this.driver().start(&this.net, this.target, layer.clone())?;
+        misc::memalloc_nofs(|| this.connect(ours))?;
         Ok(this)
     }
 
@@ -360,8 +373,12 @@ impl Fixture {
         Ok(())
     }
 
+    fn driver(&self) -> ArcBorrow<'_, dyn Driver + 'static> {
+        self.lnd.as_arc_borrow()
+    }
+
     fn del(&self) {
-        let _ = misc::memalloc_nofs(|| self.lnd.del_ni(&self.net, Some(self.target)));
+        let _ = self.driver().stop(&self.net, self.target);
     }
 }
 
@@ -550,6 +567,38 @@ mod suite {
                 assert!((fixture.zc_bytes()? > zc_bytes) == (kind != Kind::Slab));
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn an_interface_is_as_its_layer_wants() -> Result {
+        let layer = Late::new(Manner::Keeps)?;
+        layer.conns.store(3, Relaxed);
+        let fixture = Fixture::new(&layer, 11)?;
+        let ni = fixture.ni()?;
+        let expected = NiSettings {
+            conns_per_peer: 3,
+            tos: Some(8),
+            credits: 256,
+            // Not more than all together.
+            peer_credits: 256,
+            peer_router_credits: 0,
+            peer_timeout_s: 180,
+        };
+        assert!(LndNi::settings(&*ni) == expected);
+        assert!(LndNi::link(&*ni) == Link::Up);
+        // What an administrator changes counts for peers that come.
+        layer.conns.store(1000, Relaxed);
+        assert_eq!(ni.conns_per_peer(), 3);
+        let other = Nid::tcp(NETWORK, [10, 77, 1, 1]);
+        let peer = misc::memalloc_nofs(|| ni.peers().find_or_create(&ni, other))?;
+        peer.unlink_if_unused();
+        assert_eq!(ni.conns_per_peer(), 127);
+        let driver = fixture.driver();
+        assert!(driver.timeout_s() > 0);
+        let again = driver.start(&fixture.net, fixture.target, layer.clone());
+        assert!(again.err() == Some(EEXIST));
+        assert!(driver.stop(&fixture.net, other).err() == Some(ENOENT));
         Ok(())
     }
 

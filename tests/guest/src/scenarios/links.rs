@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::connect::disconnect;
+use crate::debugfs;
 use crate::lab::Lab;
 use crate::node::{Bench, Node, Op, errno};
 use crate::port::note;
@@ -24,6 +25,21 @@ fn await_link(node: &Node, state: &str) -> Result<()> {
     wait::until(LIMIT, &format!("link {state}"), || {
         let list = node.list(&["ni", "list"])?;
         ensure!(list.len() == 1 && list[0]["state"] == state, "{list:?}");
+        Ok(())
+    })
+}
+
+/// How often the message layer of a node was told that its link has come or gone.
+fn told(node: &Node) -> Result<u64> {
+    let sections = debugfs::sections(&format!("interface {} ", node.nid()))?;
+    sections.first().context("no interface")?.get("link_changes")
+}
+
+/// Waits until it was told so often.
+fn await_told(node: &Node, times: u64) -> Result<()> {
+    wait::until(LIMIT, &format!("{times} changes of a link"), || {
+        let told = told(node)?;
+        ensure!(told == times, "told {told} times");
         Ok(())
     })
 }
@@ -54,6 +70,8 @@ pub fn state(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     one.ping(two)?;
     await_link(one, "up")?;
+    let (mut changes, others) = (told(one)?, told(two)?);
+    ensure!(changes % 2 == 0, "a link that is there was told of as gone");
     for round in ["carrier", "card"] {
         disconnect(one, two)?;
         match round {
@@ -61,6 +79,7 @@ pub fn state(lab: &mut Lab) -> Result<()> {
             _ => one.space.ip("link set eth0 down\n").map(drop)?,
         }
         await_link(one, "down")?;
+        await_told(one, changes + 1)?;
         await_link(two, "up")?;
         let before = begun(one)?;
         let name = errno(&one.try_ping(two, LIMIT)?)?;
@@ -78,7 +97,10 @@ pub fn state(lab: &mut Lab) -> Result<()> {
         await_link(one, "up")?;
         wait::until(LIMIT, "ping with a link", || one.ping(two).map(drop))
             .with_context(|| round.to_owned())?;
+        changes += 2;
+        await_told(one, changes)?;
     }
+    ensure!(told(two)? == others, "told of a link that did not change");
     // An address that no card has any more, and one of a device that has no idea of carriers.
     one.ni_del()?;
     let lonely = one.in_network(7, Ipv4Addr::new(10, 9, 9, 9));

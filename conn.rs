@@ -67,6 +67,7 @@ use crate::{
     },
     tunables,
     tx::Tx,
+    upper::Failure,
     wire::{
         Acks,
         ConnType,
@@ -370,12 +371,12 @@ impl Conn {
     }
 
     /// Why it is being closed, if it is. Thread context.
-    fn closed(&self) -> Option<Error> {
+    fn closed(&self) -> Option<Failure> {
         self.txq.lock().closed
     }
 
     /// Why the connection has ended, if it has. Thread context, may sleep.
-    fn failure(&self) -> Option<Error> {
+    fn failure(&self) -> Option<Failure> {
         // The socket first: it is taken away after `closed` was set, so whoever finds no socket
         // finds a reason there.
         let failed = {
@@ -383,7 +384,7 @@ impl Conn {
             io.socket.as_ref().and_then(|socket| socket.failure())
         };
         let closed = self.txq.lock().closed;
-        closed.or(failed)
+        closed.or(failed.map(Failure::of_socket))
     }
 
     /// TCP has let go of `tx`, all of which was sent: it has ended, or waits for the peer to acknowledge it

@@ -397,6 +397,7 @@ mod tests {
             Cause,
             Completion,
             Failure,
+            Health,
             LndNi,
             SentHeader,
             Status, //
@@ -495,7 +496,8 @@ mod tests {
 
     impl Completion for Scope {
         fn complete(self: KBox<Self>, status: Status) {
-            let fine = misc::is_memalloc_nofs() && status == Err(Failure::from(EHOSTUNREACH));
+            let fine = misc::is_memalloc_nofs()
+                && status == Err(Failure::new(EHOSTUNREACH, Health::LocalNoRoute));
             self.0.store(if fine { 1 } else { 2 }, Relaxed);
         }
     }

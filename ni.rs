@@ -61,10 +61,12 @@ use crate::{
         Cause,
         Completion,
         Failure,
+        Health,
         Link,
         MessageLayer,
         Payload,
-        SentHeader, //
+        SentHeader,
+        Status, //
     },
     wire::{
         Nid,
@@ -196,7 +198,7 @@ impl Ni {
         // Handshakes first: from here on they admit nothing. Then the peers, whose table stays
         // closed; what they had queued is completed. Then what waits for an answer.
         self.handshakes.close();
-        self.peers.close(ESHUTDOWN);
+        self.peers.close(Failure::dropped());
         self.upper.shutdown(self.as_arc_borrow());
     }
 
@@ -440,7 +442,7 @@ impl Ni {
         header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
-    ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
+    ) -> core::result::Result<(), (Failure, KBox<dyn Completion>)> {
         if let Err(e) = self.check(self.nid, header, payload.as_ref()) {
             return Err((e, done));
         }
@@ -454,12 +456,13 @@ impl Ni {
         header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
-    ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
+    ) -> core::result::Result<(), (Failure, KBox<dyn Completion>)> {
         if let Err(e) = self.check(to, header, payload.as_ref()) {
             return Err((e, done));
         }
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        let mut tx = Tx::new(header, payload, deadline, done, &self.live.txs)?;
+        let tx = Tx::new(header, payload, deadline, done, &self.live.txs);
+        let mut tx = tx.map_err(|(e, done)| (Failure::local(e), done))?;
         // Mostly it is there, and has a route.
         let mut known = self.peers.find(to);
         let why = loop {
@@ -476,39 +479,39 @@ impl Ni {
                 Ok(peer) => peer,
                 // Unlinked meanwhile.
                 Err(e) if e == ESTALE && !self.is_shutdown() => continue,
-                Err(e) => break e,
+                Err(e) => break Failure::connecting(e),
             };
             tx = match peer.send(tx) {
                 Ok(()) => return Ok(()),
                 Err((Unsent::Failed(e), back)) => {
                     tx = back;
-                    break e;
+                    break Failure::connecting(e);
                 }
                 Err((Unsent::Gone | Unsent::NoRoute, back)) if self.is_shutdown() => {
                     tx = back;
-                    break ESHUTDOWN;
+                    break Failure::dropped();
                 }
                 Err((Unsent::Gone | Unsent::NoRoute, back)) => back,
             };
         };
         self.events.tx_errors.add(1);
-        tx.finish(Err(why.into()));
+        tx.finish(Err(why));
         Ok(())
     }
 
-    fn check(&self, to: Nid, header: SentHeader<'_>, payload: Option<&Payload>) -> Result {
+    fn check(&self, to: Nid, header: SentHeader<'_>, payload: Option<&Payload>) -> Status {
         if self.is_shutdown() {
-            return Err(ESHUTDOWN);
+            return Err(Failure::dropped());
         }
         if to.net() != self.nid.net() {
-            return Err(EHOSTUNREACH);
+            return Err(Failure::new(EHOSTUNREACH, Health::LocalNoRoute));
         }
-        self.check_nid(to)?;
+        self.check_nid(to).map_err(Failure::local)?;
         if header.payload_len() > MAX_PAYLOAD {
-            return Err(EMSGSIZE);
+            return Err(Failure::local(EMSGSIZE));
         }
         if payload.map_or(0, Payload::len) != header.payload_len() as usize {
-            return Err(EINVAL);
+            return Err(Failure::local(EINVAL));
         }
         Ok(())
     }
@@ -566,9 +569,8 @@ impl Ni {
     }
 
     /// Ends transmits that could not be sent. Thread context, no spinlock held.
-    pub(crate) fn fail_txs(&self, mut txs: Fifo<Tx>, why: impl Into<Failure>) {
+    pub(crate) fn fail_txs(&self, mut txs: Fifo<Tx>, why: Failure) {
         misc::assert_may_sleep();
-        let why = why.into();
         while let Some(tx) = txs.pop_front() {
             self.events.tx_errors.add(1);
             tx.finish(Err(why));

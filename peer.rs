@@ -314,7 +314,7 @@ impl Peer {
     }
 
     /// Ends transmits that could not be sent. Thread context, no spinlock held.
-    pub(crate) fn fail_txs(&self, txs: Fifo<Tx>, why: impl Into<Failure>) {
+    pub(crate) fn fail_txs(&self, txs: Fifo<Tx>, why: Failure) {
         misc::assert_may_sleep();
         self.events.tx_errors.add(txs.len() as u64);
         self.ni.fail_txs(txs, why);
@@ -376,7 +376,7 @@ impl Peer {
                         return Err(Refusal::Crossing);
                     }
                     // Each of us has begun with another version.
-                    let buried = inner.bury(ESTALE, |_| true);
+                    let buried = inner.bury(Failure::restarted(), |_| true);
                     drop(inner);
                     self.mark_busy();
                     self.notify_down(buried, Loss::Restarted);
@@ -389,13 +389,13 @@ impl Peer {
                 }
                 life.push(conn);
                 if let Some(old) = replaced {
-                    buried = inner.bury(ESTALE, |c| Arc::ptr_eq(c, &old));
+                    buried = inner.bury(Failure::restarted(), |c| Arc::ptr_eq(c, &old));
                 }
             }
             _ => {
                 let life = Life::begin(conn).map_err(|_| Refusal::NoMemory)?;
                 // If there are connections, the peer was restarted, and they lead nowhere.
-                buried = inner.bury(ESTALE, |_| true);
+                buried = inner.bury(Failure::restarted(), |_| true);
                 inner.life = Some(life);
                 inner.named = None;
             }
@@ -453,7 +453,7 @@ impl Peer {
     /// has failed, the rest are tested.
     ///
     /// Thread context, no spinlock held, nor the connection's I/O mutex.
-    pub(crate) fn close_conn(self: &Arc<Self>, conn: &Arc<Conn>, why: Error, what: Close) {
+    pub(crate) fn close_conn(self: &Arc<Self>, conn: &Arc<Conn>, why: Failure, what: Close) {
         misc::assert_may_sleep();
         let now = time::monotonic_ms();
         let addr = conn.remote().ip();
@@ -469,7 +469,7 @@ impl Peer {
         }
         let can_send = inner.can_send();
         let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
-        let lasted = now.saturating_sub(conn.born_ms()) >= min || why == ESHUTDOWN;
+        let lasted = now.saturating_sub(conn.born_ms()) >= min || why.error == ESHUTDOWN;
         let heard = buried.lost && self.heard.xchg(false, Relaxed);
         if let Some(route) = inner.route_to(addr) {
             let state = route.state_mut(&mut inner);
@@ -483,14 +483,14 @@ impl Peer {
             }
         }
         let mut launch = None;
-        if why != ESHUTDOWN {
+        if why.error != ESHUTDOWN {
             inner.test_conns(now);
             if !can_send && inner.has_come_outdated(now) {
                 // It is there, and was refused because of this connection.
                 launch = self.claim_route(&mut inner, now);
             }
         }
-        let incomplete = inner.is_incomplete(self.ni.conns_per_peer()) && why != ESHUTDOWN;
+        let incomplete = inner.is_incomplete(self.ni.conns_per_peer()) && why.error != ESHUTDOWN;
         let gone = inner.life.is_none();
         drop(inner);
         if incomplete {
@@ -499,7 +499,7 @@ impl Peer {
         if gone {
             self.mark_busy();
         }
-        let loss = if why == ESHUTDOWN {
+        let loss = if why.error == ESHUTDOWN {
             Loss::Closed
         } else {
             Loss::Failed
@@ -512,7 +512,7 @@ impl Peer {
     }
 
     /// Ends the peer: it is out of the table already. Thread context.
-    fn close(self: &Arc<Self>, why: Error) {
+    fn close(self: &Arc<Self>, why: Failure) {
         let mut failed = Fifo::new();
         let mut inner = self.inner.lock();
         inner.closing = true;

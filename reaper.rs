@@ -30,7 +30,6 @@ use crate::{
         Mail,
         Mailbox, //
     },
-    ni::Ni,
     peer::{
         Peer,
         BUSY_LIST,

@@ -40,6 +40,7 @@ use crate::{
     upper::{
         Completion,
         ConnId,
+        Failure,
         Payload,
         SentHeader,
         Status, //
@@ -358,7 +359,7 @@ impl Drop for Tx {
         // Its memory is somebody else's when that is told.
         self.payload = None;
         if let Some(done) = self.done.take() {
-            done.complete(Err(ESHUTDOWN.into()));
+            done.complete(Err(Failure::dropped()));
         }
     }
 }

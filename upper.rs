@@ -82,8 +82,12 @@ pub(crate) enum Health {
     /// This node has dropped it: its interface was shut down, or an administrator has closed the
     /// connection.
     LocalDropped,
+    /// Nothing leads from this node to the peer.
+    LocalNoRoute,
     /// This node could not do it, by want of memory for example.
     LocalError,
+    /// This node did not come to it in time.
+    LocalTimeout,
     /// The peer could not be reached, or has closed the connection.
     RemoteDropped,
     /// The peer has broken the protocol, or has ended in the middle of a message.
@@ -130,31 +134,61 @@ impl Cause {
 pub(crate) type Status = core::result::Result<(), Failure>;
 
 impl Failure {
-    /// Of a message that was being received.
-    pub(crate) fn receiving(error: Error) -> Self {
-        let health = match error {
-            ESHUTDOWN => Health::LocalDropped,
-            ENOMEM | EIO | EINVAL => Health::LocalError,
-            ETIMEDOUT => Health::RemoteTimeout,
-            _ => Health::RemoteError,
-        };
+    /// `error`, which is the fault of whom `health` says.
+    pub(crate) const fn new(error: Error, health: Health) -> Self {
         Self { error, health }
     }
-}
 
-/// Of a message that was to be sent.
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
+    /// Something here could not do it.
+    pub(crate) const fn local(error: Error) -> Self {
+        Self::new(error, Health::LocalError)
+    }
+
+    /// This node does not want it any more: an interface or a peer goes, or an administrator said so.
+    pub(crate) const fn dropped() -> Self {
+        Self::new(ESHUTDOWN, Health::LocalDropped)
+    }
+
+    /// The peer does not know the connection any more: it was started anew.
+    pub(crate) const fn restarted() -> Self {
+        Self::new(ESTALE, Health::RemoteDropped)
+    }
+
+    /// Of a socket that was connected.
+    pub(crate) fn of_socket(error: Error) -> Self {
+        let health = match error {
+            ETIMEDOUT => Health::NetworkTimeout,
+            ECONNREFUSED | ECONNRESET | EHOSTUNREACH | ENETDOWN | ENETUNREACH | EPIPE => {
+                Health::RemoteDropped
+            }
+            EPROTO => Health::RemoteError,
+            _ => Health::LocalError,
+        };
+        Self::new(error, health)
+    }
+
+    /// Of a socket that was to be connected, or of what has to be said before messages can be sent.
+    pub(crate) fn connecting(error: Error) -> Self {
         let health = match error {
             ESHUTDOWN => Health::LocalDropped,
             ETIMEDOUT => Health::NetworkTimeout,
-            ECONNREFUSED | ECONNRESET | EHOSTUNREACH | ENETDOWN | ENETUNREACH | EPIPE | ESTALE => {
-                Health::RemoteDropped
-            }
-            EPROTO | EPROTONOSUPPORT => Health::RemoteError,
+            // No address here, or nothing leads away from it.
+            ENETDOWN | ENETUNREACH | EADDRNOTAVAIL => Health::LocalNoRoute,
+            ECONNREFUSED | ECONNRESET | EHOSTUNREACH | EPIPE => Health::RemoteDropped,
+            EPROTO => Health::RemoteError,
             _ => Health::LocalError,
         };
-        Self { error, health }
+        Self::new(error, health)
+    }
+
+    /// The same of a message that was being received, and has not come as a whole.
+    pub(crate) fn receiving(self) -> Self {
+        let health = match self.health {
+            Health::RemoteDropped => Health::RemoteError,
+            Health::NetworkTimeout => Health::RemoteTimeout,
+            other => other,
+        };
+        Self::new(self.error, health)
     }
 }
 
@@ -337,11 +371,11 @@ pub(crate) enum Delivery {
 }
 
 impl Delivery {
-    /// The message never arrives: completes what is to be. Thread context, no lock held.
-    pub(crate) fn fail(self, error: Error) {
+    /// The message never arrives because of `why`: completes what is to be. Thread context, no lock held.
+    pub(crate) fn fail(self, why: Failure) {
         if let Self::Accept(Sink { memory, done }) = self {
             drop(memory);
-            done.complete(Err(Failure::receiving(error)));
+            done.complete(Err(why.receiving()));
         }
     }
 }

@@ -25,7 +25,7 @@ use kernel::{
 
 impl Conn {
     /// First step of closing; the caller has taken it out of the peer's list, under its lock.
-    pub(crate) fn bury(self: Arc<Self>, why: Error) {
+    pub(crate) fn bury(self: Arc<Self>, why: Failure) {
         {
             let mut txq = self.txq.lock();
             txq.closed = Some(why);
@@ -47,7 +47,7 @@ impl Conn {
         let (why, acks_wanted) = {
             let mut txq = self.txq.lock();
             doomed.append(&mut txq.fifo);
-            (txq.closed.unwrap_or(ESHUTDOWN), txq.acks_wanted)
+            (txq.closed.unwrap_or(Failure::dropped()), txq.acks_wanted)
         };
         let mut io = self.io.lock();
         let socket = io.socket.take();
@@ -74,7 +74,7 @@ impl Conn {
         // write to it any more.
         if let Some(socket) = socket {
             let socket = socket.unhook();
-            if why == ESHUTDOWN && !partly && self.zc_batches.load(Relaxed) == 0 {
+            if why.error == ESHUTDOWN && !partly && self.zc_batches.load(Relaxed) == 0 {
                 // Copied messages were reported as sent when TCP accepted them, so they should arrive. With
                 // messages sent without a copy this would wait until the peer has acknowledged them.
                 socket.close_gracefully();
@@ -84,7 +84,7 @@ impl Conn {
         }
         match incoming {
             Remains::Nothing => {}
-            Remains::Payload(done) => done.complete(Err(Failure::receiving(why))),
+            Remains::Payload(done) => done.complete(Err(why.receiving())),
             Remains::Waiter(waiter) => drop(waiter),
         }
         self.end_parked(why);
@@ -93,10 +93,10 @@ impl Conn {
             .tx_bytes
             .get()
             .saturating_add(traffic.rx_bytes.get());
-        trace::close(|| self.traced(), bytes, Some(why));
+        trace::close(|| self.traced(), bytes, Some(why.error));
         self.peer.fail_txs(unsent, why);
         self.peer.abandon(self.id(), why);
-        self.peer.ni().upper().conn_ended(self.id(), why);
+        self.peer.ni().upper().conn_ended(self.id(), why.error);
         if acks_wanted {
             // Nobody waits for room here any more: it is out of the peer's list.
             self.peer.retry_conns();

@@ -7,7 +7,11 @@
 use super::Conn;
 use crate::{
     lib_linux::time,
-    tunables, //
+    tunables,
+    upper::{
+        Failure,
+        Health, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -46,7 +50,7 @@ pub(crate) enum Look {
     /// Something is, and not late.
     Busy,
     /// It has to be closed: it has failed, or the peer has not done its part in time.
-    Over(Error),
+    Over(Failure),
 }
 
 impl Deadlines {
@@ -82,7 +86,7 @@ impl Conn {
         };
         // The error stays with the socket: what TCP has dropped is judged by it.
         if let Some(e) = socket.failure() {
-            return Look::Over(e);
+            return Look::Over(Failure::of_socket(e));
         }
         let wmem = socket.wmem_queued();
         self.wmem.store(wmem as u64, Relaxed);
@@ -105,8 +109,13 @@ impl Conn {
             self.clone().retry();
         }
         if tx_late || rx_late {
-            self.report_timeout(if tx_late { Late::Taking } else { Late::Sending });
-            return Look::Over(ETIMEDOUT);
+            let (what, health) = if tx_late {
+                (Late::Taking, Health::NetworkTimeout)
+            } else {
+                (Late::Sending, Health::RemoteTimeout)
+            };
+            self.report_timeout(what);
+            return Look::Over(Failure::new(ETIMEDOUT, health));
         }
         if busy {
             Look::Busy

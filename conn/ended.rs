@@ -8,7 +8,8 @@
 
 use crate::{
     lib_linux::queue::Fifo,
-    tx::Tx, //
+    tx::Tx,
+    upper::Failure, //
 };
 use kernel::prelude::*;
 
@@ -18,7 +19,7 @@ pub(super) struct Ended {
     sent: Fifo<Tx>,
     /// Those that were not, and why the last of them was not.
     failed: Fifo<Tx>,
-    why: Error,
+    why: Failure,
 }
 
 impl Ended {
@@ -27,7 +28,7 @@ impl Ended {
         Self {
             sent: Fifo::new(),
             failed: Fifo::new(),
-            why: ESHUTDOWN,
+            why: Failure::dropped(),
         }
     }
 
@@ -37,7 +38,7 @@ impl Ended {
     }
 
     /// Adds one that was not sent because of `why`. Any context.
-    pub(super) fn fail(&mut self, tx: KBox<Tx>, why: Error) {
+    pub(super) fn fail(&mut self, tx: KBox<Tx>, why: Failure) {
         self.failed.push_back(tx);
         self.why = why;
     }
@@ -49,7 +50,7 @@ impl Ended {
     }
 
     /// Completes them; `fail` completes those that were not sent. Thread context, no lock held.
-    pub(super) fn finish(mut self, fail: impl FnOnce(Fifo<Tx>, Error)) {
+    pub(super) fn finish(mut self, fail: impl FnOnce(Fifo<Tx>, Failure)) {
         while let Some(tx) = self.sent.pop_front() {
             tx.finish(Ok(()));
         }

@@ -443,7 +443,7 @@ impl Handshake {
                 if self.has_lost_address() {
                     peer.try_again(route);
                 } else {
-                    peer.connect_failed(route, why.errno());
+                    peer.connect_failed(route, why.connect_failure());
                 }
             }
             Role::Registered { .. } => {
@@ -578,5 +578,5 @@ impl SocketEvents for Handshake {
 /// Sets what must be in force before the first byte.
 fn setup(socket: &Socket) -> Result {
     socket.set_kernel_defaults();
-    apply_tunables(socket)
+    apply_tunables(socket, tunables::type_of_service())
 }

@@ -13,7 +13,11 @@ use crate::{
     lib_linux::ratelimit::pr_warn_about,
     peer::Close,
     trace,
-    tunables, //
+    tunables,
+    upper::{
+        Failure,
+        Health, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -26,12 +30,11 @@ impl Conn {
         if why.is_breach() {
             self.log_breach(why);
         }
-        let why = why.errno();
-        self.peer.count(1, |events| match why {
+        self.peer.count(1, |events| match why.errno() {
             EPROTO => &events.protocol_errors,
             _ => &events.disconnects,
         });
-        self.peer.close_conn(self, why, Close::One);
+        self.peer.close_conn(self, why.failure(), Close::One);
     }
 
     /// The peer sends so slowly that others wait for it: closes the connection. Thread context, no
@@ -39,7 +42,8 @@ impl Conn {
     pub(super) fn close_late(self: &Arc<Self>) {
         self.report_timeout(Late::Forwarding);
         self.peer.count(1, |events| &events.timeouts);
-        self.peer.close_conn(self, ETIMEDOUT, Close::One);
+        let why = Failure::new(ETIMEDOUT, Health::RemoteTimeout);
+        self.peer.close_conn(self, why, Close::One);
     }
 
     /// The peer has not done its part in time, and is given up.

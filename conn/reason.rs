@@ -5,11 +5,17 @@
 //!
 //! A plain value: whoever holds it owns it.
 
-use crate::wire::{
-    ConnType,
-    Nid,
-    Proto,
-    WireError, //
+use crate::{
+    upper::{
+        Failure,
+        Health, //
+    },
+    wire::{
+        ConnType,
+        Nid,
+        Proto,
+        WireError, //
+    }, //
 };
 use kernel::{
     fmt,
@@ -121,6 +127,22 @@ impl Reason {
             Self::Claim(..) => EACCES,
             Self::StrangerLimit(..) => EBUSY,
             _ => EPROTO,
+        }
+    }
+
+    /// The failure of what a connection that had begun was to send.
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Self::Error(why) => Failure::of_socket(why),
+            _ => Failure::new(self.errno(), Health::RemoteError),
+        }
+    }
+
+    /// The failure of what a connection that did not come to be was to send.
+    pub(crate) fn connect_failure(self) -> Failure {
+        match self {
+            Self::Error(why) => Failure::connecting(why),
+            _ => Failure::new(self.errno(), Health::RemoteError),
         }
     }
 

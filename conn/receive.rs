@@ -73,7 +73,7 @@ pub(super) enum Parked {
     /// That is where the payload goes.
     Answered(Delivery),
     /// The connection has ended.
-    Over(Error),
+    Over(Failure),
 }
 
 /// How far receiving has come.
@@ -156,7 +156,7 @@ impl Call {
                 frame: None,
             },
             Self::Complete { done, result } => {
-                done.complete(result.map_err(|why| Failure::receiving(why.errno())));
+                done.complete(result.map_err(|why| why.failure().receiving()));
                 Returned::Completed(result, None)
             }
         }
@@ -176,7 +176,7 @@ impl Returned {
             }
             Ok(Decision::Now(delivery)) => {
                 // A mistake of the message layer: it wants more than there is.
-                delivery.fail(EIO);
+                delivery.fail(Failure::local(EIO));
                 Err(EIO.into())
             }
             _ => Ok(()),
@@ -186,7 +186,7 @@ impl Returned {
 
     /// Nothing is to be received of what is decided: the connection has ended. Thread context, no lock
     /// held.
-    fn fail(self, why: Error) {
+    fn fail(self, why: Failure) {
         if let Self::Decision {
             result: Ok(Decision::Now(delivery)),
             ..
@@ -216,7 +216,7 @@ impl Conn {
             io = self.io.lock();
             if io.socket.is_none() {
                 drop(io);
-                returned.fail(self.closed().unwrap_or(ESHUTDOWN));
+                returned.fail(self.closed().unwrap_or(Failure::dropped()));
                 return (self.io.lock(), Ok(Turn::Idle));
             }
             match self.returned(&mut io, returned) {
@@ -286,7 +286,7 @@ impl Conn {
 
     /// The connection has ended because of `why`: what may still be said about a payload is too late. The
     /// reaper's thread, no lock held.
-    pub(super) fn end_parked(&self, why: Error) {
+    pub(super) fn end_parked(&self, why: Failure) {
         let before = core::mem::replace(&mut *self.parked.lock(), Parked::Over(why));
         if let Parked::Answered(delivery) = before {
             delivery.fail(why);

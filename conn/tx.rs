@@ -31,6 +31,7 @@ use crate::{
         SendMode,
         Tx, //
     },
+    upper::Failure,
     wire::{
         Acks,
         COOKIE_PING, //
@@ -139,7 +140,7 @@ impl Conn {
                 Err(e) => {
                     self.peer.zc_req_cancel(cookie);
                     self.queued.fetch_sub(tx.len() as u64, Relaxed);
-                    ended.fail(tx, e);
+                    ended.fail(tx, Failure::local(e));
                 }
             }
         }

@@ -8,6 +8,7 @@ use super::Conn;
 use crate::{
     lib_linux::queue::Fifo,
     tx::Tx,
+    upper::Failure,
     wire::{
         Acks,
         Added,
@@ -34,7 +35,7 @@ pub(super) struct TxQueue {
     /// The most bytes that were queued at the same time, here and with the scheduler.
     pub(super) peak: u64,
     /// Why there will be no more.
-    pub(super) closed: Option<Error>,
+    pub(super) closed: Option<Failure>,
 }
 
 impl Conn {

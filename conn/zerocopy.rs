@@ -38,6 +38,7 @@ use crate::{
         LiveGuard, //
     },
     tx::Tx,
+    upper::Failure,
     wire::Nid, //
 };
 use kernel::{
@@ -83,7 +84,7 @@ impl ZcBatch {
     pub(crate) fn give_up(mut self) {
         let mut txs = Fifo::new();
         txs.append(&mut self.txs);
-        self.conn.peer.ni().fail_txs(txs, ESHUTDOWN);
+        self.conn.peer.ni().fail_txs(txs, Failure::dropped());
     }
 
     /// TCP has accepted `nob` bytes more.
@@ -121,7 +122,7 @@ impl ZcBatch {
                 // The connection may have ended meanwhile, before the message layer knew that these
                 // messages went by it.
                 if let Some(why) = this.conn.closed() {
-                    ni.upper().conn_ended(this.conn.id(), why);
+                    ni.upper().conn_ended(this.conn.id(), why.error);
                 }
             }
         }

@@ -6,9 +6,15 @@
 //! The list of them has a lock of its own, see [`Interfaces`](crate::interface::Interfaces).
 
 use super::Ni;
-use crate::interface::{
-    Change,
-    InterfaceInfo, //
+use crate::{
+    interface::{
+        Change,
+        InterfaceInfo, //
+    },
+    upper::{
+        Failure,
+        Health, //
+    }, //
 };
 use core::net::IpAddr;
 use kernel::{
@@ -44,7 +50,7 @@ impl Ni {
         while let Some(gone) = self.interfaces.take(&self.acceptor, self, |i| {
             addr.is_none_or(|addr| i.addr() == addr)
         }) {
-            self.leave(gone.addr(), ESHUTDOWN);
+            self.leave(gone.addr(), Failure::dropped());
             any = true;
         }
         if any {
@@ -74,7 +80,7 @@ impl Ni {
                         "{}: waits for its address {addr:?}, which is gone\n",
                         self.nid
                     );
-                    self.leave(addr, ENETDOWN);
+                    self.leave(addr, Failure::new(ENETDOWN, Health::LocalNoRoute));
                 }
                 Change::Back => pr_info!("{}: its address {addr:?} is back\n", self.nid),
             }
@@ -83,8 +89,8 @@ impl Ni {
     }
 
     /// Ends what uses `addr`, an address of this node, which is not to be used any more.
-    fn leave(self: &Arc<Self>, addr: IpAddr, why: Error) {
-        self.handshakes.leave(addr, why);
+    fn leave(self: &Arc<Self>, addr: IpAddr, why: Failure) {
+        self.handshakes.leave(addr, why.error);
         self.peers.walk(|peer| peer.leave(addr, why));
         self.handshakes.cancel_deleted();
     }

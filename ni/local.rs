@@ -15,12 +15,14 @@ use crate::{
         Decision,
         Delivery,
         Failure,
+        Health,
         Incoming,
         Payload,
         Receiving,
         RecvToken,
         SentHeader,
         Sink,
+        Status,
         Until,
         Waiter, //
     },
@@ -51,11 +53,11 @@ impl Left {
         }
     }
 
-    fn complete(mut self, result: Result) {
+    fn complete(mut self, status: Status) {
         // Whoever is told may count on its memory.
         self.payload = None;
         if let Some(done) = self.done.take() {
-            done.complete(result.map_err(Failure::from));
+            done.complete(status);
         }
     }
 }
@@ -64,7 +66,7 @@ impl Drop for Left {
     fn drop(&mut self) {
         self.payload = None;
         if let Some(done) = self.done.take() {
-            done.complete(Err(ESHUTDOWN.into()));
+            done.complete(Err(Failure::dropped()));
         }
     }
 }
@@ -101,14 +103,14 @@ impl LocalMsg {
         header: SentHeader<'_>,
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
-    ) -> core::result::Result<(), (Error, KBox<dyn Completion>)> {
+    ) -> core::result::Result<(), (Failure, KBox<dyn Completion>)> {
         let (parsed, raw) = match header {
             SentHeader::Parsed(header) => (Ok(*header), [].as_slice()),
             SentHeader::Raw(header) => (header.parse(), header.as_long().as_slice()),
         };
         let parsed = match parsed {
             Err(WireError::Foreign(foreign)) => Err(foreign),
-            Err(e) => return Err((e.into(), done)),
+            Err(e) => return Err((Failure::local(e.into()), done)),
             Ok(header) => Ok(header),
         };
         let empty = pin_init!(Self {
@@ -117,7 +119,7 @@ impl LocalMsg {
         });
         let this = match Arc::pin_init(empty, GFP_KERNEL) {
             Ok(this) => this,
-            Err(e) => return Err((e, done)),
+            Err(e) => return Err((Failure::local(e.into()), done)),
         };
         *this.left.lock() = Some(Left::new(payload, done));
         let msg = Incoming {
@@ -135,7 +137,7 @@ impl LocalMsg {
                 let left = this.left.lock().take();
                 // Without it, a token was kept and has said where the message goes.
                 if let Some(done) = left.and_then(|mut left| left.done.take()) {
-                    return Err((e, done));
+                    return Err((Failure::local(e), done));
                 }
             }
         }
@@ -160,7 +162,7 @@ impl LocalMsg {
             }
             Decision::Wait(waiter, Until::Memory) => {
                 drop(waiter);
-                self.fail(ENOMEM);
+                self.fail(Failure::local(ENOMEM));
             }
         }
     }
@@ -170,7 +172,7 @@ impl LocalMsg {
         let answer = waiter.ask(Arrived::All, token);
         // A waiter that wants to be asked at once for ever is not helped.
         match answer.decision() {
-            Decision::Wait(_, Until::Arrived) => self.fail(EINVAL),
+            Decision::Wait(_, Until::Arrived) => self.fail(Failure::local(EINVAL)),
             decision => self.decided(decision),
         }
     }
@@ -179,7 +181,7 @@ impl LocalMsg {
     fn end(&self, delivery: Delivery) {
         let left = self.left.lock().take();
         let Some(left) = left else {
-            return delivery.fail(EINVAL);
+            return delivery.fail(Failure::local(EINVAL));
         };
         if let Delivery::Accept(sink) = delivery {
             let Sink { memory, done } = sink;
@@ -193,7 +195,7 @@ impl LocalMsg {
     }
 
     /// It never arrives.
-    fn fail(&self, why: Error) {
+    fn fail(&self, why: Failure) {
         let left = self.left.lock().take();
         if let Some(left) = left {
             left.complete(Err(why));
@@ -217,6 +219,6 @@ impl Receiving for LocalMsg {
     fn give_up(self: Arc<Self>) {
         let before = core::mem::replace(&mut *self.asked.lock(), Asked::Nobody);
         drop(before);
-        self.fail(ETIMEDOUT);
+        self.fail(Failure::new(ETIMEDOUT, Health::LocalTimeout));
     }
 }

@@ -13,6 +13,8 @@ use crate::{
     upper::{
         Cause,
         Completion,
+        Failure,
+        Health,
         Link,
         LndNi,
         NiSettings,
@@ -50,9 +52,9 @@ impl LndNi for Ni {
             } else {
                 self.send_to_peer(to, cause, header, payload, done)
             };
-            if let Err((e, done)) = failure {
+            if let Err((why, done)) = failure {
                 self.events.tx_errors.add(1);
-                done.complete(Err(e.into()));
+                done.complete(Err(why));
             }
         });
     }
@@ -82,6 +84,7 @@ impl LndNi for Ni {
 
     fn close_peer(&self, peer: Nid, why: Error) {
         if let Some(peer) = self.peers.find(peer) {
+            let why = Failure::new(why, Health::LocalDropped);
             if peer.close_where(why, |_| true) > 0 {
                 peer.unlink_if_unused();
             }

@@ -19,6 +19,7 @@ use crate::{
         RouteUse,
         MAX_INTERFACES, //
     },
+    upper::Failure,
     wire::IpVec, //
 };
 use core::net::{
@@ -141,7 +142,7 @@ impl Peer {
 
     /// Ends what uses `addr`, an address of this node that goes: routes that nobody added and
     /// connections. Other routes choose another address. Thread context, no spinlock held.
-    pub(crate) fn leave(self: &Arc<Self>, addr: IpAddr, why: Error) {
+    pub(crate) fn leave(self: &Arc<Self>, addr: IpAddr, why: Failure) {
         let mut inner = self.inner.lock();
         inner.told.retain(|told| told.addr() != addr);
         let on_it = |inner: &PeerInner, route: &Arc<Route>| {

@@ -15,7 +15,11 @@ use crate::{
     conn::Conn,
     interface::RouteUse,
     lib_linux::queue::Fifo,
-    upper::Loss,
+    upper::{
+        Failure,
+        Health,
+        Loss, //
+    },
     wire::Nid, //
 };
 use core::net::{
@@ -76,7 +80,7 @@ pub(crate) enum Deletion {
 impl Peer {
     /// Closes the connections from or to `addr`, or all. Returns how many. Thread context.
     pub(crate) fn close_matching(self: &Arc<Self>, addr: Option<IpAddr>) -> usize {
-        self.close_where(ESHUTDOWN, |conn| is_at(conn, addr))
+        self.close_where(Failure::dropped(), |conn| is_at(conn, addr))
     }
 
     /// Nothing that is sent to the peer arrives, and others wait for that: closes its connections, and ends
@@ -85,15 +89,16 @@ impl Peer {
         let mut waiting = Fifo::new();
         waiting.append(&mut self.inner.lock().queue);
         self.count(1, |events| &events.timeouts);
-        self.fail_txs(waiting, ETIMEDOUT);
-        self.close_where(ETIMEDOUT, |_| true);
+        let why = Failure::new(ETIMEDOUT, Health::NetworkTimeout);
+        self.fail_txs(waiting, why);
+        self.close_where(why, |_| true);
     }
 
     /// Closes the connections that match because of `why`. Returns how many. Thread context, no
     /// spinlock held.
     pub(crate) fn close_where(
         self: &Arc<Self>,
-        why: Error,
+        why: Failure,
         matching: impl Fn(&Conn) -> bool,
     ) -> usize {
         let mut closed = 0;
@@ -183,22 +188,22 @@ impl Peer {
             return false;
         }
         if let Some(dropped) = dropped.filter(|_| !undone) {
-            buried = inner.bury(ESHUTDOWN, |conn| conn.remote().ip() == dropped);
+            buried = inner.bury(Failure::dropped(), |conn| conn.remote().ip() == dropped);
         }
         let keeps = undone && !(inner.life.is_none() && inner.routes.is_empty());
         if !inner.is_added() && !keeps {
             inner.drop_routes(|_| true);
-            buried = buried.and(inner.bury(ESHUTDOWN, |_| true));
+            buried = buried.and(inner.bury(Failure::dropped(), |_| true));
             failed.append(&mut inner.queue);
         }
         drop(inner);
-        self.fail_txs(failed, ESHUTDOWN);
+        self.fail_txs(failed, Failure::dropped());
         if buried.lost {
             self.mark_busy();
         }
         self.notify_down(buried, Loss::Closed);
         self.ni.handshakes().cancel_deleted();
-        self.lost_routes(ESHUTDOWN);
+        self.lost_routes(Failure::dropped());
         self.unlink_if_unused();
         true
     }

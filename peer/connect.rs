@@ -22,6 +22,8 @@ use crate::{
     tunables,
     tx::Tx,
     upper::{
+        Failure,
+        Health,
         Loss,
         PeerState, //
     },
@@ -84,7 +86,7 @@ impl Peer {
         while let Some(Claim { route, kind }) = next {
             next = match Handshake::connect(self, &route, kind) {
                 Ok(()) => return,
-                Err(e) => self.attempt_failed(&route, e),
+                Err(e) => self.attempt_failed(&route, Failure::connecting(e)),
             };
         }
         self.unlink_if_unused();
@@ -108,13 +110,13 @@ impl Peer {
     }
 
     /// Acts as [`Peer::look_further`] says. Returns the claim. Thread context, no spinlock held.
-    fn follow(self: &Arc<Self>, outlook: Outlook, why: Error) -> Option<Claim> {
+    fn follow(self: &Arc<Self>, outlook: Outlook, why: Failure) -> Option<Claim> {
         misc::assert_may_sleep();
         match outlook {
             Outlook::Good => None,
             Outlook::Further(claim) => Some(claim),
             Outlook::None(failed) => {
-                if why != ESHUTDOWN {
+                if why.error != ESHUTDOWN {
                     // First of all: who is told now that nothing was sent and tries again does so by
                     // another gateway, if this is one.
                     let upper = self.ni.upper();
@@ -128,7 +130,7 @@ impl Peer {
 
     /// Routes were taken away because of `why`: what waits for a connection goes by another, or fails.
     /// Thread context, no spinlock held.
-    pub(super) fn lost_routes(self: &Arc<Self>, why: Error) {
+    pub(super) fn lost_routes(self: &Arc<Self>, why: Failure) {
         misc::assert_may_sleep();
         let has_passive_handshake = self.has_passive_handshake();
         let mut inner = self.inner.lock();
@@ -175,7 +177,7 @@ impl Peer {
             );
         }
         self.count(expired.len() as u64, |events| &events.timeouts);
-        self.fail_txs(expired, ETIMEDOUT);
+        self.fail_txs(expired, Failure::new(ETIMEDOUT, Health::NetworkTimeout));
         if let Some(claim) = launch {
             self.connect(claim);
         }
@@ -231,7 +233,7 @@ impl Peer {
         let mut buried = Buried::default();
         if inner.proto() != Some(named) {
             // With connections of another version, it must have been started anew since.
-            buried = inner.bury(ESTALE, |_| true);
+            buried = inner.bury(Failure::restarted(), |_| true);
         }
         let news = inner.proto().is_none();
         if inner.life.is_none() {
@@ -276,7 +278,7 @@ impl Peer {
     }
 
     /// Ends a claimed attempt that brought no connection. Thread context, may sleep.
-    pub(crate) fn connect_failed(self: &Arc<Self>, route: &Route, why: Error) {
+    pub(crate) fn connect_failed(self: &Arc<Self>, route: &Route, why: Failure) {
         misc::assert_may_sleep();
         match self.attempt_failed(route, why) {
             Some(claim) => self.connect(claim),
@@ -285,7 +287,7 @@ impl Peer {
     }
 
     /// As [`Peer::connect_failed`]; returns what is to be tried next.
-    fn attempt_failed(self: &Arc<Self>, route: &Route, why: Error) -> Option<Claim> {
+    fn attempt_failed(self: &Arc<Self>, route: &Route, why: Failure) -> Option<Claim> {
         let now = time::monotonic_ms();
         let addr = route.addr().ip();
         let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
@@ -299,7 +301,7 @@ impl Peer {
         if stood {
             state.forget_failures();
         }
-        if why == EALREADY {
+        if why.error == EALREADY {
             // The peer's own connection is coming. That is no failure, and what waits may go on
             // waiting until its deadline.
             state.yield_to_peer(now, min);

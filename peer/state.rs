@@ -19,6 +19,7 @@ use crate::{
     conn::Conn,
     tunables,
     tx::Tx,
+    upper::Failure,
     wire::{
         ConnType,
         MsgClass,
@@ -26,10 +27,7 @@ use crate::{
     }, //
 };
 use core::net::IpAddr;
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::sync::Arc;
 
 /// What taking out connections has come to.
 #[must_use]
@@ -198,7 +196,7 @@ impl PeerInner {
     /// [`Life`] ends.
     ///
     /// The list's own reference goes along: none is dropped here, under the lock.
-    pub(super) fn bury(&mut self, why: Error, matching: impl Fn(&Arc<Conn>) -> bool) -> Buried {
+    pub(super) fn bury(&mut self, why: Failure, matching: impl Fn(&Arc<Conn>) -> bool) -> Buried {
         let Some(life) = &mut self.life else {
             return Buried::default();
         };

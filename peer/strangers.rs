@@ -22,7 +22,10 @@ use crate::{
     },
     ni::Ni,
     tunables,
-    upper::Cause, //
+    upper::{
+        Cause,
+        Failure, //
+    }, //
 };
 use core::net::IpAddr;
 use kernel::{
@@ -147,7 +150,7 @@ impl Strangers {
         drop(spare);
         if let Some(surplus) = surplus.filter(|s| s.idleness != Idleness::Wanted) {
             ni.events().strangers_closed.add(1);
-            surplus.peer.close_where(ESHUTDOWN, |_| true);
+            surplus.peer.close_where(Failure::dropped(), |_| true);
             if self.what == Slots::Callees {
                 surplus.peer.unlink_if_forgettable();
             }

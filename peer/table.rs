@@ -13,6 +13,7 @@ use super::{
 use crate::{
     lib_linux::misc,
     ni::Ni,
+    upper::Failure,
     wire::Nid, //
 };
 use core::net::IpAddr;
@@ -125,7 +126,7 @@ impl PeerTable {
         drop(bucket);
         // With no lock held: it may hold routes.
         if let Some(peer) = unlinked {
-            peer.close(ESHUTDOWN);
+            peer.close(Failure::dropped());
         }
     }
 
@@ -171,7 +172,7 @@ impl PeerTable {
     }
 
     /// Ends all peers and admits no more. Thread context.
-    pub(crate) fn close(&self, why: Error) {
+    pub(crate) fn close(&self, why: Failure) {
         for bucket in self.buckets.iter() {
             let peers = {
                 let mut inner = bucket.inner.lock();

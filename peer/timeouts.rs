@@ -26,6 +26,10 @@ use crate::{
     },
     peer::PeerInner,
     tunables,
+    upper::{
+        Failure,
+        Health, //
+    },
     wire::MsgClass, //
 };
 use kernel::{
@@ -138,7 +142,8 @@ impl Peer {
             if let Some(conn) = conn {
                 conn.report_timeout(Late::Acknowledging);
                 self.count(1, |events| &events.timeouts);
-                self.close_conn(&conn, ETIMEDOUT, Close::Siblings);
+                let why = Failure::new(ETIMEDOUT, Health::NetworkTimeout);
+                self.close_conn(&conn, why, Close::Siblings);
             }
         }
         self.zc_req_counts().0 > 0

@@ -18,7 +18,10 @@ use crate::{
     },
     tunables,
     tx::Tx,
-    upper::ConnId,
+    upper::{
+        ConnId,
+        Failure, //
+    },
     wire::{
         Added,
         MsgClass,
@@ -117,7 +120,7 @@ impl Peer {
 
     /// The connection `conn` has ended because of `why`: so do the messages that went by it and were
     /// to be acknowledged. Thread context, no spinlock held.
-    pub(crate) fn abandon(&self, conn: ConnId, why: Error) {
+    pub(crate) fn abandon(&self, conn: ConnId, why: Failure) {
         misc::assert_may_sleep();
         let txs = self.unacked.lock().abandon(conn, time::monotonic_ms());
         self.fail_txs(txs, why);

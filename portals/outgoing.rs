@@ -23,6 +23,7 @@ use crate::{
         Cause,
         Completion,
         ConnId,
+        Failure,
         NiRef,
         Payload,
         SentHeader, //
@@ -304,7 +305,7 @@ fn send(
     let payload = payload.filter(|range| range.len() > 0);
     let payload_len = match payload_len(payload.as_ref()) {
         Ok(payload_len) => payload_len,
-        Err(e) => return done.complete(Err(e.into())),
+        Err(e) => return done.complete(Err(Failure::local(e))),
     };
     let header = Header {
         dest: to,

@@ -27,6 +27,7 @@ use crate::{
         StrangerSlot, //
     },
     tunables,
+    upper::Failure,
     wire::{
         ConnType,
         Hello,
@@ -79,7 +80,7 @@ impl Handshake {
         };
         self.tell_failure(why);
         peer.count(1, |events| &events.connect_failures);
-        peer.connect_failed(route, why.errno());
+        peer.connect_failed(route, why.connect_failure());
     }
 
     #[inline(never)]
@@ -170,7 +171,7 @@ impl Handshake {
         if !self.has_lost_address() {
             return Ok(());
         }
-        peer.close_conn(conn, ESHUTDOWN, Close::One);
+        peer.close_conn(conn, Failure::dropped(), Close::One);
         Err(ENETDOWN)
     }
 
@@ -265,7 +266,7 @@ impl Handshake {
         };
         let sent = self.send_hello(&socket, hello.proto, hello.src, Some(kind), &ips);
         if let Err(e) = sent {
-            peer.close_conn(&conn, e, Close::One);
+            peer.close_conn(&conn, Failure::of_socket(e), Close::One);
             return Err(e.into());
         }
         peer.count(1, |events| &events.accepts);

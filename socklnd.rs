@@ -41,6 +41,8 @@
 //! | `socklnd_sched_thread` | `sched::Sched` | the handle of its thread | nothing |
 //! | `socklnd_portals_service` | `portals::Core` | the bulk service that is offered | `socklnd_ctl_services` |
 //! | `socklnd_bulk_service` | `portals::bulk` | a bulk service's sessions; of another service only by `try_lock` | `socklnd_portals_service` |
+//! | `socklnd_test_layers` | `test_layer::State` | interfaces under the message layer for tests | `socklnd_config` |
+//! | `socklnd_test_jobs` | `test_layer::State` | its answers that are due | nothing |
 //! | `socklnd_ledger` | `stats::Ledger` | an interface instance's sums of traffic | `socklnd_config` |
 //! | `socklnd_gauge` | `stats::Gauge` | nothing; who waits for zero sleeps on it | any of the above |
 //!
@@ -104,6 +106,8 @@ mod reaper;
 mod route;
 mod sched;
 mod stats;
+#[cfg(CONFIG_KUNIT = "y")]
+mod test_layer;
 mod trace;
 mod tunables;
 mod tx;
@@ -156,6 +160,24 @@ impl Drop for Interfaces {
     }
 }
 
+#[cfg(CONFIG_KUNIT = "y")]
+use self::test_layer::TestLayer;
+
+/// Where there are no unit tests, there is no message layer for tests either.
+#[cfg(not(CONFIG_KUNIT = "y"))]
+struct TestLayer;
+
+#[cfg(not(CONFIG_KUNIT = "y"))]
+impl TestLayer {
+    fn new(_real: Arc<dyn upper::MessageLayers>) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn layers(real: Arc<dyn upper::MessageLayers>) -> Arc<dyn upper::MessageLayers> {
+        real
+    }
+}
+
 /// When dropped, waits for callbacks on other processors to return: the module's code goes next.
 struct Callbacks;
 
@@ -175,6 +197,7 @@ struct Ksocklnd {
     _sysctls: sysctl::Registration,
     _addresses: AddressWatch<AddressEvents>,
     _interfaces: Interfaces,
+    _test_layer: TestLayer,
     _threads: Threads,
     _published: Published<Lnd>,
     _portals: Published<portals::Layer>,
@@ -190,7 +213,11 @@ impl kernel::InPlaceModule for Ksocklnd {
             _callbacks: Callbacks,
             _namespaces: PernetRegistration::new()?,
             _portals: portals::LAYER.publish(portals::Layer::new()?)?,
-            _published: LND.publish(Lnd::new(portals::LAYER.get().ok_or(ENODEV)?)?)?,
+            _test_layer: TestLayer::new(portals::LAYER.get().ok_or(ENODEV)?)?,
+            _published: {
+                let layers = TestLayer::layers(portals::LAYER.get().ok_or(ENODEV)?);
+                LND.publish(Lnd::new(layers)?)?
+            },
             // From now on the tunables are checked as they change.
             _threads: {
                 tunables::inserted();

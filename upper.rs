@@ -606,7 +606,9 @@ impl NiTunables {
             tos,
             credits,
             peer_credits: peer_credits.clamp(1, credits),
-            peer_router_credits: self.peer_router_credits.unwrap_or(Self::PEER_ROUTER_CREDITS),
+            peer_router_credits: self
+                .peer_router_credits
+                .unwrap_or(Self::PEER_ROUTER_CREDITS),
             peer_timeout_s: self.peer_timeout_s.unwrap_or(Self::PEER_TIMEOUT_S),
         }
     }

@@ -369,7 +369,8 @@ impl Fixture {
     /// Ends the connection, as if it had failed.
     fn cut(&self) -> Result {
         let peer = self.ni()?.peers().find(self.sender);
-        peer.ok_or(ENOENT)?.close_where(Failure::of_socket(ECONNRESET), |_| true);
+        peer.ok_or(ENOENT)?
+            .close_where(Failure::of_socket(ECONNRESET), |_| true);
         Ok(())
     }
 

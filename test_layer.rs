@@ -1,0 +1,590 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A message layer for scenarios, in kernels with KUnit: it keeps tokens and answers late, from a thread of its
+//! own, with memory of all kinds in pieces at odd offsets, and counts what arrives intact.
+//!
+//! Interfaces that are started while `enabled` in debugfs's `socklnd_test_layer` is 1 have this layer instead
+//! of the module's. Each number that is written to `send` has each of them send so many messages to each other
+//! one in its network. What has become of all messages is in `stats`.
+//!
+//! # Lifetime and locks
+//!
+//! [`State`] is one for the module, shared by [`Arc`] with the layers and with what is under way. Two mutexes
+//! protect its lists: `socklnd_test_layers` that of interfaces, `socklnd_test_jobs` that of answers that are
+//! due. Nothing is called with either of them held. The two threads belong to the [`TestLayer`], which the
+//! module drops when no interface is left.
+
+use crate::{
+    lib_linux::{
+        debugfs::{
+            Dir,
+            Text, //
+        },
+        global::{
+            Instance,
+            Published, //
+        },
+        netns::Net,
+        page::{
+            Access,
+            Kind,
+            PageRange,
+            Pages,
+            Scattered, //
+        },
+        param::Knob,
+        thread::KThread,
+        time, //
+    },
+    stats::Counter,
+    upper::{
+        Answer,
+        Cause,
+        Completion,
+        ConnId,
+        Delivery,
+        Incoming,
+        KeptToken,
+        Link,
+        LndNi,
+        Loss,
+        Memory,
+        MessageLayer,
+        MessageLayers,
+        NiRef,
+        PeerState,
+        RecvToken,
+        SentHeader,
+        Sink,
+        Status, //
+    },
+    wire::{
+        Body,
+        Header,
+        Nid,
+        RawHeader,
+        WireHandle,
+        PID_LUSTRE, //
+    }, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    seq_file::SeqFile,
+    seq_print,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Mutex, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+/// Whether interfaces that start get this layer.
+static ENABLED: Knob = Knob::new(0, 0..=1);
+
+/// How many messages are to be sent to each other interface.
+static SEND: Knob = Knob::new(0, 0..=100_000);
+
+static STATS: Text = Text(show_stats);
+
+static STATE: Instance<State> = Instance::new();
+
+/// Lengths of payloads.
+const LENS: [u32; 7] = [0, 1, 71, 2047, 5003, 9001, 66_000];
+
+/// How memory is cut to pieces. The last makes more than fit in one call.
+const CUTS: [usize; 4] = [4096, 1001, 4095, 97];
+
+/// Messages of one sender that are under way at most, so that memory is bounded.
+const MOST: u64 = 32;
+
+/// Between two looks at what is to be done.
+const PAUSE_MS: i64 = 2;
+
+/// What the message with this number has as its payload, and where that is.
+struct Recipe {
+    len: u32,
+    skip: usize,
+    cut: usize,
+    /// `None` is memory of this module's.
+    kind: Option<Kind>,
+}
+
+impl Recipe {
+    fn new(number: u64) -> Self {
+        let pick = |of: usize| usize::try_from(number % of as u64).unwrap_or(0);
+        Self {
+            len: LENS.get(pick(LENS.len())).copied().unwrap_or(1),
+            skip: pick(17),
+            cut: CUTS.get(pick(CUTS.len())).copied().unwrap_or(4096),
+            kind: match number % 5 {
+                0 => None,
+                1 | 4 => Some(Kind::Slab),
+                2 => Some(Kind::Vmalloc),
+                _ => Some(Kind::Pages),
+            },
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.len as usize
+    }
+}
+
+/// Memory for a payload, of some kind.
+enum Buffer {
+    Own(PageRange),
+    Foreign(Arc<Scattered>, usize),
+}
+
+impl Buffer {
+    fn new(recipe: &Recipe) -> Result<Self> {
+        Ok(match recipe.kind {
+            None => {
+                let pages = Arc::new(Pages::alloc(recipe.skip + recipe.len())?, GFP_KERNEL)?;
+                Self::Own(PageRange::new(pages, recipe.skip, recipe.len())?)
+            }
+            Some(kind) => {
+                let len = recipe.skip + recipe.len() + 3;
+                Self::Foreign(Scattered::new(kind, len, recipe.cut)?, recipe.skip)
+            }
+        })
+    }
+
+    fn memory<A: Access>(&self, len: usize) -> Result<Memory<A>> {
+        Ok(match self {
+            Self::Own(range) => Memory::Pages(range.clone()),
+            Self::Foreign(memory, skip) => Memory::Foreign(memory.range(*skip, len)?),
+        })
+    }
+
+    fn fill(&self, len: usize, number: u64) -> Result {
+        match self {
+            Self::Own(range) => range.pages().fill_pattern(range.offset(), len, number),
+            Self::Foreign(memory, skip) => memory.fill_pattern(*skip, len, number),
+        }
+    }
+
+    fn is_intact(&self, len: usize, number: u64) -> Result<bool> {
+        match self {
+            Self::Own(range) => {
+                let expected = Pages::alloc(len)?;
+                expected.fill_pattern(0, len, number)?;
+                let hash = range.pages().xxh64(range.offset(), len, 0)?;
+                Ok(hash == expected.xxh64(0, len, 0)?)
+            }
+            Self::Foreign(memory, skip) => memory.is_intact(*skip, len, number),
+        }
+    }
+}
+
+/// An answer that is due at `due_ms`, in monotonic milliseconds.
+struct Job {
+    due_ms: u64,
+    kept: KeptToken,
+    /// The message.
+    number: u64,
+}
+
+/// An interface with this layer.
+struct Local {
+    ni: Arc<dyn LndNi>,
+    /// To how many each of the others is yet to be sent.
+    left: u64,
+}
+
+/// What there is once.
+#[pin_data]
+struct State {
+    real: Arc<dyn MessageLayers>,
+    #[pin]
+    locals: Mutex<KVec<Local>>,
+    #[pin]
+    jobs: Mutex<KVec<Job>>,
+    is_over: Atomic<bool>,
+    numbers: Atomic<u64>,
+    /// Messages that were begun to be sent, and what became of them.
+    begun: Counter,
+    sent: Counter,
+    unsent: Counter,
+    /// Messages that began to come, and what became of them.
+    arriving: Counter,
+    intact: Counter,
+    corrupt: Counter,
+    discarded: Counter,
+    cut_off: Counter,
+    /// Links and peers that were told of.
+    links: Counter,
+    peers_lost: Counter,
+}
+
+impl State {
+    fn new(real: Arc<dyn MessageLayers>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                real,
+                locals <- new_mutex!(KVec::new(), "socklnd_test_layers"),
+                jobs <- new_mutex!(KVec::new(), "socklnd_test_jobs"),
+                is_over: Atomic::new(false),
+                numbers: Atomic::new(1),
+                begun: Counter::new(),
+                sent: Counter::new(),
+                unsent: Counter::new(),
+                arriving: Counter::new(),
+                intact: Counter::new(),
+                corrupt: Counter::new(),
+                discarded: Counter::new(),
+                cut_off: Counter::new(),
+                links: Counter::new(),
+                peers_lost: Counter::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn under_way(&self) -> u64 {
+        let ended = self.sent.get().saturating_add(self.unsent.get());
+        self.begun.get().saturating_sub(ended)
+    }
+
+    /// The thread that sends.
+    fn send_all(self: Arc<Self>) {
+        while !self.is_over.load(Relaxed) {
+            let mut wanted = 0;
+            while SEND.count_down() {
+                wanted += 1;
+            }
+            if wanted > 0 {
+                for local in self.locals.lock().iter_mut() {
+                    local.left += wanted;
+                }
+            }
+            while self.under_way() < MOST && self.send_round() {}
+            fsleep(Delta::from_millis(PAUSE_MS));
+        }
+    }
+
+    /// Sends one message from each interface that has some left, to each other one. Returns whether any had.
+    fn send_round(self: &Arc<Self>) -> bool {
+        let mut senders = KVec::new();
+        let mut targets = KVec::new();
+        {
+            let mut locals = self.locals.lock();
+            for local in locals.iter_mut() {
+                let is_due = local.left > 0;
+                local.left = local.left.saturating_sub(1);
+                // Without memory there is another round.
+                let _ = targets.push(local.ni.nid(), GFP_KERNEL);
+                if is_due {
+                    let _ = senders.push(local.ni.clone(), GFP_KERNEL);
+                }
+            }
+        }
+        for ni in senders.iter() {
+            let own = ni.nid();
+            for to in targets.iter().copied() {
+                if to != own && to.net() == own.net() {
+                    self.begun.add(1);
+                    let number = self.numbers.fetch_add(1, Relaxed);
+                    if self.send_one(ni, to, number).is_err() {
+                        self.unsent.add(1);
+                    }
+                }
+            }
+        }
+        !senders.is_empty()
+    }
+
+    fn send_one(self: &Arc<Self>, ni: &Arc<dyn LndNi>, to: Nid, number: u64) -> Result {
+        let recipe = Recipe::new(number);
+        let buffer = Buffer::new(&recipe)?;
+        buffer.fill(recipe.len(), number)?;
+        let payload = match recipe.len {
+            0 => None,
+            _ => Some(buffer.memory(recipe.len())?),
+        };
+        let header = Header {
+            dest: to,
+            src: ni.nid(),
+            dest_pid: PID_LUSTRE,
+            src_pid: PID_LUSTRE,
+            payload_len: recipe.len,
+            body: Body::Put {
+                ack_wmd: WireHandle::NONE,
+                match_bits: number,
+                hdr_data: 0,
+                portal: 0,
+                offset: 0,
+            },
+        };
+        let done = KBox::new(
+            Sent {
+                state: self.clone(),
+                _buffer: buffer,
+            },
+            GFP_KERNEL,
+        )?;
+        let raw = RawHeader::from_header(&header)?;
+        let header = if number % 2 == 0 {
+            SentHeader::Raw(&raw)
+        } else {
+            SentHeader::Parsed(&header)
+        };
+        ni.as_arc_borrow()
+            .send(to, Cause::Own, header, payload, done);
+        Ok(())
+    }
+
+    /// The thread that answers.
+    fn answer_all(self: Arc<Self>) {
+        loop {
+            let over = self.is_over.load(Relaxed);
+            let now = if over { u64::MAX } else { time::monotonic_ms() };
+            while let Some(job) = self.due(now) {
+                let delivery = self.delivery(job.number);
+                job.kept.deliver(delivery);
+            }
+            if over {
+                return;
+            }
+            fsleep(Delta::from_millis(PAUSE_MS));
+        }
+    }
+
+    fn due(&self, now: u64) -> Option<Job> {
+        let mut jobs = self.jobs.lock();
+        let at = jobs.iter().position(|job| job.due_ms <= now)?;
+        jobs.remove(at).ok()
+    }
+
+    /// Where the message with this number goes.
+    fn delivery(self: &Arc<Self>, number: u64) -> Delivery {
+        match self.sink(number) {
+            Ok(sink) => Delivery::Accept(sink),
+            Err(_) => {
+                self.discarded.add(1);
+                Delivery::Discard
+            }
+        }
+    }
+
+    fn sink(self: &Arc<Self>, number: u64) -> Result<Sink> {
+        // Other memory than it was sent from.
+        let recipe = Recipe {
+            len: Recipe::new(number).len,
+            ..Recipe::new(number / 3)
+        };
+        let buffer = Buffer::new(&recipe)?;
+        let memory = buffer.memory(recipe.len())?;
+        let done = Got {
+            state: self.clone(),
+            buffer,
+            len: recipe.len(),
+            number,
+        };
+        Ok(Sink {
+            memory,
+            done: KBox::new(done, GFP_KERNEL)?,
+        })
+    }
+}
+
+/// When a message was sent, or was not.
+struct Sent {
+    state: Arc<State>,
+    _buffer: Buffer,
+}
+
+impl Completion for Sent {
+    fn complete(self: KBox<Self>, status: Status) {
+        match status {
+            Ok(()) => self.state.sent.add(1),
+            Err(_) => self.state.unsent.add(1),
+        }
+    }
+}
+
+/// When a payload was received, or was not.
+struct Got {
+    state: Arc<State>,
+    buffer: Buffer,
+    len: usize,
+    number: u64,
+}
+
+impl Completion for Got {
+    fn complete(self: KBox<Self>, status: Status) {
+        let state = &self.state;
+        match status.map(|()| self.buffer.is_intact(self.len, self.number)) {
+            Ok(Ok(true)) => state.intact.add(1),
+            Ok(Ok(false)) => state.corrupt.add(1),
+            // There was no memory to compare with.
+            Ok(Err(_)) => state.discarded.add(1),
+            Err(_) => state.cut_off.add(1),
+        }
+    }
+}
+
+/// The layer of one interface.
+struct Layer(Arc<State>);
+
+impl MessageLayer for Layer {
+    fn started(&self, ni: NiRef<'_>) -> Result {
+        let local = Local {
+            ni: ni.into(),
+            left: 0,
+        };
+        Ok(self.0.locals.lock().push(local, GFP_KERNEL)?)
+    }
+
+    fn parse(&self, ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
+        let header = msg.header.map_err(|_| EPROTO)?;
+        // What another layer would be given.
+        if msg.raw_header()?.parse() != Ok(*header) || header.dest != ni.nid() {
+            return Err(EPROTO);
+        }
+        let Body::Put { match_bits, .. } = header.body else {
+            return Ok(token.deliver(Delivery::Discard));
+        };
+        let (state, number) = (&self.0, match_bits);
+        if Recipe::new(number).len != header.payload_len {
+            return Err(EPROTO);
+        }
+        state.arriving.add(1);
+        if number % 4 == 0 {
+            return Ok(token.deliver(state.delivery(number)));
+        }
+        let (answer, kept) = token.keep();
+        let job = Job {
+            due_ms: time::monotonic_ms().saturating_add(number % 13),
+            kept,
+            number,
+        };
+        let mut jobs = state.jobs.lock();
+        if jobs.reserve(1, GFP_KERNEL).is_err() {
+            drop(jobs);
+            // The token is dropped, and the payload with it.
+            state.discarded.add(1);
+            return Ok(answer);
+        }
+        // There is room: it was reserved.
+        let _ = jobs.push_within_capacity(job);
+        Ok(answer)
+    }
+
+    fn peer_down(&self, _ni: NiRef<'_>, _peer: Nid, _loss: Loss, _last_alive_ms: u64) {
+        self.0.peers_lost.add(1);
+    }
+
+    fn conn_ended(&self, _conn: ConnId, _why: Error) {}
+
+    fn peer_found(&self, _ni: NiRef<'_>, _peer: Nid, _state: PeerState) {}
+
+    fn link_changed(&self, _ni: NiRef<'_>, _link: Link) {
+        self.0.links.add(1);
+    }
+
+    fn shutdown(&self, ni: NiRef<'_>) {
+        let gone = {
+            let mut locals = self.0.locals.lock();
+            let is_it = |local: &Local| local.ni.nid() == ni.nid() && local.ni.net() == ni.net();
+            let at = locals.iter().position(is_it);
+            at.and_then(|at| locals.remove(at).ok())
+        };
+        drop(gone);
+    }
+}
+
+impl MessageLayers for State {
+    fn startup(&self, net: &Net, nid: Nid) -> Result<Arc<dyn MessageLayer>> {
+        match (ENABLED.get(), STATE.get()) {
+            (1, Some(state)) => Ok(Arc::new(Layer(state), GFP_KERNEL)?),
+            _ => self.real.startup(net, nid),
+        }
+    }
+
+    fn tick(&self, now_ms: u64) {
+        self.real.tick(now_ms);
+    }
+
+    fn namespace_gone(&self, net: &Net) {
+        self.real.namespace_gone(net);
+    }
+}
+
+/// The files and the threads.
+pub(crate) struct TestLayer {
+    // Dropped in this order.
+    _dir: Dir,
+    threads: KVec<KThread>,
+    _published: Published<State>,
+    state: Arc<State>,
+}
+
+impl TestLayer {
+    /// With `real` for all interfaces that are not to have this layer. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EINTR`.
+    pub(crate) fn new(real: Arc<dyn MessageLayers>) -> Result<Self> {
+        let state = State::new(real)?;
+        let mut this = Self {
+            _published: STATE.publish(state.clone())?,
+            _dir: Dir::new(c"socklnd_test_layer"),
+            threads: KVec::with_capacity(2, GFP_KERNEL)?,
+            state,
+        };
+        this._dir.knob(c"enabled", &ENABLED);
+        this._dir.knob(c"send", &SEND);
+        this._dir.text(c"stats", &STATS);
+        let (sender, answerer) = (this.state.clone(), this.state.clone());
+        for started in [
+            KThread::spawn(c"socklnd_test_tx", None, sender, State::send_all),
+            KThread::spawn(c"socklnd_test_rx", None, answerer, State::answer_all),
+        ] {
+            // There is room for two.
+            let _ = this.threads.push_within_capacity(started?);
+        }
+        Ok(this)
+    }
+
+    /// What makes the layers of interfaces, in place of `real`.
+    pub(crate) fn layers(real: Arc<dyn MessageLayers>) -> Arc<dyn MessageLayers> {
+        match STATE.get() {
+            Some(state) => state,
+            None => real,
+        }
+    }
+}
+
+impl Drop for TestLayer {
+    fn drop(&mut self) {
+        self.state.is_over.store(true, Relaxed);
+    }
+}
+
+fn show_stats(out: &SeqFile) {
+    let Some(state) = STATE.get() else { return };
+    for (name, value) in [
+        ("begun", state.begun.get()),
+        ("sent", state.sent.get()),
+        ("unsent", state.unsent.get()),
+        ("arriving", state.arriving.get()),
+        ("intact", state.intact.get()),
+        ("corrupt", state.corrupt.get()),
+        ("discarded", state.discarded.get()),
+        ("cut_off", state.cut_off.get()),
+        ("links", state.links.get()),
+        ("peers_lost", state.peers_lost.get()),
+    ] {
+        seq_print!(out, "{name} {value}\n");
+    }
+}

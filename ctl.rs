@@ -7,17 +7,15 @@
 //! there, which is asked for before anything else is looked at. No allocation on the way enters a file
 //! system.
 //!
-//! The only state is what belongs to an open file: the bulk services that were started by it, behind
-//! a mutex that is taken outside everything else. They end when the file is closed. The module can't
+//! Requests that are for the message layer alone go to its own door, [`crate::layer::door`], which also has
+//! what belongs to an open file; that ends when the file is closed. There is no other state. The module can't
 //! be unloaded while a file is open.
 
-mod convert;
+pub(crate) mod convert;
 #[allow(unsafe_code)]
-mod ffi;
-mod list;
+pub(crate) mod ffi;
+pub(crate) mod list;
 mod peers;
-mod routing;
-mod transfer;
 
 use self::{
     convert::{
@@ -38,31 +36,16 @@ use self::{
         conn_register,
         peer_add,
         peer_del, //
-    },
-    routing::{
-        route_add,
-        route_del,
-        route_notify,
-        routing_get,
-        routing_set, //
-    },
-    transfer::{
-        bench,
-        ping, //
     }, //
 };
 use crate::{
+    layer::door,
     lib_linux::{
         misc,
         netns::Net, //
     },
     ni::Ni,
     peer::Peer,
-    portals::{
-        bulk::Service,
-        router::NetRoute,
-        Local, //
-    },
     wire::Nid,
     Lnd,
     LND, //
@@ -74,12 +57,8 @@ use kernel::{
         MiscDeviceOptions,
         MiscDeviceRegistration, //
     },
-    new_mutex,
     prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    },
+    sync::Arc,
     transmute::{
         AsBytes,
         FromBytes, //
@@ -115,9 +94,8 @@ impl Device {
 /// An open file.
 #[pin_data]
 struct Handle {
-    /// The bulk services that this file keeps up.
     #[pin]
-    services: Mutex<KVec<Service>>,
+    layer: door::File,
 }
 
 #[vtable]
@@ -127,7 +105,7 @@ impl MiscDevice for Handle {
     fn open(_file: &File, _device: &MiscDeviceRegistration<Self>) -> Result<Pin<KBox<Self>>> {
         KBox::pin_init(
             pin_init!(Self {
-                services <- new_mutex!(KVec::new(), "socklnd_ctl_services"),
+                layer <- door::File::new(),
             }),
             GFP_KERNEL,
         )
@@ -160,17 +138,6 @@ impl Handle {
             }
             uapi::SOCKLND_IOC_PEER_LIST => arg.list::<uapi::socklnd_peer_entry>(),
             uapi::SOCKLND_IOC_PEER_STATS => arg.list::<uapi::socklnd_peer_stats_entry>(),
-            uapi::SOCKLND_IOC_ROUTE_ADD => arg.obey(route_add),
-            uapi::SOCKLND_IOC_ROUTE_DEL => {
-                let caller = Caller::admin()?;
-                arg.change(|request| route_del(&caller, request))
-            }
-            uapi::SOCKLND_IOC_ROUTE_LIST => arg.list::<uapi::socklnd_route_entry>(),
-            uapi::SOCKLND_IOC_ROUTE_NOTIFY => arg.obey(route_notify),
-            uapi::SOCKLND_IOC_ROUTING_SET => arg.obey(routing_set),
-            uapi::SOCKLND_IOC_ROUTING_GET => {
-                arg.update(|request| routing_get(&Caller::anyone()?, request))
-            }
             uapi::SOCKLND_IOC_CONN_CLOSE => {
                 let caller = Caller::admin()?;
                 arg.change(|request| conn_close(&caller, request))
@@ -181,19 +148,7 @@ impl Handle {
             }
             uapi::SOCKLND_IOC_CONN_REGISTER => arg.obey(conn_register),
             uapi::SOCKLND_IOC_CONN_LIST => arg.list::<uapi::socklnd_conn_entry>(),
-            uapi::SOCKLND_IOC_PING => {
-                let caller = Caller::admin()?;
-                arg.change(|request| ping(&caller, request))
-            }
-            uapi::SOCKLND_IOC_SERVICE => {
-                let caller = Caller::admin()?;
-                arg.change(|request| this.start_services(&caller, request))
-            }
-            uapi::SOCKLND_IOC_BENCH => {
-                let caller = Caller::admin()?;
-                arg.change(|request| bench(&caller, request))
-            }
-            _ => Err(ENOTTY),
+            _ => this.layer.request(cmd, &arg),
         }?;
         Ok(0)
     }
@@ -203,7 +158,7 @@ impl Handle {
 ///
 /// What works on one is not inlined: of all the structures that there are, only those of the request are to
 /// be on the stack.
-struct Arg(UserPtr);
+pub(crate) struct Arg(UserPtr);
 
 impl Arg {
     fn slice<T>(&self) -> UserSlice {
@@ -220,14 +175,17 @@ impl Arg {
 
     /// Reads the structure and lets `f` do what it says, for an administrator.
     #[inline(never)]
-    fn obey<T: FromBytes>(&self, f: impl FnOnce(&Caller, &T) -> Result) -> Result {
+    pub(crate) fn obey<T: FromBytes>(&self, f: impl FnOnce(&Caller, &T) -> Result) -> Result {
         let caller = Caller::admin()?;
         f(&caller, &self.read()?)
     }
 
     /// Reads the structure, lets `f` work on it, and writes it back.
     #[inline(never)]
-    fn update<T: FromBytes + AsBytes>(&self, f: impl FnOnce(&mut T) -> Result) -> Result {
+    pub(crate) fn update<T: FromBytes + AsBytes>(
+        &self,
+        f: impl FnOnce(&mut T) -> Result,
+    ) -> Result {
         let mut value = self.read()?;
         f(&mut value)?;
         self.write(&value)
@@ -236,7 +194,10 @@ impl Arg {
     /// As [`Arg::update`], for an `f` with effects: makes sure that the structure can be written to
     /// before there are any.
     #[inline(never)]
-    fn change<T: FromBytes + AsBytes>(&self, f: impl FnOnce(&mut T) -> Result) -> Result {
+    pub(crate) fn change<T: FromBytes + AsBytes>(
+        &self,
+        f: impl FnOnce(&mut T) -> Result,
+    ) -> Result {
         self.check_writable::<T>()?;
         self.update(f)
     }
@@ -246,25 +207,26 @@ impl Arg {
         self.write(&self.read::<T>()?)
     }
 
-    fn list<T: list::Entry>(&self) -> Result {
+    /// Answers with a list.
+    pub(crate) fn list<T: list::Entry>(&self) -> Result {
         self.update(|request| list::<T>(&Caller::anyone()?, request))
     }
 }
 
 /// Who makes a request: the driver as seen from a network namespace.
-struct Caller {
+pub(crate) struct Caller {
     lnd: Arc<Lnd>,
-    net: Net,
+    pub(crate) net: Net,
 }
 
 impl Caller {
     /// Somebody who may look. `ENODEV` while the module comes or goes.
-    fn anyone() -> Result<Self> {
+    pub(crate) fn anyone() -> Result<Self> {
         Self::in_net(Net::current())
     }
 
     /// Somebody who may act. `EPERM` if the current thread may not.
-    fn admin() -> Result<Self> {
+    pub(crate) fn admin() -> Result<Self> {
         let net = Net::current();
         if !net.capable_net_admin() {
             return Err(EPERM);
@@ -278,7 +240,7 @@ impl Caller {
     }
 
     /// The interfaces that match, oldest first; may be none. May sleep.
-    fn interfaces(&self, pattern: Pattern) -> Result<KVec<Arc<Ni>>> {
+    pub(crate) fn interfaces(&self, pattern: Pattern) -> Result<KVec<Arc<Ni>>> {
         let mut nis = self.lnd.nis_in(&self.net)?;
         nis.retain(|ni| pattern.matches(ni.nid()));
         Ok(nis)
@@ -289,7 +251,7 @@ impl Caller {
     /// # Errors
     ///
     /// `ENOENT` if none matches, `ENETUNREACH` if none of those that do is in that network.
-    fn interface_for(&self, pattern: Pattern, peer: Nid) -> Result<Arc<Ni>> {
+    pub(crate) fn interface_for(&self, pattern: Pattern, peer: Nid) -> Result<Arc<Ni>> {
         let nis = self.interfaces(pattern)?;
         if nis.is_empty() {
             return Err(ENOENT);
@@ -298,30 +260,6 @@ impl Caller {
         nis.find(|ni| ni.nid().net() == peer.net())
             .cloned()
             .ok_or(ENETUNREACH)
-    }
-
-    /// The first interface that matches and from which messages get to `target`: in its network, or
-    /// with a route there. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// As [`Caller::interface_for`].
-    fn interface_towards(&self, pattern: Pattern, target: Nid) -> Result<Arc<Ni>> {
-        let direct = self.interface_for(pattern, target);
-        if !direct.as_ref().is_err_and(|e| *e == ENETUNREACH) {
-            return direct;
-        }
-        let nis = self.interfaces(pattern)?;
-        let leads_there = |route: &NetRoute| route.target == target.net();
-        let mut nis = nis.iter();
-        let leads = |ni: &&Arc<Ni>| self.local(ni).is_ok_and(|l| l.router().any(leads_there));
-        nis.find(leads).cloned().ok_or(ENETUNREACH)
-    }
-
-    /// What the embedded message layer has of an interface. `ENOENT` if that is no longer there. Thread
-    /// context.
-    fn local(&self, ni: &Ni) -> Result<Local> {
-        Local::find(&self.net, ni.nid()).ok_or(ENOENT)
     }
 
     /// The only interface that matches. `ENOENT` if none does, `ENOTUNIQ` if several do. May sleep.
@@ -527,56 +465,6 @@ mod tests {
             },
         ] {
             assert_eq!(conn_register(&caller, &bad), Err(EINVAL));
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn malformed_pings_and_benchmarks() -> Result {
-        let caller = caller()?;
-        let good = uapi::socklnd_bench {
-            nid: good_nid(),
-            op: uapi::SOCKLND_BENCH_PUT,
-            in_flight: 1,
-            count: 1,
-            timeout_ms: 1,
-            ..Default::default()
-        };
-        for mut bad in [
-            uapi::socklnd_bench { op: 0, ..good },
-            uapi::socklnd_bench { op: 3, ..good },
-            uapi::socklnd_bench { flags: 2, ..good },
-            uapi::socklnd_bench { count: 0, ..good },
-            uapi::socklnd_bench {
-                in_flight: 0,
-                ..good
-            },
-            uapi::socklnd_bench {
-                in_flight: uapi::SOCKLND_BENCH_MAX_IN_FLIGHT + 1,
-                ..good
-            },
-            uapi::socklnd_bench {
-                timeout_ms: 0,
-                ..good
-            },
-        ] {
-            assert_eq!(bench(&caller, &mut bad), Err(EINVAL));
-        }
-        let mut long = uapi::socklnd_bench {
-            size: uapi::SOCKLND_BENCH_MAX_SIZE + 1,
-            ..good
-        };
-        assert_eq!(bench(&caller, &mut long), Err(EMSGSIZE));
-
-        for (timeout_ms, flags, pad) in [(0, 0, 0), (1, 1, 0), (1, 0, 1), (u32::MAX, 0, 0)] {
-            let mut bad = uapi::socklnd_ping {
-                nid: good_nid(),
-                timeout_ms,
-                flags,
-                pad,
-                ..Default::default()
-            };
-            assert_eq!(ping(&caller, &mut bad), Err(EINVAL));
         }
         Ok(())
     }

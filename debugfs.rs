@@ -10,20 +10,14 @@
 use crate::{
     conn::Conn,
     fault,
-    fwd::Forwarder,
+    layer::door,
     lib_linux::debugfs::{
         Dir,
         Text, //
     },
     ni::Ni,
     peer::Peer,
-    portals::{
-        Counters,
-        Local,
-        LAYER, //
-    },
     stats::{
-        Counter,
         Events,
         Traffic, //
     },
@@ -54,14 +48,14 @@ pub(crate) fn register() -> Dir {
 }
 
 /// Writes lines of a name and a value.
-fn lines(out: &SeqFile, indent: &str, values: &[(&str, u64)]) {
+pub(crate) fn lines(out: &SeqFile, indent: &str, values: &[(&str, u64)]) {
     for (name, value) in values {
         seq_print!(out, "{indent}{name} {value}\n");
     }
 }
 
 /// What is never negative, though its type could be.
-fn count(value: impl TryInto<u64>) -> u64 {
+pub(crate) fn count(value: impl TryInto<u64>) -> u64 {
     value.try_into().unwrap_or(0)
 }
 
@@ -109,34 +103,11 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
     for (index, ni) in nis.iter().enumerate() {
         // Once for each node: with its first interface.
         if !nis.iter().take(index).any(|other| other.net() == ni.net()) {
-            if let Some(node) = LAYER.get().and_then(|layer| layer.find(ni.net())) {
-                show_forwarder(out, node.forwarder());
-            }
+            door::show_node(out, ni.net());
         }
         show_ni(out, ni)?;
     }
     Ok(())
-}
-
-/// The forwarding of one node.
-fn show_forwarder(out: &SeqFile, forwarder: &Forwarder) {
-    let info = forwarder.info();
-    seq_print!(out, "forwarding namespace {}\n", forwarder.net().inode());
-    lines(out, "  ", &[("on", info.on.into())]);
-    for (name, pool) in [("small", &info.small), ("large", &info.large)] {
-        seq_print!(out, "  pool {name}\n");
-        lines(
-            out,
-            "    ",
-            &[
-                ("bytes", count(pool.bytes)),
-                ("buffers", count(pool.buffers)),
-                ("busy", count(pool.busy)),
-                ("waiting", count(pool.waiting)),
-                ("waits", pool.waits),
-            ],
-        );
-    }
 }
 
 fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
@@ -148,23 +119,7 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
     );
     show_traffic(out, &ni.ledger().total());
     show_events(out, ni.events());
-    let local = Local::find(ni.net(), ni.nid());
-    let counters = local.as_ref().map(Local::counters);
-    let get = |which: fn(&Counters) -> &Counter| counters.map_or(0, |all| which(all).get());
-    lines(
-        out,
-        "  ",
-        &[
-            ("fwd_msgs", get(|c| &c.fwd_msgs)),
-            ("fwd_bytes", get(|c| &c.fwd_bytes)),
-            ("fwd_failed", get(|c| &c.fwd_failed)),
-            ("fwd_forged", get(|c| &c.fwd_forged)),
-            ("fwd_direct", get(|c| &c.fwd_direct)),
-            ("fwd_off", get(|c| &c.fwd_off)),
-            ("fwd_no_route", get(|c| &c.fwd_no_route)),
-            ("fwd_back", get(|c| &c.fwd_back)),
-        ],
-    );
+    door::show_interface(out, ni.net(), ni.nid());
     let live = ni.live();
     lines(
         out,
@@ -175,8 +130,6 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
             ("strangers_refused", ni.events().strangers_refused.get()),
             ("strangers_closed", ni.events().strangers_closed.get()),
             ("calls_refused", ni.events().calls_refused.get()),
-            ("drops", get(|c| &c.drops)),
-            ("unanswered", get(|c| &c.unanswered)),
             ("conns_per_peer", ni.conns_per_peer().into()),
             ("link_changes", ni.events().link_changes.get()),
             ("peers", count(live.peers().get())),

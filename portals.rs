@@ -22,7 +22,8 @@
 //! owed each have a spinlock, taken in thread context only. They are never taken together, and nothing
 //! is sent, completed or freed under them. Inside the locks of the driver they are the innermost ones.
 
-pub(crate) mod bulk;
+mod bulk;
+pub(crate) mod door;
 mod forward;
 mod handle;
 mod incoming;
@@ -31,8 +32,8 @@ mod node;
 mod op;
 mod outgoing;
 mod owed;
-pub(crate) mod ping;
-pub(crate) mod router;
+mod ping;
+mod router;
 mod table;
 
 use self::{

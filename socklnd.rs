@@ -29,7 +29,7 @@
 //!
 //! | class | in | protects | inside |
 //! |---|---|---|---|
-//! | `socklnd_ctl_services` | `ctl::Handle` | the bulk services of an open device file | nothing |
+//! | `socklnd_ctl_services` | `portals::door::File` | the bulk services of an open device file | nothing |
 //! | `socklnd_config` | `Lnd` | that one interface instance at a time comes or goes; nobody waits under it until one has ended | nothing |
 //! | `socklnd_fwd_switch` | `fwd::Forwarder` | whether the node forwards | `socklnd_config` |
 //! | `socklnd_listeners` | `acceptor::Acceptor` | the list of listeners | `socklnd_config` |
@@ -122,6 +122,8 @@ pub(crate) use self::lnd::{
     Lnd,
     LND, //
 };
+/// The message layer: the rest of the driver does not know which one that is.
+use self::portals as layer;
 use crate::{
     lib_linux::{
         debugfs::Dir,
@@ -200,7 +202,7 @@ struct Ksocklnd {
     _test_layer: TestLayer,
     _threads: Threads,
     _published: Published<Lnd>,
-    _portals: Published<portals::Layer>,
+    _layer: Published<layer::Layer>,
     _namespaces: PernetRegistration<NamespaceExit>,
     _callbacks: Callbacks,
     _frags: FragCaches,
@@ -212,10 +214,10 @@ impl kernel::InPlaceModule for Ksocklnd {
             _frags: FragCaches::new(),
             _callbacks: Callbacks,
             _namespaces: PernetRegistration::new()?,
-            _portals: portals::LAYER.publish(portals::Layer::new()?)?,
-            _test_layer: TestLayer::new(portals::LAYER.get().ok_or(ENODEV)?)?,
+            _layer: layer::LAYER.publish(layer::Layer::new()?)?,
+            _test_layer: TestLayer::new(layer::LAYER.get().ok_or(ENODEV)?)?,
             _published: {
-                let layers = TestLayer::layers(portals::LAYER.get().ok_or(ENODEV)?);
+                let layers = TestLayer::layers(layer::LAYER.get().ok_or(ENODEV)?);
                 LND.publish(Lnd::new(layers)?)?
             },
             // From now on the tunables are checked as they change.

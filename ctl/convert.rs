@@ -28,7 +28,7 @@ const FAMILY_IPV6: u8 = uapi::SOCKLND_ADDR_IPV6 as u8;
 
 /// Which NIDs a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pattern {
+pub(crate) enum Pattern {
     /// Every one.
     Any,
     /// Every one of the network with this number.
@@ -39,7 +39,7 @@ pub(super) enum Pattern {
 
 impl Pattern {
     /// Whether the request is about `nid`.
-    pub(super) fn matches(self, nid: Nid) -> bool {
+    pub(crate) fn matches(self, nid: Nid) -> bool {
         match self {
             Self::Any => true,
             Self::Net(net) => nid.net() == net,
@@ -48,7 +48,7 @@ impl Pattern {
     }
 
     /// What to say if nothing matched: an error if there should have been something.
-    pub(super) fn nothing_found(self) -> Result {
+    pub(crate) fn nothing_found(self) -> Result {
         match self {
             Self::One(_) => Err(ENOENT),
             Self::Any | Self::Net(_) => Ok(()),
@@ -57,7 +57,7 @@ impl Pattern {
 }
 
 /// Refuses a request in which one of `values`, members without a meaning so far, is not zero.
-pub(super) fn check_zero<const N: usize>(values: [u32; N]) -> Result {
+pub(crate) fn check_zero<const N: usize>(values: [u32; N]) -> Result {
     if values == [0; N] {
         Ok(())
     } else {
@@ -66,12 +66,12 @@ pub(super) fn check_zero<const N: usize>(values: [u32; N]) -> Result {
 }
 
 /// Refuses flags other than those `known`.
-pub(super) fn check_flags(flags: u32, known: u32) -> Result {
+pub(crate) fn check_flags(flags: u32, known: u32) -> Result {
     check_zero([flags & !known])
 }
 
 /// Refuses a time that is zero or too long.
-pub(super) fn check_timeout(ms: u32) -> Result {
+pub(crate) fn check_timeout(ms: u32) -> Result {
     if (1..=uapi::SOCKLND_MAX_TIMEOUT_MS).contains(&ms) {
         Ok(())
     } else {
@@ -86,7 +86,7 @@ pub(super) fn check_timeout(ms: u32) -> Result {
 /// - `EINVAL` if it is malformed, or an address that no host has.
 /// - `EAFNOSUPPORT` if it is an IPv6 address that means something only together with a device, which
 ///   nobody says here.
-pub(super) fn addr(raw: &uapi::socklnd_addr) -> Result<Option<IpAddr>> {
+pub(crate) fn addr(raw: &uapi::socklnd_addr) -> Result<Option<IpAddr>> {
     if raw.pad != [0; 3] {
         return Err(EINVAL);
     }
@@ -116,7 +116,7 @@ pub(super) fn addr(raw: &uapi::socklnd_addr) -> Result<Option<IpAddr>> {
 }
 
 /// Reads a pattern of NIDs. Errors as of [`addr`].
-pub(super) fn pattern(raw: &uapi::socklnd_nid) -> Result<Pattern> {
+pub(crate) fn pattern(raw: &uapi::socklnd_nid) -> Result<Pattern> {
     match (raw.lnd, raw.net, addr(&raw.addr)?) {
         (LND_ANY, 0, None) => Ok(Pattern::Any),
         (LND_TCP, net, None) => Ok(Pattern::Net(net)),
@@ -126,7 +126,7 @@ pub(super) fn pattern(raw: &uapi::socklnd_nid) -> Result<Pattern> {
 }
 
 /// Reads a NID. Errors as of [`addr`]; `EINVAL` also for one that no other node could reach.
-pub(super) fn nid(raw: &uapi::socklnd_nid) -> Result<Nid> {
+pub(crate) fn nid(raw: &uapi::socklnd_nid) -> Result<Nid> {
     match pattern(raw)? {
         Pattern::One(nid) if nid.is_of_a_node() => Ok(nid),
         Pattern::One(_) | Pattern::Any | Pattern::Net(_) => Err(EINVAL),
@@ -134,7 +134,7 @@ pub(super) fn nid(raw: &uapi::socklnd_nid) -> Result<Nid> {
 }
 
 /// Reads which networks a request is about; `None` is all of them. A NID names no network.
-pub(super) fn network(raw: &uapi::socklnd_nid) -> Result<Option<u16>> {
+pub(crate) fn network(raw: &uapi::socklnd_nid) -> Result<Option<u16>> {
     match pattern(raw)? {
         Pattern::Any => Ok(None),
         Pattern::Net(net) => Ok(Some(net)),
@@ -143,7 +143,7 @@ pub(super) fn network(raw: &uapi::socklnd_nid) -> Result<Option<u16>> {
 }
 
 /// A network for user space.
-pub(super) fn raw_network(net: u16) -> uapi::socklnd_nid {
+pub(crate) fn raw_network(net: u16) -> uapi::socklnd_nid {
     uapi::socklnd_nid {
         lnd: LND_TCP,
         net,
@@ -152,7 +152,7 @@ pub(super) fn raw_network(net: u16) -> uapi::socklnd_nid {
 }
 
 /// An address for user space.
-pub(super) fn raw_addr(addr: IpAddr) -> uapi::socklnd_addr {
+pub(crate) fn raw_addr(addr: IpAddr) -> uapi::socklnd_addr {
     let mut raw = uapi::socklnd_addr::default();
     match addr {
         IpAddr::V4(addr) => {
@@ -170,12 +170,12 @@ pub(super) fn raw_addr(addr: IpAddr) -> uapi::socklnd_addr {
 }
 
 /// An address and a port for user space. IPv4 addresses come as such, even from IPv6 sockets.
-pub(super) fn raw_socket(addr: SocketAddr) -> (uapi::socklnd_addr, u16) {
+pub(crate) fn raw_socket(addr: SocketAddr) -> (uapi::socklnd_addr, u16) {
     (raw_addr(addr.ip().to_canonical()), addr.port())
 }
 
 /// A NID for user space.
-pub(super) fn raw_nid(nid: Nid) -> uapi::socklnd_nid {
+pub(crate) fn raw_nid(nid: Nid) -> uapi::socklnd_nid {
     uapi::socklnd_nid {
         lnd: LND_TCP,
         net: nid.net(),
@@ -184,7 +184,7 @@ pub(super) fn raw_nid(nid: Nid) -> uapi::socklnd_nid {
 }
 
 /// Reads how many bits of `addr` are the subnet's.
-pub(super) fn prefix_len(addr: IpAddr, raw: u32) -> Result<u8> {
+pub(crate) fn prefix_len(addr: IpAddr, raw: u32) -> Result<u8> {
     let most = if addr.is_ipv4() { 32 } else { 128 };
     u8::try_from(raw)
         .ok()
@@ -193,7 +193,7 @@ pub(super) fn prefix_len(addr: IpAddr, raw: u32) -> Result<u8> {
 }
 
 /// Reads a type of connections; `None` is the one that the other end is going to say.
-pub(super) fn conn_type(raw: u32) -> Result<Option<ConnType>> {
+pub(crate) fn conn_type(raw: u32) -> Result<Option<ConnType>> {
     Ok(Some(match raw {
         uapi::SOCKLND_CONN_NONE => return Ok(None),
         uapi::SOCKLND_CONN_ANY => ConnType::Any,
@@ -205,7 +205,7 @@ pub(super) fn conn_type(raw: u32) -> Result<Option<ConnType>> {
 }
 
 /// A type of connections for user space.
-pub(super) fn raw_conn_type(kind: ConnType) -> u32 {
+pub(crate) fn raw_conn_type(kind: ConnType) -> u32 {
     match kind {
         ConnType::Any => uapi::SOCKLND_CONN_ANY,
         ConnType::Control => uapi::SOCKLND_CONN_CONTROL,
@@ -215,12 +215,12 @@ pub(super) fn raw_conn_type(kind: ConnType) -> u32 {
 }
 
 /// A count for user space: counts of more than 32 bits don't occur, but nothing proves it.
-pub(super) fn count(value: usize) -> u32 {
+pub(crate) fn count(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 /// The number of an error, for user space.
-pub(super) fn errno(error: Error) -> u32 {
+pub(crate) fn errno(error: Error) -> u32 {
     error.to_errno().unsigned_abs()
 }
 

@@ -12,7 +12,6 @@ use super::{
         pattern,
         raw_addr,
         raw_conn_type,
-        raw_network,
         raw_nid,
         raw_socket, //
     },
@@ -21,6 +20,7 @@ use super::{
 };
 use crate::{
     conn::Conn,
+    layer::door,
     lib_linux::time,
     ni::Ni,
     peer::{
@@ -28,15 +28,7 @@ use crate::{
         PeerInfo,
         RouteInfo, //
     },
-    portals::{
-        router::Health,
-        Counters,
-        Local, //
-    },
-    stats::{
-        Counter,
-        Gauge, //
-    },
+    stats::Gauge,
     upper::Link,
     wire::PID_LUSTRE, //
 };
@@ -51,7 +43,7 @@ use kernel::{
 };
 
 /// An entry of a list.
-pub(super) trait Entry: AsBytes {
+pub(crate) trait Entry: AsBytes {
     /// Its size in the first version of the interface: what a caller must have room for.
     const OLDEST_SIZE: usize;
 
@@ -256,32 +248,6 @@ fn add_route(entry: &mut uapi::socklnd_peer_entry, route: &RouteInfo) {
     entry.route_local = route.local.map(raw_addr).unwrap_or_default();
 }
 
-impl Entry for uapi::socklnd_route_entry {
-    const OLDEST_SIZE: usize = uapi::SOCKLND_ROUTE_ENTRY_SIZE_VER0 as usize;
-
-    fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
-        let Some(local) = Local::find(ni.net(), ni.nid()) else {
-            return Ok(());
-        };
-        for route in local.router().snapshot()?.iter() {
-            let entry = Self {
-                ni: raw_nid(ni.nid()),
-                gateway: raw_nid(route.gateway),
-                target: raw_network(route.target),
-                priority: route.priority,
-                state: match route.health {
-                    Health::Up => uapi::SOCKLND_GATEWAY_UP,
-                    Health::Down => uapi::SOCKLND_GATEWAY_DOWN,
-                    Health::SetDown => uapi::SOCKLND_GATEWAY_SET_DOWN,
-                },
-                chosen: route.chosen,
-            };
-            into.push(entry, GFP_KERNEL)?;
-        }
-        Ok(())
-    }
-}
-
 impl Entry for uapi::socklnd_conn_entry {
     const OLDEST_SIZE: usize = uapi::SOCKLND_CONN_ENTRY_SIZE_VER0 as usize;
 
@@ -387,9 +353,7 @@ impl Entry for uapi::socklnd_stats_entry {
         let live = ni.live();
         let routes: usize = peers(ni)?.iter().map(|peer| peer.routes.len()).sum();
         let alive = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or(0);
-        let local = Local::find(ni.net(), ni.nid());
-        let counters = local.as_ref().map(Local::counters);
-        let get = |which: fn(&Counters) -> &Counter| counters.map_or(0, |all| which(all).get());
+        let counts = door::counts(ni.net(), ni.nid());
         let entry = Self {
             nid: raw_nid(ni.nid()),
             tx_msgs: traffic.tx_msgs.get(),
@@ -399,7 +363,7 @@ impl Entry for uapi::socklnd_stats_entry {
             connects: events.connects.get(),
             accepts: events.accepts.get(),
             refusals: events.refusals.get(),
-            drops: get(|c| &c.drops),
+            drops: counts.drops,
             misrouted: events.misrouted.get(),
             err_connect: events.connect_failures.get(),
             err_handshake: events.bad_handshakes.get(),
@@ -416,14 +380,14 @@ impl Entry for uapi::socklnd_stats_entry {
             zc_msgs: traffic.zc_msgs.get(),
             zc_bytes: traffic.zc_bytes.get(),
             zc_copied: events.zc_copied.get(),
-            fwd_msgs: get(|c| &c.fwd_msgs),
-            fwd_bytes: get(|c| &c.fwd_bytes),
-            fwd_failed: get(|c| &c.fwd_failed),
-            fwd_forged: get(|c| &c.fwd_forged),
-            fwd_direct: get(|c| &c.fwd_direct),
-            fwd_off: get(|c| &c.fwd_off),
-            fwd_no_route: get(|c| &c.fwd_no_route),
-            fwd_back: get(|c| &c.fwd_back),
+            fwd_msgs: counts.fwd_msgs,
+            fwd_bytes: counts.fwd_bytes,
+            fwd_failed: counts.fwd_failed,
+            fwd_forged: counts.fwd_forged,
+            fwd_direct: counts.fwd_direct,
+            fwd_off: counts.fwd_off,
+            fwd_no_route: counts.fwd_no_route,
+            fwd_back: counts.fwd_back,
         };
         Ok(into.push(entry, GFP_KERNEL)?)
     }

@@ -5,24 +5,38 @@
 //! Nothing is shared here: what changes is the interfaces' own.
 
 use super::{
-    convert::{
-        check_zero,
-        count,
-        network,
-        nid,
-        pattern, //
+    super::{
+        router::{
+            self,
+            Health, //
+        },
+        Local,
+        LAYER, //
     },
-    ffi as uapi,
-    Caller, //
+    local, //
 };
 use crate::{
+    ctl::{
+        convert::{
+            check_zero,
+            count,
+            network,
+            nid,
+            pattern,
+            raw_network,
+            raw_nid, //
+        },
+        ffi as uapi,
+        list::Entry,
+        Caller, //
+    },
     fwd::PoolInfo,
-    portals::{
-        router,
-        LAYER, //
-    }, //
+    ni::Ni, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 // CAST: A small constant.
 static_assert!(router::MAX_ROUTES == uapi::SOCKLND_ROUTE_MAX as usize);
@@ -33,9 +47,7 @@ pub(super) fn route_add(caller: &Caller, request: &uapi::socklnd_route) -> Resul
     let gateway = nid(&request.gateway)?;
     let target = network(&request.target)?.ok_or(EINVAL)?;
     let ni = caller.interface_for(ni, gateway)?;
-    caller
-        .local(&ni)?
-        .add_route(target, gateway, request.priority)
+    local(caller, ni.nid())?.add_route(target, gateway, request.priority)
 }
 
 pub(super) fn route_del(caller: &Caller, request: &mut uapi::socklnd_route) -> Result {
@@ -44,7 +56,7 @@ pub(super) fn route_del(caller: &Caller, request: &mut uapi::socklnd_route) -> R
     let target = network(&request.target)?;
     let mut deleted = 0usize;
     for ni in caller.interfaces(pattern(&request.ni)?)?.iter() {
-        let gone = caller.local(ni)?.router().remove(|route| {
+        let gone = local(caller, ni.nid())?.router().remove(|route| {
             gateway.matches(route.gateway) && target.is_none_or(|net| net == route.target)
         });
         deleted = deleted.saturating_add(gone);
@@ -66,7 +78,7 @@ pub(super) fn route_notify(caller: &Caller, request: &uapi::socklnd_gateway) -> 
         _ => return Err(EINVAL),
     };
     let ni = caller.interface_for(ni, gateway)?;
-    caller.local(&ni)?.notify_gateway(gateway, alive)
+    local(caller, ni.nid())?.notify_gateway(gateway, alive)
 }
 
 pub(super) fn routing_set(caller: &Caller, request: &uapi::socklnd_routing_set) -> Result {
@@ -103,16 +115,36 @@ fn raw_pool(pool: &PoolInfo) -> uapi::socklnd_fwd_pool {
     }
 }
 
-#[kunit_tests(socklnd_ctl_routing)]
+impl Entry for uapi::socklnd_route_entry {
+    const OLDEST_SIZE: usize = uapi::SOCKLND_ROUTE_ENTRY_SIZE_VER0 as usize;
+
+    fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
+        let Some(local) = Local::find(ni.net(), ni.nid()) else {
+            return Ok(());
+        };
+        for route in local.router().snapshot()?.iter() {
+            let entry = Self {
+                ni: raw_nid(ni.nid()),
+                gateway: raw_nid(route.gateway),
+                target: raw_network(route.target),
+                priority: route.priority,
+                state: match route.health {
+                    Health::Up => uapi::SOCKLND_GATEWAY_UP,
+                    Health::Down => uapi::SOCKLND_GATEWAY_DOWN,
+                    Health::SetDown => uapi::SOCKLND_GATEWAY_SET_DOWN,
+                },
+                chosen: route.chosen,
+            };
+            into.push(entry, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+}
+
+#[kunit_tests(socklnd_portals_door_routing)]
 mod tests {
     use super::*;
-    use crate::{
-        ctl::convert::{
-            raw_network,
-            raw_nid, //
-        },
-        wire::Nid, //
-    };
+    use crate::wire::Nid;
 
     #[test]
     fn malformed_requests_are_refused() -> Result {

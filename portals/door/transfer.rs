@@ -2,9 +2,21 @@
 
 //! Requests that send messages: pings, benchmarks and the service for them.
 //!
-//! There is no state here: what belongs to an open file is behind the mutex of its [`Handle`].
+//! There is no state here: what belongs to an open file is behind the mutex of its [`File`].
 
 use super::{
+    super::{
+        bulk::{
+            BulkOp,
+            BulkSpec, //
+        },
+        ping::PingReport, //
+    },
+    local,
+    local_towards,
+    File, //
+};
+use crate::ctl::{
     convert::{
         check_flags,
         check_timeout,
@@ -16,15 +28,7 @@ use super::{
         raw_nid, //
     },
     ffi as uapi,
-    Caller,
-    Handle, //
-};
-use crate::portals::{
-    bulk::{
-        BulkOp,
-        BulkSpec, //
-    },
-    ping::PingReport, //
+    Caller, //
 };
 use kernel::prelude::*;
 
@@ -32,13 +36,13 @@ pub(super) fn ping(caller: &Caller, request: &mut uapi::socklnd_ping) -> Result 
     check_zero([request.flags, request.pad])?;
     check_timeout(request.timeout_ms)?;
     let nid = nid(&request.nid)?;
-    let ni = caller.interface_towards(pattern(&request.ni)?, nid)?;
+    let local = local_towards(caller, pattern(&request.ni)?, nid)?;
     let PingReport {
         rtt_ns,
         pid,
         features,
         nis,
-    } = caller.local(&ni)?.ping(nid, request.timeout_ms)?;
+    } = local.ping(nid, request.timeout_ms)?;
     request.rtt_ns = rtt_ns;
     request.pid = pid;
     request.features = features;
@@ -66,7 +70,7 @@ pub(super) fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Resul
         return Err(EMSGSIZE);
     }
     let peer = nid(&request.nid)?;
-    let ni = caller.interface_towards(pattern(&request.ni)?, peer)?;
+    let local = local_towards(caller, pattern(&request.ni)?, peer)?;
     let spec = BulkSpec {
         peer,
         op,
@@ -76,7 +80,7 @@ pub(super) fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Resul
         verify: request.flags & uapi::SOCKLND_BENCH_VERIFY != 0,
         timeout_ms: request.timeout_ms,
     };
-    let result = caller.local(&ni)?.run_bulk(&spec)?;
+    let result = local.run_bulk(&spec)?;
     request.error = result.first_error.map_or(0, errno);
     request.messages = result.messages;
     request.bytes = result.bytes;
@@ -89,7 +93,7 @@ pub(super) fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Resul
     Ok(())
 }
 
-impl Handle {
+impl File {
     /// Starts the bulk service on all interfaces that match, or on none.
     pub(super) fn start_services(
         &self,
@@ -108,10 +112,66 @@ impl Handle {
         // Those already started stop again if a later one does not start.
         let mut started = KVec::with_capacity(nis.len(), GFP_KERNEL)?;
         for ni in nis.iter() {
-            started.push(caller.local(ni)?.start_service()?, GFP_KERNEL)?;
+            started.push(local(caller, ni.nid())?.start_service()?, GFP_KERNEL)?;
         }
         request.count = count(started.len());
         *services = started;
+        Ok(())
+    }
+}
+
+#[kunit_tests(socklnd_portals_door_transfer)]
+mod tests {
+    use super::*;
+    use crate::wire::Nid;
+
+    #[test]
+    fn malformed_pings_and_benchmarks() -> Result {
+        let caller = Caller::anyone()?;
+        let good = uapi::socklnd_bench {
+            nid: raw_nid(Nid::tcp(7, [10, 0, 0, 1])),
+            op: uapi::SOCKLND_BENCH_PUT,
+            in_flight: 1,
+            count: 1,
+            timeout_ms: 1,
+            ..Default::default()
+        };
+        for mut bad in [
+            uapi::socklnd_bench { op: 0, ..good },
+            uapi::socklnd_bench { op: 3, ..good },
+            uapi::socklnd_bench { flags: 2, ..good },
+            uapi::socklnd_bench { count: 0, ..good },
+            uapi::socklnd_bench {
+                in_flight: 0,
+                ..good
+            },
+            uapi::socklnd_bench {
+                in_flight: uapi::SOCKLND_BENCH_MAX_IN_FLIGHT + 1,
+                ..good
+            },
+            uapi::socklnd_bench {
+                timeout_ms: 0,
+                ..good
+            },
+        ] {
+            assert_eq!(bench(&caller, &mut bad), Err(EINVAL));
+        }
+        let mut long = uapi::socklnd_bench {
+            size: uapi::SOCKLND_BENCH_MAX_SIZE + 1,
+            ..good
+        };
+        assert_eq!(bench(&caller, &mut long), Err(EMSGSIZE));
+
+        for (timeout_ms, flags, pad) in [(0, 0, 0), (1, 1, 0), (1, 0, 1), (u32::MAX, 0, 0)] {
+            let mut bad = uapi::socklnd_ping {
+                nid: raw_nid(Nid::tcp(7, [10, 0, 0, 1])),
+                timeout_ms,
+                flags,
+                pad,
+                ..Default::default()
+            };
+            assert_eq!(ping(&caller, &mut bad), Err(EINVAL));
+        }
         Ok(())
     }
 }

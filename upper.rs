@@ -11,21 +11,29 @@
 //! Nothing here is shared or has a lock. What crosses the boundary has one owner at a time: a payload and
 //! its [`Completion`] belong to the driver from the call that hands them over until it completes them.
 
+mod failure;
+mod memory;
+mod tunables;
+
+pub(crate) use self::{
+    failure::{
+        Failure,
+        Health,
+        Status, //
+    },
+    memory::{
+        Memory,
+        Payload, //
+    },
+    tunables::{
+        NiSettings,
+        NiTunables, //
+    }, //
+};
 use crate::{
     lib_linux::{
-        iov::{
-            Bvecs,
-            RecvBvecs, //
-        },
         netns::Net,
-        page::{
-            copy,
-            Access,
-            Dest,
-            Foreign as ForeignMemory,
-            PageRange,
-            Source, //
-        }, //
+        page::Dest, //
     },
     wire::{
         Body,
@@ -76,37 +84,6 @@ pub(crate) enum Link {
     Down,
 }
 
-/// Whose fault it is that a message has failed. The names are those of LNet's `enum lnet_msg_hstatus`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Health {
-    /// This node has dropped it: its interface was shut down, or an administrator has closed the
-    /// connection.
-    LocalDropped,
-    /// Nothing leads from this node to the peer.
-    LocalNoRoute,
-    /// This node could not do it, by want of memory for example.
-    LocalError,
-    /// This node did not come to it in time.
-    LocalTimeout,
-    /// The peer could not be reached, or has closed the connection.
-    RemoteDropped,
-    /// The peer has broken the protocol, or has ended in the middle of a message.
-    RemoteError,
-    /// The peer has not sent all of a message in time.
-    RemoteTimeout,
-    /// A message did not reach the peer in time: it may be the peer, or what is between.
-    NetworkTimeout,
-}
-
-/// Why a message has failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// The error.
-    pub(crate) error: Error,
-    /// Whose fault it is.
-    pub(crate) health: Health,
-}
-
 /// For whose sake a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -130,68 +107,6 @@ impl Cause {
     }
 }
 
-/// How a message has ended.
-pub(crate) type Status = core::result::Result<(), Failure>;
-
-impl Failure {
-    /// `error`, which is the fault of whom `health` says.
-    pub(crate) const fn new(error: Error, health: Health) -> Self {
-        Self { error, health }
-    }
-
-    /// Something here could not do it.
-    pub(crate) const fn local(error: Error) -> Self {
-        Self::new(error, Health::LocalError)
-    }
-
-    /// This node does not want it any more: an interface or a peer goes, or an administrator said so.
-    pub(crate) const fn dropped() -> Self {
-        Self::new(ESHUTDOWN, Health::LocalDropped)
-    }
-
-    /// The peer does not know the connection any more: it was started anew.
-    pub(crate) const fn restarted() -> Self {
-        Self::new(ESTALE, Health::RemoteDropped)
-    }
-
-    /// Of a socket that was connected.
-    pub(crate) fn of_socket(error: Error) -> Self {
-        let health = match error {
-            ETIMEDOUT => Health::NetworkTimeout,
-            ECONNREFUSED | ECONNRESET | EHOSTUNREACH | ENETDOWN | ENETUNREACH | EPIPE => {
-                Health::RemoteDropped
-            }
-            EPROTO => Health::RemoteError,
-            _ => Health::LocalError,
-        };
-        Self::new(error, health)
-    }
-
-    /// Of a socket that was to be connected, or of what has to be said before messages can be sent.
-    pub(crate) fn connecting(error: Error) -> Self {
-        let health = match error {
-            ESHUTDOWN => Health::LocalDropped,
-            ETIMEDOUT => Health::NetworkTimeout,
-            // No address here, or nothing leads away from it.
-            ENETDOWN | ENETUNREACH | EADDRNOTAVAIL => Health::LocalNoRoute,
-            ECONNREFUSED | ECONNRESET | EHOSTUNREACH | EPIPE => Health::RemoteDropped,
-            EPROTO => Health::RemoteError,
-            _ => Health::LocalError,
-        };
-        Self::new(error, health)
-    }
-
-    /// The same of a message that was being received, and has not come as a whole.
-    pub(crate) fn receiving(self) -> Self {
-        let health = match self.health {
-            Health::RemoteDropped => Health::RemoteError,
-            Health::NetworkTimeout => Health::RemoteTimeout,
-            other => other,
-        };
-        Self::new(self.error, health)
-    }
-}
-
 /// What the message layer wants done when a message that it sends, or a payload that it receives, has
 /// ended. Completed exactly once.
 pub(crate) trait Completion: Send {
@@ -210,80 +125,6 @@ pub(crate) trait Completion: Send {
     /// be. Thread context, the peer's lock is held.
     fn is_wanted(&self) -> bool {
         true
-    }
-}
-
-/// Memory that a payload is sent from ([`Source`]) or received into ([`Dest`]). May be empty.
-pub(crate) enum Memory<A> {
-    /// Pages of this module's, which anybody can keep a reference to.
-    Pages(PageRange),
-    /// Memory of somebody else, at any offset and of any kind, which is his again when the payload's
-    /// completion is called. TCP may have a reference to pages of it for longer if the message has failed.
-    Foreign(ForeignMemory<A>),
-}
-
-/// What is sent.
-pub(crate) type Payload = Memory<Source>;
-
-impl<A> From<PageRange> for Memory<A> {
-    fn from(range: PageRange) -> Self {
-        Self::Pages(range)
-    }
-}
-
-impl<A: Access> Memory<A> {
-    /// Bytes.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Pages(range) => range.len(),
-            Self::Foreign(memory) => memory.len(),
-        }
-    }
-
-    /// Goes on with a CRC32 over all of it. Any context.
-    pub(crate) fn crc32(&self, crc: u32) -> u32 {
-        match self {
-            Self::Pages(range) => range.crc32(crc),
-            Self::Foreign(memory) => memory.crc32(crc),
-        }
-    }
-}
-
-impl Memory<Source> {
-    /// Adds all but the first `skip` bytes to `to`. Returns whether there was room for them. Any context.
-    pub(crate) fn add_to<'a>(&'a self, to: &mut Bvecs<'a>, skip: usize) -> bool {
-        match self {
-            Self::Pages(range) => to.push_range(range, skip),
-            Self::Foreign(memory) => to.push_foreign(memory, skip),
-        }
-    }
-
-    /// Whether TCP may refer to it.
-    pub(crate) fn can_zerocopy(&self) -> bool {
-        match self {
-            Self::Pages(_) => true,
-            Self::Foreign(memory) => memory.can_zerocopy(),
-        }
-    }
-
-    /// Copies it to `to`, as far as there is room; they may be the same memory. Any context.
-    pub(crate) fn copy_to(&self, to: &Memory<Dest>) {
-        match (self, to) {
-            (Self::Pages(from), Memory::Pages(to)) => copy(from.pieces(0), to.pieces(0)),
-            (Self::Pages(from), Memory::Foreign(to)) => copy(from.pieces(0), to.pieces(0)),
-            (Self::Foreign(from), Memory::Pages(to)) => copy(from.pieces(0), to.pieces(0)),
-            (Self::Foreign(from), Memory::Foreign(to)) => copy(from.pieces(0), to.pieces(0)),
-        }
-    }
-}
-
-impl Memory<Dest> {
-    /// Adds all but the first `skip` bytes to `to`. Returns whether there was room for them. Any context.
-    pub(crate) fn add_to_recv<'a>(&'a self, to: &mut RecvBvecs<'a>, skip: usize) -> bool {
-        match self {
-            Self::Pages(range) => to.push_range(range, skip),
-            Self::Foreign(memory) => to.push_foreign(memory, skip),
-        }
     }
 }
 
@@ -552,66 +393,6 @@ pub(crate) trait LndNi: Send + Sync {
     /// Nothing that is sent to `peer` arrives, and others wait for that: closes its connections, and ends
     /// what waits for one. Thread context, no spinlock held.
     fn give_up(&self, peer: Nid);
-}
-
-/// What a message layer wants of an interface. What it leaves open is as the driver's parameters, or the
-/// driver itself, say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct NiTunables {
-    /// Connections for bulk to each peer, each way; 0 is as many as the link is fast.
-    pub(crate) conns_per_peer: Option<u32>,
-    /// The type of service of packets.
-    pub(crate) tos: Option<u8>,
-    /// Messages that are under way at most.
-    pub(crate) credits: Option<u32>,
-    /// Messages that are under way to one peer at most.
-    pub(crate) peer_credits: Option<u32>,
-    /// Of messages of one peer that are to be passed on, those that have a buffer at most; 0 leaves it to
-    /// the message layer.
-    pub(crate) peer_router_credits: Option<u32>,
-    /// Seconds of silence after which the message layer asks a gateway whether it is there.
-    pub(crate) peer_timeout_s: Option<u32>,
-}
-
-/// How an interface is. All but the first two are for the message layer: the driver bounds nothing by them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NiSettings {
-    /// As in [`NiTunables`]; at least 1.
-    pub(crate) conns_per_peer: u32,
-    /// As in [`NiTunables`]; `None` leaves it to the kernel.
-    pub(crate) tos: Option<u8>,
-    /// As in [`NiTunables`]; at least 1.
-    pub(crate) credits: u32,
-    /// As in [`NiTunables`]; at least 1, at most `credits`.
-    pub(crate) peer_credits: u32,
-    /// As in [`NiTunables`].
-    pub(crate) peer_router_credits: u32,
-    /// As in [`NiTunables`].
-    pub(crate) peer_timeout_s: u32,
-}
-
-impl NiTunables {
-    /// What the C driver's parameters of these names are by default.
-    const CREDITS: u32 = 256;
-    const PEER_CREDITS: u32 = 8;
-    const PEER_ROUTER_CREDITS: u32 = 0;
-    const PEER_TIMEOUT_S: u32 = 180;
-
-    /// With what is left open filled in; `conns_per_peer` and `tos` are what the driver has made of these.
-    pub(crate) fn filled(&self, conns_per_peer: u32, tos: Option<u8>) -> NiSettings {
-        let credits = self.credits.unwrap_or(Self::CREDITS).max(1);
-        let peer_credits = self.peer_credits.unwrap_or(Self::PEER_CREDITS);
-        NiSettings {
-            conns_per_peer: conns_per_peer.max(1),
-            tos,
-            credits,
-            peer_credits: peer_credits.clamp(1, credits),
-            peer_router_credits: self
-                .peer_router_credits
-                .unwrap_or(Self::PEER_ROUTER_CREDITS),
-            peer_timeout_s: self.peer_timeout_s.unwrap_or(Self::PEER_TIMEOUT_S),
-        }
-    }
 }
 
 /// What a message layer that starts interfaces itself asks of the driver, as LNet does.

@@ -13,6 +13,7 @@ use crate::{
         misc,
         page::{
             Kind,
+            PageRange,
             Pages,
             Scattered, //
         },

@@ -642,6 +642,31 @@ mod suite {
     }
 
     #[test]
+    fn whose_fault_it_is() -> Result {
+        let layer = Late::new(Manner::Keeps)?;
+        let fixture = Fixture::new(&layer, 12)?;
+        let (sent, arrived) = (Slot::new()?, Slot::new()?);
+        let pages = Arc::new(Pages::alloc(LEN)?, GFP_KERNEL)?;
+        let payload = PageRange::new(pages, 0, LEN)?;
+        // Nothing leads to another network.
+        let elsewhere = Nid::tcp(NETWORK + 1, [10, 77, 0, 12]);
+        fixture.send_to(elsewhere, payload, &sent)?;
+        let failure = sent.take()?.err().ok_or(EINVAL)?;
+        assert!(failure == Failure::new(EHOSTUNREACH, Health::LocalNoRoute));
+        // A message has begun to come when this node gives its sender up, whatever the error is called.
+        let mut room = [0; MAX_HDR];
+        let header = fixture.header(fixture.sender);
+        let hdr = Proto::V1.hdr(&Msg::new(MsgKind::Lnet), Some(&header), &mut room)?;
+        fixture.socket.send_bytes(hdr)?;
+        let (_, delivery) = sink(&arrived)?;
+        layer.kept.take()?.deliver(delivery);
+        fixture.ni()?.close_peer(fixture.sender, ECONNRESET);
+        let failure = arrived.take()?.err().ok_or(EINVAL)?;
+        assert!(failure == Failure::new(ECONNRESET, Health::LocalDropped));
+        Ok(())
+    }
+
+    #[test]
     fn memory_of_others_is_theirs_again_when_the_connection_dies() -> Result {
         let layer = Late::new(Manner::Keeps)?;
         let fixture = Fixture::new(&layer, 8)?;

@@ -40,6 +40,7 @@ pub(crate) fn register() -> Dir {
     dir.text(c"stats", &STATS);
     dir.knob(c"enomem_tx", &fault::ENOMEM_TX);
     dir.knob(c"enomem_accept", &fault::ENOMEM_ACCEPT);
+    dir.knob(c"enomem_handshake", &fault::ENOMEM_HANDSHAKE);
     dir.knob(c"stall_tx", &fault::STALL_TX);
     dir.knob(c"stall_rx", &fault::STALL_RX);
     dir.knob(c"stall_reaper", &fault::STALL_REAPER);

@@ -19,6 +19,9 @@ pub(crate) static ENOMEM_TX: Knob = Knob::new(0, 0..=1_000_000);
 /// So many of the next accepts fail as if the kernel had no memory for a socket.
 pub(crate) static ENOMEM_ACCEPT: Knob = Knob::new(0, 0..=1_000_000);
 
+/// So many of the next handshakes that others begin fail as if there were no memory for them.
+pub(crate) static ENOMEM_HANDSHAKE: Knob = Knob::new(0, 0..=1_000_000);
+
 /// Seconds for which every turn of sending is held back.
 pub(crate) static STALL_TX: Knob = Knob::new(0, 0..=86_400);
 
@@ -39,6 +42,11 @@ pub(crate) fn send_fails() -> bool {
 /// Whether the accept that is about to be made is one of those that fail. Any context.
 pub(crate) fn accept_fails() -> bool {
     ENOMEM_ACCEPT.count_down()
+}
+
+/// Whether the handshake that somebody else is about to begin is one of those that fail. Any context.
+pub(crate) fn handshake_fails() -> bool {
+    ENOMEM_HANDSHAKE.count_down()
 }
 
 /// Whether nobody is to look what came of an attempt's connection request. Any context.

@@ -8,6 +8,7 @@
 
 use super::Handshake;
 use crate::{
+    fault,
     lib_linux::misc,
     tunables, //
 };
@@ -56,6 +57,9 @@ impl HandshakeTable {
         let mut inner = self.inner.lock();
         if inner.closed {
             return Err(ESHUTDOWN);
+        }
+        if new.is_passive() && fault::handshake_fails() {
+            return Err(ENOMEM);
         }
         inner.handshakes.push(new.clone(), GFP_KERNEL)?;
         if !new.is_passive() {

@@ -16,7 +16,8 @@ use crate::module;
 use crate::node::{Bench, Node, Op, errno};
 use crate::pace;
 use crate::peer::{
-    ACCEPTOR_MAGIC, ACK, BULK_IN, CONTROL, Conn, Hello, Message, inverse, nid, request,
+    ACCEPTOR_MAGIC, ACK, ANY, BULK_IN, BULK_OUT, CONTROL, Conn, Hello, Message, inverse, nid,
+    request,
 };
 use crate::port::note;
 use crate::scenarios::traffic::await_traffic;
@@ -70,7 +71,7 @@ pub fn no_memory(lab: &mut Lab) -> Result<()> {
 }
 
 /// A connection that can't be accepted for want of memory is accepted a little later, without anybody
-/// else having to connect first.
+/// else having to connect first. One for whose handshake there is no memory is refused, and counts once.
 pub fn no_memory_to_accept(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -87,6 +88,25 @@ pub fn no_memory_to_accept(lab: &mut Lab) -> Result<()> {
         conn.expect_hello(inverse(*kind))?;
     }
     ensure!(hook_value("enomem_accept")? == 0, "nothing failed");
+    let refused = || node.counter("/errors/handshake");
+    ensure!(refused()? == 0, "who was accepted counts as refused");
+
+    // When one is accepted it is known that all of the one before was counted.
+    for (kind, count) in [BULK_OUT, ANY].into_iter().zip(1..) {
+        let _fault = hook("enomem_handshake", 1)?;
+        // The end may come before the dialling is over.
+        if let Ok(mut conn) = Conn::dial(&script.space, script.addr, node.addr) {
+            conn.await_closed(SLACK)?;
+        }
+        wait::until(SLACK, "refusal", || {
+            ensure!(hook_value("enomem_handshake")? == 0);
+            Ok(())
+        })?;
+        Conn::greeted(&script.space, script.addr, node, kind)?;
+        let now = refused()?;
+        ensure!(now == count, "{count} refused, and {now} counted");
+    }
+    ensure!(node.counter("/refusals")? == 0);
     Ok(())
 }
 

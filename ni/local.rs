@@ -119,7 +119,7 @@ impl LocalMsg {
         });
         let this = match Arc::pin_init(empty, GFP_KERNEL) {
             Ok(this) => this,
-            Err(e) => return Err((Failure::local(e.into()), done)),
+            Err(e) => return Err((Failure::local(e), done)),
         };
         *this.left.lock() = Some(Left::new(payload, done));
         let msg = Incoming {

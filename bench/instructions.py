@@ -17,7 +17,7 @@ from pathlib import Path
 
 import machine
 from lib import klog, paths
-from measure import NEVER, Nodes, What
+from measure import LIMIT, NEVER, Nodes, What
 
 FILE = paths.BUILD / "bench" / "instructions.tsv"
 # One processor's turn after the other's, and no time goes by while none has anything to do.
@@ -97,7 +97,7 @@ def _measure(where: machine.Platform, archive: Path, model: str, cases: list[Cas
     found = {}
     with machine.boot(platform, archive) as (node, pid):
         nodes = Nodes(node, pid, apart=False)
-        node.run("sleep", str(REST_S))
+        node.run("sleep", str(REST_S), limit=LIMIT)
         for case in cases:
             nodes.lend(1 if case.what == "put-lent" else NEVER)
             found[case] = _messages(nodes, case)

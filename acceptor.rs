@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The acceptor: takes connections that other nodes open.
+//! The acceptor: accepts connections that other nodes open.
 //!
-//! Each address of an interface instance is listened on, in the instance's network namespace; once,
-//! however many instances have it: whom a connection is for is said by its handshake. The
-//! listeners' wait queues post them to one thread, which accepts what is there, turns away who may
-//! not connect, and leaves the rest to the autoconnect daemons. It never reads from a connection.
-//! A connection that somebody else in the kernel has taken, such as a BPF program, is turned away.
-//! The listeners take turns, each of a bounded number of connections. One that could not accept,
-//! for want of memory, is tried again after a pause: no event would say that it can. One whose socket
-//! somebody has destroyed opens another, and is tried again like that until it can.
+//! It listens on each address of an NI, in the NI's network namespace. NIs with the same address share a
+//! listener, because the handshake says which NI a connection is for. The wait queues of the listening sockets
+//! post the listeners to one thread. It accepts connections, closes those that are not allowed, and passes the
+//! others to the autoconnect daemons. It never reads from a connection. A connection whose socket another part
+//! of the kernel has taken, such as a BPF program, is refused.
 //!
-//! A [`Listener`] is in the acceptor's list, behind a mutex, from when the first instance listens
-//! until the last one leaves. It is shared by [`Arc`] with the instances' interfaces, with
-//! handshakes, its socket's wait queue and the mailboxes. Its socket is behind a mutex of its own, and
-//! closing it takes the socket out; who listens is behind a spinlock.
+//! The listeners take turns, each of a limited number of connections. A listener that could not accept, for
+//! example without memory, is retried after a pause, because no event reports that it can accept again. If
+//! something has destroyed its socket, it opens another, and is retried like that until it can.
+//!
+//! A [`Listener`] is in the acceptor's list, behind a mutex, from when the first NI listens until the last one
+//! stops. It is shared by [`Arc`] with the NIs' interfaces, with handshakes, its socket's wait queue and the
+//! mailboxes. Its socket is behind a mutex of its own, and closing it takes the socket out. A spinlock protects
+//! the list of NIs that listen.
 
 use crate::{
     fault,
@@ -36,8 +37,7 @@ use crate::{
         thread::{
             self,
             KThread, //
-        },
-        time, //
+        }, //
     },
     mailbox::{
         Mail,
@@ -68,37 +68,42 @@ use kernel::{
         ArcBorrow,
         Mutex,
         SpinLock, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
     }, //
 };
 
-/// Which list of a listener is the acceptor's.
+/// The ID of a listener's links in the acceptor's mailbox.
 pub(crate) const LISTENER_LIST: u64 = 6;
 
-/// Which list of a listener is that of those that are tried again after a pause.
-pub(crate) const AGAIN_LIST: u64 = 9;
+/// The ID of a listener's links in the acceptor's list of listeners to retry.
+pub(crate) const RETRY_LIST: u64 = 9;
 
-/// Connections that a listener accepts before the others get their turn.
+/// The most connections that a listener accepts in one turn.
 const TURN: usize = 16;
 
-/// Before a listener is tried again that could not accept, in milliseconds.
-const RETRY_MS: u64 = 100;
+/// The pause before a listener that could not accept is retried.
+const RETRY_PAUSE: Delta = Delta::from_millis(100);
 
-/// The lowest port that any program may connect from.
+/// The lowest port that an unprivileged program can connect from.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
-/// Who listens. Of an interface instance the acceptor knows no more than this.
+/// The user of a listener: an NI, as far as the acceptor needs to know it.
 pub(crate) trait User: Send + Sync + Sized + 'static {
     /// The network namespace that it is in.
     fn net(&self) -> &Net;
 
-    /// Counts a connection that was turned away. Any context.
+    /// Counts a refused connection. Any context.
     fn count_refused(&self);
 
-    /// Takes over a connection that has come by `listener` from `remote`. May sleep.
+    /// Takes a connection from `remote` that was accepted by `listener`. May sleep.
     ///
     /// # Errors
     ///
-    /// Why it can't; the connection is closed, and the caller counts it.
+    /// The handshake could not begin: the connection is closed, and the caller counts it.
     fn accepted(
         self: &Arc<Self>,
         listener: &Arc<Listener<Self>>,
@@ -110,14 +115,14 @@ pub(crate) trait User: Send + Sync + Sized + 'static {
 /// The acceptor's listeners and queues.
 #[pin_data]
 pub(crate) struct Acceptor<U: User> {
-    /// Held while one begins or ends to listen.
+    /// Held while an NI begins or stops to listen.
     #[pin]
     listeners: Mutex<KVec<Arc<Listener<U>>>>,
     #[pin]
     mailbox: Mailbox<Listener<U>, LISTENER_LIST>,
-    /// Listeners that are tried again after a pause.
+    /// Listeners that are retried after a pause.
     #[pin]
-    again: Mailbox<Listener<U>, AGAIN_LIST>,
+    retry: Mailbox<Listener<U>, RETRY_LIST>,
 }
 
 /// How a listener's turn ended.
@@ -127,18 +132,18 @@ enum Turn {
     Idle,
     /// There may be more.
     More,
-    /// The connections that are there can't be accepted now, and no event will tell when they can.
+    /// Connections can't be accepted now, and no event will report when they can.
     Later,
 }
 
 impl<U: User> Acceptor<U> {
-    /// A queue without its thread. May sleep.
+    /// An acceptor whose thread is not started. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 listeners <- new_mutex!(KVec::new(), "socklnd_listeners"),
                 mailbox <- Mailbox::new(),
-                again <- Mailbox::new(),
+                retry <- Mailbox::new(),
             }),
             GFP_KERNEL,
         )
@@ -149,17 +154,17 @@ impl<U: User> Acceptor<U> {
         KThread::spawn(c"socklnd_acc", None, self.clone(), Self::run)
     }
 
-    /// Lets the thread end. Any context.
+    /// Makes the thread end. Any context.
     pub(crate) fn stop(&self) {
         self.mailbox.stop();
     }
 
-    /// Has `ni` listen on `addr`, until [`Acceptor::leave`]. May sleep.
+    /// Makes `ni` listen on `addr`, until [`Acceptor::stop_listening`]. May sleep.
     ///
     /// # Errors
     ///
-    /// `EADDRNOTAVAIL` if the address is no host's, or not local to the namespace; `EADDRINUSE` if
-    /// a program listens there; `ENOMEM`.
+    /// `EADDRNOTAVAIL` if the address is not a unicast address of the namespace; `EADDRINUSE` if a program
+    /// listens there; `ENOMEM`.
     pub(crate) fn listen(self: &Arc<Self>, ni: &Arc<U>, addr: IpAddr) -> Result<Arc<Listener<U>>> {
         let mut listeners = self.listeners.lock();
         let is_there = |l: &&Arc<Listener<U>>| l.net == *ni.net() && l.addr == addr;
@@ -174,8 +179,8 @@ impl<U: User> Acceptor<U> {
         Ok(listener)
     }
 
-    /// `ni` does not listen there any more; the last one closes the socket. May sleep.
-    pub(crate) fn leave(&self, listener: &Arc<Listener<U>>, ni: &U) {
+    /// Ends that `ni` listens at `listener`, whose socket is closed with the last NI. May sleep.
+    pub(crate) fn stop_listening(&self, listener: &Arc<Listener<U>>, ni: &U) {
         let mut listeners = self.listeners.lock();
         let (left, is_last) = {
             let mut users = listener.users.lock();
@@ -186,7 +191,7 @@ impl<U: User> Acceptor<U> {
         if is_last {
             let at = listeners.iter().position(|l| Arc::ptr_eq(l, listener));
             let _ = at.and_then(|at| listeners.remove(at).ok());
-            // Before anybody else can listen there.
+            // Before the mutex is unlocked, so that another NI can listen there then.
             listener.close();
         }
         drop(listeners);
@@ -194,55 +199,56 @@ impl<U: User> Acceptor<U> {
     }
 
     fn run(this: Arc<Self>) {
-        // When those that could not accept are tried again, in monotonic milliseconds.
-        let mut retry_ms = None;
+        // When listeners are retried that could not accept.
+        let mut retry_at: Option<Instant<Monotonic>> = None;
         loop {
-            let wait = retry_ms.map(|at: u64| at.saturating_sub(time::monotonic_ms()));
+            let wait = retry_at.map(|at| (at - Instant::now()).as_millis_ceil());
+            // It is negative if the time has come already.
             match this
                 .mailbox
-                .take(wait.map(|ms| u32::try_from(ms).unwrap_or(u32::MAX)))
+                .take(wait.map(|ms| u32::try_from(ms).unwrap_or(0)))
             {
                 Mail::Object(listener) => this.serve(listener),
                 Mail::Tick => {}
                 Mail::Stop => break,
             }
-            let now = time::monotonic_ms();
-            if retry_ms.is_some_and(|at| now >= at) {
-                for listener in this.again.drain() {
+            let now = Instant::now();
+            if retry_at.is_some_and(|at| !(now - at).is_negative()) {
+                for listener in this.retry.drain() {
                     this.serve(listener);
                 }
-                retry_ms = None;
+                retry_at = None;
             }
-            if retry_ms.is_none() && !this.again.is_empty() {
-                retry_ms = Some(now.saturating_add(RETRY_MS));
+            if retry_at.is_none() && !this.retry.is_empty() {
+                retry_at = Some(now + RETRY_PAUSE);
             }
         }
-        // They are closed by now, and hold on to what this queue belongs to.
-        this.again.drain().for_each(drop);
+        // They are closed, and hold references to the acceptor.
+        this.retry.drain().for_each(drop);
     }
 
     /// Gives `listener` a turn.
     fn serve(&self, listener: Arc<Listener<U>>) {
-        match listener.turn() {
+        match listener.accept_some() {
             Turn::Idle => {}
             // Behind the others.
             Turn::More => {
                 self.mailbox.post(listener);
             }
             Turn::Later => {
-                self.again.post(listener);
+                self.retry.post(listener);
             }
         }
     }
 }
 
-/// One turn of `accept`, which says whether there was a connection. May sleep, if that does.
+/// One turn of `accept`, which returns whether there was a connection. May sleep, if that does.
 fn take_turn(mut accept: impl FnMut() -> Result<bool>) -> Turn {
     for _ in 0..TURN {
         match accept() {
             Ok(true) => {}
             Ok(false) => return Turn::Idle,
-            // That one was reset while it waited. The others are still there.
+            // This connection was reset before it was accepted. There may be others.
             Err(e) if e == ECONNABORTED || e == EPROTO => {}
             Err(_) => return Turn::Later,
         }
@@ -254,19 +260,19 @@ fn take_turn(mut accept: impl FnMut() -> Result<bool>) -> Turn {
 /// Whether there is a socket to accept from.
 enum ListenState<U: User> {
     Listens(ListeningSocket<Listener<U>>),
-    /// Somebody has destroyed the socket, and no other could be opened yet.
+    /// The socket was destroyed, and no other could be opened yet.
     Lost,
-    /// Nobody listens there any more.
+    /// No NI listens there any more.
     Closed,
 }
 
-/// A listening socket, for all interface instances of a namespace that have its address.
+/// A listening socket, for all NIs of a namespace that have its address.
 #[pin_data]
 pub(crate) struct Listener<U: User> {
     acceptor: Arc<Acceptor<U>>,
     net: Net,
     addr: IpAddr,
-    /// Who listens, oldest first.
+    /// The NIs that listen, oldest first.
     #[pin]
     users: SpinLock<KVec<Arc<U>>>,
     #[pin]
@@ -276,24 +282,24 @@ pub(crate) struct Listener<U: User> {
     links: ListLinks<LISTENER_LIST>,
     #[pin]
     tracker: AtomicTracker<LISTENER_LIST>,
-    /// INVARIANT: Only ever used for the acceptor's mailbox of those that are tried again.
+    /// INVARIANT: Only ever used for the acceptor's list of listeners to retry.
     #[pin]
-    again_links: ListLinks<AGAIN_LIST>,
+    retry_links: ListLinks<RETRY_LIST>,
     #[pin]
-    again_tracker: AtomicTracker<AGAIN_LIST>,
+    retry_tracker: AtomicTracker<RETRY_LIST>,
 }
 
 impl_list_arc_safe! {
     impl{U: User} ListArcSafe<LISTENER_LIST> for Listener<U> { tracked_by tracker: AtomicTracker<LISTENER_LIST>; }
-    impl{U: User} ListArcSafe<AGAIN_LIST> for Listener<U> { tracked_by again_tracker: AtomicTracker<AGAIN_LIST>; }
+    impl{U: User} ListArcSafe<RETRY_LIST> for Listener<U> { tracked_by retry_tracker: AtomicTracker<RETRY_LIST>; }
 }
 impl_list_item! {
     impl{U: User} ListItem<LISTENER_LIST> for Listener<U> { using ListLinks { self.links }; }
-    impl{U: User} ListItem<AGAIN_LIST> for Listener<U> { using ListLinks { self.again_links }; }
+    impl{U: User} ListItem<RETRY_LIST> for Listener<U> { using ListLinks { self.retry_links }; }
 }
 
 impl<U: User> Listener<U> {
-    /// Listens on an address of `ni`. For [`Acceptor::listen`], whose errors it has. May sleep.
+    /// Listens on an address of `ni`. For [`Acceptor::listen`], whose errors it returns. May sleep.
     fn new(acceptor: &Arc<Acceptor<U>>, ni: &Arc<U>, addr: IpAddr) -> Result<Arc<Self>> {
         let mut users = KVec::with_capacity(1, GFP_KERNEL)?;
         users.push(ni.clone(), GFP_KERNEL)?;
@@ -306,26 +312,26 @@ impl<U: User> Listener<U> {
                 state <- new_mutex!(ListenState::Closed, "socklnd_listener"),
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
-                again_links <- ListLinks::new(),
-                again_tracker <- AtomicTracker::new(),
+                retry_links <- ListLinks::new(),
+                retry_tracker <- AtomicTracker::new(),
             }),
             GFP_KERNEL,
         )?;
         let socket = this.open()?;
         *this.state.lock() = ListenState::Listens(socket);
-        // Who was faster than the line above left an event that found no socket.
+        // An event may have come before the socket was stored: accept once more.
         acceptor.mailbox.post(this.clone());
         Ok(this)
     }
 
-    /// A socket that listens. For [`Acceptor::listen`], whose errors it has. May sleep.
+    /// Opens a listening socket. For [`Acceptor::listen`], whose errors it returns. May sleep.
     fn open(self: &Arc<Self>) -> Result<ListeningSocket<Self>> {
-        // Sockets can also be bound to addresses of broadcast, and to any if a sysctl says so.
+        // A socket could also be bound to a broadcast address, or with a sysctl to any address.
         if !inetaddr::is_local(&self.net, self.addr) {
             return Err(EADDRNOTAVAIL);
         }
         let socket = Socket::new_tcp(&self.net, self.addr.is_ipv6())?;
-        // Inherited by the connections. Buffers have to be set here: the window scale is settled
+        // Connections inherit these. Buffer sizes have to be set here, because the window scale is fixed
         // before a connection is accepted.
         socket.set_kernel_defaults();
         set_inherited(&socket);
@@ -335,12 +341,12 @@ impl<U: User> Listener<U> {
         ListeningSocket::new(socket, tunables::backlog(), self.clone())
     }
 
-    /// Sees that there is a socket to accept from, if anybody listens: who is privileged in the namespace
-    /// can destroy any (`ss --kill`), which wakes as an arrival does. May sleep.
+    /// Opens another socket if the listening one was destroyed: a program with privileges in the namespace can
+    /// do that (`ss --kill`), which wakes the listener like a new connection. May sleep.
     ///
     /// # Errors
     ///
-    /// Those of [`Listener::open`]: it is lost for now.
+    /// Those of [`Listener::open`]: there is no socket for now.
     fn reopen_if_lost(self: &Arc<Self>, state: &mut ListenState<U>) -> Result {
         let was_open = match state {
             ListenState::Listens(socket) if socket.state() == TcpState::Listen => return Ok(()),
@@ -353,11 +359,11 @@ impl<U: User> Listener<U> {
         let opened = self.open();
         match &opened {
             Ok(_) => pr_warn_ratelimited!(
-                "{:?}: somebody has destroyed the listening socket: listens on another\n",
+                "{:?}: the listening socket was destroyed: opened another\n",
                 self.addr
             ),
             Err(e) if was_open => pr_warn_ratelimited!(
-                "{:?}: somebody has destroyed the listening socket, and there can't be another yet: {e:?}\n",
+                "{:?}: the listening socket was destroyed, and opening another failed: {e:?}\n",
                 self.addr
             ),
             Err(_) => {}
@@ -371,13 +377,13 @@ impl<U: User> Listener<U> {
         self.addr
     }
 
-    /// The first one that listens here and matches. Thread context.
+    /// The first NI that listens here and matches. Thread context.
     pub(crate) fn find_user(&self, matching: impl Fn(&U) -> bool) -> Option<Arc<U>> {
         let users = self.users.lock();
         users.iter().find(|ni| matching(ni)).cloned()
     }
 
-    /// Brings what connections inherit up to date. May sleep.
+    /// Applies the tunables that connections inherit. May sleep.
     pub(crate) fn apply_tunables(&self) {
         if let ListenState::Listens(socket) = &*self.state.lock() {
             set_inherited(socket);
@@ -390,8 +396,8 @@ impl<U: User> Listener<U> {
         drop(old);
     }
 
-    /// Accepts some of the connections that are there.
-    fn turn(self: &Arc<Self>) -> Turn {
+    /// One turn: accepts a limited number of connections.
+    fn accept_some(self: &Arc<Self>) -> Turn {
         take_turn(|| {
             let accepted = {
                 let mut state = self.state.lock();
@@ -403,7 +409,7 @@ impl<U: User> Listener<U> {
                 }
             };
             match accepted {
-                Ok(Some(Accepted::Socket(socket))) => self.take(socket),
+                Ok(Some(Accepted::Socket(socket))) => self.start_handshake(socket),
                 Ok(Some(Accepted::Owned { by, remote })) => self.refuse(by, remote),
                 Ok(None) => return Ok(false),
                 Err(e) => {
@@ -415,7 +421,7 @@ impl<U: User> Listener<U> {
         })
     }
 
-    /// A connection is useless, because somebody else in the kernel has its socket.
+    /// Counts and logs a connection whose socket another part of the kernel has taken.
     fn refuse(&self, by: Owner, remote: Option<SocketAddr>) {
         if let Some(ni) = self.find_user(|_| true) {
             ni.count_refused();
@@ -424,21 +430,20 @@ impl<U: User> Listener<U> {
         match remote {
             Some(remote) => pr_warn_about!(
                 remote.ip(),
-                "{addr:?}: refused the connection from {remote:?}: {by} has taken its socket, and must leave out TCP port {port}\n"
+                "{addr:?}: refused the connection from {remote:?}: its socket was taken by {by}, which must exclude TCP port {port}\n"
             ),
             None => pr_warn_ratelimited!(
-                "{addr:?}: refused a connection: {by} has taken its socket, and must leave out TCP port {port}\n"
+                "{addr:?}: refused a connection: its socket was taken by {by}, which must exclude TCP port {port}\n"
             ),
         }
     }
 
-    /// Begins the handshake with whoever connected. Before it says for whom the connection is, it is
-    /// the oldest one's.
-    fn take(self: &Arc<Self>, socket: Socket) {
+    /// Begins the handshake of a connection. Until it is known which NI it is for, it belongs to the oldest.
+    fn start_handshake(self: &Arc<Self>, socket: Socket) {
         let Some(ni) = self.find_user(|_| true) else {
             return;
         };
-        // An error means that the connection is gone already.
+        // An error means that the connection has ended already.
         let Ok(remote) = socket.peer_addr() else {
             ni.count_refused();
             return;
@@ -470,7 +475,7 @@ impl<U: User> Listener<U> {
     }
 }
 
-/// Sets what connections have before they are accepted. May sleep.
+/// Sets the tunables that connections have before they are accepted. May sleep.
 fn set_inherited(socket: &Socket) {
     let (tx, rx) = tunables::buffer_sizes();
     socket.set_buffers(tx, rx);
@@ -489,8 +494,8 @@ impl<U: User> Arrivals for Listener<U> {
 mod tests {
     use super::*;
 
-    /// What comes of a turn in which `accept` says these, and then that nothing is left; and how
-    /// often it was asked.
+    /// The result of a turn in which `accept` returns these, and then that nothing is left; and how often it
+    /// was called.
     fn turn(says: &[Result<bool>]) -> (Turn, usize) {
         let mut asked = 0;
         let mut says = says.iter().copied();

@@ -2,9 +2,9 @@
 
 //! Autoconnect daemons: the threads that run handshakes.
 //!
-//! A few daemons serve the handshakes of all interfaces, those of this node and those of others.
-//! None of them ever waits for the network: a handshake is posted here when its socket has news,
-//! so a peer that is slow, silent or dead costs memory until its deadline, but no thread.
+//! A few daemons serve the active and passive handshakes of all NIs. None of them ever waits for the network:
+//! a handshake is posted here when there is an event on its socket. So a peer that is slow or silent costs
+//! memory until the deadline of its handshake, but blocks no thread.
 //!
 //! Shared by [`Arc`] between [`crate::Lnd`] and the threads; protected by the mailbox's lock.
 
@@ -33,7 +33,7 @@ pub(crate) struct Autoconnect {
 }
 
 impl Autoconnect {
-    /// A queue without daemons. May sleep.
+    /// A queue whose daemons are not started. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -50,7 +50,7 @@ impl Autoconnect {
         KThread::spawn(&name, None, self.clone(), Self::run)
     }
 
-    /// Lets the daemons end. Any context.
+    /// Makes the daemons end. Any context.
     pub(crate) fn stop(&self) {
         self.mailbox.stop();
     }
@@ -60,7 +60,7 @@ impl Autoconnect {
         self.mailbox.peak()
     }
 
-    /// Queues a handshake that can go on. Any context.
+    /// Queues a handshake that can continue. Any context.
     pub(crate) fn post(&self, handshake: Arc<Handshake>) {
         self.mailbox.post(handshake);
     }

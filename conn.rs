@@ -2,19 +2,19 @@
 
 //! Connections: one TCP stream each between this node and a peer.
 //!
-//! A [`Conn`] is made when a handshake has succeeded, and admitted to its peer. Its life ends in
-//! three steps: [`Conn::bury`], under the peer's lock, takes it out of the peer's list, refuses
-//! further transmits and hands it to the reaper; [`Conn::terminate`], in the reaper's thread, takes
-//! the callbacks off the socket, ends all that was queued and closes the socket; dropping
-//! the last [`Arc`] frees it, in any thread: packets without a copy may refer to messages long after the
-//! socket was closed, see [`zerocopy`]. Whoever waits for connections to end waits for their termination,
-//! and not for that.
+//! A [`Conn`] is created when a handshake has succeeded, and admitted to its peer. It ends in three steps.
+//! [`Conn::begin_close`], under the peer's lock, marks it closed, so that no more transmits are queued, and
+//! passes it to the reaper; the caller has taken it out of the peer's list. [`Conn::terminate`], in the
+//! reaper's thread, removes the socket's callbacks, completes all transmits with an error and closes the
+//! socket. Dropping the last [`Arc`] frees it, in any thread: packets may refer to messages that were sent
+//! without a copy long after the socket was closed, see [`zerocopy`]. Code that waits for connections to
+//! end waits for their termination, and not for that.
 //!
-//! Protection: what only the thread that does I/O touches is in [`Io`], behind a mutex that nobody
-//! but the scheduler and the reaper takes; it is the outermost lock of the hot path. The queue of
-//! transmits, and of acknowledgements, has a spinlock of its own, taken inside the peer's. The rest
-//! is atomic or constant.
-//! Callbacks of the socket touch [`Readiness`] and the scheduler's mailbox only.
+//! Protection: the state that only the thread doing I/O uses is in [`Io`], behind a mutex, which is the
+//! outermost lock of the hot path. The scheduler and the reaper take it, and so do threads that read or set
+//! socket options. The queue of transmits and acknowledgements has a spinlock of its own, taken inside the
+//! peer's. The rest is atomic or constant. The socket's callbacks touch only [`Readiness`] and the
+//! scheduler's mailbox.
 
 mod close;
 mod deadlines;
@@ -102,8 +102,8 @@ use kernel::{
 
 use deadlines::Deadlines;
 pub(crate) use deadlines::{
-    Late,
-    Look, //
+    DeadlineCheck, //
+    TimeoutKind,
 };
 use ended::Ended;
 pub(crate) use handshake::{
@@ -113,6 +113,7 @@ pub(crate) use handshake::{
 };
 pub(crate) use handshakes::HandshakeTable;
 use receive::Parked;
+pub(crate) use rx::MsgOrigin;
 
 use reason::Reason;
 pub(crate) use reason::{
@@ -122,17 +123,18 @@ pub(crate) use reason::{
 use tx_queue::TxQueue;
 pub(crate) use zerocopy::ZcBatch;
 
-/// Which list of a connection is the deathrow.
+/// The ID of a connection's links in the deathrow.
 pub(crate) const DEATHROW_LIST: u64 = 2;
 
-/// Which list of a connection is that of those who wait for memory.
+/// The ID of a connection's links in the reaper's list of connections that wait for memory.
 pub(crate) const ENOMEM_LIST: u64 = 3;
 
-/// Fragments handed to TCP in one call: a message of the largest size with its header, and then
-/// some small ones.
+/// Fragments that one call of TCP can take: a message of the largest size with its header, and some
+/// small ones.
 const TX_FRAGS: usize = 320;
 
-/// Bytes that one turn of a connection may send, and receive, before others get theirs.
+/// Bytes that a connection may send, and receive, in one turn. Then it goes to the end of its scheduler's
+/// queue.
 const QUANTUM: usize = 1 << 20;
 
 /// The schedulers of connections.
@@ -145,11 +147,11 @@ pub(crate) struct Conn {
     sched: Assignment<Conn>,
     kind: ConnType,
     proto: Proto,
-    /// This node has made it.
+    /// This node opened it, and not the peer.
     active: bool,
     local: SocketAddr,
     remote: SocketAddr,
-    /// The peer's.
+    /// The peer's incarnation.
     incarnation: u64,
     born_ms: u64,
     ready: Readiness,
@@ -157,23 +159,23 @@ pub(crate) struct Conn {
     io: Mutex<Io>,
     #[pin]
     txq: SpinLock<TxQueue>,
-    /// What was said later about a payload. Innermost.
+    /// The delivery of a payload, if the message layer kept the receive token. Innermost lock.
     #[pin]
     parked: SpinLock<Parked>,
-    /// It was buried: nothing goes out or comes in any more. Written with the lock of `txq` held.
+    /// It is closed: nothing is sent or received any more. Written with the lock of `txq` held.
     closing: Atomic<bool>,
-    /// Bytes queued and not accepted by TCP.
+    /// Bytes queued and not yet accepted by TCP.
     queued: Atomic<u64>,
     /// Bytes that TCP held when the scheduler last looked.
     wmem: Atomic<u64>,
     /// Batches of transmits sent without a copy that are not complete.
     zc_batches: Atomic<i64>,
-    /// It is to be tested at the next turn.
-    test: Atomic<bool>,
+    /// The next turn is to send a TCP keepalive probe.
+    probe_wanted: Atomic<bool>,
     traffic: Arc<Traffic>,
-    /// Times that the send buffer was full.
+    /// How often the send buffer was full.
     full: Counter,
-    /// Times that there was no memory for the socket.
+    /// How often the socket had no memory.
     enomem: Counter,
     /// INVARIANT: Only ever used for the mailbox of `sched`.
     #[pin]
@@ -190,7 +192,7 @@ pub(crate) struct Conn {
     enomem_links: ListLinks<ENOMEM_LIST>,
     #[pin]
     enomem_tracker: AtomicTracker<ENOMEM_LIST>,
-    /// A stranger's, if the peer is one.
+    /// Present if the peer is a stranger.
     _stranger_slot: Option<StrangerSlot>,
 }
 
@@ -205,14 +207,14 @@ impl_list_item! {
     impl ListItem<ENOMEM_LIST> for Conn { using ListLinks { self.enomem_links }; }
 }
 
-/// What the thread that does I/O works with.
+/// The state of the thread that does I/O.
 struct Io {
     /// `None` before the handshake is over, and again once terminated.
     socket: Option<HookedSocket<Conn>>,
     rx: rx::Rx,
-    /// Transmits that are to be completed when the mutex is given up.
+    /// Transmits to complete when the mutex is unlocked.
     ended: Ended,
-    /// Transmits in the order in which they go out; of the first, some bytes may be out already.
+    /// Transmits in the order in which they are sent; a part of the first may have been sent.
     out: Fifo<Tx>,
     /// For sending without a copy. INVARIANT: If TCP has a part of the first of `out` without a copy, the
     /// packets refer to this.
@@ -228,19 +230,19 @@ struct Io {
 
 /// How a turn of I/O in one direction ended.
 enum Turn {
-    /// Nothing left to do until the next event.
+    /// There is nothing to do until the next event.
     Idle,
-    /// The quantum is used up, there may be more.
+    /// The quantum is used up; there may be more to do.
     More,
     /// The send buffer is full.
     Full,
-    /// The kernel had no memory for the socket; no event will tell when it has.
+    /// The socket had no memory. No event reports that there is memory again.
     NoMemory,
 }
 
 impl Conn {
-    /// A connection to `peer`, which has said `hello`; not yet admitted, held back, and without its
-    /// socket. May sleep.
+    /// A connection to `peer`, which has sent `hello`. It is not yet admitted, has no socket, and does not
+    /// run before [`Conn::start`]. May sleep.
     pub(crate) fn new(
         peer: &Arc<Peer>,
         sched: Arc<Sched>,
@@ -299,7 +301,7 @@ impl Conn {
                 queued: Atomic::new(0),
                 wmem: Atomic::new(0),
                 zc_batches: Atomic::new(0),
-                test: Atomic::new(false),
+                probe_wanted: Atomic::new(false),
                 traffic,
                 full: Counter::new(),
                 enomem: Counter::new(),
@@ -315,15 +317,15 @@ impl Conn {
         )
     }
 
-    /// Takes the socket and lets the scheduler have the connection. May sleep.
+    /// Takes the socket and passes the connection to its scheduler. May sleep.
     pub(crate) fn start(self: &Arc<Self>, socket: Socket) {
         let hooked = socket.hook(self.clone());
         let mut io = self.io.lock();
-        // If the connection was closed meanwhile, the reaper finds the socket here, or has been
-        // here already.
+        // If the connection was closed meanwhile, the reaper either takes the socket from here, or has
+        // terminated the connection already.
         let closed = self.txq.lock().closed.is_some();
         if !closed {
-            // What was changed during the handshake passed this connection by.
+            // Tunables that changed during the handshake were not applied to this connection.
             let _ = apply_tunables(&hooked, self.peer.ni().tos());
             io.socket = Some(hooked);
             drop(io);
@@ -334,7 +336,7 @@ impl Conn {
         }
     }
 
-    /// Has TCP send what it holds back. May sleep.
+    /// Makes TCP send data that it holds back. May sleep.
     pub(crate) fn push(&self) {
         self.with_socket(Socket::push);
     }
@@ -345,23 +347,22 @@ impl Conn {
             .unwrap_or(Ok(()))
     }
 
-    /// Looks at the connection's socket, if it has one. May sleep.
+    /// Calls `look` with the connection's socket, if it has one. May sleep.
     pub(crate) fn with_socket<R>(&self, look: impl FnOnce(&Socket) -> R) -> Option<R> {
         let io = self.io.lock();
         io.socket.as_ref().map(|socket| look(socket))
     }
 
-    /// After want of memory, or when it was held back: has its scheduler look at it again. Thread
-    /// context.
+    /// Queues it to its scheduler again, after it had no memory or was held back. Thread context.
     pub(crate) fn retry(self: Arc<Self>) {
-        // Not an event: those are ordered against a run by the socket's lock, which is not held.
-        if self.ready.again() {
+        // Not `event`, which relies on the socket's lock; that is not held here.
+        if self.ready.request_retry() {
             let sched = self.sched.clone();
             sched.enqueue(self);
         }
     }
 
-    /// Gives up the I/O mutex, and completes the transmits that have ended under it. Thread context.
+    /// Unlocks the I/O mutex, and completes the transmits that ended while it was held. Thread context.
     fn unlock(&self, mut io: MutexGuard<'_, Io>) {
         let ended = io.ended.take();
         drop(io);
@@ -370,15 +371,15 @@ impl Conn {
         }
     }
 
-    /// Why it is being closed, if it is. Thread context.
-    fn closed(&self) -> Option<Failure> {
+    /// The reason for which it is closed, if it is. Thread context.
+    fn close_reason(&self) -> Option<Failure> {
         self.txq.lock().closed
     }
 
-    /// Why the connection has ended, if it has. Thread context, may sleep.
+    /// The reason for which the connection has ended, if it has. Thread context, may sleep.
     fn failure(&self) -> Option<Failure> {
-        // The socket first: it is taken away after `closed` was set, so whoever finds no socket
-        // finds a reason there.
+        // The socket first: it is taken out after `closed` was set, so if there is no socket there is a
+        // reason in `closed`.
         let failed = {
             let io = self.io.lock();
             io.socket.as_ref().and_then(|socket| socket.failure())
@@ -387,16 +388,16 @@ impl Conn {
         closed.or(failed.map(Failure::of_socket))
     }
 
-    /// TCP has let go of `tx`, all of which was sent: it has ended, or waits for the peer to acknowledge it
-    /// if that was asked to. Thread context, no spinlock held.
-    fn released(&self, tx: KBox<Tx>, ended: &mut Ended) {
+    /// All of `tx` was sent, and TCP does not need its pages any more: it is complete, unless the peer has yet
+    /// to acknowledge it. Thread context, no spinlock held.
+    fn tx_released(&self, tx: KBox<Tx>, ended: &mut Ended) {
         if tx.cookie() == 0 {
             return ended.sent().push_back(tx);
         }
         let Some(tx) = self.peer.zc_req_released(tx) else {
             return;
         };
-        // Either the peer has acknowledged it, or its connection has ended, and that was known before.
+        // Either the peer has acknowledged it, or this connection has ended.
         let closed = self.txq.lock().closed;
         match closed {
             None => ended.sent().push_back(tx),
@@ -417,7 +418,7 @@ impl Conn {
     }
 }
 
-/// Sets what administrators decide about a connection's socket. May sleep.
+/// Applies the tunables for a connection's socket. May sleep.
 fn apply_tunables(socket: &Socket, tos: Option<u8>) -> Result {
     socket.set_nodelay(!tunables::use_nagle());
     let (tx, rx) = tunables::buffer_sizes();
@@ -430,7 +431,7 @@ fn apply_tunables(socket: &Socket, tos: Option<u8>) -> Result {
 }
 
 impl Io {
-    /// Whether something is under way, if TCP holds `wmem` bytes for sending.
+    /// Whether something is under way, given that TCP's send buffer has `wmem` bytes.
     fn is_busy(&self, wmem: usize) -> bool {
         wmem > 0 || !self.out.is_empty() || self.rx.is_started()
     }
@@ -439,13 +440,13 @@ impl Io {
 impl sched::Serve for Conn {
     type ZcBatch = ZcBatch;
 
-    /// One turn of the scheduler's thread: reads and writes what is possible, within bounds.
+    /// One turn of the scheduler's thread: sends and receives what is possible, up to the quantum.
     fn run(self: Arc<Self>) {
         let events = self.ready.take();
         let mut again = 0;
         let mut failure = None;
         let mut io = self.io.lock();
-        if self.test.load(Relaxed) && self.test.xchg(false, Relaxed) {
+        if self.probe_wanted.load(Relaxed) && self.probe_wanted.xchg(false, Relaxed) {
             if let Some(socket) = &io.socket {
                 socket.send_ack();
             }
@@ -492,7 +493,7 @@ impl sched::Serve for Conn {
         }
         self.unlock(io);
         if let Some(why) = failure {
-            self.lost(why);
+            self.fail(why);
         }
         if self.ready.finish(again) {
             let sched = self.sched.clone();
@@ -515,7 +516,7 @@ impl SocketEvents for Conn {
     }
 
     fn state_change(this: ArcBorrow<'_, Self>) {
-        // Reading tells what happened.
+        // A read returns the error or the end of the stream.
         Self::event(this, Readiness::RX);
     }
 }

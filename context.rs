@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's threads, as interface instances and their peers, connections and handshakes see them.
+//! The module's threads, as NIs and their peers, connections and handshakes use them.
 //!
-//! Nothing of its own: each request goes on to the thread that it is for.
+//! No state of its own: each request is passed to the thread that it is for.
 
 use crate::{
     conn::{
@@ -11,7 +11,10 @@ use crate::{
         Sched, //
     },
     ni::Context,
-    peer::Peer,
+    peer::{
+        Peer,
+        PeerList, //
+    },
     Lnd, //
 };
 use kernel::{
@@ -32,8 +35,8 @@ impl Context for Lnd {
         self.reaper().poll_handover(handshake);
     }
 
-    fn bury(&self, conn: Arc<Conn>) {
-        self.reaper().bury(conn);
+    fn queue_deathrow(&self, conn: Arc<Conn>) {
+        self.reaper().queue_deathrow(conn);
     }
 
     fn retry(&self, conn: Arc<Conn>) {
@@ -56,15 +59,15 @@ impl Context for Lnd {
         self.reaper().queue_idle(peer);
     }
 
-    fn purge_soon(&self, busy: bool, idle: bool) {
-        self.reaper().purge_soon(busy, idle);
+    fn purge_soon(&self, list: PeerList) {
+        self.reaper().purge_soon(list);
     }
 
     fn purge(&self, now: u64) {
         self.reaper().purge(now);
     }
 
-    fn look_at_addresses(&self) {
-        self.reaper().look_at_addresses();
+    fn check_addresses(&self) {
+        self.reaper().check_addresses();
     }
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Interfaces: the addresses of this node that an interface instance publishes and listens on.
+//! Interfaces: the addresses of this node that an NI listens on and connects from.
 //!
-//! The first is that of the NID and lives as long as its [`Ni`](crate::ni::Ni); administrators add others. One whose
-//! address the kernel takes away stays, and waits for it: nothing uses it meanwhile, and its listener
-//! is heard of again when the address is back. What the kernel says of addresses is only a reason to
-//! look: one may be there twice, or be back already.
+//! The first is the address in the NID, and exists as long as its [`Ni`](crate::ni::Ni); administrators add
+//! others. An interface whose address is removed from the node stays and waits for it. It is not used meanwhile,
+//! and its listener can accept again when the address is back. The kernel's events about addresses are only
+//! hints to check: an address may be there twice, or be back already.
 //!
-//! An [`Interface`] is shared by [`Arc`] between the list of its interface instance, and the peers and routes that
-//! use it, which it counts. The list has a spinlock, taken inside a peer's; the rest is constant or
-//! atomic. Who is taken out of the list leaves its listener; the last user frees it.
+//! An [`Interface`] is shared by [`Arc`] between its NI's list, and the peers and routes that use it, which it
+//! counts. The list has a spinlock, taken inside a peer's; the rest is constant or atomic. An interface that is
+//! taken out of the list stops listening; the last reference frees it.
 
 mod select;
 
@@ -35,7 +35,8 @@ use kernel::{
         },
         new_spinlock,
         Arc,
-        SpinLock, //
+        SpinLock,
+        SpinLockGuard, //
     }, //
 };
 
@@ -50,42 +51,41 @@ pub(crate) use self::select::{
     MAX_INTERFACES, //
 };
 
-/// An address of this node.
+/// An address of this node that an NI uses.
 pub(crate) struct Interface {
     addr: IpAddr,
-    /// Leading bits of the address that it has in common with its neighbours, if an administrator has
-    /// said that.
+    /// The length of its prefix, if an administrator has set it.
     configured_len: Option<u8>,
-    /// The same, as the kernel said when it was last asked.
+    /// The length of its prefix in the kernel, as of the last check.
     kernel_len: Atomic<u32>,
     npeers: Atomic<i32>,
     nroutes: Atomic<i32>,
-    /// The node had the address when it was last looked for. Who uses an address looks at this after
-    /// he is found among its users; who takes it away clears it before he looks for them.
-    there: Atomic<bool>,
-    /// Something may have happened to the address since then.
+    /// The node had the address at the last check. Code that begins to use an address reads this after it is
+    /// found among the users; code that removes the address clears it before it looks for users.
+    present: Atomic<bool>,
+    /// The address may have changed since then.
     changed: Atomic<bool>,
 }
 
-/// What a look at an interface's address found.
+/// The result of a check of an interface's address.
 pub(crate) enum Change {
-    /// What was known before.
+    /// No change.
     None,
-    /// The node does not have the address any more.
+    /// The node no longer has the address.
     Gone,
     /// The node has it again.
     Back,
 }
 
-/// What an administrator is told about an interface.
+/// An interface, as listed for administrators.
 pub(crate) struct InterfaceInfo {
     pub(crate) addr: IpAddr,
     pub(crate) prefix_len: u8,
-    /// An administrator has said how long the prefix is.
+    /// An administrator has set the length of the prefix.
     pub(crate) is_prefix_configured: bool,
     /// It waits for its address.
     pub(crate) waits: bool,
-    /// Peers that were told this address.
+    /// Peers whose HELLO from this node had this address.
     pub(crate) npeers: u32,
     /// Routes that connect from this address.
     pub(crate) nroutes: u32,
@@ -97,7 +97,7 @@ impl Interface {
         self.addr
     }
 
-    /// Peers that were told the address.
+    /// Peers whose HELLO from this node had the address.
     pub(crate) fn npeers(&self) -> i32 {
         self.npeers.load(Relaxed)
     }
@@ -108,8 +108,8 @@ impl Interface {
     }
 
     /// Whether the node has the address.
-    fn is_there(&self) -> bool {
-        self.there.load(Relaxed)
+    fn is_present(&self) -> bool {
+        self.present.load(Relaxed)
     }
 
     fn prefix_len(&self) -> u8 {
@@ -118,18 +118,17 @@ impl Interface {
     }
 
     /// Whether `addr` is in its subnet.
-    fn is_near(&self, addr: IpAddr) -> bool {
+    fn is_in_subnet(&self, addr: IpAddr) -> bool {
         select::same_subnet(self.addr, addr, self.prefix_len())
     }
 
-    /// Looks in `net` what has become of the address, if something may have happened to it, or if it
-    /// is waited for: of an IPv6 address that has to be looked for elsewhere first, no event says that
-    /// it can be used. The reaper's thread.
+    /// Checks in `net` whether the address exists, if it may have changed or if the interface waits for it: no
+    /// event reports when an IPv6 address has passed duplicate address detection. The reaper's thread.
     pub(crate) fn refresh(&self, net: &Net) -> Change {
-        let was_there = self.is_there();
-        // Before the look: what happens from now on is for the next.
+        let was_present = self.is_present();
+        // Before the check: changes from now on are for the next one.
         let changed = self.changed.xchg(false, Full);
-        if was_there && !changed {
+        if was_present && !changed {
             return Change::None;
         }
         let kernel_len = inetaddr::prefix_len(net, self.addr);
@@ -137,10 +136,10 @@ impl Interface {
             self.kernel_len.store(len.into(), Relaxed);
         }
         let is_local = inetaddr::is_local(net, self.addr);
-        // One that is still being looked for elsewhere can't be bound to, and yet it is not gone.
-        let is_there = is_local || was_there && kernel_len.is_some();
-        self.there.store(is_there, Relaxed);
-        match (was_there, is_there) {
+        // An address in duplicate address detection can't be bound to, but it is not gone.
+        let is_present = is_local || was_present && kernel_len.is_some();
+        self.present.store(is_present, Relaxed);
+        match (was_present, is_present) {
             (true, false) => Change::Gone,
             (false, true) => Change::Back,
             _ => Change::None,
@@ -148,7 +147,7 @@ impl Interface {
     }
 }
 
-/// A peer was told the address of this interface.
+/// A peer whose HELLO from this node had the address of this interface.
 pub(crate) struct PeerUse(Arc<Interface>);
 
 impl PeerUse {
@@ -170,7 +169,7 @@ impl Drop for PeerUse {
     }
 }
 
-/// A route connects from the address of this interface.
+/// A route that connects from the address of this interface.
 pub(crate) struct RouteUse(Arc<Interface>);
 
 impl RouteUse {
@@ -192,7 +191,7 @@ impl Drop for RouteUse {
     }
 }
 
-/// An interface, and where its connections come in.
+/// An interface and its listener.
 struct Entry<U: User> {
     interface: Arc<Interface>,
     listener: Arc<Listener<U>>,
@@ -200,11 +199,11 @@ struct Entry<U: User> {
 
 struct Inner<U: User> {
     list: KVec<Entry<U>>,
-    /// The interface instance goes: none is added any more.
+    /// The NI is shut down: no more can be added.
     closed: bool,
 }
 
-/// The interfaces of an interface instance, which is a `U`; the first is that of its NID.
+/// The interfaces of an NI, which is a `U`; the first is that of its NID.
 #[pin_data]
 pub(crate) struct Interfaces<U: User> {
     #[pin]
@@ -212,7 +211,7 @@ pub(crate) struct Interfaces<U: User> {
 }
 
 impl<U: User> Interfaces<U> {
-    /// None.
+    /// An empty list.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             inner <- new_spinlock!(
@@ -225,8 +224,8 @@ impl<U: User> Interfaces<U> {
         })
     }
 
-    /// Has `user` listen on `addr`, and adds it. Without a prefix length the kernel's own counts, as it changes.
-    /// The reaper is to look at it soon: who takes the address away at this moment is not heard. May
+    /// Makes `user` listen on `addr`, and adds it. Without a prefix length the kernel's current one is used. The
+    /// caller makes the reaper check it soon, because a removal of the address at this moment is missed. May
     /// sleep.
     ///
     /// # Errors
@@ -255,16 +254,16 @@ impl<U: User> Interfaces<U> {
             kernel_len: Atomic::new(kernel_len.unwrap_or(longest).into()),
             npeers: Atomic::new(0),
             nroutes: Atomic::new(0),
-            there: Atomic::new(true),
+            present: Atomic::new(true),
             changed: Atomic::new(true),
         };
         let added = Arc::new(new, GFP_KERNEL)
             .map_err(Error::from)
             .and_then(|new| self.insert(new, listener.clone()));
         match added {
-            // What was changed meanwhile passed it by.
+            // Tunables may have changed meanwhile.
             Ok(()) => listener.apply_tunables(),
-            Err(_) => acceptor.leave(&listener, user),
+            Err(_) => acceptor.stop_listening(&listener, user),
         }
         added
     }
@@ -288,7 +287,7 @@ impl<U: User> Interfaces<U> {
     pub(crate) fn apply_tunables(&self) -> Result {
         let mut listeners = KVec::with_capacity(MAX_INTERFACES, GFP_KERNEL)?;
         for entry in self.inner.lock().list.iter() {
-            // There is room for as many as there can be.
+            // There is room: the capacity is the limit on interfaces.
             let _ = listeners.push_within_capacity(entry.listener.clone());
         }
         for listener in listeners.iter() {
@@ -297,9 +296,9 @@ impl<U: User> Interfaces<U> {
         Ok(())
     }
 
-    /// Takes one out that matches, but for that of the NID, and stops listening there for `user`, whose
-    /// it is. May sleep.
-    pub(crate) fn take(
+    /// Takes out one that matches, except that of the NID, and stops listening there for `user`, its NI. May
+    /// sleep.
+    pub(crate) fn remove(
         &self,
         acceptor: &Acceptor<U>,
         user: &U,
@@ -314,12 +313,11 @@ impl<U: User> Interfaces<U> {
                 .position(|e| matching(&e.interface))?;
             inner.list.remove(at + 1).ok()?
         };
-        acceptor.leave(&taken.listener, user);
+        acceptor.stop_listening(&taken.listener, user);
         Some(taken.interface)
     }
 
-    /// Takes all out, stops listening for `user`, whose they are, and lets none be added any more. May
-    /// sleep.
+    /// Takes out all, stops listening for `user`, their NI, and lets no more be added. May sleep.
     pub(crate) fn close(&self, acceptor: &Acceptor<U>, user: &U) {
         let list = {
             let mut inner = self.inner.lock();
@@ -327,47 +325,48 @@ impl<U: User> Interfaces<U> {
             core::mem::replace(&mut inner.list, KVec::new())
         };
         for entry in list.iter() {
-            acceptor.leave(&entry.listener, user);
+            acceptor.stop_listening(&entry.listener, user);
         }
     }
 
-    /// The one with this address, unless it waits for it. Thread context, a peer's lock may be held.
+    /// The one with this address, unless it waits for the address. Thread context, a peer's lock may be held.
     pub(crate) fn find(&self, addr: IpAddr) -> Option<Arc<Interface>> {
-        self.position(|i| i.addr == addr)
+        self.find_present(|i| i.addr == addr)
     }
 
-    /// The first one in whose subnet `addr` is, and whose own address matches. Thread context, a peer's lock
-    /// may be held.
-    pub(crate) fn near(
+    /// The first one in whose subnet `addr` is and whose address matches. Thread context, a peer's lock may be
+    /// held.
+    pub(crate) fn find_in_subnet(
         &self,
         addr: IpAddr,
         matching: impl Fn(IpAddr) -> bool,
     ) -> Option<Arc<Interface>> {
-        self.position(|i| i.is_near(addr) && matching(i.addr))
+        self.find_present(|i| i.is_in_subnet(addr) && matching(i.addr))
     }
 
-    /// The first one of the family of `addr`. Thread context, a peer's lock may be held.
-    pub(crate) fn of_family(&self, addr: IpAddr) -> Option<Arc<Interface>> {
-        self.position(|i| i.addr.is_ipv6() == addr.is_ipv6())
+    /// The first one with an address of the family of `addr`. Thread context, a peer's lock may be held.
+    pub(crate) fn find_of_family(&self, addr: IpAddr) -> Option<Arc<Interface>> {
+        self.find_present(|i| i.addr.is_ipv6() == addr.is_ipv6())
     }
 
-    /// Whether both addresses are in the subnet of one of them. Thread context.
-    pub(crate) fn join(&self, a: IpAddr, b: IpAddr) -> bool {
-        self.position(|i| i.is_near(a) && i.is_near(b)).is_some()
+    /// Whether both addresses are in the subnet of one interface. Thread context.
+    pub(crate) fn share_subnet(&self, a: IpAddr, b: IpAddr) -> bool {
+        self.find_present(|i| i.is_in_subnet(a) && i.is_in_subnet(b))
+            .is_some()
     }
 
-    /// The first that matches, of those that don't wait for their address.
-    fn position(&self, matching: impl Fn(&Interface) -> bool) -> Option<Arc<Interface>> {
+    /// The first that matches and does not wait for its address.
+    fn find_present(&self, matching: impl Fn(&Interface) -> bool) -> Option<Arc<Interface>> {
         let inner = self.inner.lock();
-        let mut there = inner.interfaces().filter(|i| i.is_there());
+        let mut there = inner.interfaces().filter(|i| i.is_present());
         there.find(|i| matching(i)).cloned()
     }
 
-    /// Notes that something may have happened to `addr`. Returns whether it is one of these. Thread
-    /// context; does not sleep.
+    /// Records that `addr` may have changed. Returns whether it is the address of an interface. Thread context;
+    /// does not sleep.
     pub(crate) fn note_change(&self, addr: IpAddr) -> bool {
         let inner = self.inner.lock();
-        // No reference is taken: giving it back might sleep.
+        // No reference is taken, because dropping it might sleep.
         let mut changed = inner.interfaces().filter(|i| i.addr == addr);
         changed.next().is_some_and(|interface| {
             interface.changed.store(true, Relaxed);
@@ -381,25 +380,22 @@ impl<U: User> Interfaces<U> {
         Some(inner.list.get(index)?.interface.clone())
     }
 
-    /// Calls `f` for each that does not wait for its address, under the list's lock.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<Interface>)) {
-        let inner = self.inner.lock();
-        for interface in inner.interfaces().filter(|i| i.is_there()) {
-            f(interface);
-        }
+    /// The list with its lock held. Thread context, a peer's lock may be held.
+    pub(crate) fn lock(&self) -> LockedInterfaces<'_, U> {
+        LockedInterfaces(self.inner.lock())
     }
 
-    /// What an administrator is told. May sleep.
+    /// All interfaces, as listed for administrators. May sleep.
     pub(crate) fn info(&self) -> Result<KVec<InterfaceInfo>> {
         let mut all = KVec::with_capacity(MAX_INTERFACES, GFP_KERNEL)?;
         for interface in self.inner.lock().interfaces() {
             let count = |n: &Atomic<i32>| u32::try_from(n.load(Relaxed)).unwrap_or(0);
-            // There is room for as many as there can be.
+            // There is room: the capacity is the limit on interfaces.
             let _ = all.push_within_capacity(InterfaceInfo {
                 addr: interface.addr,
                 prefix_len: interface.prefix_len(),
                 is_prefix_configured: interface.configured_len.is_some(),
-                waits: !interface.is_there(),
+                waits: !interface.is_present(),
                 npeers: count(&interface.npeers),
                 nroutes: count(&interface.nroutes),
             });
@@ -407,10 +403,10 @@ impl<U: User> Interfaces<U> {
         Ok(all)
     }
 
-    /// For the choice among them: their IPv4 addresses, with what `users` says of each.
+    /// Their IPv4 addresses as candidates for a choice, with the number that `users` returns for each.
     pub(crate) fn candidates(&self, users: impl Fn(&Interface) -> Option<i32>) -> Candidates {
         let mut candidates = Candidates::new();
-        self.for_each(|interface| {
+        for interface in self.lock().present() {
             if let (IpAddr::V4(addr), Some(users)) = (interface.addr, users(interface)) {
                 candidates.push(Candidate {
                     addr,
@@ -418,8 +414,18 @@ impl<U: User> Interfaces<U> {
                     users,
                 });
             }
-        });
+        }
         candidates
+    }
+}
+
+/// The list of an NI's interfaces, with its lock held.
+pub(crate) struct LockedInterfaces<'a, U: User>(SpinLockGuard<'a, Inner<U>>);
+
+impl<U: User> LockedInterfaces<'_, U> {
+    /// Those that do not wait for their address.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<Interface>> {
+        self.0.interfaces().filter(|i| i.is_present())
     }
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver as a whole: what there is once, and the list of its interface instances.
+//! The driver as a whole: its threads' queues, and the list of its NIs.
 //!
-//! [`Lnd`] is made when the module is inserted, and shared by [`Arc`]. [`LND`] refers to it from then until
-//! the module goes. `config`, a mutex, is held while an instance comes or goes; the lists have a spinlock
-//! each, and share what is in them by [`Arc`].
+//! [`Lnd`] is created when the module is inserted, and shared by [`Arc`]. [`LND`] refers to it from then until
+//! the module is removed. `config`, a mutex, is held while an NI is added or removed. The list has a
+//! spinlock, and shares the NIs by [`Arc`].
 
 mod driver;
 mod events;
@@ -56,10 +56,10 @@ use kernel::{
     }, //
 };
 
-/// The driver, for those whom the kernel calls without a context.
+/// The driver, for callbacks that the kernel calls without a context.
 pub(crate) static LND: Instance<Lnd> = Instance::new();
 
-/// The driver: its threads' queues and its interfaces.
+/// The driver: its threads' queues and its NIs.
 #[pin_data]
 pub(crate) struct Lnd {
     scheds: KVec<Arc<Sched>>,
@@ -67,10 +67,10 @@ pub(crate) struct Lnd {
     autoconnect: Arc<Autoconnect>,
     acceptor: Arc<Acceptor<Ni>>,
     upper: Arc<dyn MessageLayers>,
-    /// How many interfaces were made so far.
+    /// How many NIs were created so far.
     serials: Atomic<u64>,
-    /// Held while an interface comes into the list or goes out of it. Says whether that is over for
-    /// good. Whoever looks at interfaces needs no more than the list's own lock.
+    /// Held while an NI is added to the list or removed. True once no more can be added. Code that only reads the
+    /// list needs its own lock alone.
     #[pin]
     config: Mutex<bool>,
     #[pin]
@@ -78,7 +78,7 @@ pub(crate) struct Lnd {
 }
 
 impl Lnd {
-    /// Without threads and interfaces: see [`Threads`] and [`Lnd::add_ni`].
+    /// A driver without threads and NIs: see [`Threads`] and [`Lnd::add_ni`].
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Lnd {
                     scheds.push(Sched::new(cpu)?, GFP_KERNEL)?;
                 }
             }
-            // Also for processors that may come later; a thread they get when they are there.
+            // Also for processors that come online later; their threads start then.
             None => {
                 for cpu in misc::possible_cpus() {
                     scheds.push(Sched::new(cpu)?, GFP_KERNEL)?;
@@ -126,7 +126,7 @@ impl Lnd {
         &self.autoconnect
     }
 
-    /// The message layer above all interfaces.
+    /// The message layer.
     pub(crate) fn upper(&self) -> &dyn MessageLayers {
         &*self.upper
     }
@@ -136,7 +136,7 @@ impl Lnd {
         &self.acceptor
     }
 
-    /// The schedulers that have a thread.
+    /// The schedulers whose threads run.
     pub(crate) fn scheds(&self) -> impl Iterator<Item = &Arc<Sched>> {
         self.scheds.iter().filter(|sched| sched.is_running())
     }
@@ -149,14 +149,15 @@ impl Lnd {
             .sum()
     }
 
-    /// The number of the next interface. Any context.
+    /// A serial number for a new NI. Any context.
     pub(crate) fn next_serial(&self) -> u64 {
         self.serials.fetch_add(1, Relaxed).saturating_add(1)
     }
 
-    /// The scheduler for a new connection, whose packets arrive on `cpu`: the one there, else the
-    /// least busy one nearby. Without affinity, or before there were packets, the least busy of all. Of
-    /// those whose processors are offline one is taken only if there is no other. May sleep.
+    /// The scheduler for a new connection whose packets arrive on `cpu`: the one of that processor, else the one
+    /// with the fewest connections nearby. Without affinity, or if no packet has arrived yet, the one with the
+    /// fewest connections of all. A scheduler whose processor is offline is used only if there is no other.
+    /// May sleep.
     pub(crate) fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>> {
         let cpu = cpu.filter(|_| tunables::irq_affinity());
         let distance = |sched: &Sched| match cpu {
@@ -179,11 +180,11 @@ impl Lnd {
             .ok_or(ENODEV)
     }
 
-    /// Applies the tunables that may change during a socket's life to all there are. May sleep.
+    /// Applies the tunables that can change during a socket's life to all sockets. May sleep.
     ///
     /// # Errors
     ///
-    /// The first one; others are changed all the same.
+    /// The first error; the others sockets are changed nevertheless.
     pub(crate) fn apply_tunables(&self) -> Result {
         let mut result = Ok(());
         for ni in self.all_nis()?.iter() {
@@ -192,7 +193,7 @@ impl Lnd {
         result
     }
 
-    /// Has the reaper look at all peers. May sleep.
+    /// Makes the reaper check all peers. May sleep.
     pub(crate) fn remind(&self) -> Result {
         for ni in self.all_nis()?.iter() {
             for peer in ni.peers().collect()?.iter() {
@@ -206,7 +207,7 @@ impl Lnd {
     ///
     /// # Errors
     ///
-    /// `EEXIST` if it is up, `ESHUTDOWN` while the module goes, and those of [`Ni::start`].
+    /// `EEXIST` if it is up, `ESHUTDOWN` while the module is removed, and those of [`Ni::start`].
     pub(crate) fn add_ni(self: &Arc<Self>, net: Net, nid: Nid) -> Result {
         self.add_ni_under(&net, nid, || self.upper.startup(&net, nid))
     }
@@ -228,7 +229,7 @@ impl Lnd {
         self.start_ni(net, nid, startup()?)
     }
 
-    /// Starts an interface that is not there; the holder of `config`.
+    /// Starts an NI that does not exist yet. The caller holds `config`.
     fn start_ni(self: &Arc<Self>, net: &Net, nid: Nid, upper: Arc<dyn MessageLayer>) -> Result {
         self.nis.lock().reserve(1, GFP_ATOMIC)?;
         let ni = Ni::start(
@@ -246,23 +247,22 @@ impl Lnd {
             return Err(e.into());
         }
         if let Err(e) = ni.upper().started(ni.as_arc_borrow()) {
-            // Nobody else takes it out: `config` is held.
+            // No other thread takes it out: `config` is held.
             let _ = self.take_ni(|other| core::ptr::eq(other, &*ni));
             ni.end();
             ni.await_end();
             return Err(e);
         }
         ni.set_started();
-        // What happened to its address before it was listed passed it by.
-        self.reaper.look_at_addresses();
-        // And what was changed. Without memory for that it is as good as one that was started a moment
-        // earlier.
+        // Its address may have changed before it was in the list.
+        self.reaper.check_addresses();
+        // Tunables may have changed as well. An error does not matter: it keeps the values of when it started.
         let _ = ni.apply_tunables();
         Ok(())
     }
 
-    /// Shuts down the interfaces of `net` that match. `ENOENT` if none does. Sleeps, but for nobody
-    /// outside, and others can configure meanwhile.
+    /// Shuts down the NIs of `net` that match; `ENOENT` if none does. Sleeps, but waits for nothing outside of
+    /// this module, and does not hold `config` meanwhile.
     pub(crate) fn del_ni(&self, net: &Net, nid: Option<Nid>) -> Result {
         let mut any = false;
         while let Some(ni) = self.end_ni(|ni| ni.net() == net && nid.is_none_or(|n| ni.nid() == n))
@@ -277,7 +277,7 @@ impl Lnd {
         }
     }
 
-    /// Takes out an interface that matches, and ends it; the caller waits until it has ended. May sleep.
+    /// Takes out an NI that matches, and ends it; the caller waits until it has ended. May sleep.
     fn end_ni(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
         let _config = self.config.lock();
         let ni = self.take_ni(matching)?;
@@ -285,8 +285,7 @@ impl Lnd {
         Some(ni)
     }
 
-    /// Makes `nid` the only NID in `net`: starts its interface, in place of another if there is one.
-    /// Sleeps.
+    /// Makes `nid` the only NID in `net`: starts its NI, which replaces another if there is one. Sleeps.
     ///
     /// If it can't be started, the old one stays.
     ///
@@ -300,7 +299,7 @@ impl Lnd {
         Ok(())
     }
 
-    /// As [`Lnd::set_ni`]; what comes back has been ended, and the caller waits until that is over.
+    /// As [`Lnd::set_ni`]. Returns the old NI, which is ending; the caller waits until it has ended.
     fn replace_ni(self: &Arc<Self>, net: &Net, nid: Nid) -> Result<Option<Arc<Ni>>> {
         let over = self.config.lock();
         if *over {
@@ -315,14 +314,14 @@ impl Lnd {
         }
         self.start_ni(net, nid, self.upper.startup(net, nid)?)?;
         if let Some(old) = &old {
-            // Nobody else takes it out: `config` is held.
+            // No other thread takes it out: `config` is held.
             let _ = self.take_ni(|ni| core::ptr::eq(ni, &**old));
             old.end();
         }
         Ok(old)
     }
 
-    /// Shuts down all interfaces and admits no more. Sleeps; only this waits for network devices.
+    /// Shuts down all NIs, and lets no more be added. Sleeps; only this waits for network devices.
     pub(crate) fn close(&self) {
         *self.config.lock() = true;
         while let Some(ni) = self.end_ni(|_| true) {
@@ -337,7 +336,7 @@ impl Lnd {
         nis.remove(at).ok()
     }
 
-    /// The interface with this NID in `net`; the first one there, without a NID.
+    /// The NI with this NID in `net`; without a NID, the first one there.
     pub(crate) fn find_ni(&self, net: &Net, nid: Option<Nid>) -> Option<Arc<Ni>> {
         let nis = self.nis.lock();
         let mut nis = nis.iter();
@@ -345,37 +344,36 @@ impl Lnd {
             .cloned()
     }
 
-    /// The interfaces of `net`, oldest first. May sleep, but waits for nobody: not even for those who
-    /// configure this moment.
+    /// The NIs of `net`, oldest first. May sleep to allocate memory; does not take `config`.
     pub(crate) fn nis_in(&self, net: &Net) -> Result<KVec<Arc<Ni>>> {
         misc::cloned_where(&self.nis, |ni| ni.net() == net)
     }
 
-    /// The interfaces of all namespaces, oldest first. As [`Lnd::nis_in`].
+    /// The NIs of all namespaces, oldest first. As [`Lnd::nis_in`].
     pub(crate) fn all_nis(&self) -> Result<KVec<Arc<Ni>>> {
         misc::cloned_where(&self.nis, |_| true)
     }
 
-    /// The oldest of the interfaces that are younger than number `serial`. An index would not do for
-    /// walks: who stands behind an interface that goes would be skipped. Thread context.
+    /// The NI with the lowest serial number above `serial`. A walk by index would skip the NI behind one that is
+    /// removed. Thread context.
     pub(crate) fn ni_after(&self, serial: u64) -> Option<Arc<Ni>> {
         let nis = self.nis.lock();
         let younger = nis.iter().filter(|ni| ni.serial() > serial);
         younger.min_by_key(|ni| ni.serial()).cloned()
     }
 
-    /// Something may have happened to `addr` in `net`. Thread context; does not sleep.
+    /// `addr` in `net` may have changed. Thread context; does not sleep.
     fn note_address(&self, net: &Net, addr: IpAddr) {
         let nis = self.nis.lock();
-        // No reference is taken: giving it back might sleep.
+        // No reference is taken, because dropping it might sleep.
         let here = nis.iter().filter(|ni| ni.net() == net);
         if here.fold(false, |any, ni| any | ni.interfaces().note_change(addr)) {
-            self.reaper.look_at_addresses();
+            self.reaper.check_addresses();
         }
     }
 
-    /// Calls `f` for each interface, oldest first, without a lock. One that is there all the time is
-    /// met once; one that comes or goes meanwhile may be missed.
+    /// Calls `f` for each NI, oldest first, with no lock held. An NI that exists all the time is visited once; one
+    /// that is added or removed meanwhile may be missed.
     pub(crate) fn walk_nis(&self, mut f: impl FnMut(&Arc<Ni>)) {
         let mut last = 0;
         while let Some(ni) = self.ni_after(last) {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A queue of objects that wait for the attention of a thread.
+//! A queue of objects for one or more threads.
 //!
-//! Schedulers, autoconnect daemons, the acceptor and the reaper each sleep on one of these. Posting
-//! is legal in any context, socket callbacks included, and allocates nothing: an object carries its
-//! own links, and is in a mailbox at most once however often it is posted.
+//! Schedulers, autoconnect daemons, the acceptor and the reaper each sleep on one of these. Posting works in any
+//! context, socket callbacks included, and allocates nothing: an object has its own links, and is in a mailbox
+//! at most once however often it is posted.
 //!
-//! A mailbox belongs to the [`Arc`] of the object that runs the threads. Its lock protects the list
-//! and the flags; it is the innermost lock of the module, taken with interrupts off, because socket
-//! callbacks take it. A posted object is kept alive by the mailbox until a thread takes it out.
+//! A mailbox is part of the object that runs the threads. Its lock protects the list and the flags. It is
+//! the innermost lock of the module, and is taken with interrupts off because socket callbacks take it. The
+//! mailbox holds a reference to a posted object until a thread takes it out.
 
 use kernel::{
     list::{
@@ -33,22 +33,22 @@ use kernel::{
 struct Inner<T: ListItem<ID> + ListArcSafe<ID>, const ID: u64> {
     list: List<T, ID>,
     len: usize,
-    /// The most that `len` has been.
+    /// The highest value of `len` so far.
     peak: usize,
     /// Threads that sleep in [`Mailbox::take`] and have not been woken yet.
     idle: usize,
     stopped: bool,
-    /// A wake-up without an object, see [`Mailbox::kick`].
+    /// A thread is to wake without an object, see [`Mailbox::kick`].
     kicked: bool,
 }
 
-/// What a thread found when it looked into its mailbox.
+/// The result of [`Mailbox::take`].
 pub(crate) enum Mail<T> {
     /// An object that was posted.
     Object(Arc<T>),
-    /// Nothing came within the time, or somebody called [`Mailbox::kick`].
+    /// Nothing was posted within the time, or [`Mailbox::kick`] was called.
     Tick,
-    /// The mailbox is empty and stopped: the thread ends.
+    /// The mailbox is empty and stopped: the thread is to end.
     Stop,
 }
 
@@ -83,13 +83,13 @@ where
         })
     }
 
-    /// Queues `object` unless it is in a mailbox of this kind already, and wakes a sleeping thread.
+    /// Queues `object`, unless it is in a mailbox with this `ID` already, and wakes a sleeping thread.
     ///
     /// Any context. Returns whether it was queued now.
     pub(crate) fn post(&self, object: Arc<T>) -> bool {
-        // An object that is queued already will be looked at after whatever made the caller post
-        // it again, so the second post can be dropped. The caller's reference is not the last one:
-        // the queue holds another.
+        // An object that is queued already will be taken out after the event for which the caller posts
+        // it, so the second post can be dropped. The queue holds a reference too, so the caller's is not
+        // the last one.
         let Ok(object) = ListArc::try_from_arc(object) else {
             return false;
         };
@@ -99,8 +99,8 @@ where
         inner.peak = inner.peak.max(inner.len);
         let wake = inner.idle > 0;
         if wake {
-            // Counted down here, not by the sleeper, so that of many posts only as many wake
-            // somebody as there are sleepers.
+            // Decremented here and not by the sleeping thread, so that many posts wake no more threads
+            // than sleep.
             inner.idle -= 1;
         }
         drop(inner);
@@ -110,7 +110,7 @@ where
         true
     }
 
-    /// Wakes a thread although there is no object. Any context.
+    /// Wakes the threads although there is no object. Any context.
     pub(crate) fn kick(&self) {
         let mut inner = self.inner.lock();
         inner.kicked = true;
@@ -119,7 +119,7 @@ where
         self.wake.notify_all();
     }
 
-    /// Tells the threads to end once the mailbox is empty. Any context; the caller joins them.
+    /// Makes the threads end once the mailbox is empty. Any context; the caller joins them.
     pub(crate) fn stop(&self) {
         let mut inner = self.inner.lock();
         inner.stopped = true;
@@ -128,9 +128,9 @@ where
         self.wake.notify_all();
     }
 
-    /// Takes out all that is there now, without waiting. Any context.
+    /// Takes out all objects that are there now, without waiting. Any context.
     ///
-    /// What is posted meanwhile, by the caller too, stays for the next time.
+    /// Objects that are posted meanwhile, also by the caller, stay for the next time.
     pub(crate) fn drain(&self) -> impl Iterator<Item = Arc<T>> {
         let mut list = List::new();
         let mut inner = self.inner.lock();
@@ -140,8 +140,8 @@ where
         core::iter::from_fn(move || list.pop_front().map(ListArc::into_arc))
     }
 
-    /// Takes out the first object if it is `wanted`, without waiting. Any context; the mailbox's lock
-    /// is held while that is asked.
+    /// Takes out the first object if it is `wanted`, without waiting. Any context; `wanted` is called with the
+    /// mailbox's lock held.
     pub(crate) fn pop_if(&self, wanted: impl FnOnce(&T) -> bool) -> Option<Arc<T>> {
         let mut inner = self.inner.lock();
         if !inner.list.iter().next().is_some_and(|first| wanted(&first)) {
@@ -153,17 +153,17 @@ where
         Some(object.into_arc())
     }
 
-    /// How many objects are there. Any context.
+    /// The number of objects. Any context.
     pub(crate) fn len(&self) -> usize {
         self.inner.lock().len
     }
 
-    /// The most objects that have been there at the same time. Any context.
+    /// The highest number of objects so far. Any context.
     pub(crate) fn peak(&self) -> usize {
         self.inner.lock().peak
     }
 
-    /// Whether nothing is there. Any context.
+    /// Whether there are no objects. Any context.
     pub(crate) fn is_empty(&self) -> bool {
         self.inner.lock().list.is_empty()
     }
@@ -190,8 +190,8 @@ where
             }
             inner.idle += 1;
             match left {
-                // A kernel thread gets no signals but that of being stopped, and whoever stops
-                // this one calls `stop` first; so the loop need not look at them.
+                // A kernel thread gets no signal except when it is stopped, and `stop` is called before that;
+                // so the result does not matter.
                 None => {
                     let _ = self.wake.wait_interruptible(&mut inner);
                 }
@@ -200,7 +200,7 @@ where
                         CondVarTimeoutResult::Woken { jiffies } => Some(jiffies),
                         CondVarTimeoutResult::Signal { jiffies } => Some(jiffies),
                         CondVarTimeoutResult::Timeout => {
-                            // Nobody counted this sleeper down.
+                            // No post has decremented it for this thread.
                             inner.idle = inner.idle.saturating_sub(1);
                             Some(0)
                         }

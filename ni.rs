@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Network interface instances: one NID in one network namespace.
+//! Network NIs: one NID in one network namespace.
 //!
 //! An [`Ni`] owns its interfaces, its peers and its message layer. It is in the module's list from
 //! [`Ni::start`] until it is shut down, and is shared by [`Arc`] with all that belongs to it; those
@@ -295,10 +295,8 @@ impl Ni {
     /// The version to begin with if nothing is known about the peer `nid`, which is at `addr`.
     pub(crate) fn first_proto(&self, nid: Nid, addr: IpAddr) -> Proto {
         let (newest, first) = self.protos;
-        let ipv6 = [addr, nid.addr(), self.nid.addr()]
-            .iter()
-            .any(IpAddr::is_ipv6);
-        first.max(Proto::first_try(ipv6)).min(newest)
+        let addrs = [addr, nid.addr(), self.nid.addr()];
+        first.max(Proto::first_try(&addrs)).min(newest)
     }
 
     /// Refuses a NID for which no version that is spoken here has a form.
@@ -428,7 +426,7 @@ impl Ni {
         let is_known =
             || nid.addr() == addr || self.peers.find(nid).is_some_and(|p| p.has_route_to(addr));
         // A node with several addresses in one subnet connects from any of them.
-        let is_near = || self.interfaces.join(nid.addr(), addr);
+        let is_near = || self.interfaces.share_subnet(nid.addr(), addr);
         match tunables::nid_check() {
             NidCheck::Off => None,
             NidCheck::Subnet => (!is_known() && !is_near()).then_some(Doubt::Far),
@@ -469,7 +467,7 @@ impl Ni {
             let found = match known.take() {
                 Some(peer) => {
                     if cause == Cause::Own {
-                        peer.ask_for();
+                        peer.mark_wanted();
                     }
                     Ok(peer)
                 }
@@ -531,7 +529,7 @@ impl Ni {
             None => self.peers.find_or_create(&self.into(), nid)?,
         };
         if cause == Cause::Own {
-            peer.ask_for();
+            peer.mark_wanted();
         }
         if known.is_none() {
             let addr = SocketAddr::new(nid.addr(), tunables::port());
@@ -593,6 +591,6 @@ impl acceptor::User for Ni {
         socket: Socket,
         remote: SocketAddr,
     ) -> Result {
-        Handshake::accepted(self, listener, socket, remote)
+        Handshake::start_passive(self, listener, socket, remote)
     }
 }

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Peers: nodes that this one talks to.
+//! Peers: the nodes that this one exchanges messages with.
 //!
-//! A [`Peer`] is in its interface's table from its creation until it is unlinked, and is shared by
-//! [`Arc`] with its connections and with attempts to connect. Its lock protects its lists, its
-//! queue and its routes; a transmit's connection is chosen and fed under it, so that none is given
-//! to a connection that is being closed. No callback takes that lock. A peer whose `closing` is set
-//! is out of the table for good: whoever finds one looks the NID up again. The last reference frees
-//! it, always in thread context.
+//! A [`Peer`] is in its NI's table from its creation until it is unlinked. Its connections and attempts to
+//! connect share it by [`Arc`]. Its lock protects its connections, its routes and its queue. The connection of
+//! a transmit is chosen, and the transmit queued to it, with that lock held, so that no transmit is queued to a
+//! connection that is closed. No socket callback takes the lock. A peer whose `closing` is set is out of the
+//! table for good: code that finds it set looks the NID up again. The last reference is dropped in thread
+//! context.
 //!
-//! A connection, its peer and its interface instance know each other (`conn.rs`; this file with
-//! `peer/state.rs` and `peer/life.rs`; `ni.rs`), and can't do without: a peer chooses a connection and feeds
-//! it with its lock held, the end of a connection may end its peer's life, and both look peers up in
-//! the instance's table, or leave it. All others are given what they need, or reach these by a trait.
+//! A connection, its peer and its NI refer to each other (`conn.rs`; this file with `peer/state.rs` and
+//! `peer/conn_set.rs`; `ni.rs`), because a peer chooses a connection and queues to it with its lock held, the
+//! end of a connection may end its peer, and both look peers up in the NI's table or remove them. All others
+//! are given what they need, or reach these by a trait.
 
 mod addresses;
 mod admin;
+mod conn_set;
 mod connect;
 pub(crate) mod conns_per_peer;
-mod life;
 mod select_conn;
 mod send;
 mod state;
@@ -95,53 +95,62 @@ pub(crate) use self::{
     table::PeerTable,
     unacked::Cookies,
 };
-use self::{life::Life, state::Buried, unacked::Unacked};
+use self::{conn_set::ConnSet, state::ClosedConns, unacked::Unacked};
 
-/// Between two tests of a peer's connections, in milliseconds. Longer than one takes that is answered
-/// at once, and much shorter than it takes a node to come back.
-const TEST_PAUSE_MS: u64 = 100;
+/// The minimum time between two probes of a peer's connections, in milliseconds: longer than the answer to a
+/// probe takes, and much shorter than the restart of a node.
+const PROBE_PAUSE_MS: u64 = 100;
 
-/// What is closed when a connection is.
+/// Which connections are closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Close {
-    /// That one only.
+    /// Only the given one.
     One,
-    /// Also the peer's other connections to the same address, but for those that came up after the
-    /// troubles of that one began, a timeout ago.
+    /// Also the peer's other connections to the same address, except those that were created less than a
+    /// timeout ago, when the given one had already stopped making progress.
     Siblings,
 }
 
-/// Which list of a peer is the reaper's: peers with transmits that wait for a connection.
+/// The ID of a peer's links in the reaper's list of peers with transmits that wait for a connection.
 pub(crate) const CONNECT_WAIT_LIST: u64 = 4;
 
-/// Which list of a peer is that of those with something under way.
+/// The ID of a peer's links in the reaper's list of busy peers.
 pub(crate) const BUSY_LIST: u64 = 7;
 
-/// Which list of a peer is that of those whose silence is to be noticed.
+/// The ID of a peer's links in the reaper's list of idle peers.
 pub(crate) const IDLE_LIST: u64 = 8;
 
-/// An address of a peer; what changes about it is protected by the peer's lock.
+/// A list of the reaper's that has peers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerList {
+    /// Those with something under way.
+    Busy,
+    /// Those that are to be sent keepalive messages.
+    Idle,
+}
+
+/// An address of a peer. The peer's lock protects its state.
 pub(crate) type Route = route::Route<PeerInner>;
 
-/// A node that this one talks to.
+/// A node that this one exchanges messages with.
 #[pin_data]
 pub(crate) struct Peer {
     ni: Arc<Ni>,
     nid: Nid,
     #[pin]
     inner: SpinLock<PeerInner>,
-    /// Messages that it was asked to acknowledge. The lock may be taken inside that of `inner`, and
-    /// no other inside of it.
+    /// Messages that it was asked to acknowledge. This lock may be taken inside that of `inner`, and no
+    /// other lock inside of it.
     #[pin]
     unacked: SpinLock<Unacked>,
     last_alive_ms: Atomic<u64>,
-    /// This node has sent it something for its own sake, or a program has connected to it.
-    asked_for: Atomic<bool>,
+    /// This node has sent it a message for its own sake, or a program has connected to it.
+    wanted: Atomic<bool>,
     events: Events,
-    /// Of connections that have ended; written by those that end, with the ledger's mutex held.
+    /// The traffic of connections that have ended. Written with the ledger's mutex held.
     traffic: Arc<Traffic>,
-    /// A message has come since the peer last had no connection.
-    heard: Atomic<bool>,
+    /// A message was received since the peer last had no connection.
+    has_rx: Atomic<bool>,
     /// INVARIANT: Only ever used for the reaper's list of peers that wait for a connection.
     #[pin]
     connect_wait_links: ListLinks<CONNECT_WAIT_LIST>,
@@ -150,14 +159,14 @@ pub(crate) struct Peer {
     /// It is in the reaper's list of busy peers, or being taken out of it. Changed under the lock of
     /// `inner`.
     is_busy: Atomic<bool>,
-    /// Since when it is there, in monotonic milliseconds.
+    /// When it was added there, in monotonic milliseconds.
     busy_since_ms: Atomic<u64>,
     /// INVARIANT: Only ever used for the reaper's list of busy peers.
     #[pin]
     busy_links: ListLinks<BUSY_LIST>,
     #[pin]
     busy_tracker: AtomicTracker<BUSY_LIST>,
-    /// Since when its silence counts, while it is in the reaper's list of idle peers.
+    /// When its silence began, in monotonic milliseconds, while it is in the reaper's list of idle peers.
     idle_since_ms: Atomic<u64>,
     /// INVARIANT: Only ever used for the reaper's list of idle peers.
     #[pin]
@@ -180,32 +189,31 @@ impl_list_item! {
 
 /// What the peer's lock protects.
 pub(crate) struct PeerInner {
-    /// Out of the table, never to come back.
+    /// It is out of the table for good.
     closing: bool,
     /// While it has connections.
-    life: Option<Life>,
-    /// The version of the protocol that it named when it refused another; while it has no connections.
-    named: Option<Proto>,
+    conn_set: Option<ConnSet>,
+    /// The version of the protocol that it named when it refused another one, while it has no connections.
+    preferred_proto: Option<Proto>,
     routes: KVec<Arc<Route>>,
     /// Transmits that wait for a connection.
     queue: Fifo<Tx>,
     /// The most transmits that have waited at the same time.
     queue_peak: usize,
-    /// The newest version that its interface speaks: with a newer one than 2, none older than 3 is
-    /// tried first.
+    /// The newest version that its NI speaks. If that is newer than 2, connecting begins with 3 or later.
     newest_proto: Proto,
-    /// When it was sent a sign of life, in monotonic milliseconds.
+    /// When it was last sent a keepalive message, in monotonic milliseconds.
     pinged_ms: u64,
-    /// When its connections were tested, in monotonic milliseconds.
-    tested_ms: u64,
-    /// When it, or somebody in its name, was refused because of an older incarnation, in monotonic
-    /// milliseconds; forgotten when a connection is admitted.
-    outdated_ms: Option<u64>,
+    /// When its connections were last probed, in monotonic milliseconds.
+    probed_ms: u64,
+    /// When a HELLO with its NID and an older incarnation was refused, in monotonic milliseconds; `None` once a
+    /// connection was admitted after that.
+    stale_hello_ms: Option<u64>,
     /// It is in the reaper's list of idle peers, or being taken out of it.
     is_idle: bool,
-    /// Addresses of ours that it was told when it connected; it is told the same ones again.
-    told: KVec<PeerUse>,
-    /// While it is in the table, if it is a stranger who has a route for the sake of others' messages.
+    /// This node's addresses that were in the HELLO to it. It is sent the same ones again.
+    told_addrs: KVec<PeerUse>,
+    /// Its slot while it is in the table, if it is a stranger with a route for other nodes' messages.
     call: Option<StrangerSlot>,
 }
 
@@ -214,18 +222,18 @@ pub(crate) struct PeerInner {
 pub(crate) enum Refusal {
     /// The peer was deleted meanwhile.
     Closing,
-    /// This node is connecting to that peer itself, and its NID is the higher one.
+    /// This node is connecting to that peer itself, and has the higher NID.
     Race,
-    /// The peer sent this HELLO when it did not know yet that connections of another version, which
-    /// this node was making, would stand first.
+    /// The peer sent this HELLO before connections of another version were established, which this node had
+    /// opened.
     Crossing,
-    /// There is a connection of that type.
+    /// There is a connection of that type already.
     Duplicate,
-    /// The peer was restarted after this handshake had begun.
+    /// The peer was restarted after this handshake began.
     Stale,
-    /// Its connections speak another version: both begin anew.
+    /// Its connections speak another version. Those are closed as well.
     Version,
-    /// No memory.
+    /// There is no memory.
     NoMemory,
 }
 
@@ -239,17 +247,17 @@ impl Peer {
                 inner <- new_spinlock!(
                     PeerInner {
                         closing: false,
-                        life: None,
-                        named: None,
+                        conn_set: None,
+                        preferred_proto: None,
                         routes: KVec::new(),
                         queue: Fifo::new(),
                         queue_peak: 0,
                         newest_proto: ni.newest_proto(),
                         pinged_ms: 0,
-                        tested_ms: 0,
-                        outdated_ms: None,
+                        probed_ms: 0,
+                        stale_hello_ms: None,
                         is_idle: false,
-                        told: KVec::new(),
+                        told_addrs: KVec::new(),
                         call: None,
                     },
                     "socklnd_peer"
@@ -259,10 +267,10 @@ impl Peer {
                     "socklnd_peer_unacked"
                 ),
                 last_alive_ms: Atomic::new(time::monotonic_ms()),
-                asked_for: Atomic::new(false),
+                wanted: Atomic::new(false),
                 events: Events::new(),
                 traffic,
-                heard: Atomic::new(false),
+                has_rx: Atomic::new(false),
                 connect_wait_links <- ListLinks::new(),
                 connect_wait_tracker <- AtomicTracker::new(),
                 is_busy: Atomic::new(false),
@@ -278,17 +286,17 @@ impl Peer {
         )
     }
 
-    /// The interface that the peer is reached through.
+    /// The NI that the peer is reached through.
     pub(crate) fn ni(&self) -> &Arc<Ni> {
         &self.ni
     }
 
-    /// Who it is.
+    /// Its NID.
     pub(crate) fn nid(&self) -> Nid {
         self.nid
     }
 
-    /// What happened to it.
+    /// Its event counters.
     pub(crate) fn events(&self) -> &Events {
         &self.events
     }
@@ -302,41 +310,41 @@ impl Peer {
         Account::open(self.ni.ledger(), &self.traffic, traffic)
     }
 
-    /// What went over all of its connections so far. May sleep.
+    /// The traffic of all of its connections so far. May sleep.
     pub(crate) fn total_traffic(&self) -> Traffic {
         self.ni.ledger().total_of(&self.traffic)
     }
 
-    /// Counts `n` events, for the peer and for its interface. Any context.
+    /// Counts `n` events, for the peer and for its NI. Any context.
     pub(crate) fn count(&self, n: u64, which: impl Fn(&Events) -> &Counter) {
         which(&self.events).add(n);
         which(self.ni.events()).add(n);
     }
 
-    /// Ends transmits that could not be sent. Thread context, no spinlock held.
+    /// Completes transmits that could not be sent. Thread context, no spinlock held.
     pub(crate) fn fail_txs(&self, txs: Fifo<Tx>, why: Failure) {
         misc::assert_may_sleep();
         self.events.tx_errors.add(txs.len() as u64);
         self.ni.fail_txs(txs, why);
     }
 
-    /// Notes that the peer gave a sign of life. Any context.
+    /// Records that the peer was alive at `now_ms`. Any context.
     pub(crate) fn set_last_alive(&self, now_ms: u64) {
         self.last_alive_ms.store(now_ms, Relaxed);
     }
 
-    /// Notes that the peer sent a message. Any context.
+    /// Records that the peer sent a message. Any context.
     pub(crate) fn note_rx(&self) {
-        // Mostly set already, and then no processor needs the line to itself.
-        if !self.heard.load(Relaxed) {
-            self.heard.store(true, Relaxed);
+        // It is mostly set already: a read lets processors share the cache line.
+        if !self.has_rx.load(Relaxed) {
+            self.has_rx.store(true, Relaxed);
         }
     }
 
     /// Admits a connection whose handshake has succeeded so far.
     ///
-    /// `route` is that of an attempt of ours; its claim ends. Connections of ours that programs have made
-    /// have none. Thread context, no spinlock held.
+    /// `route` is that of an attempt of this node, and its claim ends. Connections that programs have opened
+    /// have no route. Thread context, no spinlock held.
     pub(crate) fn admit(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
@@ -357,56 +365,56 @@ impl Peer {
         if !conn.is_active() && self.ni.nid() > self.nid && inner.is_racing(now) {
             return Err(Refusal::Race);
         }
-        let stale = |life: &Life| life.incarnation() > conn.incarnation();
-        if inner.life.as_ref().is_some_and(stale) {
-            // Late, forged, or of a peer whose clock was put back before it was restarted: then it
-            // has lost those connections, and says so when they are tested.
-            inner.test_conns(now);
-            inner.outdated_ms = Some(now);
+        let stale = |conn_set: &ConnSet| conn_set.incarnation() > conn.incarnation();
+        if inner.conn_set.as_ref().is_some_and(stale) {
+            // The HELLO is late or forged, or the peer's clock was set back before it was restarted. In that
+            // case it has lost the connections that exist here, and resets them when they are probed.
+            inner.probe_conns(now);
+            inner.stale_hello_ms = Some(now);
             return Err(Refusal::Stale);
         }
-        // Memory first: nothing ends for the sake of a connection that can't be admitted.
-        let most_twins = self.most_twins(conn);
-        let mut buried = Buried::default();
-        match &mut inner.life {
-            Some(life) if life.incarnation() == conn.incarnation() => {
-                life.reserve().map_err(|_| Refusal::NoMemory)?;
-                if life.proto() != conn.proto() {
-                    if !conn.is_active() && life.has_just_connected(now) {
+        // Memory first: nothing is closed for a connection that can't be admitted.
+        let max_duplicates = self.max_duplicates(conn);
+        let mut closed = ClosedConns::default();
+        match &mut inner.conn_set {
+            Some(conn_set) if conn_set.incarnation() == conn.incarnation() => {
+                conn_set.reserve().map_err(|_| Refusal::NoMemory)?;
+                if conn_set.proto() != conn.proto() {
+                    if !conn.is_active() && conn_set.has_just_connected(now) {
                         return Err(Refusal::Crossing);
                     }
-                    // Each of us has begun with another version.
-                    let buried = inner.bury(Failure::restarted(), |_| true);
+                    // Both nodes connected at once, with different versions.
+                    let closed = inner.close_conns(Failure::restarted(), |_| true);
                     drop(inner);
                     self.mark_busy();
-                    self.notify_down(buried, Loss::Restarted);
+                    self.notify_down(closed, Loss::Restarted);
                     return Err(Refusal::Version);
                 }
                 let mut replaced = None;
-                if life.twins_of(conn).count() >= most_twins {
-                    let old = life.stale_duplicate(conn, now, silent_ms);
+                if conn_set.duplicates_of(conn).count() >= max_duplicates {
+                    let old = conn_set.stale_duplicate(conn, now, silent_ms);
                     replaced = Some(old.ok_or(Refusal::Duplicate)?);
                 }
-                life.push(conn);
+                conn_set.push(conn);
                 if let Some(old) = replaced {
-                    buried = inner.bury(Failure::restarted(), |c| Arc::ptr_eq(c, &old));
+                    closed = inner.close_conns(Failure::restarted(), |c| Arc::ptr_eq(c, &old));
                 }
             }
             _ => {
-                let life = Life::begin(conn).map_err(|_| Refusal::NoMemory)?;
-                // If there are connections, the peer was restarted, and they lead nowhere.
-                buried = inner.bury(Failure::restarted(), |_| true);
-                inner.life = Some(life);
-                inner.named = None;
+                let conn_set = ConnSet::new(conn).map_err(|_| Refusal::NoMemory)?;
+                // If there are connections, the peer was restarted and has lost them.
+                closed = inner.close_conns(Failure::restarted(), |_| true);
+                inner.conn_set = Some(conn_set);
+                inner.preferred_proto = None;
             }
         }
-        if let Some(life) = &mut inner.life {
-            life.agreement.admitted();
+        if let Some(conn_set) = &mut inner.conn_set {
+            conn_set.agreement.note_admission();
         }
-        inner.outdated_ms = None;
+        inner.stale_hello_ms = None;
         let can_send = inner.can_send();
         if can_send {
-            inner.forget_tries();
+            inner.reset_tried();
         }
         if let Some(route) = route {
             let state = route.state_mut(&mut inner);
@@ -416,10 +424,10 @@ impl Peer {
         }
         self.bind_route(&mut inner, conn);
         self.set_last_alive(now);
-        inner.feed();
+        inner.send_queued();
         drop(inner);
         self.mark_busy();
-        self.notify_down(buried, Loss::Restarted);
+        self.notify_down(closed, Loss::Restarted);
         if can_send {
             let upper = self.ni.upper();
             upper.peer_found(self.ni.as_arc_borrow(), self.nid, PeerState::Up);
@@ -427,8 +435,8 @@ impl Peer {
         Ok(())
     }
 
-    /// How many connections like `conn` there may be, between the same two addresses.
-    fn most_twins(&self, conn: &Conn) -> usize {
+    /// How many connections of the type of `conn` there may be between the same two addresses.
+    fn max_duplicates(&self, conn: &Conn) -> usize {
         match conn.kind() {
             ConnType::BulkIn | ConnType::BulkOut if conn.proto().has_many_conns() => {
                 self.ni.conns_per_peer() as usize
@@ -437,11 +445,11 @@ impl Peer {
         }
     }
 
-    /// Connections were taken out: tells the layer above if the last one that could carry messages was among
-    /// them. Thread context, no spinlock held.
-    fn notify_down(self: &Arc<Self>, buried: Buried, loss: Loss) {
+    /// Connections were closed: notifies the message layer if none is left that can carry messages. Thread
+    /// context, no spinlock held.
+    fn notify_down(self: &Arc<Self>, closed: ClosedConns, loss: Loss) {
         misc::assert_may_sleep();
-        if !buried.lost {
+        if !closed.lost_last {
             return;
         }
         let last_alive_ms = self.last_alive_ms.load(Relaxed);
@@ -449,8 +457,8 @@ impl Peer {
         upper.peer_down(self.ni.as_arc_borrow(), self.nid, loss, last_alive_ms);
     }
 
-    /// Closes `conn`, or more as `what` says, because of `why`, unless it is being closed already. If it
-    /// has failed, the rest are tested.
+    /// Closes `conn`, or more as `what` says, because of `why`, unless it is closed already. If it has failed,
+    /// the peer's other connections are probed.
     ///
     /// Thread context, no spinlock held, nor the connection's I/O mutex.
     pub(crate) fn close_conn(self: &Arc<Self>, conn: &Arc<Conn>, why: Failure, what: Close) {
@@ -458,40 +466,40 @@ impl Peer {
         let now = time::monotonic_ms();
         let addr = conn.remote().ip();
         let mut inner = self.inner.lock();
-        let mut buried = inner.bury(why, |c| Arc::ptr_eq(c, conn));
-        if !buried.any {
+        let mut closed = inner.close_conns(why, |c| Arc::ptr_eq(c, conn));
+        if !closed.any {
             return;
         }
         if what == Close::Siblings {
             let begun = now.saturating_sub(tunables::timeout_ms());
             let others = |c: &Arc<Conn>| c.remote().ip() == addr && c.born_ms() <= begun;
-            buried = buried.and(inner.bury(why, others));
+            closed = closed.and(inner.close_conns(why, others));
         }
         let can_send = inner.can_send();
         let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
         let lasted = now.saturating_sub(conn.born_ms()) >= min || why.error == ESHUTDOWN;
-        let heard = buried.lost && self.heard.xchg(false, Relaxed);
+        let heard = closed.lost_last && self.has_rx.xchg(false, Relaxed);
         if let Some(route) = inner.route_to(addr) {
             let state = route.state_mut(&mut inner);
             match (lasted || heard, can_send) {
-                (true, false) => state.worked(),
-                // The others are likely to follow.
+                (true, false) => state.note_success(),
+                // The others are likely to fail as well.
                 (true, true) => state.postpone(now, min),
                 // It only follows the last one that could send, whose loss has been judged.
-                (false, false) if !buried.lost => {}
-                (false, _) => state.cut_short(now, min, max),
+                (false, false) if !closed.lost_last => {}
+                (false, _) => state.note_short_conn(now, min, max),
             }
         }
         let mut launch = None;
         if why.error != ESHUTDOWN {
-            inner.test_conns(now);
-            if !can_send && inner.has_come_outdated(now) {
-                // It is there, and was refused because of this connection.
+            inner.probe_conns(now);
+            if !can_send && inner.has_recent_stale_hello(now) {
+                // The peer is up, and was refused because of this connection.
                 launch = self.claim_route(&mut inner, now);
             }
         }
         let incomplete = inner.is_incomplete(self.ni.conns_per_peer()) && why.error != ESHUTDOWN;
-        let gone = inner.life.is_none();
+        let gone = inner.conn_set.is_none();
         drop(inner);
         if incomplete {
             self.ni.context().queue_connect_wait(self.clone());
@@ -504,21 +512,21 @@ impl Peer {
         } else {
             Loss::Failed
         };
-        self.notify_down(buried, loss);
+        self.notify_down(closed, loss);
         if let Some(claim) = launch {
             self.connect(claim);
         }
         self.unlink_if_unused();
     }
 
-    /// Ends the peer: it is out of the table already. Thread context.
+    /// Ends the peer, which is out of the table already. Thread context.
     fn close(self: &Arc<Self>, why: Failure) {
         let mut failed = Fifo::new();
         let mut inner = self.inner.lock();
         inner.closing = true;
         inner.drop_routes(|_| true);
-        // Who closes the interface, or deletes the peer, tells the layer above.
-        let _ = inner.bury(why, |_| true);
+        // The caller, which stops the NI or deletes the peer, notifies the message layer.
+        let _ = inner.close_conns(why, |_| true);
         failed.append(&mut inner.queue);
         let call = inner.call.take();
         self.purge_from_reaper(&inner);
@@ -527,17 +535,17 @@ impl Peer {
         self.fail_txs(failed, why);
     }
 
-    /// Unlinks the peer if nothing is left of it. Thread context.
+    /// Unlinks the peer if it has no connection, no route and no transmit. Thread context.
     pub(crate) fn unlink_if_unused(self: &Arc<Self>) {
         self.ni.peers().unlink_if(self, PeerInner::is_unused);
     }
 
-    /// Unlinks the peer if nobody has asked for it, it has no connection, and none is waited for. Thread context.
+    /// Unlinks the peer if it is a stranger without a connection or an attempt. Thread context.
     fn unlink_if_forgettable(self: &Arc<Self>) {
         self.ni.peers().unlink_if(self, PeerInner::is_forgettable);
     }
 
-    /// Has all connections looked at by their schedulers. Thread context.
+    /// Queues all connections to their schedulers. Thread context.
     pub(crate) fn retry_conns(&self) {
         let mut last = 0;
         while let Some(conn) = self.conn_after(last) {
@@ -546,8 +554,8 @@ impl Peer {
         }
     }
 
-    /// The connection with the lowest number above `id`. A walk by these meets each connection that is
-    /// there all the time once, whichever others come and go. Thread context.
+    /// The connection with the lowest ID above `id`. A walk by these visits each connection that exists all
+    /// the time exactly once, whatever others are added or removed. Thread context.
     fn conn_after(&self, id: ConnId) -> Option<Arc<Conn>> {
         let inner = self.inner.lock();
         let behind = inner.conns().iter().filter(|conn| conn.id() > id);

@@ -11,7 +11,7 @@
 //!
 //! # Lifetime and locks
 //!
-//! A [`Portals`] belongs to one interface instance, and to a [`Node`], which knows all of them that are in a
+//! A [`Portals`] belongs to one NI, and to a [`Node`], which knows all of them that are in a
 //! namespace. What it does goes through [`Core`], which is
 //! shared with everything that is under way: a completion of a transmit or of a received payload
 //! holds a reference, but the core holds none to them, nor to the interface. So there is no cycle,

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The reaper: closes what has ended and finds what has stopped.
+//! The reaper: terminates connections and enforces deadlines.
 //!
-//! One thread. It terminates the connections on its deathrow as they come, gives connections that
-//! ran out of memory another try after a tick, and looks once a second for deadlines: those of
-//! handshakes and of transmits that wait for a connection, and those of a part of the peers with which
-//! something is under way, so that each of them is seen at least four times per timeout. Peers that
-//! are idle cost nothing, but that those are sent a sign of life now and then whose version has such.
-//! It also has the autoconnect daemons look, every few milliseconds, whether programs have closed the
-//! sockets that they hand over, because the kernel tells nobody; and at attempts that a test hook holds.
-//! How a peer comes into a list and out of it, and why none is forgotten, is told in `peer/timeouts.rs`.
+//! One thread. It terminates the connections on its deathrow as they are added, and retries connections that
+//! had no memory after a tick. Once a second it checks the deadlines of handshakes and of transmits that wait
+//! for a connection, and those of some of the busy peers, so that each busy peer is checked at least four times
+//! per timeout. Idle peers cost nothing, except that keepalive messages are sent to those whose version has
+//! them. Every few milliseconds it also makes the autoconnect daemons check whether programs have closed the
+//! sockets that they hand over, because the kernel does not report that; and poll attempts that a test hook
+//! holds. `peer/timeouts.rs` says how a peer gets into a list and out of it, and why none is missed.
 //!
-//! Shared by [`Arc`] between [`crate::Lnd`] and the thread; its mailboxes have locks of their own.
+//! Shared by [`Arc`] between [`crate::Lnd`] and the thread. Its mailboxes have locks of their own.
 
 use crate::{
     conn::{
@@ -32,6 +31,7 @@ use crate::{
     },
     peer::{
         Peer,
+        PeerList,
         BUSY_LIST,
         CONNECT_WAIT_LIST,
         IDLE_LIST, //
@@ -54,16 +54,16 @@ use kernel::{
     }, //
 };
 
-/// Between two rounds of looks, at most.
+/// The time between two rounds of checks, at most, in milliseconds.
 const ROUND_MS: u64 = 1000;
 
-/// How often each busy peer is looked at within the timeout, at least.
+/// How often each busy peer is checked within the timeout, at least.
 const LOOKS_PER_TIMEOUT: u64 = 4;
 
-/// Before a socket that had no memory is tried again: the least that a sleep can take.
+/// The wait before a connection that had no memory is retried, in milliseconds: the shortest sleep.
 const ENOMEM_RETRY_MS: u64 = 1;
 
-/// Between two looks whether programs have closed the sockets that they hand over.
+/// The time between two checks whether programs have closed the sockets that they hand over, in milliseconds.
 const HANDOVER_POLL_MS: u64 = 10;
 
 /// The reaper's lists.
@@ -73,29 +73,30 @@ pub(crate) struct Reaper {
     deathrow: Mailbox<Conn, DEATHROW_LIST>,
     #[pin]
     enomem: Mailbox<Conn, ENOMEM_LIST>,
-    /// Those whose sockets programs have not closed yet, or that a test hook holds.
+    /// Handshakes whose sockets programs have not closed yet, or that a test hook holds.
     #[pin]
     handovers: Mailbox<Handshake, HANDOVER_LIST>,
     #[pin]
     connect_wait: Mailbox<Peer, CONNECT_WAIT_LIST>,
-    /// Peers with something under way, the one first that was looked at longest ago.
+    /// Busy peers, the one that was checked longest ago first.
     #[pin]
     busy: Mailbox<Peer, BUSY_LIST>,
-    /// Idle peers that are to be sent signs of life; about in the order in which they fell silent.
+    /// Idle peers to which keepalive messages can be sent, approximately in the order in which their silence
+    /// began.
     #[pin]
     idle: Mailbox<Peer, IDLE_LIST>,
-    /// Among the busy peers, and the idle ones, are such as were deleted.
+    /// Whether there are deleted peers among the busy ones, and among the idle ones.
     deleted: [Atomic<bool>; 2],
-    /// Looks at busy peers so far, and at idle ones.
+    /// How many busy peers, and how many idle ones, were checked so far.
     looks: [Counter; 2],
-    /// The kernel says that something happened to an address.
+    /// The kernel has reported a change of an address.
     addresses: Atomic<bool>,
-    /// A test hook has held a connection back since the last look.
+    /// A test hook has held a connection back since the last round.
     stalled: Atomic<bool>,
 }
 
 impl Reaper {
-    /// Empty lists without the thread. May sleep.
+    /// A reaper whose lists are empty and whose thread is not started. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -124,72 +125,72 @@ impl Reaper {
         )
     }
 
-    /// Lets the thread end once the deathrow is empty. Any context.
+    /// Makes the thread end once the deathrow is empty. Any context.
     pub(crate) fn stop(&self) {
         self.deathrow.stop();
     }
 
-    /// Takes over a connection that was closed. Any context.
-    pub(crate) fn bury(&self, conn: Arc<Conn>) {
+    /// Adds a closed connection to the deathrow. Any context.
+    pub(crate) fn queue_deathrow(&self, conn: Arc<Conn>) {
         self.deathrow.post(conn);
     }
 
-    /// Tries to send again on `conn` after a tick. Thread context.
+    /// Retries `conn` after a tick. Thread context.
     pub(crate) fn retry(&self, conn: Arc<Conn>) {
         if self.enomem.post(conn) {
             self.deathrow.kick();
         }
     }
 
-    /// Has `handshake` looked at again after a while, of which no event will tell anything. Thread context.
+    /// Posts `handshake` to the daemons after a while, because no event will. Thread context.
     pub(crate) fn poll_handover(&self, handshake: Arc<Handshake>) {
         if self.handovers.post(handshake) {
             self.deathrow.kick();
         }
     }
 
-    /// Looks soon at addresses that something may have happened to. Any context.
-    pub(crate) fn look_at_addresses(&self) {
+    /// Checks soon the addresses that may have changed. Any context.
+    pub(crate) fn check_addresses(&self) {
         self.addresses.store(true, Release);
         self.deathrow.kick();
     }
 
-    /// A test hook holds a connection back: wakes all of them at the next look. Any context.
+    /// A test hook holds a connection back: retries all connections in the next round. Any context.
     pub(crate) fn wake_later(&self) {
         self.stalled.store(true, Relaxed);
     }
 
-    /// Looks after the transmits that wait for a connection to `peer`. Any context.
+    /// Services transmits that wait for a connection to `peer` in each round. Any context.
     pub(crate) fn queue_connect_wait(&self, peer: Arc<Peer>) {
         self.connect_wait.post(peer);
     }
 
-    /// Looks for deadlines of what is under way with `peer`. For [`Peer::queue_busy`]. Any context.
+    /// Adds `peer` to the busy peers. For [`Peer::queue_busy`]. Any context.
     pub(crate) fn queue_busy(&self, peer: Arc<Peer>) {
         self.busy.post(peer);
     }
 
-    /// Looks at `peer` when it has been silent for long. For [`Peer`] itself. Any context.
+    /// Adds `peer` to the idle peers. For [`Peer`]. Any context.
     pub(crate) fn queue_idle(&self, peer: Arc<Peer>) {
         self.idle.post(peer);
     }
 
-    /// A peer was deleted that is among the busy ones, or the idle ones: lets go of it soon. Any
-    /// context.
-    pub(crate) fn purge_soon(&self, busy: bool, idle: bool) {
-        for (deleted, is_there) in self.deleted.iter().zip([busy, idle]) {
-            if is_there {
-                deleted.store(true, Release);
-            }
-        }
+    /// A peer in `list` was deleted: takes it out soon. Any context.
+    pub(crate) fn purge_soon(&self, list: PeerList) {
+        let [busy, idle] = &self.deleted;
+        let deleted = match list {
+            PeerList::Busy => busy,
+            PeerList::Idle => idle,
+        };
+        deleted.store(true, Release);
     }
 
-    /// How many peers are busy, and how many are idle and to be sent signs of life. Any context.
+    /// How many peers are in the list of busy ones, and in that of idle ones. Any context.
     pub(crate) fn list_lens(&self) -> [usize; 2] {
         [self.busy.len(), self.idle.len()]
     }
 
-    /// How many looks at busy peers there were so far, and at idle ones. Any context.
+    /// How many busy peers, and how many idle ones, were checked so far. Any context.
     pub(crate) fn looks(&self) -> [u64; 2] {
         let [busy, idle] = &self.looks;
         [busy.get(), idle.get()]
@@ -216,16 +217,16 @@ impl Reaper {
                 Mail::Object(conn) => stalled.terminate(conn, now),
                 Mail::Tick => {}
                 Mail::Stop => {
-                    // Those that are left go as if their time had come.
+                    // Terminate those that are left as if their time had come.
                     stalled.terminate_due(u64::MAX);
-                    // They are over; what is there would keep all else alive.
+                    // They have ended; drop their references.
                     self.handovers.drain().for_each(drop);
                     return;
                 }
             }
             if self.addresses.load(Relaxed) && self.addresses.xchg(false, Acquire) {
                 lnd.walk_nis(|ni| {
-                    ni.look_at_addresses();
+                    ni.check_addresses();
                     ni.look_at_link();
                 });
             }
@@ -235,7 +236,7 @@ impl Reaper {
             let now = time::monotonic_ms();
             if now >= next_poll && !self.handovers.is_empty() {
                 next_poll = now.saturating_add(HANDOVER_POLL_MS);
-                self.handovers.drain().for_each(Handshake::look_again);
+                self.handovers.drain().for_each(Handshake::requeue);
             }
             if now >= next_scan {
                 next_scan = now.saturating_add(round_ms(tunables::timeout_ms()));
@@ -250,7 +251,7 @@ impl Reaper {
         }
     }
 
-    /// Looks after the peers with transmits that wait, and lets go of the others.
+    /// Services the peers with transmits that wait, and drops those without.
     fn service_connect_wait(&self, now: u64) {
         for peer in self.connect_wait.drain() {
             if peer.service_pending_tx(now) {
@@ -259,7 +260,7 @@ impl Reaper {
         }
     }
 
-    /// Looks at busy peers.
+    /// Checks busy peers.
     fn check_busy(&self, now: u64, which: Which) {
         let [looks, _] = &self.looks;
         let mut round = Round::new(self.busy.len(), now, tunables::timeout_ms(), which);
@@ -269,15 +270,15 @@ impl Reaper {
         }
     }
 
-    /// Looks at idle peers.
+    /// Checks idle peers.
     fn check_idle(&self, now: u64, which: Which) {
         let [_, looks] = &self.looks;
         let long = |since| {
-            // Those that are of no use here any more are let go of.
+            // Without keepalive messages all are taken out of the list.
             let after = tunables::ping_after_ms().unwrap_or(0);
             now.saturating_sub(since) >= after
         };
-        // Those that are put there again in this round are not for this round.
+        // Those that are added again in this round are for the next.
         for _ in 0..self.idle.len() {
             let taken = self
                 .idle
@@ -288,40 +289,39 @@ impl Reaper {
         }
     }
 
-    /// Looks at all peers in all lists, and so lets go of those that were deleted. Thread context, may
-    /// sleep.
+    /// Checks all peers in all lists, and so drops those that were deleted. Thread context, may sleep.
     pub(crate) fn purge(&self, now: u64) {
         self.service_connect_wait(now);
         self.check_busy(now, Which::All);
         self.check_idle(now, Which::All);
     }
 
-    /// One round of looks for deadlines.
+    /// One round of checks.
     fn scan(&self, lnd: &Lnd, now: u64) {
         self.service_connect_wait(now);
-        // Fully ordered: who sets it again during this look is woken by the next.
+        // Fully ordered: a connection that sets it again meanwhile is retried in the next round.
         if self.stalled.load(Relaxed) && self.stalled.xchg(false, Full) {
             lnd.walk_nis(|ni| ni.peers().walk(|peer| peer.retry_conns()));
         }
         lnd.walk_nis(|ni| {
-            // Those that are waited for, and what was passed over.
-            ni.look_at_addresses();
+            // Interfaces that wait for their address, and changes that were missed.
+            ni.check_addresses();
             ni.look_at_link();
             ni.handshakes().expire(now);
         });
         lnd.upper().tick(now);
         let [busy, idle] = &self.deleted;
         self.check_busy(now, Which::with_deleted(busy));
-        // After those: who has got a sign of life meanwhile is silent from then on.
+        // After the busy peers, which become idle when they have acknowledged a keepalive message.
         self.check_idle(now, Which::with_deleted(idle));
     }
 }
 
-/// Closed connections that a test hook has the reaper leave as they are, each since when.
+/// Closed connections whose termination a test hook delays, each with the time when it was closed.
 struct Stalled(KVec<(u64, Arc<Conn>)>);
 
 impl Stalled {
-    /// Terminates `conn`, which was closed about `now`; later, if the hook is set.
+    /// Terminates `conn`, which was closed at about `now`; or later, if the hook is set.
     fn terminate(&mut self, conn: Arc<Conn>, now: u64) {
         if fault::reaper_stall_ms() == 0 || self.0.reserve(1, GFP_KERNEL).is_err() {
             return conn.terminate();
@@ -342,22 +342,22 @@ impl Stalled {
     }
 }
 
-/// Between two rounds, if this is the timeout.
+/// The time between two rounds for this timeout.
 fn round_ms(timeout_ms: u64) -> u64 {
     (timeout_ms / LOOKS_PER_TIMEOUT).clamp(1, ROUND_MS)
 }
 
-/// Which peers of a list are looked at.
+/// Which peers of a list are checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
-    /// Those whose turn it is.
+    /// Those that are due.
     Due,
     /// All, because some of them were deleted.
     All,
 }
 
 impl Which {
-    /// All if `deleted` says that there are such; it does not any more.
+    /// All if `deleted` is set, which is cleared.
     fn with_deleted(deleted: &Atomic<bool>) -> Self {
         if deleted.xchg(false, Acquire) {
             Self::All
@@ -367,19 +367,18 @@ impl Which {
     }
 }
 
-/// Which busy peers are looked at in one round.
+/// Which busy peers are checked in one round.
 ///
-/// They come in the order in which they were put into the list, which is that in which they were
-/// looked at last. A round takes as many of them as it takes for all to have their turn within a
-/// quarter of the timeout, and so the work is spread. That alone would not do: each round may find
-/// fewer than the one before, and would take fewer. So it also takes those whose turn it is before the
-/// next round.
+/// They are in the order in which they were added to the list, which is that in which they were checked
+/// last. A round takes so many of them that all are checked within a quarter of the timeout, which spreads
+/// the work. That alone is not enough, because the list may get shorter, and then each round takes fewer than
+/// the one before. So it also takes those that are due before the next round.
 struct Round {
-    /// Those that were there when it began; who is put there again comes behind them.
+    /// How many are left of those that were in the list when it began.
     left: usize,
-    /// How many of them it takes in any case.
+    /// How many it takes in any case.
     share: usize,
-    /// Those that were there before are to be looked at now: the next round is too late.
+    /// Peers that were added before this time are checked in this round: the next would be too late.
     due_ms: u64,
 }
 
@@ -400,7 +399,7 @@ impl Round {
         }
     }
 
-    /// Whether it takes the next peer, which is in the list since then.
+    /// Whether it takes the next peer, which was added to the list at `since_ms`.
     fn takes(&mut self, since_ms: u64) -> bool {
         let takes = self.left > 0 && (self.share > 0 || since_ms < self.due_ms);
         if takes {
@@ -428,7 +427,7 @@ mod tests {
         Ok(list)
     }
 
-    /// One round. Returns how many peers it has looked at, and the longest that one had waited.
+    /// One round. Returns how many peers it has checked, and the longest time since the last check of one.
     fn round(list: &mut KVec<(u64, u32)>, now: u64, timeout: u64) -> Result<(usize, u64)> {
         let mut round = Round::new(list.len(), now, timeout, Which::Due);
         let (mut count, mut longest) = (0, 0);

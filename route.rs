@@ -2,10 +2,9 @@
 
 //! Routes: addresses at which a peer can be reached.
 //!
-//! A route is created by an administrator, who gives it shares, or on demand from a NID that is an
-//! address itself. It is shared by [`Arc`] between its peer and the handshake
-//! that tries it; what changes is protected by the peer's lock, which [`LockedBy`] enforces. It is
-//! freed when the peer has dropped it and no attempt is under way.
+//! A route is created by an administrator, who gives it shares, or on demand for the address in a NID. Its
+//! peer and the handshake that uses it share it by [`Arc`]. The peer's lock protects its state, which
+//! [`LockedBy`] enforces. It is freed when the peer has dropped it and no attempt is under way.
 
 mod backoff;
 
@@ -24,27 +23,27 @@ use kernel::{
 /// One address of a peer, whose lock protects a `P`.
 pub(crate) struct Route<P> {
     addr: SocketAddr,
-    /// It was made without shares: the driver found the address by itself.
-    found: bool,
+    /// It was created without shares, for an address that the driver has discovered.
+    discovered: bool,
     state: LockedBy<RouteState, P>,
 }
 
-/// What changes about a route; protected by the peer's lock.
+/// The state of a route, protected by the peer's lock.
 pub(crate) struct RouteState {
-    /// How often an administrator added it, less how often a share was taken away.
+    /// How often administrators have added it, less how often they have deleted a share.
     pub(crate) shares: u32,
-    /// It is not in the peer's list any more: an attempt that ends now is thrown away.
+    /// It is no longer in the peer's list: the connection of an attempt that ends now is closed.
     pub(crate) deleted: bool,
-    /// An attempt is queued or under way. At most one is, whatever its type.
+    /// An attempt is queued or under way. There is at most one, whatever its type.
     pub(crate) connecting: bool,
-    /// Since when, in monotonic milliseconds, the connection request of an attempt has been on the
-    /// network, where it may race with the peer's own.
+    /// When the attempt under way began to connect, in monotonic milliseconds. The peer's own attempt may race
+    /// with it.
     pub(crate) racing_since: Option<u64>,
-    /// An attempt has failed, and since then none has succeeded by any of the peer's routes, nor have
-    /// the messages been given up for which it was made.
+    /// An attempt has failed, and since then no attempt on any of the peer's routes has succeeded, and the
+    /// messages that it was for have not been given up.
     pub(crate) tried: bool,
-    /// The peer is there, although the last attempt brought nothing that lasted: what is to be sent
-    /// may wait for another connection.
+    /// The peer is up, although the last attempt led to no lasting connection: transmits may wait for another
+    /// connection.
     pub(crate) expect_passive: bool,
     /// Attempts to connect so far.
     pub(crate) attempts: u64,
@@ -52,9 +51,9 @@ pub(crate) struct RouteState {
     pub(crate) failures: u64,
     /// Connections that this route has opened so far.
     pub(crate) opened: u64,
-    /// Whose address it connects from, once that was chosen: see [`Peer::source`].
+    /// The interface that it connects from, once that was chosen: see [`Peer::choose_source`].
     ///
-    /// [`Peer::source`]: crate::peer::Peer::source
+    /// [`Peer::choose_source`]: crate::peer::Peer::choose_source
     pub(crate) interface: Option<RouteUse>,
     backoff: Backoff,
 }
@@ -64,7 +63,7 @@ impl<P> Route<P> {
     pub(crate) fn new(addr: SocketAddr, shares: u32, owner: &SpinLock<P>) -> Result<Arc<Self>> {
         let route = Self {
             addr,
-            found: shares == 0,
+            discovered: shares == 0,
             state: LockedBy::new(
                 owner,
                 RouteState {
@@ -85,14 +84,14 @@ impl<P> Route<P> {
         Ok(Arc::new(route, GFP_KERNEL)?)
     }
 
-    /// Where it leads to.
+    /// The address of the peer.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Whether the driver found the address by itself, before any administrator added it.
-    pub(crate) fn is_found(&self) -> bool {
-        self.found
+    /// Whether the driver discovered the address before any administrator added it.
+    pub(crate) fn is_discovered(&self) -> bool {
+        self.discovered
     }
 
     /// Its state, for the holder of the peer's lock.
@@ -112,17 +111,17 @@ impl RouteState {
         self.is_free() && self.backoff.is_due(now_ms)
     }
 
-    /// Whether an attempt may begin, apart from the time.
+    /// Whether an attempt may begin, regardless of the back-off.
     pub(crate) fn is_free(&self) -> bool {
         !self.deleted && !self.connecting
     }
 
-    /// When the last attempt failed, or its connection was cut short, in monotonic milliseconds.
+    /// When the last attempt failed, or its connection was closed early, in monotonic milliseconds.
     pub(crate) fn failed_ms(&self) -> u64 {
         self.backoff.failed_ms()
     }
 
-    /// Whether a transmit may wait for a connection of this route.
+    /// Whether a transmit may wait for a connection on this route.
     pub(crate) fn may_queue(&self) -> bool {
         !self.deleted && (self.connecting || self.expect_passive)
     }
@@ -132,33 +131,31 @@ impl RouteState {
         self.backoff.fail(now_ms, min_ms, max_ms);
     }
 
-    /// A connection was closed as soon as it was made, which is no better than a failure; but
-    /// somebody was there.
-    pub(crate) fn cut_short(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
+    /// A connection was closed soon after it was opened. This counts as a failure, but the peer is up.
+    pub(crate) fn note_short_conn(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
         self.expect_passive = true;
         self.back_off(now_ms, min_ms, max_ms);
     }
 
-    /// The peer's own attempt was first: look again after `wait_ms` whether it came through.
+    /// The peer's own attempt was first: wait for `wait_ms` before the next attempt.
     pub(crate) fn yield_to_peer(&mut self, now_ms: u64, wait_ms: u64) {
         self.expect_passive = true;
         self.backoff.postpone(now_ms, wait_ms);
     }
 
-    /// A connection that did its work was lost while others stay: nothing before `wait_ms` have
-    /// passed.
+    /// A connection that had worked was closed while others stay: wait for `wait_ms` before the next attempt.
     pub(crate) fn postpone(&mut self, now_ms: u64, wait_ms: u64) {
         self.forget_failures();
         self.backoff.postpone(now_ms, wait_ms);
     }
 
-    /// A connection did its work: the next attempt may come at once.
-    pub(crate) fn worked(&mut self) {
+    /// A connection has worked: the next attempt may begin at once.
+    pub(crate) fn note_success(&mut self) {
         self.expect_passive = false;
         self.forget_failures();
     }
 
-    /// Failures in front of a connection that did its work count no more.
+    /// Resets the back-off, after a connection that has worked.
     pub(crate) fn forget_failures(&mut self) {
         self.backoff = Backoff::new();
     }

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Schedulers: the threads that move bytes.
+//! Schedulers: the threads that send and receive.
 //!
-//! One per processor, bound to it while it is online. Those of processors that come later are
-//! started when the first connection is made that they could serve. A connection belongs to one
-//! scheduler for its whole life, and that scheduler alone does its socket I/O. It is driven by
-//! nothing but the socket's `data_ready` and `write_space` callbacks and by transmits being queued;
-//! with nothing to do it sleeps.
+//! There is one per processor, bound to it while it is online. A scheduler of a processor that comes online
+//! later starts when the first connection is created that it could serve. A connection belongs to one scheduler
+//! for its whole life, and only that scheduler does its socket I/O. The socket's `data_ready` and `write_space`
+//! callbacks, and transmits that are queued, post the connection to it. A scheduler without work sleeps.
 //!
-//! What a connection is, a scheduler need not know: it asks for no more than [`Serve`].
+//! A scheduler uses a connection only through [`Serve`].
 //!
-//! [`Sched`] is shared by [`Arc`] between [`crate::Lnd`], its thread and its connections, and
-//! protected by the mailbox's own lock, but for the list of complete zero-copy batches, which has
-//! one like it. What a connection waits for is one atomic word, [`Readiness`], so that a callback
-//! takes no lock unless the connection has to be queued.
+//! [`Sched`] is shared by [`Arc`] between [`crate::Lnd`], its thread and its connections. The mailbox's lock
+//! protects its queue, and a similar one the list of complete zero-copy batches. What a connection waits for is
+//! one atomic word, [`Readiness`], so that a callback takes no lock unless it has to post the connection.
 
 mod readiness;
 
@@ -64,7 +62,7 @@ use kernel::{
 
 pub(crate) use readiness::Readiness;
 
-/// Which list of a connection is the scheduler's.
+/// The ID of a connection's links in its scheduler's mailbox.
 pub(crate) const SCHED_LIST: u64 = 1;
 
 /// A connection as schedulers see it.
@@ -74,7 +72,7 @@ pub(crate) trait Serve:
     /// Transmits that it has sent without a copy.
     type ZcBatch: ZcOps + Send + 'static;
 
-    /// One bounded turn of I/O. The scheduler's thread, no lock held.
+    /// One turn of I/O, of bounded length. The scheduler's thread, no lock held.
     fn run(self: Arc<Self>);
 
     /// Completes a batch of which TCP needs no page any more. The scheduler's thread, no lock held.
@@ -95,9 +93,9 @@ pub(crate) struct Sched<C: Serve> {
     /// in `zc_done`.
     zc_batches: Arc<Gauge>,
     cpu: u32,
-    /// Connections assigned, for balance.
+    /// How many connections it serves.
     nconns: Atomic<i64>,
-    /// Whether the thread is there, and is to stay.
+    /// Whether the thread runs and has not been stopped.
     running: Atomic<bool>,
     #[pin]
     thread: Mutex<Option<KThread>>,
@@ -123,7 +121,7 @@ impl<C: Serve> Sched<C> {
         )
     }
 
-    /// Starts the thread, if there is none. May sleep.
+    /// Starts the thread, unless it runs. May sleep.
     ///
     /// # Errors
     ///
@@ -143,8 +141,8 @@ impl<C: Serve> Sched<C> {
         Ok(())
     }
 
-    /// Has the thread end when no connection waits any more, and waits for that. There are no
-    /// interfaces any more. Sleeps.
+    /// Makes the thread end when its queue is empty, and waits for that. Called when there are no NIs any more.
+    /// Sleeps.
     pub(crate) fn stop(&self) {
         self.mailbox.stop();
         let thread = self.thread.lock().take();
@@ -152,13 +150,13 @@ impl<C: Serve> Sched<C> {
         self.running.store(false, Relaxed);
     }
 
-    /// Whether it has its thread. Any context.
+    /// Whether its thread runs. Any context.
     pub(crate) fn is_running(&self) -> bool {
         self.running.load(Relaxed)
     }
 
-    /// Whether it can serve a new connection well: its processor is there, and so is its thread, which is
-    /// started now if need be. May sleep.
+    /// Whether its processor is online and its thread runs, so that it can serve a new connection. Starts the
+    /// thread if necessary. May sleep.
     pub(crate) fn is_ready(self: &Arc<Self>) -> bool {
         misc::is_cpu_online(self.cpu) && (self.is_running() || self.start().is_ok())
     }
@@ -188,7 +186,7 @@ impl<C: Serve> Sched<C> {
         &self.zc_batches
     }
 
-    /// Queues a connection whose [`Readiness`] said that it has to be. Any context.
+    /// Queues a connection, as its [`Readiness`] demands. Any context.
     pub(crate) fn enqueue(&self, conn: Arc<C>) {
         self.mailbox.post(conn);
     }
@@ -212,7 +210,7 @@ impl<C: Serve> Sched<C> {
             let mail = this.mailbox.take(None);
             this.finish_zc_done();
             match mail {
-                // One bounded turn each, then back to the end of the queue: nobody starves.
+                // After its turn the connection goes to the end of the queue, so none starves.
                 Mail::Object(conn) => conn.run(),
                 Mail::Tick => {}
                 Mail::Stop => return,
@@ -222,20 +220,20 @@ impl<C: Serve> Sched<C> {
     }
 }
 
-/// Which of several schedulers is to serve a new connection: of the nearest ones the least busy.
+/// The index of the scheduler for a new connection: of the nearest ones, that with the fewest connections.
 ///
-/// Of each it needs to know how far its processor is from where the connection's packets arrive, and
-/// how many connections it serves.
+/// `scheds` has the distance of each one's processor from where the connection's packets arrive, and how many
+/// connections it serves.
 pub(crate) fn choose(scheds: impl Iterator<Item = (CpuDistance, i64)>) -> Option<usize> {
     let indexed = scheds.enumerate();
     indexed.min_by_key(|(_, key)| *key).map(|(index, _)| index)
 }
 
-/// A connection's place with its scheduler, which counts it while this exists.
+/// A connection's reference to its scheduler, which counts the connection while this exists.
 pub(crate) struct Assignment<C: Serve>(Arc<Sched<C>>);
 
 impl<C: Serve> Assignment<C> {
-    /// A place with `sched`.
+    /// A reference to `sched`.
     pub(crate) fn new(sched: Arc<Sched<C>>) -> Self {
         sched.nconns.add(1, Relaxed);
         Self(sched)

@@ -30,37 +30,37 @@
 //! | class | in | protects | inside |
 //! |---|---|---|---|
 //! | `socklnd_ctl_services` | `portals::door::File` | the bulk services of an open device file | nothing |
-//! | `socklnd_config` | `Lnd` | that one interface instance at a time comes or goes; nobody waits under it until one has ended | nothing |
+//! | `socklnd_config` | `Lnd` | that one NI at a time comes or goes; nobody waits under it until one has ended | nothing |
 //! | `socklnd_fwd_switch` | `fwd::Forwarder` | whether the node forwards | `socklnd_config` |
 //! | `socklnd_listeners` | `acceptor::Acceptor` | the list of listeners | `socklnd_config` |
 //! | `socklnd_listener` | `acceptor::Listener` | its socket | `socklnd_listeners` |
 //! | `socklnd_conn_io` | `conn::Conn` | what the thread that does its I/O uses; given up while the message layer is called | nothing |
 //! | `socklnd_handshake` | `conn::Handshake` | its socket and its stage | nothing |
-//! | `socklnd_handshakes` | `conn::HandshakeTable` | an interface instance's list of handshakes | `socklnd_conn_io` |
-//! | `socklnd_strangers` | `peer::Strangers` | which strangers an interface instance has, or connects to; two of these, never one inside the other | any of the above |
+//! | `socklnd_handshakes` | `conn::HandshakeTable` | an NI's list of handshakes | `socklnd_conn_io` |
+//! | `socklnd_strangers` | `peer::Strangers` | which strangers an NI has, or connects to; two of these, never one inside the other | any of the above |
 //! | `socklnd_sched_thread` | `sched::Sched` | the handle of its thread | nothing |
 //! | `socklnd_portals_service` | `portals::Core` | the bulk service that is offered | `socklnd_ctl_services` |
 //! | `socklnd_bulk_service` | `portals::bulk` | a bulk service's sessions; of another service only by `try_lock` | `socklnd_portals_service` |
 //! | `socklnd_test_layers` | `test_layer::State` | interfaces under the message layer for tests | `socklnd_config` |
 //! | `socklnd_test_jobs` | `test_layer::State` | its answers that are due | nothing |
-//! | `socklnd_ledger` | `stats::Ledger` | an interface instance's sums of traffic | `socklnd_config` |
+//! | `socklnd_ledger` | `stats::Ledger` | an NI's sums of traffic | `socklnd_config` |
 //! | `socklnd_gauge` | `stats::Gauge` | nothing; who waits for zero sleeps on it | any of the above |
 //!
 //! ## Spinlocks
 //!
 //! | class | in | protects | inside |
 //! |---|---|---|---|
-//! | `socklnd_nis` | `Lnd` | the list of interface instances | `socklnd_config`, `rtnl_mutex`, `param_lock` |
+//! | `socklnd_nis` | `Lnd` | the list of NIs | `socklnd_config`, `rtnl_mutex`, `param_lock` |
 //! | `socklnd_portals_nodes` | `portals::Layer` | the list of nodes | `socklnd_config` |
 //! | `socklnd_portals_locals` | `portals::Node` | a node's interfaces | any mutex |
 //! | `socklnd_listener_users` | `acceptor::Listener` | who listens there | `socklnd_listeners` |
-//! | `socklnd_peer_table` | `peer::PeerTable` | a bucket of an interface instance's peers | any mutex |
+//! | `socklnd_peer_table` | `peer::PeerTable` | a bucket of an NI's peers | any mutex |
 //! | `socklnd_peer` | `peer::Peer` | its routes, connections and queue | any mutex, `socklnd_peer_table` |
 //! | `socklnd_conn_txq` | `conn::Conn` | its queues of transmits and acknowledgements | any mutex, `socklnd_peer` |
 //! | `socklnd_conn_parked` | `conn::Conn` | what was said later about a payload | `socklnd_conn_io` |
 //! | `socklnd_local_msg` | `ni::LocalMsg` | what is left to do of a message to this node itself | nothing |
 //! | `socklnd_local_msg_asked` | `ni::LocalMsg` | who says where it goes | nothing |
-//! | `socklnd_interfaces` | `interface::Interfaces` | an interface instance's addresses | any mutex, `socklnd_peer`, `socklnd_nis` |
+//! | `socklnd_interfaces` | `interface::Interfaces` | an NI's addresses | any mutex, `socklnd_peer`, `socklnd_nis` |
 //! | `socklnd_peer_unacked` | `peer::Peer` | messages that it has yet to acknowledge | any mutex, `socklnd_peer` |
 //! | `socklnd_portals_ops` | `portals::Core` | operations that wait for an answer | any mutex, `socklnd_peer` |
 //! | `socklnd_portals_table` | `portals::Core` | match entries | any mutex |

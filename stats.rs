@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters: what happened, and what is alive.
+//! Counters of events and traffic, and gauges of live objects.
 //!
-//! All are atomics without a lock. Traffic is counted per connection, where one thread writes, and
-//! added up when a connection ends; so no counter is shared between processors on the hot path. That
-//! sums miss nothing, and count nothing twice, is what an interface's [`Ledger`] is for, which has a
-//! mutex of its own.
+//! All are atomics without a lock. Traffic is counted per connection, where one thread writes, and added up
+//! when a connection ends. The [`Ledger`] of an NI, which has a mutex, makes sure that sums miss nothing and
+//! count nothing twice.
 
 use kernel::{
     new_condvar,
@@ -26,7 +25,10 @@ use kernel::{
         CondVarTimeoutResult,
         Mutex, //
     },
-    time::msecs_to_jiffies, //
+    time::{
+        msecs_to_jiffies,
+        Delta, //
+    }, //
 };
 
 /// A counter that only grows.
@@ -85,27 +87,27 @@ impl Traffic {
     }
 }
 
-/// What went over the connections of an interface: of those that there are, and of those that have
-/// ended. Its mutex is inside of all others but a connection's I/O mutex, which is not taken with it.
+/// The traffic of an NI's connections: of those that exist, and of those that have ended. Its mutex is inside
+/// of all others except a connection's I/O mutex, which is not taken with it.
 #[pin_data]
 pub(crate) struct Ledger {
     #[pin]
     books: Mutex<Books>,
 }
 
-/// What names an account: its peer, and its connection, each by the address of its counters, which
-/// nobody else has as long as there is the account.
+/// The key of an account: its peer and its connection, each by the address of its counters, which is unique
+/// while the account exists.
 type AccountId = (usize, usize);
 
 struct Books {
-    /// Of connections that there are.
+    /// The traffic of connections that exist.
     open: RBTree<AccountId, Arc<Traffic>>,
-    /// The sum of all others.
+    /// The sum of all that have ended.
     closed: Traffic,
 }
 
 impl Ledger {
-    /// Nothing so far. May sleep.
+    /// An empty ledger. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -121,7 +123,7 @@ impl Ledger {
         )
     }
 
-    /// What went over all connections so far. May sleep.
+    /// The traffic of all connections so far. May sleep.
     pub(crate) fn total(&self) -> Traffic {
         let books = self.books.lock();
         let total = Traffic::new();
@@ -133,8 +135,8 @@ impl Ledger {
         total
     }
 
-    /// What went so far over all connections of the peer for which `closed` has the sum of those that
-    /// have ended. May sleep.
+    /// The traffic so far of all connections of a peer; `closed` has the sum of those that have ended. May
+    /// sleep.
     pub(crate) fn total_of(&self, closed: &Arc<Traffic>) -> Traffic {
         let peer = address(closed);
         let mut books = self.books.lock();
@@ -153,8 +155,8 @@ impl Ledger {
     }
 }
 
-/// A connection's account in a [`Ledger`]. With the end of it what was counted goes to the sums of the
-/// interface and of the peer; may sleep.
+/// A connection's account in a [`Ledger`]. Dropping it adds the traffic to the sums of the NI and of the peer;
+/// may sleep.
 pub(crate) struct Account {
     ledger: Arc<Ledger>,
     peer: Arc<Traffic>,
@@ -162,8 +164,8 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// For a connection that counts in `traffic`, to a peer whose ended connections `peer` is the sum
-    /// of. May sleep.
+    /// An account for a connection that counts in `traffic`, to a peer for which `peer` has the sum of ended
+    /// connections. May sleep.
     ///
     /// # Errors
     ///
@@ -178,7 +180,7 @@ impl Account {
             peer: peer.clone(),
             traffic: traffic.clone(),
         };
-        // Memory first: who only wants to know a sum does not wait for that.
+        // Allocate before the mutex is locked, so that readers of sums do not wait.
         let node = RBTreeNode::new(this.id(), traffic.clone(), GFP_KERNEL)?;
         let replaced = ledger.books.lock().open.insert(node);
         // The addresses are those of objects that there are, so there was no such account.
@@ -207,39 +209,38 @@ fn address(traffic: &Arc<Traffic>) -> usize {
     core::ptr::from_ref::<Traffic>(traffic).addr()
 }
 
-/// What an interface, and each of its peers, counts over its life, by cause.
+/// The event counters of an NI, and of each of its peers.
 pub(crate) struct Events {
-    /// Attempts of ours to connect.
+    /// Attempts of this node to connect.
     pub(crate) attempts: Counter,
     /// Connections that this node opened.
     pub(crate) connects: Counter,
     /// Connections that other nodes opened.
     pub(crate) accepts: Counter,
-    /// Attempts of ours that failed.
+    /// Attempts of this node that failed.
     pub(crate) connect_failures: Counter,
-    /// Handshakes of others that were refused by the rules: a lost race, a duplicate, an old
-    /// incarnation.
+    /// Passive handshakes that were refused by the rules: a lost race, a duplicate, an old incarnation.
     pub(crate) refusals: Counter,
-    /// Handshakes of others that ended otherwise: garbage, silence, too many at once.
+    /// Passive handshakes that failed otherwise: wrong data, timeouts, too many at once.
     pub(crate) bad_handshakes: Counter,
-    /// Those of them that there was no place for: too many strangers.
+    /// Those of them that were refused because there were too many strangers.
     pub(crate) strangers_refused: Counter,
-    /// Idle strangers who had to make room for others.
+    /// Idle strangers whose connections were closed in favour of others.
     pub(crate) strangers_closed: Counter,
-    /// Messages for strangers to whom this node would have had to connect: too many of them.
+    /// Messages to strangers that were refused because this node would have had to connect to too many.
     pub(crate) calls_refused: Counter,
-    /// Messages that the peer should not have sent here: not for this interface, or from a sender that the
-    /// peer can't speak for.
+    /// Messages that the peer should not have sent here: not for this NI, or from a sender that the peer is no
+    /// router for.
     pub(crate) misrouted: Counter,
-    /// Connections closed because the peer broke the protocol.
+    /// Connections closed because the peer violated the protocol.
     pub(crate) protocol_errors: Counter,
     /// Connections closed because the peer reset or closed them.
     pub(crate) disconnects: Counter,
-    /// Connections closed, and queued transmits ended, by a deadline.
+    /// Connections closed, and queued transmits failed, because of a timeout.
     pub(crate) timeouts: Counter,
-    /// Transmits that ended with an error.
+    /// Transmits that failed.
     pub(crate) tx_errors: Counter,
-    /// Times that a scheduler ran out of memory for a socket and tried again later.
+    /// How often a socket had no memory to send.
     pub(crate) enomem: Counter,
     /// Times that the link of an interface has come or gone.
     pub(crate) link_changes: Counter,
@@ -272,7 +273,7 @@ impl Events {
     }
 }
 
-/// How many objects of a kind are alive; somebody may wait until none is.
+/// How many objects of a kind exist; a thread can wait until there are none.
 #[pin_data]
 pub(crate) struct Gauge {
     count: Atomic<i64>,
@@ -284,7 +285,7 @@ pub(crate) struct Gauge {
 }
 
 impl Gauge {
-    /// None alive. May sleep.
+    /// A gauge at zero. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -297,34 +298,34 @@ impl Gauge {
         )
     }
 
-    /// One more, until the guard is dropped. Any context.
+    /// Counts one object, until the guard is dropped. Any context.
     pub(crate) fn enter(this: &Arc<Self>) -> LiveGuard {
         this.count.add(1, Relaxed);
         LiveGuard(this.clone())
     }
 
-    /// How many are alive.
+    /// How many objects there are.
     pub(crate) fn get(&self) -> i64 {
         self.count.load(Relaxed)
     }
 
-    /// Waits until none is alive. The caller has seen to it that none is made any more. Sleeps.
+    /// Waits until there are none. The caller has made sure that no more are created. Sleeps.
     pub(crate) fn wait_zero(&self) {
         let mut guard = self.lock.lock();
-        // Fully ordered against the count: either the last guard sees that somebody waits, or the
-        // waiter sees zero.
+        // Fully ordered against the count: either the last guard sees that a thread waits, or this thread
+        // sees zero.
         self.waiting.xchg(true, Full);
         while self.count.fetch_add(0, Full) != 0 {
             self.zero.wait(&mut guard);
         }
     }
 
-    /// As [`Gauge::wait_zero`], but not longer than about so many milliseconds, nor when a signal has
-    /// come.
-    pub(crate) fn try_wait_zero(&self, limit_ms: u32) -> Waited {
+    /// As [`Gauge::wait_zero`], but at most for about `limit`, and not after a signal.
+    pub(crate) fn try_wait_zero(&self, limit: Delta) -> Waited {
         let mut guard = self.lock.lock();
         // As above.
         self.waiting.xchg(true, Full);
+        let limit_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         let mut left = msecs_to_jiffies(limit_ms);
         while self.count.fetch_add(0, Full) != 0 {
             left = match self.zero.wait_interruptible_timeout(&mut guard, left) {
@@ -337,18 +338,18 @@ impl Gauge {
     }
 }
 
-/// How a wait with a limit has ended.
+/// The result of a wait with a limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waited {
-    /// None is alive.
+    /// There are none.
     Zero,
-    /// Some are, and the time is over.
+    /// The time is over, and there are some.
     InVain,
-    /// Some are, and a signal has come.
+    /// There was a signal, and there are some.
     Interrupted,
 }
 
-/// Counts one live object. Dropped in thread context.
+/// Counts one object. Dropped in thread context.
 pub(crate) struct LiveGuard(Arc<Gauge>);
 
 impl Drop for LiveGuard {

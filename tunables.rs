@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tunables: what an administrator can set.
+//! Tunables: the module parameters and sysctls.
 //!
-//! Module parameters by the names that Lustre's C module uses. What that loads with, this one loads with
-//! too: ranges that say `near` take the nearest number at insertion, with a line in the log. Each is one atomic number, within its range at any time; who reads it sees the value
-//! of that moment. The functions below say what a change is good for: "in force at once" includes
-//! living connections, the others keep what they were made with.
+//! Module parameters have the names of those of Lustre's C module. Values with which that one loads, this one
+//! accepts too: at insertion a range with `near` takes the nearest number, and logs it. Each value is an atomic
+//! number that is within its range at any time; readers see the current value. The functions below say when a
+//! change takes effect: "in force at once" includes existing connections, the others keep the value with which
+//! they were created.
 
 use crate::{
     lib_linux::{
@@ -18,6 +19,8 @@ use crate::{
         sysctl, //
     },
     wire::{
+        Checksum,
+        ConnTypes,
         MsgClass,
         Proto, //
     },
@@ -89,9 +92,9 @@ knobs! {
     /// Who may connect.
     accept: 0 of ["secure", "all", "none"], 0o644,
         "who may connect: secure (privileged ports only), all or none";
-    /// Whether nodes forward from the start.
+    /// Whether nodes forward messages from the start.
     forwarding: 0 of ["disabled", "enabled"], 0o444,
-        "whether nodes pass on messages for others before they are told to: disabled or enabled";
+        "whether nodes forward messages from the start: disabled or enabled";
     /// Forwarding buffers of one page.
     small_router_buffers: 128 in 1..=65_536, 0o644,
         "forwarding buffers for messages of up to a page, for each node that forwards";
@@ -107,41 +110,41 @@ knobs! {
     /// Connections that may wait to be accepted.
     accept_backlog: 127 near 1..=65_535, 0o644,
         "connections that may wait to be accepted";
-    /// Seconds that a stranger has for its whole handshake.
+    /// Seconds for a passive handshake.
     accept_timeout: 5 near 1..=3_600, 0o644,
-        "seconds that a stranger has for its whole handshake";
-    /// Handshakes of strangers that an interface has under way at most.
+        "seconds that a node that connects has for its whole handshake";
+    /// The most passive handshakes that an NI has under way.
     max_pending: 64 in 1..=4_096, 0o644,
-        "handshakes of strangers that an interface has under way at most";
-    /// Connections to strangers that an interface has at most, and strangers that it connects to; 0 is what half of
-    /// the memory holds.
+        "passive handshakes that an NI has under way at most";
+    /// The most connections to strangers that an NI has, and strangers that it connects to; 0 is as many as fit into
+    /// half of the memory.
     max_strangers: 0 in 0..=16_777_216, 0o644,
-        "connections to strangers, and strangers that are connected to, per interface (0: by memory)";
-    /// Of one source address.
+        "connections to strangers, and strangers to connect to, per NI (0: by memory)";
+    /// The most of them that one source address has.
     max_strangers_per_source: 64 in 1..=65_536, 0o644,
         "of those, how many one source address may have, or be the reason for";
     /// The version of the protocol to begin with.
     protocol: 3 in 1..=4, 0o644,
-        "protocol version that new NIDs begin with on IPv4 (1 and 2: and know no newer one)";
+        "protocol version that new NIDs begin with on IPv4 (1 and 2: they speak no newer one)";
     /// Checksums of messages.
     enable_csum: 0 near 0..=1, 0o644,
         "send checksums where the protocol has them, which is in version 2";
     /// Whether acknowledgements go out on a connection of their own.
     nonblk_zcack: 1 near 0..=1, 0o644,
         "acknowledge zero-copy messages on the bulk-in connection only (protocol 3 and 4)";
-    /// Whether peers are to say that large messages have arrived.
+    /// Whether peers are asked to acknowledge zero-copy messages.
     zc_acks: 0 in 0..=1, 0o644,
         "count zero-copy messages as sent when the peer acknowledges them (protocol 2 and later)";
-    /// Seconds of silence before a peer is sent a sign of life; 0 is never.
+    /// Seconds of silence before a peer is sent a keepalive message; 0 is never.
     keepalive: 30 near 0..=86_400, 0o644,
         "seconds of silence before a peer is sent a keepalive message (0: never)" => remind;
     /// Whether to connect to addresses that peers name.
     learn_routes: 0 in 0..=1, 0o644,
-        "connect also to the addresses that a peer names itself (0: only to those of its routes)";
-    /// From which addresses a NID is believed.
+        "connect also to the addresses that a peer names (0: only to those of its routes)";
+    /// From which addresses a NID is accepted.
     check_nid: 1 in 0..=2, 0o644,
-        "believe a NID from 0: any address, 1: its own, its routes', and those in a subnet with its own and us, \
-         2: its own and its routes' (none of them proves anything)";
+        "accept a NID from 0: any address, 1: its own, its routes', and those in a subnet with its own and us, \
+         2: its own and its routes' (none of this proves who a node is)";
 }
 
 /// The names that some of them have had in `/proc/sys/socknal` since 2005.
@@ -164,34 +167,31 @@ pub(crate) fn register_sysctls() -> Result<sysctl::Registration> {
     sysctl::Registration::new(c"socknal", SYSCTLS)
 }
 
-/// What `sock_timeout=0` stands for, in seconds. The C driver then takes LNet's timeout, which is 49
-/// unless it was changed; there is no LNet here that could say.
+/// The meaning of `sock_timeout=0`, in seconds. The C driver uses LNet's timeout then, which is 49 by
+/// default; here is no LNet.
 const DEFAULT_TIMEOUT_S: u64 = 50;
 
-/// What `zc_min_payload=-1` stands for: the C driver takes any smaller number for this one. Those from 0
-/// on have their own meaning here.
+/// The meaning of `zc_min_payload=-1`: the C driver uses this for any smaller number. Here only -1 means it.
 const DEFAULT_ZC_MIN_PAYLOAD: usize = 2_048;
 
-/// Says in the kernel's log what becomes of values that don't go together or stand for others.
+/// Logs which values are replaced by others, because they contradict each other or have a special meaning.
 ///
-/// To be called when all module parameters have been set; later changes are checked as they come.
+/// Called when all module parameters have been set; later changes are checked when they are made.
 pub(crate) fn inserted() {
     param::insertion_is_over();
     if check_reconnects().is_err() {
         let max = max_reconnectms.get();
-        pr_warn!("{max} is taken for min_reconnectms, too\n");
+        pr_warn!("using {max} for min_reconnectms, too\n");
     }
     if sock_timeout.get() == 0 {
-        pr_info!("sock_timeout=0 is taken for {DEFAULT_TIMEOUT_S} seconds\n");
+        pr_info!("sock_timeout=0: using {DEFAULT_TIMEOUT_S} seconds\n");
     }
     if zc_min_payload.get() < 0 {
-        pr_info!(
-            "zc_min_payload=-1 is taken for {DEFAULT_ZC_MIN_PAYLOAD}, as the C driver does it\n"
-        );
+        pr_info!("zc_min_payload=-1: using {DEFAULT_ZC_MIN_PAYLOAD}, as the C driver does\n");
     }
 }
 
-/// Refuses values that don't go together, and says so in the kernel's log.
+/// Refuses values that contradict each other, and logs that.
 fn check_reconnects() -> Result {
     let (min, max) = (min_reconnectms.get(), max_reconnectms.get());
     if min > max {
@@ -201,8 +201,8 @@ fn check_reconnects() -> Result {
     Ok(())
 }
 
-/// [`check_reconnects`], but while the module is being inserted parameters come one after the other,
-/// and what they are together shows at the end.
+/// [`check_reconnects`], once the module is loaded: while it is being inserted, parameters are set one after
+/// the other, and [`inserted`] checks them.
 fn check_if_loaded() -> Result {
     match LND.get() {
         Some(_) => check_reconnects(),
@@ -210,7 +210,7 @@ fn check_if_loaded() -> Result {
     }
 }
 
-/// Brings living sockets up to date. May sleep.
+/// Applies the values to existing sockets. May sleep.
 fn apply() -> Result {
     match LND.get() {
         Some(lnd) => lnd.apply_tunables(),
@@ -218,7 +218,7 @@ fn apply() -> Result {
     }
 }
 
-/// Has the reaper look at all peers, of which it may have left some alone. May sleep.
+/// Makes the reaper check all peers, because some may be in none of its lists. May sleep.
 fn remind() -> Result {
     match LND.get() {
         Some(lnd) => lnd.remind(),
@@ -226,7 +226,7 @@ fn remind() -> Result {
     }
 }
 
-/// The value of a knob whose range has no negative numbers.
+/// The value of a parameter whose range has no negative numbers.
 fn get(knob: i32) -> u64 {
     u64::try_from(knob).unwrap_or(0)
 }
@@ -240,7 +240,7 @@ pub(crate) fn timeout_ms() -> u64 {
     seconds.saturating_mul(1000)
 }
 
-/// How long a stranger's whole handshake may take, in milliseconds.
+/// How long a passive handshake may take, in milliseconds.
 pub(crate) fn handshake_timeout_ms() -> u64 {
     get(accept_timeout.get()).saturating_mul(1000)
 }
@@ -261,21 +261,24 @@ pub(crate) fn max_reconnect_ms() -> u64 {
 }
 
 /// Whether new connections that speak `proto` have types.
-pub(crate) fn typed(proto: Proto) -> bool {
+pub(crate) fn conn_types(proto: Proto) -> ConnTypes {
     let wanted = typed_conns.get() != 0;
     if !wanted && proto.is_always_typed() {
         pr_info_once!("typed_conns=0 has no effect with protocol 3 and 4: those need types\n");
     }
-    wanted || proto.is_always_typed()
+    match wanted || proto.is_always_typed() {
+        true => ConnTypes::Typed,
+        false => ConnTypes::Untyped,
+    }
 }
 
-/// How many bulk connections there are to be to each peer, each way; `None` is as many as the link
-/// is fast. For new interface instances.
+/// How many bulk connections there should be to each peer, each way; `None` is by the speed of the link. For
+/// new NIs.
 pub(crate) fn bulk_conns() -> Option<u32> {
     u32::try_from(conns_per_peer.get()).ok().filter(|n| *n != 0)
 }
 
-/// From how many bytes on the wire on a message is bulk. In force at once.
+/// The smallest message in bytes, headers included, that is bulk. In force at once.
 pub(crate) fn bulk_nob() -> usize {
     get(min_bulk.get()) as usize
 }
@@ -286,8 +289,8 @@ pub(crate) fn zc_min_payload_nob() -> usize {
     usize::try_from(zc_min_payload.get()).unwrap_or(DEFAULT_ZC_MIN_PAYLOAD)
 }
 
-/// Bytes of send and of receive buffer; 0 leaves them to TCP. In force at once, but the window that
-/// a living connection can offer is limited by the scale that was agreed on when it was made.
+/// The sizes of the send and the receive buffer in bytes; with 0 TCP sets them. In force at once, but the
+/// window of an existing connection is limited by the scale that was negotiated when it was opened.
 pub(crate) fn buffer_sizes() -> (usize, usize) {
     let size = |own: i32| match own {
         ..0 => get(buffer_size.get()) as usize,
@@ -296,8 +299,8 @@ pub(crate) fn buffer_sizes() -> (usize, usize) {
     (size(tx_buffer_size.get()), size(rx_buffer_size.get()))
 }
 
-/// Whether TCP is to acknowledge each message as soon as it was received. In force at once; but
-/// a connection that was told to forgets it only by and by.
+/// Whether TCP is to acknowledge each message as soon as it was received. In force at once; existing
+/// connections stop it after some time.
 pub(crate) fn eager_acks() -> bool {
     eager_ack.get() != 0
 }
@@ -312,8 +315,8 @@ pub(crate) fn use_nagle() -> bool {
     nagle.get() != 0
 }
 
-/// Idle seconds, seconds between probes and number of probes of keepalive; where one is 0, all are,
-/// and there are none. In force at once.
+/// TCP keepalive: idle seconds, seconds between probes and number of probes; if one is 0, all are, and there
+/// are no probes. In force at once.
 pub(crate) fn tcp_keepalive() -> (i32, i32, i32) {
     let all = (
         keepalive_idle.get(),
@@ -326,7 +329,7 @@ pub(crate) fn tcp_keepalive() -> (i32, i32, i32) {
     }
 }
 
-/// The type of service of packets; `None` leaves it as it is. In force at once.
+/// The type of service of packets; with `None` it is not changed. In force at once.
 pub(crate) fn type_of_service() -> Option<u8> {
     u8::try_from(tos.get()).ok()
 }
@@ -334,11 +337,11 @@ pub(crate) fn type_of_service() -> Option<u8> {
 /// Who may connect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acceptance {
-    /// Who has a privileged port.
+    /// Nodes that connect from a privileged port.
     Secure,
-    /// Everybody.
+    /// All.
     All,
-    /// Nobody: all connections are this node's own.
+    /// None: this node opens all connections.
     Nobody,
 }
 
@@ -356,7 +359,7 @@ pub(crate) fn forwarding_at_first() -> bool {
     forwarding.get() != 0
 }
 
-/// Small and large buffers of a node whose forwarding is switched on from now on.
+/// The numbers of small and large buffers of a node, for when its forwarding is next enabled.
 pub(crate) fn forwarding_buffers() -> (usize, usize) {
     (
         get(small_router_buffers.get()) as usize,
@@ -364,33 +367,33 @@ pub(crate) fn forwarding_buffers() -> (usize, usize) {
     )
 }
 
-/// The port of interfaces, and of routes that name none.
+/// The port to listen on, and of routes without a port.
 pub(crate) fn port() -> u16 {
     u16::try_from(accept_port.get()).unwrap_or(988)
 }
 
-/// Connections that may wait to be accepted at a new interface.
+/// The backlog of new listening sockets.
 pub(crate) fn backlog() -> i32 {
     accept_backlog.get()
 }
 
-/// How many strangers may be half-way in, per interface. In force at once.
+/// How many passive handshakes an NI may have under way. In force at once.
 pub(crate) fn pending_limit() -> usize {
     get(max_pending.get()) as usize
 }
 
-/// What a connection takes in memory, about, its socket included.
+/// The approximate memory of a connection in bytes, its socket included.
 const CONN_NOB: usize = 64 << 10;
 
-/// How many strangers there may be on the smallest machine.
+/// The least default for the number of strangers' connections.
 const FEW_STRANGERS: usize = 1024;
 
-/// How many connections to strangers an interface may have, and how many strangers it may connect to, for one
-/// source address and in all, if it wants `bulk` connections for bulk to each peer, each way. In force at
-/// once, for those who come.
+/// How many connections to strangers an NI may have, and how many strangers it may connect to, for one source
+/// address and in total, if it wants `bulk` connections for bulk to each peer, each way. In force at once, for
+/// new ones.
 ///
-/// Of one address at least as many as a peer has before and after it was started anew, while the old ones
-/// end.
+/// The limit for one address is at least twice the number of a peer's connections, because after its restart
+/// the old ones exist for a while.
 pub(crate) fn strangers(bulk: u32) -> (usize, usize) {
     // CAST: At most 127.
     let of_peer = 1 + 2 * bulk.min(127) as usize;
@@ -402,19 +405,19 @@ pub(crate) fn strangers(bulk: u32) -> (usize, usize) {
     (of_source, of_all)
 }
 
-/// From which addresses a NID is believed. None of these is a proof: addresses can be forged.
+/// From which addresses a NID is accepted. This proves nothing: addresses can be forged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NidCheck {
-    /// From any.
+    /// From any address.
     Off,
-    /// From those that are known to be its own, and from the subnet of an interface in which its own
-    /// address is as well.
+    /// From addresses that are known to be the node's, and from the subnet of an interface that its NID's address
+    /// is in as well.
     Subnet,
-    /// From those that are known to be its own: that in the NID, and those of its routes.
+    /// From addresses that are known to be the node's: the one in the NID, and those of its routes.
     Strict,
 }
 
-/// From which addresses a NID is believed. In force at once.
+/// From which addresses a NID is accepted. In force at once.
 pub(crate) fn nid_check() -> NidCheck {
     match check_nid.get() {
         0 => NidCheck::Off,
@@ -423,8 +426,8 @@ pub(crate) fn nid_check() -> NidCheck {
     }
 }
 
-/// The newest version of the protocol for new interface instances, and the one to begin with on
-/// IPv4; on IPv6 it is at least version 4, if that is spoken.
+/// The newest version of the protocol that new NIs speak, and the version to begin with on IPv4; on IPv6
+/// that is at least 4, if it is spoken.
 pub(crate) fn protocols() -> (Proto, Proto) {
     match protocol.get() {
         1 => (Proto::V1, Proto::V1),
@@ -434,12 +437,15 @@ pub(crate) fn protocols() -> (Proto, Proto) {
     }
 }
 
-/// Whether messages are sent with checksums where the version has them. In force at once.
-pub(crate) fn checksums() -> bool {
-    enable_csum.get() != 0
+/// The checksum that messages are sent with where the version has one. In force at once.
+pub(crate) fn checksum() -> Checksum {
+    match enable_csum.get() {
+        0 => Checksum::None,
+        _ => Checksum::Crc32,
+    }
 }
 
-/// What acknowledgements of zero-copy messages count as. In force at once.
+/// The class of acknowledgements of zero-copy messages. In force at once.
 pub(crate) fn ack_class() -> MsgClass {
     if nonblk_zcack.get() != 0 {
         MsgClass::Ack
@@ -454,7 +460,7 @@ pub(crate) fn acks_wanted() -> bool {
     zc_acks.get() != 0
 }
 
-/// After how many milliseconds of silence a peer is sent a sign of life. In force at once.
+/// After how many milliseconds of silence a peer is sent a keepalive message. In force at once.
 pub(crate) fn ping_after_ms() -> Option<u64> {
     match get(keepalive.get()) {
         0 => None,
@@ -467,7 +473,7 @@ pub(crate) fn routes_are_learned() -> bool {
     learn_routes.get() != 0
 }
 
-/// Schedulers wanted; `None` is one per processor.
+/// The number of schedulers; `None` is one per processor.
 pub(crate) fn schedulers() -> Option<usize> {
     match get(nscheds.get()) {
         0 => None,
@@ -475,7 +481,7 @@ pub(crate) fn schedulers() -> Option<usize> {
     }
 }
 
-/// Autoconnect daemons wanted.
+/// The number of autoconnect daemons.
 pub(crate) fn daemons() -> u32 {
     u32::try_from(nconnds.get()).unwrap_or(1)
 }

@@ -9,9 +9,9 @@
 //! `ESHUTDOWN`, so it can't be forgotten. No lock protects a `Tx`: the lock of the queue that it is
 //! in does.
 //!
-//! What stands in front of the payload depends on the connection's version of the protocol, so it
-//! is written only when the connection's turn to send comes; the room for it is there from the
-//! start.
+//! The bytes in front of the payload, here called the header, depend on the connection's version of the
+//! protocol. So they are written only when the connection sends the message; the memory for them is
+//! allocated at the start.
 
 #[cfg(CONFIG_KUNIT = "y")]
 use crate::wire::{
@@ -46,6 +46,7 @@ use crate::{
         Status, //
     },
     wire::{
+        Checksum,
         Header,
         Msg,
         MsgKind,
@@ -84,14 +85,14 @@ impl Content {
     }
 }
 
-/// What stands in front of a payload; in a page fragment, so that TCP can take it by reference.
-enum Frame {
-    /// Nothing is written yet.
-    Room(PageFrag),
-    /// In wire format.
+/// The header; in a page fragment, so that TCP can send it without a copy.
+enum Hdr {
+    /// Not yet written.
+    Empty(PageFrag),
+    /// Written.
     Written(FrozenFrag),
     /// It could not be written.
-    Spoilt,
+    Failed,
 }
 
 /// How TCP takes bytes of a message.
@@ -107,19 +108,19 @@ pub(crate) enum SendMode {
 pub(crate) struct Tx {
     link: Link<Tx>,
     content: Content,
-    frame: Frame,
-    /// The connection by which it goes.
+    hdr: Hdr,
+    /// The connection on which it is sent.
     conn: Option<ConnId>,
-    /// Bytes that the frame has, or will have; 0 before the connection is chosen.
+    /// The length of the header; 0 before the connection is chosen.
     hdr_len: usize,
     payload: Option<Payload>,
-    /// By which the peer says that it has arrived; 0 if it was not asked to.
+    /// The cookie with which the peer acknowledges it; 0 if it was not asked to.
     cookie: u64,
-    /// Bytes of frame and payload that TCP has accepted.
+    /// Bytes of header and payload that TCP has accepted.
     sent: usize,
     /// Whether these were sent without a copy.
     zerocopy: bool,
-    /// When waiting for a connection ends, in monotonic milliseconds.
+    /// Until when it may wait for a connection, in monotonic milliseconds.
     deadline_ms: u64,
     done: Option<KBox<dyn Completion>>,
     _live: LiveGuard,
@@ -165,7 +166,7 @@ impl Tx {
         let tx = Self {
             link: Link::new(),
             content,
-            frame: Frame::Room(PageFrag::alloc(room)?),
+            hdr: Hdr::Empty(PageFrag::alloc(room)?),
             conn: None,
             hdr_len: 0,
             payload: None,
@@ -184,7 +185,7 @@ impl Tx {
         self.payload.as_ref().map_or(0, Payload::len)
     }
 
-    /// It is a message of the layer above, and not one of the protocol's own.
+    /// Whether it is a message of the message layer, and not a NOOP.
     pub(crate) fn is_lnet(&self) -> bool {
         matches!(self.content, Content::Lnet(_) | Content::Raw(_))
     }
@@ -200,7 +201,7 @@ impl Tx {
         }
     }
 
-    /// It will go by `conn`, a connection of this version: then its length is known.
+    /// Assigns it to `conn`, a connection of this version; its length is known then.
     pub(crate) fn assign(&mut self, proto: Proto, conn: ConnId) {
         self.conn = Some(conn);
         if self.is_lnet() {
@@ -215,11 +216,16 @@ impl Tx {
     /// # Errors
     ///
     /// `EPROTO` if this version can't say it; what can be done with the transmit then is to end it.
-    pub(crate) fn write_hdr(&mut self, proto: Proto, cookies: [u64; 2], checksum: bool) -> Result {
-        let room = match core::mem::replace(&mut self.frame, Frame::Spoilt) {
-            Frame::Room(room) => room,
+    pub(crate) fn write_hdr(
+        &mut self,
+        proto: Proto,
+        cookies: [u64; 2],
+        checksum: Checksum,
+    ) -> Result {
+        let room = match core::mem::replace(&mut self.hdr, Hdr::Failed) {
+            Hdr::Empty(room) => room,
             written => {
-                self.frame = written;
+                self.hdr = written;
                 return Ok(());
             }
         };
@@ -232,15 +238,15 @@ impl Tx {
             [self.cookie, _] = cookies;
         }
         let mut bytes = [0; MAX_HDR];
-        let mut frame = self.content.write(proto, &msg, &mut bytes)?;
-        if checksum && proto.has_checksums() {
-            msg.csum = crc32(!0, frame);
+        let mut hdr = self.content.write(proto, &msg, &mut bytes)?;
+        if checksum == Checksum::Crc32 && proto.has_checksums() {
+            msg.csum = crc32(!0, hdr);
             if let Some(payload) = &self.payload {
                 msg.csum = payload.crc32(msg.csum);
             }
-            frame = self.content.write(proto, &msg, &mut bytes)?;
+            hdr = self.content.write(proto, &msg, &mut bytes)?;
         }
-        self.frame = Frame::Written(room.filled(frame)?);
+        self.hdr = Hdr::Written(room.filled(hdr)?);
         Ok(())
     }
 
@@ -249,7 +255,7 @@ impl Tx {
         self.hdr_len.saturating_add(self.payload_len())
     }
 
-    /// The cookie by which the peer was asked to say that it has arrived; 0 is none.
+    /// The cookie with which the peer is asked to acknowledge it; 0 is none.
     pub(crate) fn cookie(&self) -> u64 {
         self.cookie
     }
@@ -259,7 +265,7 @@ impl Tx {
         self.len().saturating_sub(self.sent)
     }
 
-    /// Whether any byte of it is on the wire, so that the stream breaks if the rest does not follow.
+    /// Whether a byte of it was sent, so that the stream breaks if the rest does not follow.
     pub(crate) fn is_started(&self) -> bool {
         self.sent > 0
     }
@@ -282,21 +288,21 @@ impl Tx {
         }
     }
 
-    /// Whether it is worth waiting for a connection at `now`, in monotonic milliseconds.
+    /// Whether it may still wait for a connection at `now`, in monotonic milliseconds.
     pub(crate) fn may_wait(&self, now: u64) -> bool {
         now < self.deadline_ms && self.done.as_ref().is_some_and(|done| done.is_wanted())
     }
 
     /// Adds what remains to `io`. Returns whether there was room for all of it.
     pub(crate) fn add_to<'a>(&'a self, io: &mut Bvecs<'a>) -> bool {
-        let Frame::Written(frame) = &self.frame else {
+        let Hdr::Written(hdr) = &self.hdr else {
             return false;
         };
-        if self.sent < frame.len() && !io.push_frag(frame, self.sent) {
+        if self.sent < hdr.len() && !io.push_frag(hdr, self.sent) {
             return false;
         }
         match &self.payload {
-            Some(payload) => payload.add_to(io, self.sent.saturating_sub(frame.len())),
+            Some(payload) => payload.add_to(io, self.sent.saturating_sub(hdr.len())),
             None => true,
         }
     }
@@ -307,7 +313,7 @@ impl Tx {
         self.sent = self.sent.saturating_add(nob).min(self.len());
     }
 
-    /// Ends the transmit. Frees it first, so that whoever is told may count on its resources.
+    /// Completes the transmit. Frees it first, so that its memory is available when the message layer is called.
     pub(crate) fn finish(mut self: KBox<Self>, status: Status) {
         let done = self.done.take();
         let conn = self.conn;
@@ -322,7 +328,7 @@ impl Tx {
 
 #[cfg(CONFIG_KUNIT = "y")]
 impl Tx {
-    /// For unit tests: a transmit whose frame is written as `proto` wants it, with this cookie.
+    /// For unit tests: a transmit whose header is written for `proto`, with this cookie.
     pub(crate) fn written(
         payload: Option<Payload>,
         done: KBox<dyn Completion>,
@@ -349,7 +355,7 @@ impl Tx {
         )
         .map_err(|(e, _)| e)?;
         tx.assign(proto, 0);
-        tx.write_hdr(proto, [cookie, 0], false)?;
+        tx.write_hdr(proto, [cookie, 0], Checksum::None)?;
         Ok(tx)
     }
 }

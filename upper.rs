@@ -336,10 +336,10 @@ impl Answer {
     }
 }
 
-/// An interface instance as the message layer has it in its hands for the time of a call.
+/// An NI as the message layer has it in its hands for the time of a call.
 pub(crate) type NiRef<'a> = ArcBorrow<'a, dyn LndNi + 'static>;
 
-/// What the message layer asks of the driver about one interface instance: one NID in one network
+/// What the message layer asks of the driver about one NI: one NID in one network
 /// namespace.
 pub(crate) trait LndNi: Send + Sync {
     /// Its NID.
@@ -424,7 +424,7 @@ pub(crate) trait Driver: Send + Sync {
     fn timeout_s(&self) -> u32;
 }
 
-/// What the driver asks of the message layer about one interface instance.
+/// What the driver asks of the message layer about one NI.
 ///
 /// All are called in thread context, with no lock held that sending or receiving takes, and in a scope
 /// in which no memory is waited for by way of file systems.

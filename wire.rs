@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What travels on the wire: NIDs, the acceptor request, HELLOs and message headers.
+//! The formats on the wire: NIDs, the acceptor request, HELLOs and message headers.
 //!
 //! Plain values and functions on them: `core` only, no I/O, no allocation, no `unsafe`, no kernel
-//! types. So the very same files are built in user space, for property tests, fuzzing and the
-//! tools (`tests/wire`). No lock protects anything here and nothing needs freeing: whoever holds a
-//! value owns it.
+//! types. So the same files are built in user space, for property tests, fuzzing and the tools
+//! (`tests/wire`). No lock protects anything here and nothing has to be freed: whoever holds a value
+//! owns it.
 //!
-//! Every byte that a stranger sends passes through a `parse` of this module before anyone acts on
-//! it. No input makes these functions panic, and what they let through is within the ranges that
-//! the types' documentation states.
+//! Every received byte passes through a `parse` function of this module before other code uses it. No
+//! input makes these functions panic, and their results are within the ranges that the documentation
+//! of the types states.
 
 use core::{
     fmt,
@@ -53,11 +53,13 @@ pub(crate) use hdr::{
 };
 pub(crate) use hello::{
     ConnType,
+    ConnTypes,
     Hello,
     IpVec,
     HELLO_MAX, //
 };
 pub(crate) use msg::{
+    Checksum,
     Msg,
     MsgKind,
     COOKIE_PING,
@@ -79,32 +81,32 @@ const LNET_MAGIC: u32 = 0x4572_6963;
 /// Magic of an acceptor request and of the refusal; in the sender's byte order.
 const ACCEPTOR_MAGIC: u32 = 0xacce_7100;
 
-/// What is wrong with received bytes, or with a value that was to be sent.
+/// An error in received bytes, or in a value that was to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WireError {
     /// Fewer bytes than the format has.
     Truncated,
-    /// Not the start of any format that may stand here.
+    /// Not the magic of a format that is allowed here.
     Magic(u32),
-    /// The right magic, but a version that this parser does not read.
+    /// The right magic, but a version that this parser does not know.
     Version(u32),
-    /// Not a message type, or not the type that must stand here.
+    /// Not a message type, or not the type that is required here.
     Type(u32),
-    /// Not the NID of a host on a TCP network, or not one that the format can hold.
+    /// Not the NID of a host on a TCP network, or one that the format can't represent.
     Nid,
-    /// A NID on a network of another kind, of this LND type.
+    /// A NID on a network of this other LND type.
     NetType(u8),
-    /// A message whose target or source is on a network of another kind.
+    /// A message whose target or source is on a network of another type.
     Foreign(Foreign),
     /// 0 in a list of IP addresses.
     Ip,
-    /// A payload length that is too large, or that this type of message can't have.
+    /// A payload length that is too large, or not allowed for this type of message.
     Length(u32),
     /// Not a type of connection.
     ConnType(i32),
-    /// More IP addresses than a HELLO may hold.
+    /// More IP addresses than a HELLO can have.
     Count(u32),
-    /// Not a cookie of a message that was sent without copying, or one that was named before.
+    /// Not the cookie of a zero-copy message, or one that was acknowledged before.
     Cookie(u64),
 }
 
@@ -127,17 +129,17 @@ impl fmt::Display for WireError {
     }
 }
 
-/// In which order a sender writes the bytes of numbers.
+/// The byte order of a sender's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByteOrder {
-    /// The lowest first.
+    /// The lowest byte first.
     Little,
-    /// The highest first.
+    /// The highest byte first.
     Big,
 }
 
 impl ByteOrder {
-    /// That of this machine, in which it writes what is in the sender's order.
+    /// The byte order of this machine.
     pub(crate) const NATIVE: Self = if cfg!(target_endian = "big") {
         Self::Big
     } else {
@@ -145,7 +147,7 @@ impl ByteOrder {
     };
 }
 
-/// Takes values off the front of received bytes.
+/// Reads values from the front of received bytes.
 struct Reader<'a> {
     bytes: &'a [u8],
     order: ByteOrder,
@@ -201,7 +203,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Puts values into the front of a buffer.
+/// Writes values to the front of a buffer.
 struct Writer<'a> {
     room: &'a mut [u8],
     order: ByteOrder,

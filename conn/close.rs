@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The end of a connection: first [`Conn::bury`], then [`Conn::terminate`].
+//! The end of a connection: first [`Conn::begin_close`], then [`Conn::terminate`].
 //!
-//! What is taken out of the connection's I/O state and its queue, under their locks, belongs to the
-//! reaper's thread, which completes it with no lock held.
+//! The reaper's thread takes everything out of the connection's I/O state and its queue, under their
+//! locks, and completes it with no lock held.
 
 use super::{
     rx::Remains,
@@ -24,24 +24,25 @@ use kernel::{
 };
 
 impl Conn {
-    /// First step of closing; the caller has taken it out of the peer's list, under its lock.
-    pub(crate) fn bury(self: Arc<Self>, why: Failure) {
+    /// The first step of closing. The caller holds the peer's lock, and has taken the connection out of the
+    /// peer's list.
+    pub(crate) fn begin_close(self: Arc<Self>, why: Failure) {
         {
             let mut txq = self.txq.lock();
             txq.closed = Some(why);
             self.closing.store(true, Relaxed);
         }
         let context = self.peer.ni().context().clone();
-        context.bury(self);
+        context.queue_deathrow(self);
     }
 
-    /// Whether it was buried. Then no byte is sent or received any more, even if its socket is still
-    /// there: the message layer may have been told that it is gone. Any context.
+    /// Whether it is closed. Then no byte is sent or received any more, even if it still has its socket: the
+    /// message layer may know already that the connection has ended. Any context.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Relaxed)
     }
 
-    /// Second step of closing. The reaper's thread, may sleep.
+    /// The second step of closing. The reaper's thread, may sleep.
     pub(crate) fn terminate(self: &Arc<Self>) {
         let mut doomed = Fifo::new();
         let (why, acks_wanted) = {
@@ -70,8 +71,8 @@ impl Conn {
         let live = io.live.take();
         drop(io);
 
-        // The socket goes first: when the message layer hears that a buffer is free, nobody may
-        // write to it any more.
+        // Close the socket first: when the message layer is told that a buffer is free, nothing may write
+        // to it any more.
         if let Some(socket) = socket {
             let socket = socket.unhook();
             if why.error == ESHUTDOWN && !partly && self.zc_batches.load(Relaxed) == 0 {
@@ -95,10 +96,10 @@ impl Conn {
             .saturating_add(traffic.rx_bytes.get());
         trace::close(|| self.traced(), bytes, Some(why.error));
         self.peer.fail_txs(unsent, why);
-        self.peer.abandon(self.id(), why);
+        self.peer.fail_zc_reqs(self.id(), why);
         self.peer.ni().upper().conn_ended(self.id(), why.error);
         if acks_wanted {
-            // Nobody waits for room here any more: it is out of the peer's list.
+            // Other connections of the peer waited for room in the queue of this one.
             self.peer.retry_conns();
         }
         drop(account);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Transmits that have ended while a connection's I/O mutex is held.
+//! Transmits that end while a connection's I/O mutex is held.
 //!
-//! The message layer must not be called with that mutex held, so they wait, in the connection's I/O state and
-//! under that mutex, until the thread that has ended them gives it up. That is soon: at the end of its
-//! turn, or before it calls the message layer for another reason. Nobody else ever finds any.
+//! The message layer must not be called with that mutex held. So these transmits wait in the connection's
+//! I/O state, under the mutex, until the thread that holds it unlocks it: at the end of its turn, or before
+//! it calls the message layer for another reason. When the mutex is unlocked, there are none.
 
 use crate::{
     lib_linux::queue::Fifo,
@@ -13,17 +13,17 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Transmits that are to be completed.
+/// Transmits to complete.
 pub(super) struct Ended {
     /// Those that were sent.
     sent: Fifo<Tx>,
-    /// Those that were not, and why the last of them was not.
+    /// Those that failed, and the reason of the last of them.
     failed: Fifo<Tx>,
     why: Failure,
 }
 
 impl Ended {
-    /// None.
+    /// No transmits.
     pub(super) const fn new() -> Self {
         Self {
             sent: Fifo::new(),
@@ -37,7 +37,7 @@ impl Ended {
         &mut self.sent
     }
 
-    /// Adds one that was not sent because of `why`. Any context.
+    /// Adds one that failed with `why`. Any context.
     pub(super) fn fail(&mut self, tx: KBox<Tx>, why: Failure) {
         self.failed.push_back(tx);
         self.why = why;
@@ -49,7 +49,7 @@ impl Ended {
         any.then(|| core::mem::replace(self, Self::new()))
     }
 
-    /// Completes them; `fail` completes those that were not sent. Thread context, no lock held.
+    /// Completes them; `fail` completes those that failed. Thread context, no lock held.
     pub(super) fn finish(mut self, fail: impl FnOnce(Fifo<Tx>, Failure)) {
         while let Some(tx) = self.sent.pop_front() {
             tx.finish(Ok(()));

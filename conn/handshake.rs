@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Handshakes: from a TCP connection to a [`super::Conn`], or to nothing.
+//! Handshakes: from a TCP connection to a [`super::Conn`], or to an error.
 //!
-//! A handshake never blocks a thread: socket callbacks post it to the autoconnect daemons, who do
-//! what the bytes at hand allow. Its state is behind its mutex; whoever takes the socket out of it
-//! ends it, so it ends once. Until then it is in its interface's [`HandshakeTable`](super::HandshakeTable) list,
-//! which bounds how many strangers may be half-way in, and through which the reaper enforces the
-//! deadline and the interface's end. The socket's callbacks hold one reference, and go with the
+//! A handshake never blocks a thread: socket callbacks post it to the autoconnect daemons, which do what the
+//! received bytes allow. Its state is behind its mutex. The thread that takes the socket out of the state
+//! ends the handshake, so it ends once. Until then it is in the list of its NI's
+//! [`HandshakeTable`](super::HandshakeTable), which limits the number of passive handshakes, and through which
+//! the reaper enforces the deadline and the NI ends it. The socket's callbacks hold one reference, until the
+//! socket is unhooked.
+//!
+//! A socket that a program hands over can be taken only when the program has closed it; then the handshake
+//! begins. The reaper makes the daemons check for that.
+//!
+//! Several NIs can listen on one address. The acceptor request says which of them a connection is for; without
+//! a request the HELLO says it; in version 1, where the HELLO names no destination, the network of its source
+//! does. Until it is known, the handshake belongs to the NI that has listened longest. If it turns out to be
+//! for another NI, or if its NI ends before that is known, a new handshake of another NI continues with the
 //! socket.
-//!
-//! A socket that a program hands over can only be taken when the program has closed it, and the
-//! handshake begins then. The reaper has the daemons look for that.
-//!
-//! Several interfaces may listen on one address. Whose a connection is, is said by the acceptor
-//! request; without one by the HELLO; and where that names no destination, in version 1, by the network
-//! of its source. Until then it is that of the one that has listened longest. A handshake whose interface
-//! turns out to be another one, or ends, goes on as a new handshake of another one.
 
 mod connect;
 mod failure;
@@ -90,10 +91,10 @@ use kernel::{
     }, //
 };
 
-/// Which list of a handshake is that of the daemons.
+/// The ID of a handshake's links in the daemons' mailbox.
 pub(crate) const HANDSHAKE_LIST: u64 = 5;
 
-/// Which list of a handshake is that of those that are looked at again, mostly for sockets that are
+/// The ID of a handshake's links in the reaper's list of handshakes to poll, mostly for sockets that are
 /// handed over.
 pub(crate) const HANDOVER_LIST: u64 = 10;
 
@@ -103,15 +104,15 @@ impl From<WireError> for Error {
     }
 }
 
-/// A connection on its way to be one.
+/// A handshake on a TCP connection, or on one that is to be made.
 #[pin_data]
 pub(crate) struct Handshake {
     ni: Arc<Ni>,
     role: Role,
     remote: SocketAddr,
-    /// In monotonic milliseconds. Moved once, when a socket that was handed over is taken.
+    /// The deadline in monotonic milliseconds. Changed once, when a socket that was handed over is taken.
     deadline_ms: Atomic<u64>,
-    /// The address of one of the interface's that it uses, once that is settled: with it, it ends.
+    /// The local address, once it is known. The handshake fails when the address is removed.
     bound: SetOnce<IpAddr>,
     #[pin]
     io: Mutex<Io>,
@@ -120,7 +121,7 @@ pub(crate) struct Handshake {
     links: ListLinks<HANDSHAKE_LIST>,
     #[pin]
     tracker: AtomicTracker<HANDSHAKE_LIST>,
-    /// INVARIANT: Only ever used for the reaper's list of those that are looked at again.
+    /// INVARIANT: Only ever used for the reaper's list of handshakes to poll.
     #[pin]
     handover_links: ListLinks<HANDOVER_LIST>,
     #[pin]
@@ -137,9 +138,9 @@ impl_list_item! {
     impl ListItem<HANDOVER_LIST> for Handshake { using ListLinks { self.handover_links }; }
 }
 
-/// Who began it.
+/// Who opened the connection.
 enum Role {
-    /// This node did, by this claimed route, for a connection of this type.
+    /// This node did, on this claimed route, for a connection of this type.
     Active {
         peer: Arc<Peer>,
         route: Arc<Route>,
@@ -147,51 +148,51 @@ enum Role {
     },
     /// A program on this node did, for a connection of this type to this peer.
     Registered { nid: Nid, kind: ConnType },
-    /// The other node did, and connected to this listener; or else a program has accepted it.
-    Passive { door: Option<Arc<Listener<Ni>>> },
+    /// The other node did. It has connected to this listener; without one, a program has accepted it.
+    Passive { listener: Option<Arc<Listener<Ni>>> },
 }
 
 struct Io {
     stage: Stage,
     reader: HelloReader,
     addressee: Addressee,
-    /// The version of our HELLO, if we have sent one first.
+    /// The version of our HELLO, if this node has sent one first.
     tried: Proto,
 }
 
-/// Whether it has been said for which interface a connection is.
+/// Whether it is known which NI a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Addressee {
-    /// Not yet. For the time being it is the one that has listened longest.
+    /// Not yet. Until then it is the NI that has listened longest.
     Unknown,
-    /// By the acceptor request: for this one.
+    /// The acceptor request was for this NI.
     Known,
 }
 
 enum Stage {
-    /// A program has not closed its socket yet.
+    /// A program hands the socket over, and has not closed it yet.
     HandedOver(Handover),
-    /// Active: no socket yet.
+    /// Active: there is no socket yet.
     Begin,
-    /// Active: the connection request is out.
+    /// Active: the TCP connection is being established.
     Connecting(HookedSocket<Handshake>),
-    /// The other side's bytes are awaited.
+    /// It waits for bytes from the other node.
     Reading(HookedSocket<Handshake>),
-    /// It leads nowhere, and the socket is gone or going; the failure is not dealt with yet.
-    Parted,
-    /// Succeeded or failed; somebody has taken the socket.
+    /// It has failed, and the socket is closed or is being closed. [`Handshake::fail`] is yet to be called.
+    Failed,
+    /// It has ended: a thread has taken the socket.
     Over,
 }
 
-/// How a step ended that did not fail.
+/// The result of a step that did not fail.
 enum Step {
-    /// Nothing to do until the next event.
+    /// There is nothing to do until the next event.
     Wait,
-    /// It is for another interface that listens there, which is to read the HELLO.
-    For(Arc<Ni>, Socket),
-    /// The other side's HELLO is here; ours, if it was the first, was of this version.
+    /// It is for another NI that listens there, which is to read the HELLO.
+    OtherNi(Arc<Ni>, Socket),
+    /// The other node's HELLO was received. The version is that of our HELLO, if it was sent first.
     Done(Socket, Hello, Proto),
-    /// The peer's own connection has come, so that no attempt was begun.
+    /// The peer has connected by itself, so no attempt was begun.
     Unneeded,
 }
 
@@ -235,46 +236,46 @@ impl Handshake {
         )
     }
 
-    /// Begins the handshake of a connection that was accepted at `door`, perhaps for another interface
-    /// that listens there. May sleep.
-    pub(crate) fn accepted(
+    /// Begins the handshake of a connection that was accepted at `listener`. It may be for another NI that
+    /// listens there. May sleep.
+    pub(crate) fn start_passive(
         ni: &Arc<Ni>,
-        door: &Arc<Listener<Ni>>,
+        listener: &Arc<Listener<Ni>>,
         socket: Socket,
         remote: SocketAddr,
     ) -> Result {
         setup(&socket)?;
         let role = Role::Passive {
-            door: Some(door.clone()),
+            listener: Some(listener.clone()),
         };
         let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
         let this = Self::new(ni, role, remote, Stage::Begin, deadline)?;
-        this.bound.populate(door.addr());
-        this.read_from(socket)
+        this.bound.populate(listener.addr());
+        this.start_reading(socket)
     }
 
-    /// Has `ni`, which listens at `door` too, go on with the socket of this one, from which `reader`
-    /// has read something. May sleep.
-    fn pass_on(
+    /// Continues with the socket of this handshake in a new one of `ni`, which listens at `listener` too.
+    /// `reader` has read bytes from the socket. May sleep.
+    fn hand_to(
         &self,
         ni: &Arc<Ni>,
-        door: &Arc<Listener<Ni>>,
+        listener: &Arc<Listener<Ni>>,
         socket: Socket,
         reader: HelloReader,
         addressee: Addressee,
     ) {
         let role = Role::Passive {
-            door: Some(door.clone()),
+            listener: Some(listener.clone()),
         };
         match Self::new(ni, role, self.remote, Stage::Begin, self.deadline_ms()) {
             Ok(this) => {
-                this.bound.populate(door.addr());
+                this.bound.populate(listener.addr());
                 {
                     let mut io = this.io.lock();
                     io.reader = reader;
                     io.addressee = addressee;
                 }
-                if this.read_from(socket).is_err() {
+                if this.start_reading(socket).is_err() {
                     ni.events().bad_handshakes.add(1);
                 }
             }
@@ -282,12 +283,12 @@ impl Handshake {
         }
     }
 
-    /// Whether it uses `addr`, one of the interface's.
-    pub(super) fn uses(&self, addr: IpAddr) -> bool {
+    /// Whether its local address is `addr`.
+    pub(super) fn is_bound_to(&self, addr: IpAddr) -> bool {
         self.bound.copy() == Some(addr)
     }
 
-    /// Whether the address that it uses is not one of the interface's any more. Thread context.
+    /// Whether its local address is no longer an address of the NI. Thread context.
     fn has_lost_address(&self) -> bool {
         let interfaces = self.ni.interfaces();
         self.bound
@@ -295,47 +296,47 @@ impl Handshake {
             .is_some_and(|addr| interfaces.find(addr).is_none())
     }
 
-    /// Has the autoconnect daemons look at it again. Thread context.
-    pub(crate) fn look_again(self: Arc<Self>) {
+    /// Posts it to the autoconnect daemons. Thread context.
+    pub(crate) fn requeue(self: Arc<Self>) {
         let ni = self.ni.clone();
         ni.context().run_handshake(self);
     }
 
-    /// Waits for the other side's bytes. May sleep.
-    fn read_from(self: Arc<Self>, socket: Socket) -> Result {
-        // Listed before anything can happen: what is over must not get into the list. If it can't be
-        // listed, nobody else has it, and the caller counts that.
+    /// Adds it to the table and hooks the socket. May sleep.
+    fn start_reading(self: Arc<Self>, socket: Socket) -> Result {
+        // Before the socket is hooked, because a handshake that has ended must not be added. If this fails,
+        // nothing else has a reference, and the caller counts the failure.
         self.ni.handshakes().add(&self)?;
         {
             let mut io = self.io.lock();
             if matches!(io.stage, Stage::Over) {
-                // Whoever was faster has dealt with all but the socket.
+                // Another thread has ended it, and left only the socket.
                 return Ok(());
             }
             io.stage = Stage::Reading(socket.hook(self.clone()));
         }
-        // What came before the callbacks were in place left no event.
+        // There was no event for data that arrived before the socket was hooked.
         let ni = self.ni.clone();
         ni.context().run_handshake(self);
         Ok(())
     }
 
-    /// Whether the other node began it.
+    /// Whether the other node opened the connection.
     pub(super) fn is_passive(&self) -> bool {
         matches!(self.role, Role::Passive { .. })
     }
 
-    /// The other side's address.
+    /// The other node's address.
     pub(super) fn remote(&self) -> SocketAddr {
         self.remote
     }
 
-    /// When its time is up, in monotonic milliseconds.
+    /// The deadline in monotonic milliseconds.
     pub(super) fn deadline_ms(&self) -> u64 {
         self.deadline_ms.load(Relaxed)
     }
 
-    /// Whether it is for a route that was taken away. Thread context.
+    /// Whether it is for a route that was deleted. Thread context.
     pub(super) fn has_lost_route(&self) -> bool {
         match &self.role {
             Role::Active { peer, route, .. } => peer.has_lost(route),
@@ -343,7 +344,7 @@ impl Handshake {
         }
     }
 
-    /// Does what can be done now. An autoconnect daemon's thread, may sleep.
+    /// Does what is possible now. An autoconnect daemon's thread, may sleep.
     pub(crate) fn progress(self: &Arc<Self>) {
         let step = {
             let mut io = self.io.lock();
@@ -351,13 +352,16 @@ impl Handshake {
         };
         match step {
             Ok(Step::Wait) => {}
-            Ok(Step::For(ni, socket)) => {
+            Ok(Step::OtherNi(ni, socket)) => {
                 self.ni.handshakes().remove(self);
-                if let Role::Passive { door: Some(door) } = &self.role {
-                    // The request was all that came so far.
+                if let Role::Passive {
+                    listener: Some(listener),
+                } = &self.role
+                {
+                    // Only the acceptor request was read so far.
                     let reader = HelloReader::active(ni.newest_proto());
                     let reader = reader.not_before(ni.oldest_proto());
-                    self.pass_on(&ni, door, socket, reader, Addressee::Known);
+                    self.hand_to(&ni, listener, socket, reader, Addressee::Known);
                 }
             }
             Ok(Step::Done(socket, hello, tried)) => {
@@ -372,13 +376,13 @@ impl Handshake {
                         let done = self.finish_registered(*nid, *kind, socket, hello, tried);
                         if let Err(why) = done {
                             self.ni.events().connect_failures.add(1);
-                            self.tell_failure(why);
-                            self.warn_of_registered(why);
+                            self.report_failure(why);
+                            self.warn_registered(why);
                         }
                     }
                     Role::Passive { .. } => {
                         if let Err(why) = self.finish_passive(socket, hello) {
-                            self.tell_failure(why);
+                            self.report_failure(why);
                             self.ni.events().bad_handshakes.add(1);
                         }
                     }
@@ -387,14 +391,14 @@ impl Handshake {
             Ok(Step::Unneeded) => {
                 self.ni.handshakes().remove(self);
                 if let Role::Active { peer, route, .. } = &self.role {
-                    peer.attempt_unneeded(route);
+                    peer.cancel_attempt(route);
                 }
             }
             Err(e) => self.fail(e),
         }
     }
 
-    /// Ends it for `why` if it has not ended yet. Thread context, may sleep.
+    /// Fails it because of `why`, unless it has ended already. Thread context, may sleep.
     pub(super) fn fail(self: &Arc<Self>, why: impl Into<Reason>) {
         let why = why.into();
         let (stage, reader, addressee) = {
@@ -404,17 +408,20 @@ impl Handshake {
             let reader = core::mem::replace(&mut io.reader, none);
             (stage, reader, io.addressee)
         };
-        // Whoever ends all that are listed must not meet it again and again.
+        // Even if it has ended: a caller that fails all in the table must not find it again.
         self.ni.handshakes().remove(self);
         let stage = match (stage, &self.role) {
             (Stage::Over, _) => return,
-            // With an interface end no connections that may be for others.
-            (Stage::Reading(socket), Role::Passive { door: Some(door) })
-                if why.errno() == ESHUTDOWN && addressee == Addressee::Unknown =>
-            {
-                match door.find_user(|ni| !core::ptr::eq(ni, &*self.ni)) {
+            // If its NI ends, it may still be for another one.
+            (
+                Stage::Reading(socket),
+                Role::Passive {
+                    listener: Some(listener),
+                },
+            ) if why.errno() == ESHUTDOWN && addressee == Addressee::Unknown => {
+                match listener.find_user(|ni| !core::ptr::eq(ni, &*self.ni)) {
                     Some(ni) => {
-                        return self.pass_on(&ni, door, socket.unhook(), reader, addressee);
+                        return self.hand_to(&ni, listener, socket.unhook(), reader, addressee);
                     }
                     None => Stage::Reading(socket),
                 }
@@ -423,10 +430,10 @@ impl Handshake {
         };
         let kept = matches!(stage, Stage::HandedOver(_));
         match stage {
-            // It was accepted meanwhile.
+            // The connection was established meanwhile.
             Stage::Connecting(socket) if socket.state() == TcpState::Established => {
-                // If that fails, there is nobody who would wonder.
-                let _ = self.introduce_attempt(&socket);
+                // An error does not matter: this only tells the peer who has connected.
+                let _ = self.send_attempt_hello(&socket);
                 socket.unhook().close_gracefully();
             }
             // Closes the socket, if there is one.
@@ -435,13 +442,13 @@ impl Handshake {
         if kept {
             self.trace_failure(why.errno());
         } else {
-            self.tell_failure(why);
+            self.report_failure(why);
         }
         match &self.role {
             Role::Active { peer, route, .. } => {
                 peer.count(1, |events| &events.connect_failures);
                 if self.has_lost_address() {
-                    peer.try_again(route);
+                    peer.retry_route(route);
                 } else {
                     peer.connect_failed(route, why.connect_failure());
                 }
@@ -449,24 +456,24 @@ impl Handshake {
             Role::Registered { .. } => {
                 self.ni.events().connect_failures.add(1);
                 if !kept {
-                    self.warn_of_registered(why);
+                    self.warn_registered(why);
                 }
             }
             Role::Passive { .. } => self.ni.events().bad_handshakes.add(1),
         }
         if kept && why.errno() == ETIMEDOUT {
-            self.warn_of_kept();
+            self.warn_not_closed();
         }
     }
 
-    // Not inlined, as [`finish`] is not: what either needs of the stack the other needs, too.
+    // Not inlined, and neither is [`finish`]: their stack frames are not needed at the same time.
     #[inline(never)]
     fn step(self: &Arc<Self>, io: &mut Io) -> core::result::Result<Step, Reason> {
-        if matches!(io.stage, Stage::HandedOver(_)) && !self.take_over(io)? {
+        if matches!(io.stage, Stage::HandedOver(_)) && !self.take_socket(io)? {
             return Ok(Step::Wait);
         }
         if let (Stage::Begin, Role::Active { peer, route, kind }) = (&io.stage, &self.role) {
-            if !peer.connect_begins(route, *kind)? {
+            if !peer.begin_attempt(route, *kind)? {
                 io.stage = Stage::Over;
                 return Ok(Step::Unneeded);
             }
@@ -481,20 +488,19 @@ impl Handshake {
                 (Some(e), _) => Some(e),
                 (None, TcpState::SynSent | TcpState::SynReceived) => return Ok(Step::Wait),
                 (None, TcpState::Established) => None,
-                // It was, and the peer has ended it since.
+                // It was established, and the peer has closed it.
                 (None, _) => Some(socket.take_error().unwrap_or(ECONNRESET)),
             };
             if let Some(e) = failure {
-                // The error is told once, and another daemon may wait to look for it.
-                io.stage = Stage::Parted;
+                // The socket reports the error only once, and another daemon may be about to check.
+                io.stage = Stage::Failed;
                 return Err(e.into());
             }
-            // The peer's own connection may have come while the request was under way. It says so
-            // itself.
-            let Stage::Connecting(socket) = core::mem::replace(&mut io.stage, Stage::Parted) else {
+            // The peer may have connected meanwhile. Then it refuses this connection.
+            let Stage::Connecting(socket) = core::mem::replace(&mut io.stage, Stage::Failed) else {
                 return Ok(Step::Wait);
             };
-            io.tried = self.introduce_attempt(&socket)?;
+            io.tried = self.send_attempt_hello(&socket)?;
             io.stage = Stage::Reading(socket);
         }
         let Stage::Reading(socket) = &io.stage else {
@@ -513,26 +519,26 @@ impl Handshake {
                     io.addressee = Addressee::Known;
                 }
                 Progress::Request(AcceptorRequest { target }) => {
-                    let found = self.neighbour(|ni| ni.nid() == target);
+                    let found = self.find_listening_ni(|ni| ni.nid() == target);
                     let ni = found.ok_or(Reason::Target(target))?;
                     return match core::mem::replace(&mut io.stage, Stage::Over) {
-                        Stage::Reading(socket) => Ok(Step::For(ni, socket.unhook())),
+                        Stage::Reading(socket) => Ok(Step::OtherNi(ni, socket.unhook())),
                         _ => Ok(Step::Wait),
                     };
                 }
                 Progress::Hello(hello) => break hello,
                 Progress::AcceptorVersion => {
                     send_all(socket, &ACCEPTOR_REFUSAL)?;
-                    return self.part(io, Reason::AcceptorVersion);
+                    return self.refuse(io, Reason::AcceptorVersion);
                 }
                 Progress::ForeignVersion { magic, version } => {
                     if matches!(self.role, Role::Passive { .. }) {
-                        // Who it is can't be read: by custom, the answer is then to ourselves.
+                        // The sender's NID can't be read. C nodes name themselves as destination then.
                         let nid = self.ni.nid();
                         let proto = self.ni.first_proto(nid, self.remote.ip());
                         self.send_hello(socket, proto, nid, None, &IpVec::new())?;
                     }
-                    return self.part(io, Reason::HelloVersion(magic, version));
+                    return self.refuse(io, Reason::HelloVersion(magic, version));
                 }
             }
         };
@@ -542,17 +548,19 @@ impl Handshake {
         }
     }
 
-    /// The first interface that matches, of those that listen where the other node has connected to.
-    fn neighbour(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
+    /// The first NI that matches, of those that listen where the other node has connected to.
+    fn find_listening_ni(&self, matching: impl Fn(&Ni) -> bool) -> Option<Arc<Ni>> {
         match &self.role {
-            Role::Passive { door: Some(door) } => door.find_user(matching),
+            Role::Passive {
+                listener: Some(listener),
+            } => listener.find_user(matching),
             _ => None,
         }
     }
 
-    /// Closes the socket so that the answer just sent arrives, and fails.
-    fn part(&self, io: &mut Io, why: Reason) -> core::result::Result<Step, Reason> {
-        if let Stage::Reading(socket) = core::mem::replace(&mut io.stage, Stage::Parted) {
+    /// Closes the socket so that the answer just sent arrives, and returns the failure.
+    fn refuse(&self, io: &mut Io, why: Reason) -> core::result::Result<Step, Reason> {
+        if let Stage::Reading(socket) = core::mem::replace(&mut io.stage, Stage::Failed) {
             socket.unhook().close_gracefully();
         }
         Err(why)
@@ -575,7 +583,7 @@ impl SocketEvents for Handshake {
     }
 }
 
-/// Sets what must be in force before the first byte.
+/// Sets the options that a socket must have before its first byte.
 fn setup(socket: &Socket) -> Result {
     socket.set_kernel_defaults();
     apply_tunables(socket, tunables::type_of_service())

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The handshakes that an interface instance has under way, bounded in number and time.
+//! The handshakes that an NI has under way, bounded in number and time.
 //!
-//! The list has a mutex of its own, and shares the handshakes by [`Arc`]. None is ended under that
-//! mutex, because ending takes it out of the list. Memory for the list is allocated under it, by whoever
-//! begins a handshake: all their doors keep that from entering a file system.
+//! The list has a mutex, and shares the handshakes by [`Arc`]. No handshake is ended with the mutex held,
+//! because ending it takes it out of the list. Memory for the list is allocated with the mutex held, by
+//! threads that begin a handshake; all of them run in a scope that keeps allocations from entering a
+//! file system.
 
 use super::Handshake;
 use crate::{
@@ -22,10 +23,10 @@ use kernel::{
     }, //
 };
 
-/// Handshakes of others that one source address may have under way.
+/// How many passive handshakes one source address may have under way.
 const MAX_PENDING_PER_SOURCE: usize = 8;
 
-/// The handshakes that an interface has under way.
+/// The handshakes that an NI has under way.
 #[pin_data]
 pub(crate) struct HandshakeTable {
     #[pin]
@@ -38,7 +39,7 @@ struct TableInner {
 }
 
 impl HandshakeTable {
-    /// None.
+    /// An empty table.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             inner <- new_mutex!(
@@ -51,7 +52,7 @@ impl HandshakeTable {
         })
     }
 
-    /// Adds one. If strangers are too many, the one of them that came first has to go.
+    /// Adds one. If there are too many passive ones then, the oldest of them fails.
     pub(super) fn add(&self, new: &Arc<Handshake>) -> Result {
         misc::assert_memalloc_nofs();
         let mut inner = self.inner.lock();
@@ -89,26 +90,25 @@ impl HandshakeTable {
         drop(removed);
     }
 
-    /// Whether others have any under way from an address that matches. Thread context, may sleep.
+    /// Whether there is a passive handshake from an address that matches. Thread context, may sleep.
     pub(crate) fn any_from(&self, matching: impl Fn(IpAddr) -> bool) -> bool {
         let inner = self.inner.lock();
         let mut strangers = inner.handshakes.iter().filter(|h| h.is_passive());
         strangers.any(|h| matching(h.remote().ip()))
     }
 
-    /// Ends those whose time is up at `now`. The reaper's thread.
+    /// Fails those whose deadline is at `now` or before. The reaper's thread.
     pub(crate) fn expire(&self, now: u64) {
         self.fail_all(ETIMEDOUT, |h| now >= h.deadline_ms());
     }
 
-    /// Ends those that use `addr`, which is not an address of the interface's any more. Thread context,
-    /// may sleep.
-    pub(crate) fn leave(&self, addr: IpAddr, why: Error) {
-        self.fail_all(why, |h| h.uses(addr));
+    /// Fails those that use `addr`, which is no longer an address of the NI. Thread context, may sleep.
+    pub(crate) fn fail_bound_to(&self, addr: IpAddr, why: Error) {
+        self.fail_all(why, |h| h.is_bound_to(addr));
     }
 
-    /// Ends attempts whose route was taken away. Thread context, may sleep.
-    pub(crate) fn cancel_deleted(&self) {
+    /// Fails active ones whose route was deleted. Thread context, may sleep.
+    pub(crate) fn cancel_deleted_routes(&self) {
         self.fail_all(ESHUTDOWN, |h| h.has_lost_route());
     }
 
@@ -119,7 +119,7 @@ impl HandshakeTable {
                 let mut all = inner.handshakes.iter();
                 all.find(|h| doomed(h)).cloned()
             };
-            // Failing takes it out of the list.
+            // This takes it out of the list.
             match next {
                 Some(next) => next.fail(why),
                 None => return,
@@ -127,7 +127,7 @@ impl HandshakeTable {
         }
     }
 
-    /// Ends all and admits no more. Thread context.
+    /// Fails all, and lets no more be added. Thread context.
     pub(crate) fn close(&self) {
         loop {
             let next = {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a connection tells about itself. Constant or atomic, but for what is asked of its socket.
+//! The properties and statistics of a connection. They are constant or atomic, or read from its socket.
 
 use super::Conn;
 use crate::{
@@ -20,7 +20,7 @@ impl Conn {
         self.kind
     }
 
-    /// What tells it from all others that there are.
+    /// Its ID: no other connection has it while this one exists.
     pub(crate) fn id(&self) -> ConnId {
         core::ptr::from_ref(self).addr()
     }
@@ -30,7 +30,7 @@ impl Conn {
         self.proto
     }
 
-    /// Whether this node has made it, and not the peer.
+    /// Whether this node opened it, and not the peer.
     pub(crate) fn is_active(&self) -> bool {
         self.active
     }
@@ -50,43 +50,43 @@ impl Conn {
         self.incarnation
     }
 
-    /// When it was made, in monotonic milliseconds.
+    /// When it was created, in monotonic milliseconds.
     pub(crate) fn born_ms(&self) -> u64 {
         self.born_ms
     }
 
-    /// The processor that serves it.
+    /// The processor of its scheduler.
     pub(crate) fn cpu(&self) -> u32 {
         self.sched.cpu()
     }
 
-    /// What went over it.
+    /// What was sent and received on it.
     pub(crate) fn traffic(&self) -> &Traffic {
         &self.traffic
     }
 
-    /// Bytes queued here.
+    /// Bytes queued in the driver.
     pub(crate) fn queued(&self) -> u64 {
         self.queued.load(Relaxed)
     }
 
-    /// The most bytes that were queued here at the same time. Thread context.
+    /// The most bytes that were queued in the driver at the same time. Thread context.
     pub(crate) fn queued_peak(&self) -> u64 {
         self.txq.lock().peak
     }
 
-    /// How often its scheduler had to wait for room in the send buffer, and for memory.
+    /// How often its scheduler waited for room in the send buffer, and for memory.
     pub(crate) fn waits(&self) -> (u64, u64) {
         (self.full.get(), self.enomem.get())
     }
 
-    /// Bytes on their way, here and in TCP.
+    /// Bytes queued in the driver and in TCP's send buffer.
     pub(crate) fn load(&self) -> u64 {
         self.queued().saturating_add(self.wmem.load(Relaxed))
     }
 
-    /// Whether both connect the same two addresses for the same purpose.
-    pub(crate) fn is_twin_of(&self, other: &Self) -> bool {
+    /// Whether both have the same type and connect the same two addresses.
+    pub(crate) fn is_duplicate_of(&self, other: &Self) -> bool {
         self.kind == other.kind
             && self.remote.ip() == other.remote.ip()
             && self.local.ip() == other.local.ip()

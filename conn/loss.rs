@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Connections that fail, and peers that are given up: how that is counted, and what the kernel's log says.
+//! Connections that fail: how failures are counted and logged.
 //!
 //! No state of its own.
 
 use super::{
-    deadlines::Late,
+    deadlines::TimeoutKind,
     Conn,
     Reason, //
 };
@@ -25,8 +25,8 @@ use kernel::{
 };
 
 impl Conn {
-    /// I/O has failed: counts, says so if it is not just the peer's leaving, and closes.
-    pub(super) fn lost(self: &Arc<Self>, why: Reason) {
+    /// I/O has failed with `why`: counts it, logs a violation of the protocol, and closes the connection.
+    pub(super) fn fail(self: &Arc<Self>, why: Reason) {
         if why.is_breach() {
             self.log_breach(why);
         }
@@ -37,22 +37,22 @@ impl Conn {
         self.peer.close_conn(self, why.failure(), Close::One);
     }
 
-    /// The peer sends so slowly that others wait for it: closes the connection. Thread context, no
+    /// The peer sends too slowly into a forwarding buffer: closes the connection. Thread context, no
     /// spinlock held.
-    pub(super) fn close_late(self: &Arc<Self>) {
-        self.report_timeout(Late::Forwarding);
+    pub(super) fn close_slow_sender(self: &Arc<Self>) {
+        self.report_timeout(TimeoutKind::Forward);
         self.peer.count(1, |events| &events.timeouts);
         let why = Failure::new(ETIMEDOUT, Health::RemoteTimeout);
         self.peer.close_conn(self, why, Close::One);
     }
 
-    /// The peer has not done its part in time, and is given up.
-    pub(crate) fn report_timeout(&self, with: Late) {
+    /// Logs and traces that the peer is too late.
+    pub(crate) fn report_timeout(&self, with: TimeoutKind) {
         self.log_giving_up(with);
         trace::timeout(|| self.traced(), self.load(), Some(ETIMEDOUT));
     }
 
-    // What formats is apart from what others do: it takes room on the stack.
+    // Formatting needs much stack, so it is in functions of its own.
     #[inline(never)]
     fn log_breach(&self, why: Reason) {
         let (ni, nid) = (self.peer.ni().nid(), self.peer.nid());
@@ -64,12 +64,12 @@ impl Conn {
     }
 
     #[inline(never)]
-    fn log_giving_up(&self, with: Late) {
+    fn log_giving_up(&self, with: TimeoutKind) {
         let what = match with {
-            Late::Taking => "nothing that was sent to it arrived in time",
-            Late::Sending => "the rest of a message did not come in time",
-            Late::Acknowledging => "it did not acknowledge a message in time",
-            Late::Forwarding => "it sends so slowly that others wait",
+            TimeoutKind::Tx => "it did not acknowledge any data in time",
+            TimeoutKind::Rx => "it did not send the rest of a message in time",
+            TimeoutKind::ZcAck => "it did not acknowledge a message in time",
+            TimeoutKind::Forward => "it sends too slowly into a buffer that others wait for",
         };
         let (ni, nid) = (self.peer.ni().nid(), self.peer.nid());
         let remote = self.remote;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why a connection, or a handshake, can't go on: for the code an error number, and for administrators,
-//! who look for it in the kernel's log, which field of what was received has which value.
+//! Why a connection or a handshake ends: an error number for the code, and for the kernel log the field that
+//! was wrong, with its value.
 //!
 //! A plain value: whoever holds it owns it.
 
@@ -22,19 +22,19 @@ use kernel::{
     prelude::*, //
 };
 
-/// Why a NID that somebody claims is not believed.
+/// Why the NID in a HELLO is not accepted as the sender's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doubt {
-    /// It is of another network than the interface.
+    /// It is on another network than the NI.
     Network,
-    /// It is that of the interface.
+    /// It is the NID of the NI itself.
     Own,
-    /// Nothing could be sent to its address.
+    /// Its address is link-local, so nothing could be sent to it.
     LinkLocal,
-    /// The claim comes neither from an address that is known to be its own, nor from the subnet of an
-    /// interface in which the NID's own address is, too.
+    /// The connection comes neither from an address that is known to be this node's, nor from a subnet of an
+    /// interface that the NID's own address is in as well.
     Far,
-    /// The claim does not come from an address that is known to be its own.
+    /// The connection does not come from an address that is known to be this node's.
     Unknown,
 }
 
@@ -44,24 +44,26 @@ impl Doubt {
         match self {
             Self::Network => "that is another network",
             Self::Own => "that is this node itself",
-            Self::LinkLocal => "a link-local address names nobody",
-            Self::Far => "check_nid=1, and not both are in the subnet of an interface here",
+            Self::LinkLocal => "a link-local address does not identify a node",
+            Self::Far => {
+                "check_nid=1, and its NID and address share no subnet with an interface here"
+            }
             Self::Unknown => "check_nid=2, and no route to it has this address",
         }
     }
 }
 
-/// Which bound a newcomer has met.
+/// The limit on strangers' connections that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StrangerLimit {
-    /// That for its source address.
+    /// The limit for one source address.
     Source,
-    /// That for all.
+    /// The limit for all.
     Total,
 }
 
 impl StrangerLimit {
-    /// The parameter that sets the bound.
+    /// The module parameter that sets the limit.
     pub(crate) fn parameter(self) -> &'static str {
         match self {
             Self::Source => "max_strangers_per_source",
@@ -70,40 +72,40 @@ impl StrangerLimit {
     }
 }
 
-/// Why it can't go on.
+/// Why a connection or a handshake ends.
 #[derive(Clone, Copy)]
 pub(crate) enum Reason {
-    /// Something failed; most of these are nobody's fault.
+    /// An operation failed; this is not a violation of the protocol, unless it is `EPROTO`.
     Error(Error),
-    /// What was received has a field that is not in the protocol.
+    /// A received field has a value that the protocol does not have.
     Wire(WireError),
-    /// The connection is requested for this NID, which is another one than that of the address.
+    /// The acceptor request is for this NID, which no NI at the address has.
     Target(Nid),
-    /// The HELLO is from the first NID, and for the second one, which is another one than ours.
+    /// The HELLO is from the first NID, and for the second, which is not this node's.
     Dest(Nid, Nid),
-    /// The HELLO is from this NID, and not from the one that was called.
+    /// The HELLO is from this NID, and not from the one to which this node connected.
     Source(Nid),
-    /// The HELLO is from this NID, of which that is not believed.
+    /// The HELLO is from this NID, which is not accepted as the sender's.
     Claim(Nid, Doubt),
-    /// This NID is a stranger's, of whom there are too many.
+    /// This NID is a stranger's, and the limit on these is reached.
     StrangerLimit(Nid, StrangerLimit),
-    /// The acceptor request has a version that is not spoken.
+    /// The acceptor request has an unknown version.
     AcceptorVersion,
-    /// The HELLO has this magic and this version, which is not spoken.
+    /// The HELLO has this magic and this version, which is unknown or not spoken here.
     HelloVersion(u32, u32),
-    /// The HELLO is from this NID, and of a version that the interface does not speak.
+    /// The HELLO from this NID has a version that the NI does not speak.
     Version(Nid, Proto),
-    /// The answer is of this version, and not of the one that was tried.
+    /// The peer's HELLO has this version, and not that of ours.
     AnswerVersion(Proto),
-    /// The answer gives the connection this type, which does not go with ours.
+    /// The peer's HELLO gives the connection this type, which does not match ours.
     ConnType(ConnType),
-    /// The HELLO of the side that connects, this NID, has no type of connection.
+    /// The HELLO of this NID, which has connected, has no connection type.
     NoConnType(Nid),
-    /// The end came in the middle of a message.
+    /// The stream ended in the middle of a message.
     Cut,
-    /// A checksum in a version that has none.
-    Unsummed(u32),
-    /// The checksum that was sent, and that of what was received.
+    /// A checksum in a version of the protocol that has none.
+    UnexpectedChecksum(u32),
+    /// The checksum in the message, and the checksum of the received bytes.
     Checksum(u32, u32),
 }
 
@@ -146,7 +148,7 @@ impl Reason {
         }
     }
 
-    /// Whether the other side has broken the protocol, or has said that it is who it can't be.
+    /// Whether the other node has violated the protocol, or has claimed a NID that is not accepted.
     pub(crate) fn is_breach(self) -> bool {
         match self {
             Self::Error(why) => why == EPROTO,
@@ -155,7 +157,7 @@ impl Reason {
         }
     }
 
-    /// Whether a stranger for whose handshake this is the end was turned away, and has not left.
+    /// Whether this node has refused the connection, if this is the end of a passive handshake.
     pub(crate) fn is_refusal(self) -> bool {
         let by_us = [EBUSY, ETIMEDOUT, ENOMEM];
         self.is_breach() || by_us.contains(&self.errno())
@@ -165,19 +167,23 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Error(ETIMEDOUT) => f.write_str("its time is up"),
-            Self::Error(EBUSY) => f.write_str("too many handshakes are under way"),
-            Self::Error(ENOMEM) => f.write_str("no memory"),
+            Self::Error(ETIMEDOUT) => f.write_str("timed out"),
+            Self::Error(EBUSY) => f.write_str("too many handshakes under way"),
+            Self::Error(ENOMEM) => f.write_str("out of memory"),
             Self::Error(why) => write!(f, "{why:?}"),
             Self::Wire(why) => write!(f, "{why}"),
-            Self::Target(nid) => write!(f, "its request is for {nid}"),
+            Self::Target(nid) => write!(f, "its acceptor request is for {nid}"),
             Self::Dest(src, dest) => write!(f, "the HELLO of {src} is for {dest}"),
             Self::Source(nid) => write!(f, "the HELLO is from {nid}"),
-            Self::Claim(nid, why) => write!(f, "it says that it is {nid}: {}", why.text()),
+            Self::Claim(nid, why) => write!(f, "it claims the NID {nid}: {}", why.text()),
             Self::StrangerLimit(nid, limit) => {
-                write!(f, "{nid} is one too many ({})", limit.parameter())
+                write!(
+                    f,
+                    "too many connections of strangers, with {nid} ({})",
+                    limit.parameter()
+                )
             }
-            Self::AcceptorVersion => f.write_str("unknown version of its request"),
+            Self::AcceptorVersion => f.write_str("its acceptor request has an unknown version"),
             Self::HelloVersion(magic, version) => {
                 write!(
                     f,
@@ -188,13 +194,15 @@ impl fmt::Display for Reason {
                 let version = proto.number();
                 write!(f, "the HELLO of {nid} has version {version}")
             }
-            Self::AnswerVersion(proto) => write!(f, "it answers in version {}", proto.number()),
-            Self::ConnType(kind) => write!(f, "it answers with connection type {kind:?}"),
+            Self::AnswerVersion(proto) => write!(f, "its HELLO has version {}", proto.number()),
+            Self::ConnType(kind) => write!(f, "its HELLO has connection type {kind:?}"),
             Self::NoConnType(nid) => write!(f, "the HELLO of {nid} has connection type NONE"),
-            Self::Cut => f.write_str("it ended in the middle of a message"),
-            Self::Unsummed(csum) => write!(f, "checksum {csum:#010x} in a version that has none"),
+            Self::Cut => f.write_str("the stream ended in the middle of a message"),
+            Self::UnexpectedChecksum(csum) => {
+                write!(f, "checksum {csum:#010x} in a version without checksums")
+            }
             Self::Checksum(said, real) => {
-                write!(f, "checksum {said:#010x} of what has {real:#010x}")
+                write!(f, "checksum {said:#010x}, but the message has {real:#010x}")
             }
         }
     }

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Receiving: what the scheduler's thread does with what comes in by a connection.
+//! Receiving: what the scheduler's thread does with data that a connection receives.
 //!
-//! [`Conn::receive`] holds the connection's I/O mutex while it reads, and gives it up each time that it
-//! calls the message layer, which may sleep, send, and take locks inside of which somebody waits for that
-//! mutex. Meanwhile the state is [`State::Asking`], or that of the next message: nobody else receives, but
-//! the reaper may end the connection, which is looked for when the mutex is taken again.
+//! [`Conn::receive`] holds the connection's I/O mutex while it reads, and unlocks it for each call of the
+//! message layer, which may sleep, send, and take locks inside of which another thread waits for that mutex.
+//! During the call the state is [`State::Asking`], or that of the next message. No other thread receives
+//! then, but the reaper may end the connection, so that is checked when the mutex is locked again.
 //!
-//! A connection is parked while the message layer has yet to say where a payload goes. Of a token that was
-//! kept, the answer waits in [`Parked`], which has a spinlock of its own, innermost; so it can be given by
-//! any thread, whoever holds the mutex. When the connection ends, the answer, or its time, is over.
+//! A connection is parked while the message layer has not yet said where a payload goes. If the message layer
+//! keeps the receive token, its delivery is stored in [`Parked`], which has a spinlock of its own, the
+//! innermost lock; so any thread can deliver, whatever thread holds the mutex. When the connection ends, the
+//! delivery fails.
 
 use super::{
     rx::{
         Event,
+        MsgOrigin,
         Progress,
         Rx,
         State, //
@@ -65,18 +67,18 @@ use kernel::{
     }, //
 };
 
-/// What has become of a token that was kept.
+/// The state of a receive token that the message layer has kept.
 #[allow(dead_code, reason = "the embedded message layer keeps none")]
 pub(super) enum Parked {
-    /// Nothing yet; or there is none.
+    /// It has not delivered; or there is no token.
     Waits,
-    /// That is where the payload goes.
+    /// Where the payload goes.
     Answered(Delivery),
     /// The connection has ended.
     Over(Failure),
 }
 
-/// How far receiving has come.
+/// Why receiving stops for now.
 pub(super) enum Step {
     /// The turn has ended.
     Over(Turn),
@@ -90,11 +92,11 @@ pub(super) enum Call {
     Parse {
         header: core::result::Result<Header, Foreign>,
         payload: usize,
-        /// What was read, and where in it the header begins.
+        /// The bytes that were read, and where in them the header begins.
         frame: RecvBuf,
         start: usize,
     },
-    /// So much of a payload is there.
+    /// A waiter is to be asked: this much of the payload has arrived.
     Ask {
         waiter: KBox<dyn Waiter>,
         payload: usize,
@@ -107,9 +109,9 @@ pub(super) enum Call {
     },
 }
 
-/// What came of a call.
+/// The result of a call of the message layer.
 enum Returned {
-    /// What is decided about the payload.
+    /// Where the payload goes.
     Decision {
         result: Result<Decision>,
         payload: usize,
@@ -133,7 +135,7 @@ impl Call {
                 let raw = frame.as_slice().get(start..).unwrap_or_default();
                 let result = conn.parse(header.as_ref(), raw).map(Answer::decision);
                 if let (0, Ok(Decision::Now(Delivery::Accept(_)))) = (payload, &result) {
-                    // This was all of it.
+                    // There is no payload, so the message is complete.
                     return Returned::of_nothing(result, frame);
                 }
                 Returned::Decision {
@@ -164,8 +166,8 @@ impl Call {
 }
 
 impl Returned {
-    /// Of a message without a payload, whose header was in `frame`: it is complete. Thread context, no lock
-    /// held.
+    /// The result for a message without a payload, whose header was in `frame`: completes it. Thread context,
+    /// no lock held.
     fn of_nothing(result: Result<Decision>, frame: RecvBuf) -> Self {
         let result = match result {
             Ok(Decision::Now(Delivery::Accept(sink))) if sink.memory.len() == 0 => {
@@ -175,7 +177,7 @@ impl Returned {
                 Ok(())
             }
             Ok(Decision::Now(delivery)) => {
-                // A mistake of the message layer: it wants more than there is.
+                // An error of the message layer: the sink is longer than the payload.
                 delivery.fail(Failure::local(EIO));
                 Err(EIO.into())
             }
@@ -184,8 +186,7 @@ impl Returned {
         Self::Completed(result, Some(frame))
     }
 
-    /// Nothing is to be received of what is decided: the connection has ended. Thread context, no lock
-    /// held.
+    /// The connection has ended: fails the delivery. Thread context, no lock held.
     fn fail(self, why: Failure) {
         if let Self::Decision {
             result: Ok(Decision::Now(delivery)),
@@ -198,8 +199,8 @@ impl Returned {
 }
 
 impl Conn {
-    /// Receives until nothing is there, the quantum is used up, or the connection is closed. The
-    /// scheduler's thread, which holds the I/O mutex, and gives it up now and then.
+    /// Receives until no data is left, the quantum is used up, or the connection is closed. The scheduler's
+    /// thread; the I/O mutex is unlocked for calls of the message layer.
     pub(super) fn receive<'a>(
         self: &'a Arc<Self>,
         mut io: MutexGuard<'a, Io>,
@@ -216,10 +217,10 @@ impl Conn {
             io = self.io.lock();
             if io.socket.is_none() {
                 drop(io);
-                returned.fail(self.closed().unwrap_or(Failure::dropped()));
+                returned.fail(self.close_reason().unwrap_or(Failure::dropped()));
                 return (self.io.lock(), Ok(Turn::Idle));
             }
-            match self.returned(&mut io, returned) {
+            match self.resume(&mut io, returned) {
                 Ok(true) => {}
                 Ok(false) => return (io, Ok(Turn::Idle)),
                 Err(e) => return (io, Err(e)),
@@ -227,9 +228,9 @@ impl Conn {
         }
     }
 
-    /// Goes on after a call of the message layer. Returns whether to go on with receiving.
+    /// Continues after a call of the message layer. Returns whether to receive more.
     #[inline(never)]
-    fn returned(self: &Arc<Self>, io: &mut Io, returned: Returned) -> Progress<bool> {
+    fn resume(self: &Arc<Self>, io: &mut Io, returned: Returned) -> Progress<bool> {
         match returned {
             Returned::Decision {
                 result,
@@ -240,21 +241,21 @@ impl Conn {
                 if let Some(frame) = frame {
                     io.rx.put_buf(frame);
                 }
-                self.decided(io, payload, arrived, result?)
+                self.apply_decision(io, payload, arrived, result?)
             }
             Returned::Completed(result, frame) => {
                 if let Some(frame) = frame {
                     io.rx.put_buf(frame);
-                    io.rx.state = State::Frame { have: 0 };
+                    io.rx.state = State::Hdr { have: 0 };
                 }
                 result?;
-                self.arrived(&mut io.rx)?;
+                self.finish_msg(&mut io.rx)?;
                 Ok(true)
             }
         }
     }
 
-    /// Asks the message layer what becomes of a message, whose header is `raw` on the wire.
+    /// Asks the message layer where the payload of a message goes. The header is `raw` on the wire.
     fn parse(
         self: &Arc<Self>,
         header: core::result::Result<&Header, &Foreign>,
@@ -272,7 +273,7 @@ impl Conn {
         ni.upper().parse(ni.as_arc_borrow(), &msg, token)
     }
 
-    /// The answer of whoever has kept the token, if there is one.
+    /// The delivery of a token that was kept, if there is one.
     fn take_delivery(&self) -> Option<Delivery> {
         let mut parked = self.parked.lock();
         match core::mem::replace(&mut *parked, Parked::Waits) {
@@ -284,8 +285,8 @@ impl Conn {
         }
     }
 
-    /// The connection has ended because of `why`: what may still be said about a payload is too late. The
-    /// reaper's thread, no lock held.
+    /// The connection has ended because of `why`: a delivery of a kept token fails from now on. The reaper's
+    /// thread, no lock held.
     pub(super) fn end_parked(&self, why: Failure) {
         let before = core::mem::replace(&mut *self.parked.lock(), Parked::Over(why));
         if let Parked::Answered(delivery) = before {
@@ -293,24 +294,27 @@ impl Conn {
         }
     }
 
-    /// Receives until the message layer has to be called, nothing is there, the quantum is used up, or the
+    /// Receives until the message layer has to be called, no data is left, the quantum is used up, or the
     /// connection is closed. The scheduler's thread.
-    // Not inlined: what it needs of the stack is free again when the message layer is called.
+    // Not inlined, so that its stack frame is gone when the message layer is called.
     #[inline(never)]
     fn receive_some(self: &Arc<Self>, io: &mut Io, quantum: &mut usize) -> Progress<Step> {
         loop {
-            // What needs no more bytes. A connection that was closed meanwhile stays in the state that it is
-            // in, for `Rx::abandon`.
-            while io.rx.due.is_none() && io.rx.is_complete() && !self.is_closing() {
+            // Handle everything that needs no more bytes. If the connection is closed, the state stays as it
+            // is, for `Rx::abandon`.
+            while io.rx.pending_ack.is_none() && io.rx.is_complete() && !self.is_closing() {
                 match io.rx.advance()? {
                     Event::Nothing => {}
-                    Event::Noop => self.take_acks(io)?,
+                    Event::Noop => self.handle_acks(io)?,
                     Event::Header(header) => {
-                        let (payload, routed) = match &header {
-                            Ok(header) => (header.payload_len, header.src != self.peer.nid()),
-                            Err(foreign) => (foreign.payload_len, true),
+                        let (payload, origin) = match &header {
+                            Ok(header) if header.src == self.peer.nid() => {
+                                (header.payload_len, MsgOrigin::Peer)
+                            }
+                            Ok(header) => (header.payload_len, MsgOrigin::Routed),
+                            Err(foreign) => (foreign.payload_len, MsgOrigin::Routed),
                         };
-                        self.begun(io, payload, routed)?;
+                        self.begin_msg(io, payload, origin)?;
                         return Ok(Step::Call(Call::Parse {
                             header,
                             payload: payload as usize,
@@ -321,14 +325,15 @@ impl Conn {
                     Event::Payload(done, result) => {
                         return Ok(Step::Call(Call::Complete { done, result }));
                     }
-                    Event::End => self.arrived(&mut io.rx)?,
+                    Event::End => self.finish_msg(&mut io.rx)?,
                 }
             }
-            if io.rx.fresh {
-                io.rx.fresh = false;
-                // All that came so far are whole messages. A gateway's buffer is in use until TCP has
-                // acknowledged what was in it, and others may wait for that.
-                if (tunables::eager_acks() || io.rx.routed) && !io.rx.is_started() {
+            if io.rx.new_data {
+                io.rx.new_data = false;
+                // Only whole messages were received so far. A router's buffer is in use until TCP has
+                // acknowledged its contents, and other messages may wait for it.
+                let is_routed = io.rx.origin == MsgOrigin::Routed;
+                if (tunables::eager_acks() || is_routed) && !io.rx.is_started() {
                     if let Some(socket) = io.socket.as_ref() {
                         socket.acknowledge_now();
                     }
@@ -340,24 +345,24 @@ impl Conn {
             let Some(socket) = io.socket.as_ref().filter(|_| !self.is_closing()) else {
                 return Ok(Step::Over(Turn::Idle));
             };
-            if let Some(cookie) = io.rx.due {
-                // Without reading, this is how the end of the connection shows.
+            if let Some(cookie) = io.rx.pending_ack {
+                // Nothing is read, so check here whether the connection has ended.
                 if let Some(e) = socket.failure() {
                     return Err(e.into());
                 }
-                self.acknowledge(&mut io.rx, cookie)?;
-                if io.rx.due.is_some() {
+                self.ack_msg(&mut io.rx, cookie)?;
+                if io.rx.pending_ack.is_some() {
                     return Ok(Step::Over(Turn::Idle));
                 }
-                io.deadlines.rx_progress(time::monotonic_ms());
+                io.deadlines.note_rx_progress(time::monotonic_ms());
                 *quantum = quantum.saturating_sub(QUANTUM / 64);
                 continue;
             }
             if matches!(&io.rx.state, State::Gather { .. }) {
-                let Some(call) = self.gathered(&mut io.rx, &mut io.deadlines, socket)? else {
+                let Some(call) = self.poll_gather(&mut io.rx, &mut io.deadlines, socket)? else {
                     return Ok(Step::Over(Turn::Idle));
                 };
-                // Of messages without a payload many could be passed on in one turn.
+                // Otherwise one turn could handle any number of messages without a payload.
                 *quantum = quantum.saturating_sub(QUANTUM / 64);
                 return Ok(Step::Call(call));
             }
@@ -366,7 +371,7 @@ impl Conn {
                     return Err(e.into());
                 }
                 *quantum = quantum.saturating_sub(QUANTUM / 64);
-                match self.parked(io)? {
+                match self.poll_parked(io)? {
                     Some(step) => return Ok(step),
                     None => continue,
                 }
@@ -379,23 +384,23 @@ impl Conn {
                 Err(e) => return Err(e.into()),
             };
             let now = time::monotonic_ms();
-            io.deadlines.rx_progress(now);
-            io.rx.fresh = true;
+            io.deadlines.note_rx_progress(now);
+            io.rx.new_data = true;
             self.peer.set_last_alive(now);
             self.traffic.rx_bytes.add(nob as u64);
-            // Small messages cost more than their bytes.
+            // A small message takes more time than its bytes.
             *quantum = quantum.saturating_sub(nob.max(QUANTUM / 64));
         }
     }
 
-    /// Whether the payload is there that `rx` gathers: then its waiter is to be asked.
-    fn gathered(
+    /// Returns the call of the waiter, if the payload that it waits for has arrived.
+    fn poll_gather(
         &self,
         rx: &mut Rx,
         deadlines: &mut Deadlines,
         socket: &Socket,
     ) -> Progress<Option<Call>> {
-        // Without reading, this is how the end of the connection shows.
+        // Nothing is read, so check here whether the connection has ended.
         if let Some(e) = socket.failure() {
             return Err(e.into());
         }
@@ -406,12 +411,12 @@ impl Conn {
         if socket.available() < payload {
             socket.wait_for(payload);
         }
-        if rx.is_short(socket) {
+        if rx.awaits_payload(socket) {
             if socket.state() != TcpState::Established {
-                // Nothing more will come.
+                // No more data will arrive.
                 return Err(Reason::Cut);
             }
-            self.gathers(rx, deadlines, socket);
+            self.note_gather_progress(rx, deadlines, socket);
             return Ok(None);
         }
         let arrived = if socket.available() < payload {
@@ -430,9 +435,9 @@ impl Conn {
         }))
     }
 
-    /// Looks whether the message layer has said where the payload goes for which the connection is parked.
-    /// `None` is yes, and it goes on.
-    fn parked(&self, io: &mut Io) -> Progress<Option<Step>> {
+    /// Checks whether the message layer has said where the payload goes for which the connection is parked.
+    /// Returns `None` if it has: receiving continues.
+    fn poll_parked(&self, io: &mut Io) -> Progress<Option<Step>> {
         let (waiter, payload) = match core::mem::replace(&mut io.rx.state, State::Asking) {
             State::Parked { waiter, payload } => (waiter, payload),
             other => {
@@ -449,7 +454,7 @@ impl Conn {
         }
         match self.take_delivery() {
             Some(delivery) => {
-                self.go_on(io, payload, delivery)?;
+                self.resume_payload(io, payload, delivery)?;
                 Ok(None)
             }
             None => {
@@ -462,17 +467,17 @@ impl Conn {
         }
     }
 
-    /// A payload goes on whose connection was parked.
-    fn go_on(&self, io: &mut Io, payload: usize, delivery: Delivery) -> Result {
+    /// Begins to receive a payload for which the connection was parked.
+    fn resume_payload(&self, io: &mut Io, payload: usize, delivery: Delivery) -> Result {
         if let Some(socket) = &io.socket {
             socket.wait_for(1);
         }
-        // What this side has waited for is not counted against the peer.
-        io.deadlines.rx_progress(time::monotonic_ms());
+        // The time of the wait does not count against the peer's timeout.
+        io.deadlines.note_rx_progress(time::monotonic_ms());
         self.begin_payload(io, payload, delivery)
     }
 
-    /// `payload` bytes follow, and that is where they go.
+    /// Begins to receive a payload of `payload` bytes.
     fn begin_payload(&self, io: &mut Io, payload: usize, delivery: Delivery) -> Result {
         if let Delivery::Misrouted = delivery {
             self.peer.count(1, |events| &events.misrouted);
@@ -480,9 +485,9 @@ impl Conn {
         io.rx.begin_payload(payload, delivery)
     }
 
-    /// The message layer has said what becomes of `payload` bytes, of which, if it was a waiter, so much is
-    /// there. Returns whether to go on with receiving.
-    fn decided(
+    /// Acts on the message layer's decision about a payload of `payload` bytes, of which `arrived` has arrived
+    /// if a waiter made the decision. Returns whether to receive more.
+    fn apply_decision(
         self: &Arc<Self>,
         io: &mut Io,
         payload: usize,
@@ -518,27 +523,27 @@ impl Conn {
             }
         };
         if arrived.is_some() {
-            self.go_on(io, payload, delivery)?;
+            self.resume_payload(io, payload, delivery)?;
         } else {
             self.begin_payload(io, payload, delivery)?;
         }
         Ok(true)
     }
 
-    /// A message has begun with so much payload, which the peer has sent itself or passed on.
-    fn begun(&self, io: &mut Io, payload_len: u32, routed: bool) -> Progress {
+    /// The header of a message was received: counts it, and handles the acknowledgements in it.
+    fn begin_msg(&self, io: &mut Io, payload_len: u32, origin: MsgOrigin) -> Progress {
         self.traffic.rx_msgs.add(1);
         let frame = self.proto.hdr_len() as u64;
         let bytes = u64::from(payload_len).saturating_add(frame);
         trace::receive(|| self.traced(), bytes, None);
         self.peer.note_rx();
-        io.rx.routed = routed;
-        // Not after the payload, which may have to wait for a buffer that this sets free.
-        self.take_acks(io)
+        io.rx.origin = origin;
+        // Before the payload, which may wait for a buffer that an acknowledgement frees.
+        self.handle_acks(io)
     }
 
-    /// The peer has sent a message header, which may say which messages of ours have arrived.
-    fn take_acks(&self, io: &mut Io) -> Progress {
+    /// Handles the acknowledgements in a message header from the peer.
+    fn handle_acks(&self, io: &mut Io) -> Progress {
         let ranges = acked_ranges(self.proto, &io.rx.msg)?;
         if ranges == [None; 2] {
             return Ok(());
@@ -546,26 +551,31 @@ impl Conn {
         Ok(self.peer.handle_zc_ack(ranges, io.ended.sent())?)
     }
 
-    /// Looks whether more has come of a payload that is to be there before it is read. May sleep.
-    pub(super) fn gathers(&self, rx: &mut Rx, deadlines: &mut Deadlines, socket: &Socket) {
-        if rx.has_grown(socket) {
+    /// Records progress if more has arrived of a payload that is not read before all of it is there. May sleep.
+    pub(super) fn note_gather_progress(
+        &self,
+        rx: &mut Rx,
+        deadlines: &mut Deadlines,
+        socket: &Socket,
+    ) {
+        if rx.note_gathered(socket) {
             let now = time::monotonic_ms();
-            deadlines.rx_progress(now);
+            deadlines.note_rx_progress(now);
             self.peer.set_last_alive(now);
         }
     }
 
-    /// All of a message has arrived: its sender may want to be told.
-    pub(super) fn arrived(self: &Arc<Self>, rx: &mut Rx) -> Progress {
+    /// A whole message was received: acknowledges it if its sender asked for that.
+    pub(super) fn finish_msg(self: &Arc<Self>, rx: &mut Rx) -> Progress {
         match rx.msg.cookies {
             [0, _] => Ok(()),
-            [cookie, _] => self.acknowledge(rx, cookie),
+            [cookie, _] => self.ack_msg(rx, cookie),
         }
     }
 
-    /// A message has arrived whose sender wants to be told of that by this cookie.
-    fn acknowledge(self: &Arc<Self>, rx: &mut Rx, cookie: u64) -> Progress {
-        rx.due = match self.peer.queue_zc_ack(self, cookie, rx.routed)? {
+    /// Queues the acknowledgement of a message with this cookie.
+    fn ack_msg(self: &Arc<Self>, rx: &mut Rx, cookie: u64) -> Progress {
+        rx.pending_ack = match self.peer.queue_zc_ack(self, cookie, rx.origin)? {
             Added::Yes => None,
             Added::Full => Some(cookie),
         };
@@ -582,7 +592,7 @@ impl Receiving for Conn {
         }
         let before = core::mem::replace(&mut *parked, Parked::Answered(delivery));
         drop(parked);
-        // Nothing: there is one token at a time.
+        // Nothing is in it: there is one token at a time.
         drop(before);
         self.retry();
     }
@@ -592,6 +602,6 @@ impl Receiving for Conn {
     }
 
     fn give_up(self: Arc<Self>) {
-        self.close_late();
+        self.close_slow_sender();
     }
 }

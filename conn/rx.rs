@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The receive side of a connection: frame, buffer, body, slop.
+//! The receive side of a connection: header, payload, slop.
 //!
-//! [`Rx`] is part of the connection's I/O state and protected by its mutex. Between messages it
-//! waits for what the connection's version has in front of a payload: its frame. As many bytes are
-//! read as the longest one has; if it is a NOOP, which is shorter, the rest begins the next. The
-//! message layer says where the payload goes, and the payload is received straight into those pages;
-//! what it doesn't want is skipped, so that the stream stays in step. The buffer of a message that is
-//! being received is kept alive by the [`Sink`] here.
+//! [`Rx`] is part of the connection's I/O state and protected by its mutex. Between messages it waits for
+//! the bytes that the connection's version of the protocol has in front of a payload, here called the header.
+//! It reads as many bytes as the longest header has; after a NOOP, which is shorter, the rest begins the next
+//! header. The message layer says where the payload goes, and the payload is received straight into those
+//! pages. Bytes that it does not want are discarded ("slop"), so that the stream stays in step. The [`Sink`]
+//! keeps the memory of the message alive that is being received.
 //!
-//! The message layer may say later where a payload goes, see [`crate::upper`]. Until then nothing is read:
-//! TCP slows the sender down, and the time is not counted against the peer. A [`Waiter`] that wants the
+//! The message layer may say later where a payload goes, see [`crate::upper`]. Until then nothing is read: TCP
+//! slows the sender down, and the time does not count against the peer's timeout. A [`Waiter`] that wants the
 //! payload to be there first is asked when TCP has all of it, or as much as fits.
 //!
-//! A peer may ask for more acknowledgements than are remembered for one that does not read them. Then,
-//! too, nothing is read until there is room, and what the peer does not read makes its connection
-//! late in the end.
+//! If there is no room for an acknowledgement that the peer asked for, nothing is read either until there is.
+//! A peer that does not read acknowledgements makes no progress, so its connection times out in the end.
 //!
-//! What is done with what is complete is in [`super::receive`].
+//! What is done with complete messages is in [`super::receive`].
 
 use super::Reason;
 use crate::{
@@ -49,61 +48,69 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Fragments of one receive call: the payload of the largest message, at any offset, and the
-/// frame of the next.
+/// Fragments of one receive call: the payload of the largest message, at any offset, and the header of
+/// the next.
 const RX_FRAGS: usize = 260;
 
-/// What is being received.
+/// The part of a message that is being received.
 pub(super) enum State {
-    /// A frame, of which `have` bytes are there; or more than it has, if it is a NOOP.
-    Frame { have: usize },
-    /// The message layer is being asked where the payload goes.
+    /// The header, of which `have` bytes are there. These may be more than the header of a NOOP has.
+    Hdr { have: usize },
+    /// The message layer was asked where the payload goes, and has not returned.
     Asking,
-    /// A payload that is to be there before `waiter` is asked; `seen` bytes of it were when it was last
-    /// looked.
+    /// A payload that is to arrive before `waiter` is asked; `seen` bytes had arrived at the last check.
     Gather {
         waiter: KBox<dyn Waiter>,
         payload: usize,
         seen: usize,
     },
-    /// A payload of which somebody says later where it goes: the waiter, of whose payload so much is
-    /// there; without one, whoever has the token.
+    /// A payload that is to be delivered later: by the waiter, with how much has arrived; or without a waiter,
+    /// through the token that was kept.
     Parked {
         waiter: Option<(KBox<dyn Waiter>, Arrived)>,
         payload: usize,
     },
-    /// A payload; `have` bytes of it are in the sink, and `slop` bytes follow. Of the next frame,
-    /// `ahead` bytes are there.
+    /// A payload. `have` bytes of it are in the sink, and `slop` bytes follow. `ahead` bytes of the next header
+    /// are there.
     Body {
         sink: Sink,
         have: usize,
         slop: usize,
         ahead: usize,
     },
-    /// Bytes that nobody wants. The completion, if there is one, is due after them.
+    /// Bytes to discard. The completion, if there is one, is called after them.
     Slop {
         left: usize,
         done: Option<KBox<dyn Completion>>,
     },
 }
 
-/// What is complete.
+/// Where a message comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MsgOrigin {
+    /// The peer itself.
+    Peer,
+    /// Another node: the peer is a router, and has forwarded it.
+    Routed,
+}
+
+/// What was received completely.
 pub(super) enum Event {
-    /// Nothing that concerns anybody.
+    /// Nothing to act on.
     Nothing,
     /// A NOOP.
     Noop,
-    /// The header of a message; or of one that is from, or for, a network of another kind.
+    /// The header of a message; or of a message from or to a network of another type.
     Header(core::result::Result<Header, Foreign>),
-    /// A message that ends with a completion.
+    /// A message with a completion to call.
     Payload(KBox<dyn Completion>, Progress),
-    /// A message that nobody has to be told of.
+    /// A message without a completion.
     End,
 }
 
-/// What the message layer has begun to receive, when the connection ends.
+/// What is left of a message that was being received when the connection ended.
 pub(super) enum Remains {
-    /// Nothing, or nothing that it has to be told of.
+    /// Nothing that the message layer has to be told of.
     Nothing,
     /// To be completed.
     Payload(KBox<dyn Completion>),
@@ -111,7 +118,7 @@ pub(super) enum Remains {
     Waiter(KBox<dyn Waiter>),
 }
 
-/// What receiving comes to, or why it can't go on.
+/// The result of receiving, or the reason why the connection has to be closed.
 pub(super) type Progress<T = ()> = core::result::Result<T, Reason>;
 
 /// The receive side.
@@ -119,61 +126,61 @@ pub(super) struct Rx {
     proto: Proto,
     order: ByteOrder,
     pub(super) state: State,
-    /// Where frames are read into.
-    frame: RecvBuf,
-    /// Header of the message that is being received, if the version has such.
+    /// Where headers are read into.
+    hdr_buf: RecvBuf,
+    /// The message header (`struct ksock_msg_hdr`) of the current message, if the version has one.
     pub(super) msg: Msg,
-    /// The cookie of a message that has arrived, for whose acknowledgement there is no room yet.
-    pub(super) due: Option<u64>,
-    /// Checksum of what was received of a message that has one, as long as nothing of it is thrown
-    /// away.
+    /// The cookie of a received message for whose acknowledgement there is no room yet.
+    pub(super) pending_ack: Option<u64>,
+    /// The checksum of the received part of the current message, if it has one and nothing of it is
+    /// discarded.
     csum: Option<u32>,
-    /// The last message came from another node than the peer, who has only passed it on.
-    pub(super) routed: bool,
-    /// Something has come in since the end of a message was looked for.
-    pub(super) fresh: bool,
+    /// Where the last message comes from.
+    pub(super) origin: MsgOrigin,
+    /// Data was received since the last check for the end of a message.
+    pub(super) new_data: bool,
     frags: BvecBuf,
 }
 
 impl Rx {
-    /// At the start of a stream. May sleep.
+    /// The state at the start of a stream. May sleep.
     pub(super) fn new(proto: Proto, order: ByteOrder) -> Result<Self> {
         Ok(Self {
             proto,
             order,
-            state: State::Frame { have: 0 },
-            frame: RecvBuf::alloc(proto.hdr_len())?,
+            state: State::Hdr { have: 0 },
+            hdr_buf: RecvBuf::alloc(proto.hdr_len())?,
             msg: Msg::new(MsgKind::Lnet),
-            due: None,
+            pending_ack: None,
             csum: None,
-            routed: false,
-            fresh: false,
+            origin: MsgOrigin::Peer,
+            new_data: false,
             frags: BvecBuf::with_capacity(RX_FRAGS)?,
         })
     }
 
-    /// Whether a message has begun and not ended.
+    /// Whether a part of a message was received, and not all of it.
     pub(super) fn is_started(&self) -> bool {
-        !matches!(self.state, State::Frame { have: 0 }) || self.due.is_some()
+        !matches!(self.state, State::Hdr { have: 0 }) || self.pending_ack.is_some()
     }
 
-    /// Whether nothing is read because the message layer has yet to say where a payload goes, or for want
-    /// of room for an acknowledgement.
-    pub(super) fn is_waiting(&self) -> bool {
-        matches!(&self.state, State::Asking | State::Parked { .. }) || self.due.is_some()
+    /// Whether nothing is read, because the message layer has not yet said where a payload goes or because
+    /// there is no room for an acknowledgement.
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(&self.state, State::Asking | State::Parked { .. }) || self.pending_ack.is_some()
     }
 
-    /// Whether a payload is to be there before it is read, and the peer has yet to send more of it: TCP has
-    /// room for that.
-    pub(super) fn is_short(&self, socket: &Socket) -> bool {
+    /// Whether a payload is to arrive before it is read, and the peer has to send more of it, for which TCP has
+    /// room.
+    pub(super) fn awaits_payload(&self, socket: &Socket) -> bool {
         match &self.state {
             State::Gather { payload, .. } => *payload > 0 && !socket.is_ready(),
             _ => false,
         }
     }
 
-    /// Whether more of such a payload has come since this was asked last.
-    pub(super) fn has_grown(&mut self, socket: &Socket) -> bool {
+    /// Records how much of such a payload has arrived. Returns whether it is more than at the last call.
+    pub(super) fn note_gathered(&mut self, socket: &Socket) -> bool {
         let State::Gather { seen, .. } = &mut self.state else {
             return false;
         };
@@ -181,10 +188,10 @@ impl Rx {
         *seen > before
     }
 
-    /// Gives up what is being received; the caller ends what comes back, with no lock held.
+    /// Drops the message that is being received. The caller completes what is returned, with no lock held.
     pub(super) fn abandon(&mut self) -> Remains {
-        match core::mem::replace(&mut self.state, State::Frame { have: 0 }) {
-            State::Frame { .. } | State::Asking => Remains::Nothing,
+        match core::mem::replace(&mut self.state, State::Hdr { have: 0 }) {
+            State::Hdr { .. } | State::Asking => Remains::Nothing,
             State::Gather { waiter, .. } => Remains::Waiter(waiter),
             State::Parked { waiter, .. } => match waiter {
                 Some((waiter, _)) => Remains::Waiter(waiter),
@@ -195,14 +202,14 @@ impl Rx {
         }
     }
 
-    /// Receives once. Returns how many bytes came; zero is the end of the stream.
+    /// Receives once. Returns the number of bytes; zero is the end of the stream.
     pub(super) fn receive(&mut self, socket: &Socket) -> Result<usize> {
         let hdr_len = self.proto.hdr_len();
         match &mut self.state {
-            State::Frame { have } => {
+            State::Hdr { have } => {
                 let left = hdr_len.saturating_sub(*have);
                 let mut frags = self.frags.start_recv();
-                frags.push_buf(&mut self.frame, *have, left);
+                frags.push_buf(&mut self.hdr_buf, *have, left);
                 let nob = socket.recv(&frags)?;
                 *have = have.saturating_add(nob);
                 Ok(nob)
@@ -215,10 +222,10 @@ impl Rx {
             } => {
                 let left = sink.memory.len().saturating_sub(*have);
                 let mut frags = self.frags.start_recv();
-                // With nothing to skip, the next frame is right behind: one call for both.
+                // Without slop the next header follows: one call receives both.
                 let whole = sink.memory.add_to_recv(&mut frags, *have);
                 if whole && *slop == 0 {
-                    frags.push_buf(&mut self.frame, 0, hdr_len);
+                    frags.push_buf(&mut self.hdr_buf, 0, hdr_len);
                 }
                 let nob = socket.recv(&frags)?;
                 let body = nob.min(left);
@@ -235,7 +242,7 @@ impl Rx {
         }
     }
 
-    /// Where in the frame the header of a message begins.
+    /// The offset of the LNet header in the header.
     pub(super) fn header_start(&self) -> usize {
         if self.proto.has_msg_header() {
             MSG_LEN
@@ -244,38 +251,38 @@ impl Rx {
         }
     }
 
-    /// The message header at the front of the frame.
+    /// The message header at the front of the header.
     fn msg(&self) -> Progress<Msg> {
-        let bytes = self.frame.as_slice().first_chunk().ok_or(EPROTO)?;
+        let bytes = self.hdr_buf.as_slice().first_chunk().ok_or(EPROTO)?;
         Ok(Msg::parse(bytes, self.order)?)
     }
 
-    /// How long a frame is of which `have` bytes are there.
-    fn needed(&self, have: usize) -> usize {
+    /// The length of the header, of which `have` bytes are there.
+    fn hdr_needed(&self, have: usize) -> usize {
         if !self.proto.has_msg_header() || have < MSG_LEN {
             return self.proto.hdr_len();
         }
         match self.msg() {
             Ok(msg) if msg.kind == MsgKind::Lnet => self.proto.hdr_len(),
-            // What it is not is known by now, too.
+            // A NOOP has no more. Anything else is an error, which the caller finds.
             _ => MSG_LEN,
         }
     }
 
-    /// Whether the current state is over without another byte from the socket.
+    /// Whether the current state needs no more bytes from the socket.
     pub(super) fn is_complete(&self) -> bool {
         match &self.state {
-            State::Frame { have } => *have >= self.needed(*have),
+            State::Hdr { have } => *have >= self.hdr_needed(*have),
             State::Body { sink, have, .. } => *have >= sink.memory.len(),
             State::Slop { left, .. } => *left == 0,
             State::Asking | State::Gather { .. } | State::Parked { .. } => false,
         }
     }
 
-    /// Goes on to the next state. To be called when the current one is over.
+    /// Goes to the next state. Called when [`Rx::is_complete`].
     pub(super) fn advance(&mut self) -> Progress<Event> {
-        match core::mem::replace(&mut self.state, State::Frame { have: 0 }) {
-            State::Frame { have } => self.take_frame(have),
+        match core::mem::replace(&mut self.state, State::Hdr { have: 0 }) {
+            State::Hdr { have } => self.parse_hdr(have),
             State::Body { sink, slop, .. } if slop > 0 => {
                 self.state = State::Slop {
                     left: slop,
@@ -284,8 +291,8 @@ impl Rx {
                 Ok(Event::Nothing)
             }
             State::Body { sink, ahead, .. } => {
-                self.state = State::Frame { have: ahead };
-                let intact = self.check_body(&sink);
+                self.state = State::Hdr { have: ahead };
+                let intact = self.check_payload_csum(&sink);
                 Ok(Event::Payload(sink.done, intact))
             }
             State::Slop { done, .. } => Ok(match done {
@@ -299,22 +306,22 @@ impl Rx {
         }
     }
 
-    /// Reads the frame, of which, or of more, `have` bytes are there.
-    fn take_frame(&mut self, have: usize) -> Progress<Event> {
+    /// Parses the header, of which `have` bytes, or more than it has, are there.
+    fn parse_hdr(&mut self, have: usize) -> Progress<Event> {
         let start = self.header_start();
         if self.proto.has_msg_header() {
             self.msg = self.msg()?;
-            self.begin_sum()?;
+            self.begin_csum()?;
         }
         if self.msg.kind == MsgKind::Noop {
-            self.check_sum()?;
+            self.check_csum()?;
             let rest = have.saturating_sub(MSG_LEN);
-            // What came behind it begins the next frame.
-            self.frame.shift(MSG_LEN, rest);
-            self.state = State::Frame { have: rest };
+            // The bytes behind it begin the next header.
+            self.hdr_buf.shift(MSG_LEN, rest);
+            self.state = State::Hdr { have: rest };
             return Ok(Event::Noop);
         }
-        let bytes = self.frame.as_slice().get(start..).ok_or(EPROTO)?;
+        let bytes = self.hdr_buf.as_slice().get(start..).ok_or(EPROTO)?;
         let header = match self.proto.parse_header(bytes) {
             Err(WireError::Foreign(foreign)) => Err(foreign),
             header => Ok(header?),
@@ -327,22 +334,22 @@ impl Rx {
             Err(foreign) => foreign.payload_len,
         };
         if payload_len == 0 {
-            // Before anybody acts on it.
-            self.check_sum()?;
+            // Before the message layer acts on it.
+            self.check_csum()?;
         }
         self.state = State::Asking;
         Ok(Event::Header(header))
     }
 
-    /// Begins a message's checksum, if it has one, with its message header.
-    fn begin_sum(&mut self) -> Progress {
+    /// Begins the checksum of a message, if it has one, with its message header.
+    fn begin_csum(&mut self) -> Progress {
         self.csum = None;
         if self.msg.csum == 0 {
             return Ok(());
         }
         if !self.proto.has_checksums() {
-            // Nobody sends such, and nobody says what it would be of.
-            return Err(Reason::Unsummed(self.msg.csum));
+            // No node sends one, and the protocol does not say what it covers.
+            return Err(Reason::UnexpectedChecksum(self.msg.csum));
         }
         let unsummed = Msg {
             csum: 0,
@@ -352,45 +359,45 @@ impl Rx {
         Ok(())
     }
 
-    /// Compares a message's checksum, if it has one, when all of its payload is there.
-    fn check_body(&mut self, sink: &Sink) -> Progress {
+    /// Adds the payload to the checksum of a message, if it has one, and compares it.
+    fn check_payload_csum(&mut self, sink: &Sink) -> Progress {
         if let Some(csum) = self.csum {
             self.csum = Some(sink.memory.crc32(csum));
         }
-        self.check_sum()
+        self.check_csum()
     }
 
-    /// Compares a message's checksum, if it has one, with that of what was received.
-    fn check_sum(&mut self) -> Progress {
+    /// Compares the checksum of a message, if it has one, with that of the received bytes.
+    fn check_csum(&mut self) -> Progress {
         match self.csum.take() {
             Some(csum) if csum != self.msg.csum => Err(Reason::Checksum(self.msg.csum, csum)),
             _ => Ok(()),
         }
     }
 
-    /// Takes out the frame, of whose header the message layer gets the bytes, for as long as it is asked.
+    /// Takes out the buffer of the header, which the message layer reads during its call.
     pub(super) fn take_buf(&mut self) -> RecvBuf {
-        core::mem::replace(&mut self.frame, RecvBuf::none())
+        core::mem::replace(&mut self.hdr_buf, RecvBuf::none())
     }
 
-    /// Puts the frame back.
+    /// Puts the buffer back.
     pub(super) fn put_buf(&mut self, frame: RecvBuf) {
-        self.frame = frame;
+        self.hdr_buf = frame;
     }
 
-    /// `payload` bytes follow, and that is where they go.
+    /// Begins to receive a payload of `payload` bytes.
     pub(super) fn begin_payload(&mut self, payload: usize, delivery: Delivery) -> Result {
         let wanted = match &delivery {
             Delivery::Discard | Delivery::Misrouted => 0,
             Delivery::Accept(sink) => sink.memory.len(),
         };
         if wanted < payload {
-            // What is thrown away can't be checked.
+            // Discarded bytes can't be checked.
             self.csum = None;
         }
         let Some(slop) = payload.checked_sub(wanted) else {
-            // A mistake of the message layer, not of the peer; but the stream would be out of step. What
-            // is to be completed is when the connection ends.
+            // An error of the message layer, not of the peer, but the stream would get out of step. The
+            // completion is called when the connection ends.
             if let Delivery::Accept(sink) = delivery {
                 self.state = State::Slop {
                     left: payload,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The send side of a connection: as many messages as fit in each call.
+//! The send side of a connection: as many messages as fit in each call of TCP.
 //!
-//! What waits to be sent is part of the connection's I/O state and protected by its mutex. What the
-//! connection's version wants in front of a payload is written when a message is taken over from the
-//! queue; acknowledgements go out with messages, and those that are left over in NOOPs. Large
-//! payloads are sent without a copy, see [`super::zerocopy`]; the rest is copied, and complete when TCP
-//! has accepted it.
+//! Transmits that wait to be sent are in the connection's I/O state and protected by its mutex. The header
+//! of a message, in the form of the connection's version of the protocol, is written when the message is taken
+//! out of the queue. Acknowledgements are sent with messages, and those that are left over in NOOPs. Large
+//! payloads are sent without a copy, see [`super::zerocopy`]; the rest is copied, and complete when TCP has
+//! accepted it.
 
 use super::{
     zerocopy::{
@@ -46,8 +46,8 @@ use kernel::{
 };
 
 impl Conn {
-    /// Sends from the queue until it is empty, the socket full, the quantum used up, or the connection
-    /// closed.
+    /// Sends from the queue until it is empty, the send buffer is full, the quantum is used up, or the
+    /// connection is closed.
     pub(super) fn transmit(self: &Arc<Self>, io: &mut Io) -> Result<Turn> {
         let turn = self.transmit_some(io);
         // It can only complete once it is closed.
@@ -76,12 +76,12 @@ impl Conn {
             }
             let zerocopy = first.wants_zerocopy(zc_min) && zerocopy::open(&mut io.zc, self, first);
             let zc = io.zc.as_ref().filter(|_| zerocopy);
-            // As many messages as fit go out in one call.
+            // One call sends as many messages as fit.
             let mut frags = io.frags.start();
             let more = zerocopy::fill(&mut frags, io.out.iter(), zc.map(|zc| &**zc), zc_min);
-            io.deadlines.tx_seen(socket.wmem_queued());
+            io.deadlines.note_tx_progress(socket.wmem_queued());
             let sent = match zc {
-                // What TCP says when it has room but no memory.
+                // The error of TCP if it has room in the send buffer but no memory.
                 _ if socket.has_send_space() && fault::send_fails() => Err(EAGAIN),
                 Some(zc) => socket.send_zerocopy(&frags, more, zc),
                 None => socket.send(&frags, more),
@@ -89,8 +89,8 @@ impl Conn {
             let sent = match sent {
                 Ok(sent) => sent,
                 Err(e) if e == EAGAIN => {
-                    // With room in the buffer it was memory that was missing, and nothing will
-                    // tell when there is some.
+                    // If there is room in the buffer there was no memory, and no event reports when
+                    // there is.
                     return Ok(if socket.has_send_space() {
                         Turn::NoMemory
                     } else {
@@ -101,13 +101,13 @@ impl Conn {
             };
             io.deadlines.wmem_mark = socket.wmem_queued();
             let zc = io.zc.as_mut().filter(|_| zerocopy);
-            self.sent(&mut io.out, &mut io.ended, zc, sent);
+            self.note_sent(&mut io.out, &mut io.ended, zc, sent);
             quantum = quantum.saturating_sub(sent);
         }
     }
 
-    /// Takes over what was queued: messages, acknowledgements, a sign of life. Returns false if there
-    /// was no memory for some of it, which stays queued. Payloads of `zc_min` bytes or more are sent without a copy.
+    /// Takes messages, acknowledgements and a keepalive message out of the queue. Returns false if there was
+    /// no memory for some of them, which stay queued. Payloads of `zc_min` bytes or more are sent without a copy.
     fn take_queued(
         &self,
         out: &mut Fifo<Tx>,
@@ -121,11 +121,11 @@ impl Conn {
             let ping = core::mem::replace(&mut txq.ping, false);
             (ping, !txq.acks.is_empty())
         };
-        let checksum = tunables::checksums();
+        let checksum = tunables::checksum();
         let asks = tunables::acks_wanted() && self.proto.has_msg_header();
         while let Some(mut tx) = queued.pop_front() {
             let mut cookie = 0;
-            // It may have waited for a connection before there was one, of whatever version.
+            // It may have waited for a connection when the version was not yet known.
             let written = if tx.fits(self.proto) {
                 let ack = if tells { self.pop_ack(Acks::pop) } else { None };
                 if asks && tx.wants_zerocopy(zc_min) {
@@ -145,7 +145,7 @@ impl Conn {
             }
         }
         if tells {
-            // Nobody else takes them out, so what there is is there when there is memory for it.
+            // Only this thread takes them out, so they are still there when there is memory.
             while !self.txq.lock().acks.is_empty() {
                 let Ok(noop) = Tx::noop(self.peer.ni().live().txs()) else {
                     return Ok(false);
@@ -154,7 +154,7 @@ impl Conn {
                 self.push_noop(out, noop, cookies.unwrap_or_default())?;
             }
         } else if ping && out.is_empty() {
-            // If there is no memory for it, the next one may have some.
+            // Without memory for it, leave it to the next one.
             if let Ok(noop) = Tx::noop(self.peer.ni().live().txs()) {
                 self.push_noop(out, noop, [0, COOKIE_PING])?;
             }
@@ -162,7 +162,7 @@ impl Conn {
         Ok(true)
     }
 
-    /// Takes acknowledgements out, and lets those go on who wait for room for theirs.
+    /// Takes acknowledgements out, and queues connections that wait for room.
     fn pop_ack<R>(&self, pop: impl FnOnce(&mut Acks) -> Option<R>) -> Option<R> {
         let (popped, wanted) = {
             let mut txq = self.txq.lock();
@@ -175,9 +175,9 @@ impl Conn {
         popped
     }
 
-    /// Adds a NOOP to what waits to be sent.
+    /// Adds a NOOP to the transmits to send.
     fn push_noop(&self, out: &mut Fifo<Tx>, mut noop: KBox<Tx>, cookies: [u64; 2]) -> Result {
-        noop.write_hdr(self.proto, cookies, tunables::checksums())?;
+        noop.write_hdr(self.proto, cookies, tunables::checksum())?;
         self.queued.add(noop.len() as u64, Relaxed);
         out.push_back(noop);
         Ok(())
@@ -185,7 +185,7 @@ impl Conn {
 
     /// TCP has accepted the next `nob` bytes, without a copy if there is a `zc`: completes messages of which
     /// it has all, or leaves them to `zc`.
-    fn sent(
+    fn note_sent(
         &self,
         out: &mut Fifo<Tx>,
         ended: &mut Ended,
@@ -221,7 +221,7 @@ impl Conn {
                         self.traffic.zc_msgs.add(1);
                         zc.push(tx);
                     }
-                    None => self.released(tx, ended),
+                    None => self.tx_released(tx, ended),
                 }
             }
         }

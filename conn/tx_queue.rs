@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What waits to be sent on a connection: transmits, acknowledgements, and keepalive messages.
+//! The queue of a connection: transmits, acknowledgements and keepalive messages to send.
 //!
-//! A [`TxQueue`] has a spinlock of its own, taken inside the peer's.
+//! A [`TxQueue`] has a spinlock, taken inside the peer's.
 
 use super::Conn;
 use crate::{
@@ -23,18 +23,18 @@ use kernel::{
     }, //
 };
 
-/// Transmits on their way to the scheduler, and what it is to make transmits of.
+/// Transmits for the scheduler, and acknowledgements and pings for which it makes transmits.
 pub(super) struct TxQueue {
     pub(super) fifo: Fifo<Tx>,
-    /// What has arrived of what the peer wants to be told of.
+    /// Acknowledgements that are due to the peer.
     pub(super) acks: Acks,
     /// A connection of the peer waits for room in `acks`.
     pub(super) acks_wanted: bool,
-    /// A sign of life is due.
+    /// A keepalive message is due.
     pub(super) ping: bool,
-    /// The most bytes that were queued at the same time, here and with the scheduler.
+    /// The most bytes that were queued at the same time, here and in the I/O state.
     pub(super) peak: u64,
-    /// Why there will be no more.
+    /// The reason for which the connection is closed, if it is.
     pub(super) closed: Option<Failure>,
 }
 
@@ -60,8 +60,8 @@ impl Conn {
         Ok(())
     }
 
-    /// Queues the acknowledgement of a message with this cookie. If there is no room, all of the peer's
-    /// connections are looked at again when there is some, or when this one ends.
+    /// Queues the acknowledgement of the message with this cookie. If there is no room, all connections of the
+    /// peer are queued to their schedulers when there is, or when this connection ends.
     ///
     /// The peer's lock is held, and this connection is in its list.
     ///
@@ -86,7 +86,7 @@ impl Conn {
         self.tx_queued();
     }
 
-    /// Queues a sign of life, unless something is on its way anyway.
+    /// Queues a keepalive message, unless something else is queued or being sent.
     ///
     /// Thread context; the peer's lock may be held.
     pub(crate) fn queue_ping(self: &Arc<Self>) {
@@ -99,12 +99,12 @@ impl Conn {
         self.tx_queued();
     }
 
-    /// Has TCP ask the other side whether it still has the connection. If not, a reset says so, whatever
-    /// was sent or not; without an answer nothing changes.
+    /// Makes TCP send a keepalive probe. A peer that no longer has the connection answers with a reset; if it
+    /// does not answer, nothing changes.
     ///
     /// Thread context; the peer's lock may be held.
-    pub(crate) fn test(self: &Arc<Self>) {
-        self.test.store(true, Relaxed);
+    pub(crate) fn request_probe(self: &Arc<Self>) {
+        self.probe_wanted.store(true, Relaxed);
         self.clone().retry();
     }
 

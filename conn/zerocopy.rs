@@ -28,6 +28,7 @@ use crate::{
         iov::Bvecs,
         queue::Fifo,
         socket::{
+            More,
             ZcDone,
             ZcOps,
             ZcUbuf, //
@@ -116,12 +117,12 @@ impl ZcBatch {
             None => {
                 let mut ended = Ended::new();
                 while let Some(tx) = this.txs.pop_front() {
-                    this.conn.released(tx, &mut ended);
+                    this.conn.tx_released(tx, &mut ended);
                 }
                 ended.finish(|txs, why| this.conn.peer.fail_txs(txs, why));
                 // The connection may have ended meanwhile, before the message layer knew that these
                 // messages went by it.
-                if let Some(why) = this.conn.closed() {
+                if let Some(why) = this.conn.close_reason() {
                     ni.upper().conn_ended(this.conn.id(), why.error);
                 }
             }
@@ -165,20 +166,20 @@ pub(super) fn fill<'a>(
     txs: impl Iterator<Item = &'a Tx>,
     zc: Option<&ZcBatch>,
     min: Option<usize>,
-) -> bool {
+) -> More {
     let mut nob = zc.map_or(0, |zc| zc.nob);
     let mut first = true;
     for tx in txs {
         let fits = tx.wants_zerocopy(min) == zc.is_some() && nob < ZC_BATCH_NOB;
         if !(first || fits) || !tx.add_to(frags) {
-            return true;
+            return More::Follows;
         }
         if zc.is_some() {
             nob = nob.saturating_add(tx.remaining());
         }
         first = false;
     }
-    false
+    More::None
 }
 
 #[kunit_tests(socklnd_conn_zerocopy)]
@@ -231,7 +232,7 @@ mod tests {
     }
 
     /// How many bytes a call would be for, and whether something would be left.
-    fn listed(txs: &Fifo<Tx>, zc: Option<&ZcBatch>, min: Option<usize>) -> Result<(usize, bool)> {
+    fn listed(txs: &Fifo<Tx>, zc: Option<&ZcBatch>, min: Option<usize>) -> Result<(usize, More)> {
         let mut buf = BvecBuf::with_capacity(320)?;
         let mut frags = buf.start();
         let more = fill(&mut frags, txs.iter(), zc, min);
@@ -242,9 +243,9 @@ mod tests {
     fn small_payloads_are_copied_together() -> Result {
         let txs = txs(&[0, 100, 2047, 2048, 5])?;
         let copied = 3 * HEADER + 100 + 2047;
-        assert!(listed(&txs, None, Some(2048))? == (copied, true));
+        assert!(listed(&txs, None, Some(2048))? == (copied, More::Follows));
         let all = 5 * HEADER + 100 + 2047 + 2048 + 5;
-        assert!(listed(&txs, None, None)? == (all, false));
+        assert!(listed(&txs, None, None)? == (all, More::None));
         Ok(())
     }
 
@@ -252,7 +253,7 @@ mod tests {
     fn the_first_goes_in_any_case() -> Result {
         // There was no memory for a ubuf.
         let txs = txs(&[4096, 4096, 10])?;
-        assert!(listed(&txs, None, Some(2048))? == (HEADER + 4096, true));
+        assert!(listed(&txs, None, Some(2048))? == (HEADER + 4096, More::Follows));
         Ok(())
     }
 

@@ -101,5 +101,5 @@ pub(super) fn conn_register(caller: &Caller, request: &uapi::socklnd_register) -
     if active.is_some_and(|(_, nid)| nid == ni.nid()) {
         return Err(EINVAL);
     }
-    Handshake::handed_over(&ni, Handover::from_fd(request.fd, &caller.net)?, active)
+    Handshake::start_handover(&ni, Handover::from_fd(request.fd, &caller.net)?, active)
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which interfaces talk to which addresses of a peer.
+//! Which interfaces are used for which addresses of a peer.
 //!
-//! The choices among them are those of the C driver of 2005, whose HELLOs name IPv4 addresses; later
-//! ones name none, so there is no choice among IPv6 addresses. Plain functions on values: `core` only, so that the very
-//! same file is built in user space for property tests. Nothing is protected or freed here.
+//! The rules are those of the C driver of 2005, whose HELLOs name IPv4 addresses. Later ones name none, so
+//! there are no rules for IPv6 addresses. Plain functions on values, `core` only: the same file is built in
+//! user space for property tests. Nothing is protected or freed here.
 
 use core::{
     cmp::Reverse,
@@ -15,10 +15,10 @@ use core::{
     ops::Deref, //
 };
 
-/// The most interfaces that an interface instance has, as many as a HELLO can name addresses.
+/// The most interfaces that an NI can have: the number of addresses that fit into a HELLO.
 pub(crate) const MAX_INTERFACES: usize = 16;
 
-/// What a choice needs to know about an interface.
+/// An interface among which there is a choice.
 #[derive(Clone, Copy)]
 pub(crate) struct Candidate {
     pub(crate) addr: Ipv4Addr,
@@ -27,7 +27,7 @@ pub(crate) struct Candidate {
     pub(crate) users: i32,
 }
 
-/// Whether two addresses of the same family have their first `prefix_len` bits in common.
+/// Whether the first `prefix_len` bits of two addresses of the same family are equal.
 pub(super) fn same_subnet(a: IpAddr, b: IpAddr, prefix_len: u8) -> bool {
     let (differing, bits) = match (a, b) {
         (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(distance(a, b)), 32u32),
@@ -45,14 +45,14 @@ fn distance(a: Ipv4Addr, b: Ipv4Addr) -> u32 {
 }
 
 impl Candidate {
-    fn is_near(&self, ip: Ipv4Addr) -> bool {
+    fn is_in_subnet(&self, ip: Ipv4Addr) -> bool {
         same_subnet(self.addr.into(), ip.into(), self.prefix_len)
     }
 
-    /// Of addresses, the one that fits best: in the same subnet, and then as close as can be.
+    /// The address that fits best: in the same subnet if there is one, and then the closest.
     fn best_of(&self, ips: &Slots<Ipv4Addr>) -> Option<Ipv4Addr> {
         ips.iter()
-            .min_by_key(|ip| (!self.is_near(*ip), distance(self.addr, *ip)))
+            .min_by_key(|ip| (!self.is_in_subnet(*ip), distance(self.addr, *ip)))
     }
 }
 
@@ -85,7 +85,7 @@ impl<T: Copy> Slots<T> {
     }
 }
 
-/// The interfaces among which there is a choice.
+/// The candidates for a choice.
 ///
 /// # Invariants
 ///
@@ -96,7 +96,7 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    /// None.
+    /// No candidates.
     pub(crate) fn new() -> Self {
         let none = Candidate {
             addr: Ipv4Addr::UNSPECIFIED,
@@ -128,12 +128,12 @@ impl Deref for Candidates {
     }
 }
 
-/// The passive side's choice: which of its own addresses it tells a peer that named `theirs`.
+/// The passive side's choice: the addresses for its HELLO to a peer that has named `theirs`.
 ///
-/// As many as the peer named, or as there are. What the peer was told before, `known`, comes first
-/// and again. Then come interfaces that share a subnet with an address of the peer's, and then
-/// those that the fewest peers use; each takes the address that fits it best out of the choice, so
-/// that both sides pair their addresses off in the same way. `choose` is called for each, in order.
+/// There are as many as the peer has named, if there are so many. Addresses that the peer was sent before,
+/// `known`, come first. Then come interfaces that share a subnet with an address of the peer, and then those
+/// that the fewest peers use. Each takes the address of the peer that fits it best out of the choice, so that
+/// both sides pair their addresses in the same way. `choose` is called for each, in order.
 pub(crate) fn select_ips(
     candidates: &Candidates,
     known: &[Ipv4Addr],
@@ -151,7 +151,7 @@ pub(crate) fn select_ips(
             free.iter().min_by_key(|candidate| {
                 let near = candidate
                     .best_of(&left)
-                    .is_some_and(|ip| candidate.is_near(ip));
+                    .is_some_and(|ip| candidate.is_in_subnet(ip));
                 (Reverse(near), candidate.users)
             })
         });
@@ -166,11 +166,11 @@ pub(crate) fn select_ips(
 
 /// The active side's choice: the address from which to connect to `ip`.
 ///
-/// Of the candidates, one that shares a subnet with it, and then one that the fewest routes use.
+/// A candidate in the same subnet if there is one, and then the one that the fewest routes use.
 pub(crate) fn select_local(candidates: &Candidates, ip: Ipv4Addr) -> Option<Ipv4Addr> {
     candidates
         .iter()
-        .min_by_key(|candidate| (!candidate.is_near(ip), candidate.users))
+        .min_by_key(|candidate| (!candidate.is_in_subnet(ip), candidate.users))
         .map(|candidate| candidate.addr)
 }
 
@@ -237,7 +237,7 @@ mod tests {
         let ours = of(&[(ip(1, 1), 0), (ip(2, 1), 0)]);
         let theirs = [ip(1, 2), ip(2, 2)];
         assert!(chosen(&ours, &[ip(2, 1)], &theirs, &[ip(2, 1), ip(1, 1)]));
-        // An interface that is gone is not.
+        // An interface that was removed is not.
         assert!(chosen(&ours, &[ip(5, 1)], &theirs, &[ip(1, 1), ip(2, 1)]));
     }
 
@@ -282,7 +282,7 @@ mod tests {
         }
         assert!(same_subnet(a, at(0x7d00, 2), 0));
         assert!(!same_subnet(a, at(0x7d00, 2), 1));
-        // The others of its family are no neighbours, not even of a subnet that is all there is.
+        // Addresses of the other family are in no common subnet, not even with prefix length 0.
         let v4 = IpAddr::from([10, 0, 0, 1]);
         assert!(!same_subnet(a, v4, 0));
         assert!(!same_subnet(v4, a, 0));

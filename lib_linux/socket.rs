@@ -54,6 +54,7 @@ pub(crate) use self::zerocopy::{
 
 pub(crate) use self::{
     addr::RawAddr,
+    message::More,
     owner::Owner,
     state::TcpState, //
 };

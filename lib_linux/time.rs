@@ -4,6 +4,12 @@
 //!
 //! There is no state here. All functions are for any context.
 //!
+//! Points in time that are compared with a peer's, a connection's or a route's are milliseconds and not
+//! [`Instant`](kernel::time::Instant)s. Many of them are atomics, and the kernel crate neither has an atomic
+//! instant nor lets other crates convert one to a number and back; others are in files that are also built in
+//! user space. Spans of time and local points in time are [`Delta`](kernel::time::Delta)s and instants where no
+//! conversion is needed for that.
+//!
 //! C header: [`include/linux/ktime.h`](srctree/include/linux/ktime.h)
 
 use kernel::bindings;

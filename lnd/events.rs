@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel says about network namespaces and addresses, of whatever interface instance.
+//! The kernel's events about network namespaces and addresses.
 //!
-//! No state: nothing to protect, nothing to free. Registering is left to the crate root.
+//! No state: nothing to protect, nothing to free. The crate root registers the handlers.
 
 use super::LND;
 use crate::lib_linux::{
@@ -15,27 +15,27 @@ use crate::lib_linux::{
 };
 use core::net::IpAddr;
 
-/// A namespace goes: its interfaces go with it.
+/// A network namespace is removed: its NIs are shut down.
 pub(crate) struct NamespaceExit;
 
 impl PernetHandler for NamespaceExit {
     fn exit(net: &Net) {
         let Some(lnd) = LND.get() else { return };
-        // A door like others: what ends here may have peers connect anew.
+        // Like the ioctl: closing connections may make peers connect again.
         misc::memalloc_nofs(|| {
-            // No interface there is the normal case.
+            // An error is normal: most namespaces have no NI.
             let _ = lnd.del_ni(net, None);
             lnd.upper().namespace_gone(net);
         });
     }
 }
 
-/// An address comes or goes, or so it seems: the reaper looks.
+/// An address was added or removed: the reaper checks.
 pub(crate) struct AddressEvents;
 
 impl AddressHandler for AddressEvents {
     fn address_changed(net: &Net, addr: IpAddr) {
-        // Who has published it still holds it: what this drops is not the last reference.
+        // The publisher still has a reference, so this does not drop the last one.
         if let Some(lnd) = LND.get() {
             lnd.note_address(net, addr);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's threads: the order in which they start and stop.
+//! The order in which the module's threads start and stop.
 //!
 //! [`Threads`] belongs to the module, and is used by the thread that inserts or removes it.
 
@@ -14,20 +14,20 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The threads. Dropping them stops and joins them.
+/// The module's threads. Dropping this stops and joins them.
 pub(crate) struct Threads {
     lnd: Arc<Lnd>,
     handles: KVec<KThread>,
 }
 
 impl Threads {
-    /// Starts all. May sleep.
+    /// Starts all threads. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, `EINTR` if the caller is killed; then none is left.
+    /// `ENOMEM`, or `EINTR` if the caller is killed; then no thread is left.
     pub(crate) fn start(lnd: &Arc<Lnd>) -> Result<Self> {
-        // Half-started is dropped like fully started.
+        // If an error drops this, the threads started so far are stopped.
         let mut this = Self {
             lnd: lnd.clone(),
             handles: KVec::new(),
@@ -35,7 +35,7 @@ impl Threads {
         this.add(|| lnd.reaper.start(lnd))?;
         for sched in lnd.scheds.iter() {
             match sched.start() {
-                // Not now: when it has come.
+                // Its processor is offline: it starts when that is online.
                 Err(e) if e == ENODEV => {}
                 started => started?,
             }
@@ -47,8 +47,8 @@ impl Threads {
         Ok(this)
     }
 
-    /// Starts a thread. There is room for its handle before it runs: a handle that is dropped on
-    /// its own would wait for a thread that nobody has told to end.
+    /// Starts a thread. Room for its handle is reserved before, because a handle that is dropped alone would
+    /// wait for a thread that was not told to end.
     fn add(&mut self, start: impl FnOnce() -> Result<KThread>) -> Result {
         self.handles.reserve(1, GFP_KERNEL)?;
         let handle = start()?;
@@ -59,7 +59,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // No interface is left, so nothing comes any more; the queues may hold remains.
+        // No NI is left, so nothing new is posted; the queues may still have entries.
         self.lnd.acceptor.stop();
         self.lnd.autoconnect.stop();
         for sched in self.lnd.scheds.iter() {

@@ -10,13 +10,16 @@ use crate::{
     conn::ZcBatch,
     stats::Waited, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::Delta, //
+};
 
-/// How long the removal waits before it says so, in milliseconds.
-const QUIET_MS: u32 = 1000;
+/// How long the removal waits before it says so.
+const QUIET: Delta = Delta::from_secs(1);
 
-/// The interval at which it says so again, in milliseconds.
-const NAG_MS: u32 = 10_000;
+/// The interval at which it says so again.
+const INTERVAL: Delta = Delta::from_secs(10);
 
 impl Lnd {
     /// Waits until no packet refers to a batch of transmits, because the callback for the last one is in
@@ -24,15 +27,15 @@ impl Lnd {
     /// decide about them. So the kernel log says what it waits for, and a signal ends the wait: then the
     /// batches that are left are given up for good. Sleeps.
     pub(super) fn await_zc_batches(&self) {
-        let mut limit_ms = QUIET_MS;
+        let mut limit = QUIET;
         for sched in self.scheds.iter() {
             loop {
-                match sched.zc_batches().try_wait_zero(limit_ms) {
+                match sched.zc_batches().try_wait_zero(limit) {
                     Waited::Zero => break,
                     Waited::InVain => self.warn_waiting(),
                     Waited::Interrupted => return self.give_up_zc_batches(),
                 }
-                limit_ms = NAG_MS;
+                limit = INTERVAL;
             }
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The addresses of an interface instance: added, taken away, and looked at when the kernel says that they
+//! The addresses of an NI: added, taken away, and looked at when the kernel says that they
 //! have changed.
 //!
 //! The list of them has a lock of its own, see [`Interfaces`](crate::interface::Interfaces).
@@ -32,7 +32,7 @@ impl Ni {
     pub(crate) fn add_interface(self: &Arc<Self>, addr: IpAddr, prefix_len: Option<u8>) -> Result {
         self.interfaces
             .add(&self.acceptor, self, addr, prefix_len)?;
-        self.context.look_at_addresses();
+        self.context.check_addresses();
         Ok(())
     }
 
@@ -47,7 +47,7 @@ impl Ni {
             return Err(EBUSY);
         }
         let mut any = addr.is_none();
-        while let Some(gone) = self.interfaces.take(&self.acceptor, self, |i| {
+        while let Some(gone) = self.interfaces.remove(&self.acceptor, self, |i| {
             addr.is_none_or(|addr| i.addr() == addr)
         }) {
             self.leave(gone.addr(), Failure::dropped());
@@ -68,7 +68,7 @@ impl Ni {
     /// Looks what has become of addresses that something may have happened to. What uses one that is
     /// gone ends; its interface waits for it, and can be used again when it is back. The reaper's
     /// thread, may sleep.
-    pub(crate) fn look_at_addresses(self: &Arc<Self>) {
+    pub(crate) fn check_addresses(self: &Arc<Self>) {
         let mut index = 0;
         // Who is passed over, because one before it goes at this moment, is for the next look.
         while let Some(interface) = self.interfaces.at(index) {
@@ -90,8 +90,8 @@ impl Ni {
 
     /// Ends what uses `addr`, an address of this node, which is not to be used any more.
     fn leave(self: &Arc<Self>, addr: IpAddr, why: Failure) {
-        self.handshakes.leave(addr, why.error);
-        self.peers.walk(|peer| peer.leave(addr, why));
-        self.handshakes.cancel_deleted();
+        self.handshakes.fail_bound_to(addr, why.error);
+        self.peers.walk(|peer| peer.drop_local_addr(addr, why));
+        self.handshakes.cancel_deleted_routes();
     }
 }

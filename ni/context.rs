@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an interface instance asks of the module's threads. No state.
+//! What an NI uses of the module's threads. No state.
 
 use crate::{
     conn::{
@@ -8,15 +8,17 @@ use crate::{
         Handshake,
         Sched, //
     },
-    peer::Peer, //
+    peer::{
+        Peer,
+        PeerList, //
+    }, //
 };
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 
-/// What an interface instance, and all that belongs to it, asks of the module's threads. Who asks
-/// knows no more of them than this.
+/// What an NI, and its peers, connections and handshakes, use of the module's threads.
 pub(crate) trait Context: Send + Sync {
     /// The scheduler for a new connection, whose packets arrive on `cpu`. May sleep.
     ///
@@ -25,40 +27,38 @@ pub(crate) trait Context: Send + Sync {
     /// `ENODEV` if none has a thread.
     fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>>;
 
-    /// Has a daemon go on with a handshake. Any context.
+    /// Posts a handshake to the autoconnect daemons. Any context.
     fn run_handshake(&self, handshake: Arc<Handshake>);
 
-    /// Has `handshake` looked at again after a while, of which no event will tell anything: mostly because
-    /// of a socket that is handed over. Thread context.
+    /// Makes the reaper post `handshake` to the daemons after a while, because no event will: mostly for a
+    /// socket that is handed over. Thread context.
     fn poll_handover(&self, handshake: Arc<Handshake>);
 
-    /// Has the reaper terminate a connection that was closed. Any context.
-    fn bury(&self, conn: Arc<Conn>);
+    /// Makes the reaper terminate a closed connection. Any context.
+    fn queue_deathrow(&self, conn: Arc<Conn>);
 
-    /// Has `conn` try again after a tick, which had no memory. Thread context.
+    /// Makes the reaper retry `conn`, which had no memory, after a tick. Thread context.
     fn retry(&self, conn: Arc<Conn>);
 
-    /// Fault injection holds a connection back: all of them are woken at the reaper's next look. Any
+    /// Fault injection holds a connection back: the reaper retries all connections in its next round. Any
     /// context.
     fn wake_later(&self);
 
-    /// Has the reaper look after the transmits that wait for a connection to `peer`. Any context.
+    /// Makes the reaper service the transmits that wait for a connection to `peer`. Any context.
     fn queue_connect_wait(&self, peer: Arc<Peer>);
 
-    /// Has the reaper look for deadlines of what is under way with `peer`. For [`Peer::queue_busy`]. Any
-    /// context.
+    /// Adds `peer` to the reaper's busy peers. For [`Peer::queue_busy`]. Any context.
     fn queue_busy(&self, peer: Arc<Peer>);
 
-    /// Has the reaper look at `peer` when it has been silent for long. For [`Peer`] itself. Any context.
+    /// Adds `peer` to the reaper's idle peers. For [`Peer`]. Any context.
     fn queue_idle(&self, peer: Arc<Peer>);
 
-    /// A peer was deleted that is among the busy ones, or the idle ones: the reaper lets go of it
-    /// soon. Any context.
-    fn purge_soon(&self, busy: bool, idle: bool);
+    /// A peer in this list was deleted: the reaper takes it out soon. Any context.
+    fn purge_soon(&self, list: PeerList);
 
     /// Takes all peers that were deleted out of the reaper's lists, now. Thread context, may sleep.
     fn purge(&self, now: u64);
 
-    /// Has the reaper look soon at addresses that something may have happened to. Any context.
-    fn look_at_addresses(&self);
+    /// Makes the reaper check the addresses that may have changed, soon. Any context.
+    fn check_addresses(&self);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many objects of an interface instance there are. Gauges have their own protection.
+//! How many objects of an NI there are. Gauges have their own protection.
 
 use crate::stats::Gauge;
 use kernel::{

@@ -3,9 +3,10 @@
 //! Messages of this node to itself.
 //!
 //! They need no connection, but are otherwise like others: the message layer says where the payload goes,
-//! at once or later. A [`LocalMsg`] is shared by [`Arc`] between the sender's thread and whoever has its token,
-//! and freed with the last of them. Its spinlock, innermost, protects what is left to do; whoever takes that
-//! out does it, with the lock given up. If nobody does, both sides are told when it is freed.
+//! at once or later. A [`LocalMsg`] is shared by [`Arc`] between the sender's thread and the holder of its
+//! token, and freed with the last reference. Its spinlock, the innermost lock, protects the rest of the work.
+//! The thread that takes that out does it after unlocking. If none does, the message fails for both sides when
+//! it is freed.
 
 use super::Ni;
 use crate::{

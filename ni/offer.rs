@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an interface instance offers to the message layer, see [`crate::upper`].
+//! What an NI offers to the message layer, see [`crate::upper`].
 //!
 //! Nothing is kept here.
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which addresses of this node a peer and its routes use.
+//! Which local addresses a peer and its routes use.
 //!
-//! All of it works on the state that the peer's lock protects, and takes that lock itself; the list
-//! of interfaces is locked inside it.
+//! All functions use state that the peer's lock protects, and take that lock. The lock of the list of
+//! interfaces is taken inside it.
 
 use super::{
     Peer,
@@ -33,28 +33,29 @@ use kernel::{
 };
 
 impl Peer {
-    /// The address that an attempt by `route` connects from. It is chosen anew while there is no connection
-    /// from there: in a subnet of the peer's address, and rather where no other route connects from, or is
-    /// about to. Thread context.
+    /// The local address for an attempt on `route`. It is chosen again while there is no connection from it:
+    /// an address in the same subnet as the peer's, preferably one that no other route uses. Thread context.
     ///
     /// # Errors
     ///
-    /// `EADDRNOTAVAIL` if the node has none of the family.
-    pub(crate) fn source(&self, route: &Route) -> Result<IpAddr> {
+    /// `EADDRNOTAVAIL` if the NI has no address of the family.
+    pub(crate) fn choose_source(&self, route: &Route) -> Result<IpAddr> {
         let interfaces = self.ni.interfaces();
         let remote = route.addr().ip();
         let mut inner = self.inner.lock();
         let bound = route.state(&inner).interface.as_ref().map(RouteUse::addr);
         let chosen = match bound {
-            Some(local) if inner.is_joined(local, remote) => interfaces.find(local),
+            Some(local) if inner.has_conn_between(local, remote) => interfaces.find(local),
             _ => None,
         };
         let chosen = chosen
-            .or_else(|| interfaces.near(remote, |local| !inner.is_taken(local, route)))
-            .or_else(|| interfaces.near(remote, |local| bound == Some(local)))
-            .or_else(|| interfaces.near(remote, |_| true))
+            .or_else(|| {
+                interfaces.find_in_subnet(remote, |local| !inner.is_source_used(local, route))
+            })
+            .or_else(|| interfaces.find_in_subnet(remote, |local| bound == Some(local)))
+            .or_else(|| interfaces.find_in_subnet(remote, |_| true))
             .or_else(|| interfaces.find(bound?))
-            .or_else(|| interfaces.of_family(remote))
+            .or_else(|| interfaces.find_of_family(remote))
             .ok_or(EADDRNOTAVAIL)?;
         let addr = chosen.addr();
         if bound != Some(addr) {
@@ -64,39 +65,44 @@ impl Peer {
         Ok(addr)
     }
 
-    /// What to tell a peer that connects and has named `theirs`: addresses of ours to connect to.
-    /// Thread context.
+    /// The addresses for the HELLO to a peer that has connected and named `theirs`. Thread context.
     pub(crate) fn select_interfaces(&self, theirs: &[Ipv4Addr]) -> IpVec {
         let mut chosen = IpVec::new();
         let mut inner = self.inner.lock();
-        if inner.told.reserve(MAX_INTERFACES, GFP_ATOMIC).is_err() {
+        if inner
+            .told_addrs
+            .reserve(MAX_INTERFACES, GFP_ATOMIC)
+            .is_err()
+        {
             return chosen;
         }
         let interfaces = self.ni.interfaces();
         let mut known = IpVec::new();
-        for told in inner.told.iter() {
+        for told in inner.told_addrs.iter() {
             if let IpAddr::V4(ip) = told.addr() {
-                // No more were told than fit.
+                // There is room: no more were in an earlier HELLO.
                 let _ = known.push(ip);
             }
         }
         let candidates = interfaces.candidates(|interface| Some(interface.npeers()));
         select_ips(&candidates, &known, theirs, |ip| {
             let addr = IpAddr::V4(ip);
-            if !inner.told.iter().any(|told| told.addr() == addr) {
-                // Gone since it was a candidate: then it is not told.
+            if !inner.told_addrs.iter().any(|told| told.addr() == addr) {
+                // Removed since it became a candidate: leave it out.
                 let Some(interface) = interfaces.find(addr) else {
                     return;
                 };
-                let _ = inner.told.push_within_capacity(PeerUse::new(interface));
+                let _ = inner
+                    .told_addrs
+                    .push_within_capacity(PeerUse::new(interface));
             }
             let _ = chosen.push(ip);
         });
         chosen
     }
 
-    /// Makes routes to addresses that the peer has named: one for each interface of ours that no
-    /// other route of the peer uses, by subnet and then by load. May sleep.
+    /// Adds routes to addresses that the peer has named: one for each interface that no other route of the
+    /// peer uses, by subnet and then by load. May sleep.
     pub(crate) fn learn_routes(self: &Arc<Self>, theirs: &[Ipv4Addr], port: u16) -> Result {
         for ip in theirs {
             let addr = SocketAddr::new(IpAddr::V4(*ip), port);
@@ -107,7 +113,7 @@ impl Peer {
             }
             let interfaces = self.ni.interfaces();
             let free = interfaces.candidates(|interface| {
-                let used = inner.uses(interface.addr());
+                let used = inner.has_route_from(interface.addr());
                 (!used).then(|| interface.nroutes())
             });
             let Some(interface) =
@@ -118,14 +124,14 @@ impl Peer {
             new.state_mut(&mut inner).interface = Some(RouteUse::new(interface));
             inner.routes.push(new, GFP_ATOMIC)?;
             drop(inner);
-            // It is connected although nothing waits for it.
+            // Connect it although no transmit waits for it.
             self.ni.context().queue_connect_wait(self.clone());
         }
         Ok(())
     }
 
-    /// Notes that the route to where `conn` leads connects from where `conn` comes from, unless it connects
-    /// from elsewhere already.
+    /// Records the local address of `conn` in the route to its remote address, unless that uses another one
+    /// already.
     pub(super) fn bind_route(&self, inner: &mut PeerInner, conn: &Conn) {
         let (local, remote) = (conn.local().ip(), conn.remote().ip());
         let Some(route) = inner.route_to(remote) else {
@@ -133,18 +139,18 @@ impl Peer {
         };
         let state = route.state(inner);
         let bound = state.interface.as_ref().map(RouteUse::addr);
-        if bound.is_some_and(|addr| state.connecting || inner.is_joined(addr, remote)) {
+        if bound.is_some_and(|addr| state.connecting || inner.has_conn_between(addr, remote)) {
             return;
         }
         let interface = self.ni.interfaces().find(local);
         route.state_mut(inner).interface = interface.map(RouteUse::new);
     }
 
-    /// Ends what uses `addr`, an address of this node that goes: routes that nobody added and
-    /// connections. Other routes choose another address. Thread context, no spinlock held.
-    pub(crate) fn leave(self: &Arc<Self>, addr: IpAddr, why: Failure) {
+    /// Closes connections from `addr`, an address of this node that is removed, and deletes routes without
+    /// shares that use it. Other routes choose another address. Thread context, no spinlock held.
+    pub(crate) fn drop_local_addr(self: &Arc<Self>, addr: IpAddr, why: Failure) {
         let mut inner = self.inner.lock();
-        inner.told.retain(|told| told.addr() != addr);
+        inner.told_addrs.retain(|told| told.addr() != addr);
         let on_it = |inner: &PeerInner, route: &Arc<Route>| {
             let bound = route.state(inner).interface.as_ref();
             bound.is_some_and(|bound| bound.addr() == addr)
@@ -158,33 +164,33 @@ impl Peer {
         }
         drop(inner);
         self.close_where(why, |conn| conn.local().ip() == addr);
-        self.lost_routes(why);
+        self.reroute_queue(why);
         self.unlink_if_unused();
     }
 }
 
 impl PeerInner {
     /// Whether a route connects from `addr`.
-    fn uses(&self, addr: IpAddr) -> bool {
+    fn has_route_from(&self, addr: IpAddr) -> bool {
         self.routes.iter().any(|route| {
             let bound = route.state(self).interface.as_ref();
             bound.is_some_and(|bound| bound.addr() == addr)
         })
     }
 
-    /// Whether another route than `this` connects from `addr`, or is about to.
-    fn is_taken(&self, addr: IpAddr, this: &Route) -> bool {
+    /// Whether a route other than `this` connects from `addr`, or is about to.
+    fn is_source_used(&self, addr: IpAddr, this: &Route) -> bool {
         self.routes.iter().any(|route| {
             let state = route.state(self);
             let bound = state.interface.as_ref().map(RouteUse::addr);
             !core::ptr::eq(&**route, this)
                 && bound == Some(addr)
-                && (state.connecting || self.is_joined(addr, route.addr().ip()))
+                && (state.connecting || self.has_conn_between(addr, route.addr().ip()))
         })
     }
 
     /// Whether there is a connection between these two addresses.
-    fn is_joined(&self, local: IpAddr, remote: IpAddr) -> bool {
+    fn has_conn_between(&self, local: IpAddr, remote: IpAddr) -> bool {
         self.conns_to(remote).any(|conn| conn.local().ip() == local)
     }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What administrators do with peers: add and take away routes, close connections, look.
+//! What administrators do with peers: add and delete routes, close connections, list.
 //!
-//! All of it works on the state that the peer's lock protects, and takes that lock itself.
+//! All functions use state that the peer's lock protects, and take that lock.
 
 use super::{
-    life::Life,
-    Buried,
+    conn_set::ConnSet,
     Close,
+    ClosedConns,
     Peer,
     Route, //
 };
@@ -34,24 +34,24 @@ use kernel::{
     }, //
 };
 
-/// What an administrator is told about a peer.
+/// A peer, as listed for administrators.
 pub(crate) struct PeerInfo {
     pub(crate) nid: Nid,
     /// Transmits that wait for a connection.
     pub(crate) queued: usize,
     /// The most that have waited at the same time.
     pub(crate) queued_peak: usize,
-    /// The peer's; zero without connections.
+    /// The peer's incarnation; zero without connections.
     pub(crate) incarnation: u64,
     pub(crate) last_alive_ms: u64,
     pub(crate) routes: KVec<RouteInfo>,
     pub(crate) conns: KVec<Arc<Conn>>,
 }
 
-/// What an administrator is told about a route.
+/// A route, as listed for administrators.
 pub(crate) struct RouteInfo {
     pub(crate) addr: SocketAddr,
-    /// The address that it connects from, if it is settled.
+    /// The address that it connects from, if it has been chosen.
     pub(crate) local: Option<IpAddr>,
     pub(crate) shares: u32,
     /// Attempts to connect so far, and those of them that failed.
@@ -65,15 +65,15 @@ pub(crate) struct RouteInfo {
     pub(crate) connecting: bool,
 }
 
-/// Which routes of a peer are taken away, and what goes with them.
+/// Which routes of a peer are deleted, and what is deleted with them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deletion {
     /// All that match.
     All,
     /// One share of the first that matches.
     Single,
-    /// As [`Deletion::Single`], to undo an addition: connections stay, and so does what the driver
-    /// found by itself.
+    /// As [`Deletion::Single`], to undo an addition: connections stay, and so do routes that the driver
+    /// discovered.
     Undo,
 }
 
@@ -83,8 +83,8 @@ impl Peer {
         self.close_where(Failure::dropped(), |conn| is_at(conn, addr))
     }
 
-    /// Nothing that is sent to the peer arrives, and others wait for that: closes its connections, and ends
-    /// what waits for one. Thread context, no spinlock held.
+    /// Closes all connections of a peer that does not receive, and fails its queued transmits. Thread context,
+    /// no spinlock held.
     pub(crate) fn give_up(self: &Arc<Self>) {
         let mut waiting = Fifo::new();
         waiting.append(&mut self.inner.lock().queue);
@@ -102,7 +102,7 @@ impl Peer {
         matching: impl Fn(&Conn) -> bool,
     ) -> usize {
         let mut closed = 0;
-        // One at a time: closing takes the lock, and may end the peer.
+        // One at a time: closing takes the lock, and may unlink the peer.
         while let Some(conn) = self.find_conn(&matching) {
             self.close_conn(&conn, why, Close::One);
             closed += 1;
@@ -110,7 +110,7 @@ impl Peer {
         closed
     }
 
-    /// Has the connections from or to `addr`, or all, send what TCP holds back. Returns how many.
+    /// Makes TCP send data that it holds back on the connections from or to `addr`, or all. Returns how many.
     /// May sleep.
     pub(crate) fn push_matching(&self, addr: Option<IpAddr>) -> Result<usize> {
         let conns = self.snapshot()?.conns;
@@ -124,8 +124,8 @@ impl Peer {
         conns.find(|conn| matching(conn)).cloned()
     }
 
-    /// Adds a share of the route to `addr`, which is made if there is none; without shares, it only
-    /// sees to it that there is one to that IP address. May sleep.
+    /// Adds shares to the route to `addr`, which is created if there is none; with 0 shares, only makes sure
+    /// that there is a route to that IP address. May sleep.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl Peer {
         if inner.closing {
             return Err(ESTALE);
         }
-        // An IP address is one route, whatever the port: as ever in this driver.
+        // There is one route for each IP address, whatever the port.
         let Some(route) = inner.route_to(addr.ip()) else {
             inner.routes.push(new, GFP_ATOMIC)?;
             return Ok(());
@@ -150,27 +150,27 @@ impl Peer {
         if state.shares > 0 {
             return Err(EEXIST);
         }
-        // That port was a guess, and is known now.
+        // The port of a discovered route was the default one; use the administrator's.
         inner.routes.push(new, GFP_ATOMIC)?;
         inner.drop_routes(|r| Arc::ptr_eq(r, &route));
         drop(inner);
-        self.ni.handshakes().cancel_deleted();
+        self.ni.handshakes().cancel_deleted_routes();
         Ok(())
     }
 
-    /// Takes away routes: that to `addr`, or any.
+    /// Deletes routes: that to `addr`, or any.
     ///
-    /// With a route go the connections to its address; when the last share is gone, the peer loses
-    /// its other routes and all connections. Unless an addition is undone: then connections stay, and
-    /// the peer is left with what it would have had without. Returns whether anything matched. Thread
+    /// The connections to the address of a deleted route are closed. When the last share is deleted, the other
+    /// routes and all connections of the peer are removed too. If an addition is undone, connections stay, and
+    /// the peer keeps what it would have without the addition. Returns whether a route matched. Thread
     /// context.
     pub(crate) fn del_route(self: &Arc<Self>, addr: Option<IpAddr>, what: Deletion) -> bool {
         let mut failed = Fifo::new();
         let mut inner = self.inner.lock();
-        let mut buried = Buried::default();
+        let mut closed = ClosedConns::default();
         let matching = |route: &Arc<Route>| addr.is_none_or(|a| route.addr().ip() == a);
         let undone = what == Deletion::Undo;
-        // Whose connections go.
+        // The address whose connections are closed.
         let mut dropped = addr;
         if what != Deletion::All {
             let Some(route) = inner.routes.iter().find(|r| matching(r)).cloned() else {
@@ -178,7 +178,7 @@ impl Peer {
             };
             let state = route.state_mut(&mut inner);
             state.shares = state.shares.saturating_sub(1);
-            if state.shares == 0 && !(undone && route.is_found()) {
+            if state.shares == 0 && !(undone && route.is_discovered()) {
                 inner.drop_routes(|r| Arc::ptr_eq(r, &route));
                 dropped = Some(route.addr().ip());
             } else {
@@ -188,34 +188,34 @@ impl Peer {
             return false;
         }
         if let Some(dropped) = dropped.filter(|_| !undone) {
-            buried = inner.bury(Failure::dropped(), |conn| conn.remote().ip() == dropped);
+            closed = inner.close_conns(Failure::dropped(), |conn| conn.remote().ip() == dropped);
         }
-        let keeps = undone && !(inner.life.is_none() && inner.routes.is_empty());
+        let keeps = undone && !(inner.conn_set.is_none() && inner.routes.is_empty());
         if !inner.is_added() && !keeps {
             inner.drop_routes(|_| true);
-            buried = buried.and(inner.bury(Failure::dropped(), |_| true));
+            closed = closed.and(inner.close_conns(Failure::dropped(), |_| true));
             failed.append(&mut inner.queue);
         }
         drop(inner);
         self.fail_txs(failed, Failure::dropped());
-        if buried.lost {
+        if closed.lost_last {
             self.mark_busy();
         }
-        self.notify_down(buried, Loss::Closed);
-        self.ni.handshakes().cancel_deleted();
-        self.lost_routes(Failure::dropped());
+        self.notify_down(closed, Loss::Closed);
+        self.ni.handshakes().cancel_deleted_routes();
+        self.reroute_queue(Failure::dropped());
         self.unlink_if_unused();
         true
     }
 
-    /// What an administrator is told, all at one moment. May sleep.
+    /// The peer as listed for administrators, all of it at one moment. May sleep.
     pub(crate) fn snapshot(&self) -> Result<PeerInfo> {
         loop {
             let (nroutes, nconns) = {
                 let inner = self.inner.lock();
                 (inner.routes.len(), inner.conns().len())
             };
-            // Memory first; if there is more to tell by then, once again.
+            // Allocate first; if there are more by then, try again.
             let mut routes = KVec::with_capacity(nroutes, GFP_KERNEL)?;
             let mut conns = KVec::with_capacity(nconns, GFP_KERNEL)?;
             let inner = self.inner.lock();
@@ -243,7 +243,7 @@ impl Peer {
                 nid: self.nid,
                 queued: inner.queue.len(),
                 queued_peak: inner.queue_peak,
-                incarnation: inner.life.as_ref().map_or(0, Life::incarnation),
+                incarnation: inner.conn_set.as_ref().map_or(0, ConnSet::incarnation),
                 last_alive_ms: self.last_alive_ms.load(Relaxed),
                 routes,
                 conns,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a peer comes by its connections: which route connects when, and what becomes of attempts.
+//! How a peer gets its connections: which route connects when, and the results of attempts.
 //!
-//! All of it works on the state that the peer's lock protects, and takes that lock itself.
+//! All functions use state that the peer's lock protects, and take that lock.
 
 use super::{
-    Buried,
+    ClosedConns,
     Peer,
     PeerInner,
     Route, //
@@ -38,33 +38,42 @@ use kernel::{
     sync::Arc, //
 };
 
-/// A route that is to connect, marked so, and the type of the connection.
+/// Whether the peer, by its address, is about to connect to this node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum PassiveHandshake {
+    /// It is.
+    UnderWay,
+    /// It is not, or nobody has looked.
+    None,
+}
+
+/// A route that is marked as connecting, and the type of the connection.
 pub(super) struct Claim {
     route: Arc<Route>,
     kind: ConnType,
 }
 
-/// Whether what waits for a connection will have one.
+/// Whether the transmits that wait for a connection will get one.
 enum Outlook {
-    /// There is one, or an attempt is under way.
-    Good,
-    /// There may be one to another address.
-    Further(Claim),
-    /// No address is left. What has waited.
-    None(Fifo<Tx>),
+    /// There is a connection, or an attempt is under way.
+    Unneeded,
+    /// Another address is to be tried.
+    Claimed(Claim),
+    /// No address is left. The transmits that waited.
+    NoneLeft(Fifo<Tx>),
 }
 
 impl Peer {
-    /// Finds a route that should connect now, marks it so, and says for which type.
+    /// Finds a route that should connect now, and marks it as connecting.
     pub(super) fn claim_route(&self, inner: &mut PeerInner, now: u64) -> Option<Claim> {
         if !inner.routes.iter().any(|r| r.state(inner).connecting) {
-            // What is tried from here on is tried for other messages than before.
-            inner.forget_tries();
+            // New messages: addresses that failed for earlier ones may be tried again.
+            inner.reset_tried();
         }
         self.claim(inner, |state| state.is_due(now))
     }
 
-    /// Claims the first route that is `wanted`, and by which a connection is missing.
+    /// Claims the first route that is `wanted` and lacks a connection.
     fn claim(&self, inner: &mut PeerInner, wanted: impl Fn(&RouteState) -> bool) -> Option<Claim> {
         let own = self.ni().conns_per_peer();
         let (route, kind) = inner.routes.iter().find_map(|route| {
@@ -80,11 +89,11 @@ impl Peer {
         Some(Claim { route, kind })
     }
 
-    /// Begins an attempt for a claimed route, and if that can't be, for the next. May sleep.
+    /// Begins an attempt on a claimed route, and if that fails, on the next. May sleep.
     pub(super) fn connect(self: &Arc<Self>, claim: Claim) {
         let mut next = Some(claim);
         while let Some(Claim { route, kind }) = next {
-            next = match Handshake::connect(self, &route, kind) {
+            next = match Handshake::start_active(self, &route, kind) {
                 Ok(()) => return,
                 Err(e) => self.attempt_failed(&route, Failure::connecting(e)),
             };
@@ -92,33 +101,33 @@ impl Peer {
         self.unlink_if_unused();
     }
 
-    /// If no connection can carry messages, and no attempt is under way that may bring one: claims an
-    /// address that was not tried yet, whether or not it should rest; each is tried once, after one
-    /// whose turn it was. If there is none, gives up what waits.
-    fn look_further(&self, inner: &mut PeerInner, has_passive_handshake: bool) -> Outlook {
-        if inner.can_send() || inner.may_queue() || has_passive_handshake {
-            return Outlook::Good;
+    /// If there is no connection for messages, and no attempt is under way: claims a route that was not tried
+    /// yet for these transmits, whether its back-off has passed or not. Each route is tried once. If none is
+    /// left, gives up the transmits.
+    fn next_attempt(&self, inner: &mut PeerInner, passive: PassiveHandshake) -> Outlook {
+        if inner.can_send() || inner.may_queue() || passive == PassiveHandshake::UnderWay {
+            return Outlook::Unneeded;
         }
         let untried = |state: &RouteState| state.is_free() && !state.tried;
         if let Some(claim) = self.claim(inner, untried) {
-            return Outlook::Further(claim);
+            return Outlook::Claimed(claim);
         }
-        inner.forget_tries();
+        inner.reset_tried();
         let mut failed = Fifo::new();
         failed.append(&mut inner.queue);
-        Outlook::None(failed)
+        Outlook::NoneLeft(failed)
     }
 
-    /// Acts as [`Peer::look_further`] says. Returns the claim. Thread context, no spinlock held.
-    fn follow(self: &Arc<Self>, outlook: Outlook, why: Failure) -> Option<Claim> {
+    /// Acts on the result of [`Peer::next_attempt`]. Returns the claim. Thread context, no spinlock held.
+    fn apply_outlook(self: &Arc<Self>, outlook: Outlook, why: Failure) -> Option<Claim> {
         misc::assert_may_sleep();
         match outlook {
-            Outlook::Good => None,
-            Outlook::Further(claim) => Some(claim),
-            Outlook::None(failed) => {
+            Outlook::Unneeded => None,
+            Outlook::Claimed(claim) => Some(claim),
+            Outlook::NoneLeft(failed) => {
                 if why.error != ESHUTDOWN {
-                    // First of all: who is told now that nothing was sent and tries again does so by
-                    // another gateway, if this is one.
+                    // Before the transmits fail: if this peer is a router, their senders use another one when
+                    // they try again.
                     let upper = self.ni.upper();
                     upper.peer_found(self.ni.as_arc_borrow(), self.nid, PeerState::Down);
                 }
@@ -128,26 +137,26 @@ impl Peer {
         }
     }
 
-    /// Routes were taken away because of `why`: what waits for a connection goes by another, or fails.
+    /// Routes were deleted because of `why`: transmits that wait for a connection use another route, or fail.
     /// Thread context, no spinlock held.
-    pub(super) fn lost_routes(self: &Arc<Self>, why: Failure) {
+    pub(super) fn reroute_queue(self: &Arc<Self>, why: Failure) {
         misc::assert_may_sleep();
-        let has_passive_handshake = self.has_passive_handshake();
+        let passive = self.passive_handshake();
         let mut inner = self.inner.lock();
         if inner.closing || inner.queue.is_empty() {
             return;
         }
-        let outlook = self.look_further(&mut inner, has_passive_handshake);
+        let outlook = self.next_attempt(&mut inner, passive);
         drop(inner);
-        if let Some(claim) = self.follow(outlook, why) {
+        if let Some(claim) = self.apply_outlook(outlook, why) {
             self.connect(claim);
         }
     }
 
-    /// Looks after transmits that wait, and types of connections that are missing: tries routes that
-    /// are due, ends what waited too long.
+    /// Fails transmits that have waited too long, and begins an attempt if transmits wait or connections are
+    /// missing and a route's back-off has passed.
     ///
-    /// Returns whether there is still something to look after. Thread context.
+    /// Returns whether transmits or missing connections are left. Thread context.
     pub(crate) fn service_pending_tx(self: &Arc<Self>, now: u64) -> bool {
         let mut expired = Fifo::new();
         let mut waiting = Fifo::new();
@@ -184,13 +193,13 @@ impl Peer {
         waits
     }
 
-    /// Notes that the connection request of an attempt is about to go out. Returns `false` if it need
-    /// not, because a connection of type `kind` has come meanwhile. Thread context.
+    /// Records that an attempt begins. Returns `false` if it is not needed, because there is a connection of
+    /// type `kind` by now. Thread context.
     ///
     /// # Errors
     ///
-    /// `ESHUTDOWN` if there is no point in it any more: the route or the peer was deleted.
-    pub(crate) fn connect_begins(&self, route: &Route, kind: ConnType) -> Result<bool> {
+    /// `ESHUTDOWN` if the route or the peer was deleted.
+    pub(crate) fn begin_attempt(&self, route: &Route, kind: ConnType) -> Result<bool> {
         let own = self.ni().conns_per_peer();
         let mut inner = self.inner.lock();
         if inner.closing || route.state(&inner).deleted {
@@ -211,73 +220,73 @@ impl Peer {
         Ok(true)
     }
 
-    /// Ends a claimed attempt that need not be made. Thread context, may sleep.
-    pub(crate) fn attempt_unneeded(self: &Arc<Self>, route: &Route) {
+    /// Ends the claim of an attempt that is not needed. Thread context, may sleep.
+    pub(crate) fn cancel_attempt(self: &Arc<Self>, route: &Route) {
         route.state_mut(&mut self.inner.lock()).connecting = false;
-        self.connect_more();
+        self.connect_missing();
         self.unlink_if_unused();
     }
 
-    /// The version of the protocol for a handshake that begins now, with the peer at `addr`. Thread
-    /// context.
+    /// The version of the protocol for a handshake with the peer at `addr` that begins now. Thread context.
     pub(crate) fn proto_to_try(&self, addr: IpAddr) -> Proto {
         let known = self.inner.lock().proto();
         known.unwrap_or_else(|| self.ni().first_proto(self.nid, addr))
     }
 
-    /// The peer has refused a version, and named another: that is the one to try next. Returns
-    /// whether that is news, so that it can be tried at once. Thread context, no spinlock held.
+    /// Records the version that the peer named when it refused another: it is tried next. Returns whether it
+    /// was not known before, so that it can be tried at once. Thread context, no spinlock held.
     pub(crate) fn note_preferred_proto(self: &Arc<Self>, named: Proto) -> bool {
         misc::assert_may_sleep();
         let mut inner = self.inner.lock();
-        let mut buried = Buried::default();
+        let mut closed = ClosedConns::default();
         if inner.proto() != Some(named) {
-            // With connections of another version, it must have been started anew since.
-            buried = inner.bury(Failure::restarted(), |_| true);
+            // The peer was restarted if it has connections of another version.
+            closed = inner.close_conns(Failure::restarted(), |_| true);
         }
         let news = inner.proto().is_none();
-        if inner.life.is_none() {
-            inner.named = Some(named);
+        if inner.conn_set.is_none() {
+            inner.preferred_proto = Some(named);
         }
         drop(inner);
-        if buried.any {
+        if closed.any {
             self.mark_busy();
         }
-        self.notify_down(buried, Loss::Restarted);
+        self.notify_down(closed, Loss::Restarted);
         news
     }
 
-    /// Ends a claimed attempt that the peer has refused because of its version, and named another,
-    /// which was not known before. Thread context.
-    pub(crate) fn try_again(self: &Arc<Self>, route: &Route) {
+    /// Ends the claim of a failed attempt so that the next one begins at once. Thread context.
+    pub(crate) fn retry_route(self: &Arc<Self>, route: &Route) {
         let mut inner = self.inner.lock();
         let state = route.state_mut(&mut inner);
         state.connecting = false;
         state.racing_since = None;
-        // The next one begins at once.
+        // So that transmits keep waiting.
         state.expect_passive = true;
         drop(inner);
-        self.connect_more();
+        self.connect_missing();
     }
 
-    /// Whether an administrator, or the NID itself, says that the peer is at `addr`.
+    /// Whether one of its routes is to `addr`. Thread context.
     pub(crate) fn has_route_to(&self, addr: IpAddr) -> bool {
         self.inner.lock().route_to(addr).is_some()
     }
 
-    /// Whether somebody at one of its addresses is about to connect. Thread context, no spinlock held.
-    pub(super) fn has_passive_handshake(&self) -> bool {
-        self.ni()
-            .handshakes()
-            .any_from(|addr| self.has_route_to(addr))
+    /// Whether a node at one of its addresses is about to connect. Thread context, no spinlock held.
+    pub(super) fn passive_handshake(&self) -> PassiveHandshake {
+        let handshakes = self.ni().handshakes();
+        match handshakes.any_from(|addr| self.has_route_to(addr)) {
+            true => PassiveHandshake::UnderWay,
+            false => PassiveHandshake::None,
+        }
     }
 
-    /// Whether `route` has been taken away. Thread context.
+    /// Whether `route` was deleted. Thread context.
     pub(crate) fn has_lost(&self, route: &Route) -> bool {
         route.state(&self.inner.lock()).deleted
     }
 
-    /// Ends a claimed attempt that brought no connection. Thread context, may sleep.
+    /// Ends the claim of an attempt that failed. Thread context, may sleep.
     pub(crate) fn connect_failed(self: &Arc<Self>, route: &Route, why: Failure) {
         misc::assert_may_sleep();
         match self.attempt_failed(route, why) {
@@ -286,15 +295,15 @@ impl Peer {
         }
     }
 
-    /// As [`Peer::connect_failed`]; returns what is to be tried next.
+    /// As [`Peer::connect_failed`]; returns the next claim.
     fn attempt_failed(self: &Arc<Self>, route: &Route, why: Failure) -> Option<Claim> {
         let now = time::monotonic_ms();
         let addr = route.addr().ip();
         let (min, max) = (tunables::min_reconnect_ms(), tunables::max_reconnect_ms());
-        // What waits goes to the connection that the peer makes, if it is at it.
-        let has_passive_handshake = self.has_passive_handshake();
+        // Transmits wait for the peer's own connection, if it is connecting.
+        let passive = self.passive_handshake();
         let mut inner = self.inner.lock();
-        let stood = inner.has_stood(addr, route.state(&inner).failed_ms(), now, min);
+        let stood = inner.has_lasted(addr, route.state(&inner).failed_ms(), now, min);
         let state = route.state_mut(&mut inner);
         state.connecting = false;
         state.racing_since = None;
@@ -302,26 +311,25 @@ impl Peer {
             state.forget_failures();
         }
         if why.error == EALREADY {
-            // The peer's own connection is coming. That is no failure, and what waits may go on
-            // waiting until its deadline.
+            // The peer is connecting by itself. That is no failure: transmits wait until their deadline.
             state.yield_to_peer(now, min);
-            inner.refused(addr);
+            inner.note_refusal(addr);
         } else {
             state.failures = state.failures.saturating_add(1);
             state.tried = true;
             state.back_off(now, min, max);
         }
-        let outlook = self.look_further(&mut inner, has_passive_handshake);
+        let outlook = self.next_attempt(&mut inner, passive);
         let incomplete = inner.is_incomplete(self.ni().conns_per_peer());
         drop(inner);
         if incomplete {
             self.ni.context().queue_connect_wait(self.clone());
         }
-        self.follow(outlook, why)
+        self.apply_outlook(outlook, why)
     }
 
-    /// Looks whether the peer is there: connects if no connection can carry messages and it is time
-    /// to. Returns whether one can. Thread context, may sleep.
+    /// Returns whether there is a connection for messages. If not, connects to the peer if a route's back-off
+    /// has passed. Thread context, may sleep.
     pub(crate) fn probe(self: &Arc<Self>, now: u64) -> bool {
         let mut inner = self.inner.lock();
         if inner.closing {
@@ -338,8 +346,8 @@ impl Peer {
         false
     }
 
-    /// After a successful attempt: goes on with the next type that is missing. Thread context.
-    pub(crate) fn connect_more(self: &Arc<Self>) {
+    /// After a successful attempt: connects the next type that is missing. Thread context.
+    pub(crate) fn connect_missing(self: &Arc<Self>) {
         let mut inner = self.inner.lock();
         if inner.closing {
             return;

@@ -1,35 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many connections there are to be to a peer, and which is to be made next.
+//! How many connections a peer should have, and which is to be opened next.
 //!
-//! Part of a peer, and protected with it by its lock. `core` only: the very same file is built in
-//! user space, for property tests (`tests/wire`).
+//! Part of a peer, and protected with it by its lock. `core` only: the same file is built in user space, for
+//! property tests (`tests/wire`).
 //!
-//! A node wants one connection for control and several for bulk each way, as many as its
-//! administrator says. A peer that wants fewer refuses those that are too many. It doesn't say why, and
-//! so is asked a few times more; then what there is counts as agreed upon, until the last connection
-//! has closed.
+//! A node wants one connection for control and several for bulk each way, as many as its administrator has
+//! set. A peer that wants fewer refuses the surplus ones. It does not say why, so each is tried a few times;
+//! then the number that exists is taken as the peer's limit, until the last connection has closed.
 
-use super::super::wire::ConnType;
+use super::super::wire::{
+    ConnType,
+    ConnTypes, //
+};
 
-/// How often in a row a peer has to refuse one more connection until it is asked no more.
+/// After how many refusals in a row no further connection is tried.
 const MAX_REFUSALS: u8 = 3;
 
-/// Connections for bulk, each way, over a link of that speed, as nodes of today reckon.
+/// The number of connections for bulk, each way, for a link of this speed; the same as in Lustre's driver.
 pub(crate) fn for_speed(mbps: u32) -> u32 {
     let gbps = mbps / 1000;
     gbps.checked_ilog2().unwrap_or(0) / 2 + 1
 }
 
-/// What is agreed upon with a peer.
+/// How many connections a peer accepts.
 pub(crate) struct Agreement {
-    /// As many for bulk, each way, as it takes; without one, nobody has found out.
+    /// The peer's limit for bulk, each way, if it is known.
     limit: Option<u32>,
     refusals: u8,
 }
 
 impl Agreement {
-    /// Nothing.
+    /// Nothing is known.
     pub(crate) const fn new() -> Self {
         Self {
             limit: None,
@@ -37,20 +39,20 @@ impl Agreement {
         }
     }
 
-    /// How many connections for bulk there are to be, each way, if this side wants `own`.
+    /// How many connections for bulk there should be, each way, if this node wants `own`.
     pub(crate) fn bulk(&self, own: u32) -> u32 {
         self.limit.map_or(own, |limit| limit.min(own)).max(1)
     }
 
-    /// A connection has come about.
-    pub(crate) fn admitted(&mut self) {
+    /// A connection was admitted.
+    pub(crate) fn note_admission(&mut self) {
         self.refusals = 0;
     }
 
-    /// The peer has refused one more, with so many of each type there.
-    pub(crate) fn refused(&mut self, typed: bool, count: impl Fn(ConnType) -> usize) {
-        if next_missing(typed, 1, &count).is_some() {
-            // That one it must take in the end.
+    /// The peer has refused a connection, when `count` of each type existed.
+    pub(crate) fn note_refusal(&mut self, types: ConnTypes, count: impl Fn(ConnType) -> usize) {
+        if next_missing(types, 1, &count).is_some() {
+            // The peer has to accept one of each type in the end.
             return;
         }
         self.refusals = self.refusals.saturating_add(1);
@@ -61,14 +63,14 @@ impl Agreement {
     }
 }
 
-/// The type of connection that is to be made next, if one is missing: with types, one for control and
-/// `bulk` each way, of which there are `count`.
+/// The type of connection to open next, if one is missing: with types, there should be one for control and
+/// `bulk` each way, and there are `count`.
 pub(crate) fn next_missing(
-    typed: bool,
+    types: ConnTypes,
     bulk: u32,
     count: impl Fn(ConnType) -> usize,
 ) -> Option<ConnType> {
-    if !typed {
+    if types == ConnTypes::Untyped {
         return (count(ConnType::Any) == 0).then_some(ConnType::Any);
     }
     if count(ConnType::Control) == 0 {
@@ -93,10 +95,10 @@ mod tests {
     use super::*;
 
     /// Makes what is missing until nothing is, and returns how many there are of each type.
-    fn grow(typed: bool, bulk: u32) -> [usize; 4] {
+    fn grow(types: ConnTypes, bulk: u32) -> [usize; 4] {
         let mut there = [0; 4];
         // CAST: Their numbers are 0 to 3.
-        while let Some(kind) = next_missing(typed, bulk, |kind| there[kind as usize]) {
+        while let Some(kind) = next_missing(types, bulk, |kind| there[kind as usize]) {
             there[kind as usize] += 1;
             assert!(there[2] <= there[3] + 1);
         }
@@ -105,10 +107,10 @@ mod tests {
 
     #[test]
     fn one_for_control_and_some_each_way() {
-        assert_eq!(grow(true, 1), [0, 1, 1, 1]);
-        assert_eq!(grow(true, 4), [0, 1, 4, 4]);
-        assert_eq!(grow(true, 127), [0, 1, 127, 127]);
-        assert_eq!(grow(false, 4), [1, 0, 0, 0]);
+        assert_eq!(grow(ConnTypes::Typed, 1), [0, 1, 1, 1]);
+        assert_eq!(grow(ConnTypes::Typed, 4), [0, 1, 4, 4]);
+        assert_eq!(grow(ConnTypes::Typed, 127), [0, 1, 127, 127]);
+        assert_eq!(grow(ConnTypes::Untyped, 4), [1, 0, 0, 0]);
     }
 
     #[test]
@@ -134,13 +136,13 @@ mod tests {
         let mut agreement = Agreement::new();
         assert_eq!(agreement.bulk(4), 4);
         for _ in 0..5 {
-            agreement.refused(true, there);
-            agreement.refused(true, there);
-            agreement.admitted();
+            agreement.note_refusal(ConnTypes::Typed, there);
+            agreement.note_refusal(ConnTypes::Typed, there);
+            agreement.note_admission();
         }
         assert_eq!(agreement.bulk(4), 4);
         for _ in 0..3 {
-            agreement.refused(true, there);
+            agreement.note_refusal(ConnTypes::Typed, there);
         }
         assert_eq!(agreement.bulk(4), 1);
         assert_eq!(agreement.bulk(0), 1);
@@ -150,11 +152,13 @@ mod tests {
     fn one_of_each_is_wanted_always() {
         let mut agreement = Agreement::new();
         for _ in 0..300 {
-            agreement.refused(true, |kind| usize::from(kind == ConnType::Control));
+            agreement.note_refusal(ConnTypes::Typed, |kind| {
+                usize::from(kind == ConnType::Control)
+            });
         }
         assert_eq!(agreement.bulk(4), 4);
         for _ in 0..300 {
-            agreement.refused(true, |_| 2);
+            agreement.note_refusal(ConnTypes::Typed, |_| 2);
         }
         assert_eq!(agreement.bulk(4), 2);
         assert_eq!(agreement.bulk(1), 1);

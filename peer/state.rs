@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can be told of a peer, and changed in it, with its lock held.
+//! The state of a peer, for code that holds its lock.
 //!
-//! [`PeerInner`] is protected by the peer's lock; nothing here takes another one but that of a connection's
-//! queue of transmits.
+//! The peer's lock protects [`PeerInner`]. The only other lock taken here is that of a connection's queue.
 
 use super::{
-    conns_per_peer,
-    life::{
+    conn_set::{
         self,
-        Life, //
+        ConnSet, //
     },
+    conns_per_peer,
     PeerInner,
     Route,
-    TEST_PAUSE_MS, //
+    PROBE_PAUSE_MS, //
 };
 use crate::{
     conn::Conn,
@@ -22,6 +21,7 @@ use crate::{
     upper::Failure,
     wire::{
         ConnType,
+        ConnTypes,
         MsgClass,
         Proto, //
     }, //
@@ -29,23 +29,22 @@ use crate::{
 use core::net::IpAddr;
 use kernel::sync::Arc;
 
-/// What taking out connections has come to.
+/// The result of closing connections.
 #[must_use]
 #[derive(Clone, Copy, Default)]
-pub(super) struct Buried {
-    /// Some were taken out.
+pub(super) struct ClosedConns {
+    /// Some were closed.
     pub(super) any: bool,
-    /// There was one that could carry messages, and there is none any more: the layer above has to be
-    /// told, see [`Peer::notify_down`](super::Peer::notify_down).
-    pub(super) lost: bool,
+    /// There was one that could carry messages, and none is left: the message layer has to be notified, see [`Peer::notify_down`](super::Peer::notify_down).
+    pub(super) lost_last: bool,
 }
 
-impl Buried {
-    /// Both of two.
+impl ClosedConns {
+    /// The result of both.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
             any: self.any || other.any,
-            lost: self.lost || other.lost,
+            lost_last: self.lost_last || other.lost_last,
         }
     }
 }
@@ -57,7 +56,7 @@ impl PeerInner {
 
     /// Its connections.
     pub(super) fn conns(&self) -> &[Arc<Conn>] {
-        self.life.as_ref().map_or(&[], Life::conns)
+        self.conn_set.as_ref().map_or(&[], ConnSet::conns)
     }
 
     pub(super) fn conns_to(&self, addr: IpAddr) -> impl Iterator<Item = &Arc<Conn>> {
@@ -66,75 +65,77 @@ impl PeerInner {
 
     /// How many connections of type `kind` there are to `addr`.
     pub(super) fn count_to(&self, addr: IpAddr, kind: ConnType) -> usize {
-        life::count_to(self.conns(), addr, kind)
+        conn_set::count_to(self.conns(), addr, kind)
     }
 
     /// The version of the protocol that it speaks, if that is known.
     pub(super) fn proto(&self) -> Option<Proto> {
-        self.life.as_ref().map(Life::proto).or(self.named)
+        self.conn_set
+            .as_ref()
+            .map(ConnSet::proto)
+            .or(self.preferred_proto)
     }
 
-    /// The type of connection to `addr` that is to be made next, if this node wants `own` for bulk,
-    /// each way.
+    /// The type of connection to `addr` to open next, if this node wants `own` for bulk, each way.
     pub(super) fn missing_type(&self, addr: IpAddr, own: u32) -> Option<ConnType> {
         let bulk = self.bulk_conns(own);
-        conns_per_peer::next_missing(self.is_typed(), bulk, |kind| self.count_to(addr, kind))
+        conns_per_peer::next_missing(self.conn_types(), bulk, |kind| self.count_to(addr, kind))
     }
 
-    /// Whether connections to it are to have types, as far as its version is known.
-    pub(super) fn is_typed(&self) -> bool {
-        tunables::typed(self.proto().unwrap_or(self.newest_proto))
+    /// Whether connections to it are to have types, according to its version if that is known.
+    pub(super) fn conn_types(&self) -> ConnTypes {
+        tunables::conn_types(self.proto().unwrap_or(self.newest_proto))
     }
 
-    /// How many connections for bulk there are to be, each way, if this node wants `own`.
+    /// How many connections for bulk there should be, each way, if this node wants `own`.
     pub(super) fn bulk_conns(&self, own: u32) -> u32 {
-        match (self.proto(), &self.life) {
+        match (self.proto(), &self.conn_set) {
             (Some(proto), _) if !proto.has_many_conns() => 1,
-            (_, Some(life)) => life.agreement.bulk(own),
+            (_, Some(conn_set)) => conn_set.agreement.bulk(own),
             (_, None) => own.max(1),
         }
     }
 
-    /// The peer, at `addr`, has refused one more connection.
-    pub(super) fn refused(&mut self, addr: IpAddr) {
-        let is_typed = self.is_typed();
-        if let Some(life) = &mut self.life {
-            life.refused(addr, is_typed);
+    /// The peer at `addr` has refused a connection.
+    pub(super) fn note_refusal(&mut self, addr: IpAddr) {
+        let types = self.conn_types();
+        if let Some(conn_set) = &mut self.conn_set {
+            conn_set.note_refusal(addr, types);
         }
     }
 
     /// Whether there is a connection that can carry messages.
     pub(super) fn can_send(&self) -> bool {
-        self.life.as_ref().is_some_and(Life::can_send)
+        self.conn_set.as_ref().is_some_and(ConnSet::can_send)
     }
 
-    /// Has all connections tested, unless they were a moment ago. Thread context.
-    pub(super) fn test_conns(&mut self, now: u64) {
-        if now.saturating_sub(self.tested_ms) < TEST_PAUSE_MS {
+    /// Makes TCP probe all connections, unless that was done a moment ago. Thread context.
+    pub(super) fn probe_conns(&mut self, now: u64) {
+        if now.saturating_sub(self.probed_ms) < PROBE_PAUSE_MS {
             return;
         }
-        self.tested_ms = now;
+        self.probed_ms = now;
         for conn in self.conns() {
-            conn.test();
+            conn.request_probe();
         }
     }
 
-    /// Whether it was refused because of an older incarnation, so lately that it may still be trying.
-    pub(super) fn has_come_outdated(&self, now: u64) -> bool {
+    /// Whether it was refused because of an older incarnation so recently that it may still be connecting.
+    pub(super) fn has_recent_stale_hello(&self, now: u64) -> bool {
         let fresh = |since: u64| now.saturating_sub(since) <= tunables::handshake_timeout_ms();
-        self.outdated_ms.is_some_and(fresh)
+        self.stale_hello_ms.is_some_and(fresh)
     }
 
-    /// Whether a connection to `addr` that was made at `since`, or later, has lasted for `min_ms`.
-    pub(super) fn has_stood(&self, addr: IpAddr, since: u64, now: u64, min_ms: u64) -> bool {
+    /// Whether a connection to `addr` that was created at `since` or later has lasted for `min_ms`.
+    pub(super) fn has_lasted(&self, addr: IpAddr, since: u64, now: u64, min_ms: u64) -> bool {
         self.conns_to(addr).any(|conn| {
             let born = conn.born_ms();
             born >= since && now.saturating_sub(born) >= min_ms
         })
     }
 
-    /// Each route may be tried again for the sake of messages that wait.
-    pub(super) fn forget_tries(&mut self) {
+    /// Lets each route be tried again for the transmits that wait.
+    pub(super) fn reset_tried(&mut self) {
         let mut index = 0;
         while let Some(route) = self.routes.get(index).cloned() {
             route.state_mut(self).tried = false;
@@ -147,15 +148,14 @@ impl PeerInner {
         self.routes.iter().any(|r| r.state(self).may_queue())
     }
 
-    /// Whether there are connections, but not all by all routes, if this node wants `own` for bulk,
-    /// each way.
+    /// Whether there are connections, but some are missing, if this node wants `own` for bulk, each way.
     pub(super) fn is_incomplete(&self, own: u32) -> bool {
         let lacking = |route: &Arc<Route>| self.missing_type(route.addr().ip(), own).is_some();
-        self.life.is_some() && self.routes.iter().any(lacking)
+        self.conn_set.is_some() && self.routes.iter().any(lacking)
     }
 
-    /// Whether an attempt of ours may be about to succeed. One that has been out for longer than a
-    /// handshake takes is more likely lost on the way, and must not keep the peer out.
+    /// Whether an attempt of this node may be about to succeed. One that began longer ago than a handshake takes
+    /// has probably been lost, and is no reason to refuse the peer.
     pub(super) fn is_racing(&self, now: u64) -> bool {
         let fresh = |since: u64| now.saturating_sub(since) < tunables::handshake_timeout_ms();
         self.routes
@@ -165,19 +165,23 @@ impl PeerInner {
 
     /// The connection for a message.
     pub(super) fn choose(&self, tx: &Tx) -> Option<&Arc<Conn>> {
-        self.life.as_ref()?.choose(tx)
+        self.conn_set.as_ref()?.choose(tx)
     }
 
     /// The connection for acknowledgements.
     pub(super) fn ack_conn(&self, class: MsgClass) -> Option<&Arc<Conn>> {
-        self.life.as_ref()?.choose_for(class)
+        self.conn_set.as_ref()?.choose_for(class)
     }
 
-    /// Gives what waited for a connection to the connections.
-    pub(super) fn feed(&mut self) {
-        if let Some(life) = self.life.as_mut().filter(|life| !life.acks.is_empty()) {
-            if let Some(conn) = life.choose_for(MsgClass::Ack).cloned() {
-                conn.queue_acks(&mut life.acks);
+    /// Queues waiting transmits and acknowledgements to connections.
+    pub(super) fn send_queued(&mut self) {
+        if let Some(conn_set) = self
+            .conn_set
+            .as_mut()
+            .filter(|conn_set| !conn_set.acks.is_empty())
+        {
+            if let Some(conn) = conn_set.choose_for(MsgClass::Ack).cloned() {
+                conn.queue_acks(&mut conn_set.acks);
             }
         }
         while let Some(tx) = self.queue.pop_front() {
@@ -192,28 +196,30 @@ impl PeerInner {
         }
     }
 
-    /// Takes out the connections that match and hands them to the reaper. With the last one the peer's
-    /// [`Life`] ends.
-    ///
-    /// The list's own reference goes along: none is dropped here, under the lock.
-    pub(super) fn bury(&mut self, why: Failure, matching: impl Fn(&Arc<Conn>) -> bool) -> Buried {
-        let Some(life) = &mut self.life else {
-            return Buried::default();
+    /// Takes out the connections that match and passes them, with the list's references, to the reaper. The
+    /// [`ConnSet`] is dropped with the last one.
+    pub(super) fn close_conns(
+        &mut self,
+        why: Failure,
+        matching: impl Fn(&Arc<Conn>) -> bool,
+    ) -> ClosedConns {
+        let Some(conn_set) = &mut self.conn_set else {
+            return ClosedConns::default();
         };
-        let could_send = life.can_send();
+        let could_send = conn_set.can_send();
         let mut any = false;
-        while let Some(conn) = life.take(&matching) {
-            conn.bury(why);
+        while let Some(conn) = conn_set.take(&matching) {
+            conn.begin_close(why);
             any = true;
         }
-        let lost = could_send && !life.can_send();
-        if life.conns().is_empty() {
-            self.life = None;
+        let lost_last = could_send && !conn_set.can_send();
+        if conn_set.conns().is_empty() {
+            self.conn_set = None;
         }
-        Buried { any, lost }
+        ClosedConns { any, lost_last }
     }
 
-    /// Drops the routes that match. Returns whether any did.
+    /// Deletes the routes that match. Returns whether any did.
     pub(super) fn drop_routes(&mut self, matching: impl Fn(&Arc<Route>) -> bool) -> bool {
         let mut any = false;
         while let Some(at) = self.routes.iter().position(&matching) {
@@ -226,7 +232,7 @@ impl PeerInner {
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.life.is_none() && self.routes.is_empty() && self.queue.is_empty()
+        self.conn_set.is_none() && self.routes.is_empty() && self.queue.is_empty()
     }
 
     /// Whether an administrator has added it.
@@ -234,9 +240,9 @@ impl PeerInner {
         self.routes.iter().any(|r| r.state(self).shares > 0)
     }
 
-    /// Whether nobody asked for it, and there is no connection to it.
+    /// Whether no administrator has added it, and it has no connection.
     pub(super) fn is_unreferenced(&self) -> bool {
-        self.life.is_none() && !self.is_added()
+        self.conn_set.is_none() && !self.is_added()
     }
 
     pub(super) fn is_forgettable(&self) -> bool {

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Strangers: peers that nobody here has asked for.
+//! Strangers: peers that this node has no use for of its own.
 //!
-//! Each connection to one takes a [`StrangerSlot`] before it is admitted. So does, in a table of its own, each
-//! stranger that gets a route for the sake of a message that somebody else has sent or wants answered: a
-//! *callee*. How many slots one source address may have, and how many there are for all, is bounded. Who
-//! comes when there is none left gets that of a stranger who is idle: a callee without connections first,
-//! then the one from whom no message has ever come, then the one who has been silent for longest. If nobody
-//! is idle, the newcomer is refused, and nobody else notices.
+//! Each connection to a stranger takes a [`StrangerSlot`] before it is admitted. So does, in a table of its own,
+//! each stranger that gets a route because of a message from another node, to answer or to forward it: a
+//! *callee*. The number of slots is limited for each source address and in total. When there is none left, an
+//! idle stranger loses its slot: a callee without connections first, then a stranger that has never sent a
+//! message, then the one that has been silent for longest. If no stranger is idle, the new one is refused.
 //!
-//! Two [`Strangers`] are part of an interface. Their mutexes are taken outside a peer's lock, and never one
-//! inside the other. A slot is given back when its connection is freed, or its peer unlinked, so what counts
-//! is memory that is in use.
+//! Two [`Strangers`] are part of an NI. Their mutexes are taken outside a peer's lock, and never one inside the
+//! other. A slot is freed when its connection is, or when its peer is unlinked, so the limits bound the memory in
+//! use.
 
 use super::Peer;
 use crate::{
@@ -39,20 +38,20 @@ use kernel::{
     }, //
 };
 
-/// How many slots are looked at in search of an idle stranger: not all, so that a flood of newcomers
-/// costs little.
+/// How many slots one search for an idle stranger visits: not all, so that many new connections cost little.
 const LOOKS: usize = 64;
 
-/// What has the slots of a table.
+/// What the slots of a table are for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slots {
-    /// Connections. Their source is the address at the other end.
+    /// Connections. Their source is the remote address.
     Conns,
-    /// Peers that are called for others' sake. Their source is the address of those others.
+    /// Peers that this node connects to because of other nodes' messages. Their source is the address of those
+    /// nodes.
     Callees,
 }
 
-/// The strangers that an interface has.
+/// The strangers of an NI.
 #[pin_data]
 pub(crate) struct Strangers {
     what: Slots,
@@ -61,10 +60,10 @@ pub(crate) struct Strangers {
 }
 
 struct Inner {
-    /// Who has the slots of a source address; a peer is there once for each.
+    /// The peers with slots of a source address; each is there once for each slot.
     sources: RBTree<IpAddr, KVec<Arc<Peer>>>,
     total: usize,
-    /// Where the search for an idle stranger goes on.
+    /// Where the next search for an idle stranger begins.
     hand: Option<IpAddr>,
 }
 
@@ -76,18 +75,18 @@ pub(crate) struct StrangerSlot {
     peer: Arc<Peer>,
 }
 
-/// How idle a stranger is: of two, the lesser one has to go.
+/// How idle a stranger is: the least is closed first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Idleness {
-    /// Somebody here has asked for it meanwhile. It stays, and needs no slot.
+    /// It is no stranger any more. It needs no slot, and its connections stay.
     Wanted,
-    /// A callee that has no connection, nor is about to have one.
+    /// A callee without a connection or an attempt, and when it was last alive.
     Unconnected(u64),
-    /// Whether a message has come from it, and when it was last alive.
+    /// Whether it has sent a message, and when it was last alive.
     Silent(bool, u64),
 }
 
-/// Who has to go, and from which source it is.
+/// A stranger that loses its slot, and the source of that.
 struct Surplus {
     idleness: Idleness,
     source: IpAddr,
@@ -95,7 +94,7 @@ struct Surplus {
 }
 
 impl Strangers {
-    /// None.
+    /// No strangers.
     pub(crate) fn new(what: Slots) -> impl PinInit<Self> {
         pin_init!(Self {
             what,
@@ -115,7 +114,7 @@ impl Strangers {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; the inner one if there is none, and nobody is idle who has one.
+    /// `ENOMEM`; the inner error if a limit is reached and no stranger is idle.
     pub(crate) fn enter(
         &self,
         peer: &Arc<Peer>,
@@ -126,7 +125,7 @@ impl Strangers {
             return Ok(Ok(None));
         }
         let ni = peer.ni();
-        let look = Look {
+        let look = DeadlineCheck {
             new: peer,
             what: self.what,
             now: time::monotonic_ms(),
@@ -165,7 +164,7 @@ impl Strangers {
 }
 
 impl Inner {
-    /// Which bound is reached, if one is.
+    /// The limit that is reached, if one is.
     fn full(&self, source: IpAddr, most: (usize, usize)) -> Option<StrangerLimit> {
         let (of_source, of_all) = most;
         let own = self.sources.get(&source).map_or(0, |peers| peers.len());
@@ -190,7 +189,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes a slot of `peer` away, if it has one. What comes back is to be dropped with no lock held.
+    /// Frees a slot of `peer`, if it has one. The caller drops the returned reference with no lock held.
     fn remove(&mut self, source: IpAddr, peer: &Arc<Peer>) -> Option<Arc<Peer>> {
         let peers = self.sources.get_mut(&source)?;
         let at = peers.iter().position(|p| Arc::ptr_eq(p, peer))?;
@@ -202,13 +201,13 @@ impl Inner {
         Some(removed)
     }
 
-    /// The most idle one of those from this address, but for the newcomer.
-    fn idle_of(&self, source: IpAddr, look: &Look<'_>) -> Option<Surplus> {
+    /// The most idle peer with this address, except `new`.
+    fn idle_of(&self, source: IpAddr, look: &DeadlineCheck<'_>) -> Option<Surplus> {
         look.most_idle(source, self.sources.get(&source)?)
     }
 
-    /// The most idle one of some, but for the newcomer; the next search goes on behind them.
-    fn idle_of_all(&mut self, look: &Look<'_>) -> Option<Surplus> {
+    /// The most idle one of some peers, except `new`; the next search begins behind them.
+    fn idle_of_all(&mut self, look: &DeadlineCheck<'_>) -> Option<Surplus> {
         let begun_behind = self.hand.is_some();
         let best = self.idle_from_hand(look);
         if best.is_none() && begun_behind {
@@ -217,7 +216,7 @@ impl Inner {
         best
     }
 
-    fn idle_from_hand(&mut self, look: &Look<'_>) -> Option<Surplus> {
+    fn idle_from_hand(&mut self, look: &DeadlineCheck<'_>) -> Option<Surplus> {
         let hand = self.hand.take();
         let mut cursor = match &hand {
             Some(hand) => self.sources.cursor_lower_bound_mut(hand),
@@ -245,16 +244,16 @@ impl Inner {
 }
 
 /// A search for an idle stranger.
-struct Look<'a> {
-    /// The newcomer, who is not to be found.
+struct DeadlineCheck<'a> {
+    /// The new peer, which is not a candidate.
     new: &'a Arc<Peer>,
     what: Slots,
-    /// In monotonic milliseconds.
+    /// The time in monotonic milliseconds.
     now: u64,
 }
 
-impl Look<'_> {
-    /// The most idle one of those of a source.
+impl DeadlineCheck<'_> {
+    /// The most idle stranger of a source.
     fn most_idle(&self, source: IpAddr, peers: &[Arc<Peer>]) -> Option<Surplus> {
         let others = peers.iter().filter(|peer| !Arc::ptr_eq(peer, self.new));
         let idle = others.filter_map(|peer| Some((peer.idleness(self.what, self.now)?, peer)));
@@ -279,33 +278,33 @@ impl Drop for StrangerSlot {
 }
 
 impl Peer {
-    /// Somebody here wants something of it, and has not just answered: it is no stranger from now on. Any
+    /// This node sends it a message that is not an answer, or connects to it: it is no stranger from now on. Any
     /// context.
-    pub(crate) fn ask_for(&self) {
-        // Mostly set already, and then no processor needs the line to itself.
-        if !self.asked_for.load(Relaxed) {
-            self.asked_for.store(true, Relaxed);
+    pub(crate) fn mark_wanted(&self) {
+        // It is mostly set already: a read lets processors share the cache line.
+        if !self.wanted.load(Relaxed) {
+            self.wanted.store(true, Relaxed);
         }
     }
 
-    /// Whether an administrator has added it, or somebody here has asked for it. Thread context.
+    /// Whether it is no stranger. Thread context.
     fn is_wanted(&self) -> bool {
-        self.asked_for.load(Relaxed) || self.inner.lock().is_added()
+        self.wanted.load(Relaxed) || self.inner.lock().is_added()
     }
 
-    /// It is about to get a route for the sake of `cause`: takes a slot for that, if it needs one and has
-    /// none. May sleep, no spinlock held.
+    /// Takes a slot for a route that it is about to get because of `cause`, if it needs one and has none. May
+    /// sleep, no spinlock held.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it is one stranger too many; `ENOMEM`.
+    /// `EBUSY` if a limit is reached; `ENOMEM`.
     #[inline(never)]
     pub(crate) fn call_for(self: &Arc<Self>, cause: Cause) -> Result {
         let (of_source, of_all) = tunables::strangers(self.ni.conns_per_peer());
         let (source, of_source) = match cause {
             Cause::Own => return Ok(()),
             Cause::Answer(source) => (source, of_source),
-            // The sender may be a client of many servers, or a gateway that many clients are behind.
+            // The sender may be a client of many servers, or a router for many clients.
             Cause::Forward(source) => (source, of_source.max(of_all / 2)),
         };
         if self.inner.lock().call.is_some() {
@@ -336,14 +335,14 @@ impl Peer {
         Ok(())
     }
 
-    /// How idle it is, if it may go to make room for somebody else. Thread context.
+    /// How idle it is, if its connections may be closed in favour of another peer's. Thread context.
     fn idleness(&self, what: Slots, now: u64) -> Option<Idleness> {
         let last_alive_ms = self.last_alive_ms.load(Relaxed);
         let inner = self.inner.lock();
         if inner.closing {
             return None;
         }
-        if self.asked_for.load(Relaxed) || inner.is_added() {
+        if self.wanted.load(Relaxed) || inner.is_added() {
             return Some(Idleness::Wanted);
         }
         let conns = inner.conns();
@@ -351,9 +350,9 @@ impl Peer {
             let gone = what == Slots::Callees && inner.is_forgettable();
             return gone.then_some(Idleness::Unconnected(last_alive_ms));
         }
-        // It may still be about to say what it wants.
+        // It may be about to send its first message.
         let is_new = now.saturating_sub(last_alive_ms) < tunables::handshake_timeout_ms();
         let idle = !is_new && conns.iter().all(|conn| conn.load() == 0);
-        idle.then(|| Idleness::Silent(self.heard.load(Relaxed), last_alive_ms))
+        idle.then(|| Idleness::Silent(self.has_rx.load(Relaxed), last_alive_ms))
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The peers of an interface, by NID.
+//! The peers of an NI, by NID.
 //!
-//! A hash table with a lock per bucket; a bucket's lock is taken outside a peer's. Peers are made
-//! and unlinked under the bucket's lock, so that a table that is closed stays empty. The hash is
-//! keyed with a random value: NIDs come from the network, and must not be chosen to collide.
+//! A hash table with a lock per bucket, which is taken outside a peer's. Peers are added and unlinked
+//! under the bucket's lock, so a closed table stays empty. The hash has a random key, because NIDs come
+//! from the network and could be chosen to collide.
 
 use super::{
     Peer,
@@ -26,7 +26,7 @@ use kernel::{
     }, //
 };
 
-/// How many lists the table has.
+/// The number of buckets.
 const PEER_BUCKETS: usize = 128;
 
 #[pin_data]
@@ -40,7 +40,7 @@ struct BucketInner {
     closed: bool,
 }
 
-/// All peers of an interface.
+/// All peers of an NI.
 pub(crate) struct PeerTable {
     buckets: Pin<KBox<[Bucket]>>,
     key: [u64; 2],
@@ -86,7 +86,7 @@ impl PeerTable {
         peer
     }
 
-    /// The peer with this NID, made if there is none. May sleep.
+    /// The peer with this NID; it is created if there is none. May sleep.
     pub(crate) fn find_or_create(&self, ni: &Arc<Ni>, nid: Nid) -> Result<Arc<Peer>> {
         if let Some(peer) = self.find(nid) {
             return Ok(peer);
@@ -98,13 +98,13 @@ impl PeerTable {
         if inner.closed {
             return Err(ESHUTDOWN);
         }
-        // Somebody else may have been faster.
+        // Another thread may have added it meanwhile.
         if let Some(peer) = inner.peers.iter().find(|p| p.nid() == nid) {
             return Ok(peer.clone());
         }
         inner.peers.push(new.clone(), GFP_ATOMIC)?;
         drop(inner);
-        // Until it turns out to be worth keeping.
+        // The reaper unlinks it if it stays unused.
         new.mark_busy();
         Ok(new)
     }
@@ -124,28 +124,28 @@ impl PeerTable {
         let at = bucket.peers.iter().position(|p| Arc::ptr_eq(p, peer));
         let unlinked = at.and_then(|at| bucket.peers.remove(at).ok());
         drop(bucket);
-        // With no lock held: it may hold routes.
+        // With no lock held: this may drop routes.
         if let Some(peer) = unlinked {
             peer.close(Failure::dropped());
         }
     }
 
-    /// The peer of a bucket with the lowest address above `last`. An index would not do for walks:
-    /// who stands behind a peer that goes would be skipped.
+    /// The peer of a bucket with the lowest address above `last`. A walk by index would skip the peer behind
+    /// one that is removed.
     fn peer_after(&self, bucket: usize, last: usize) -> Option<Arc<Peer>> {
         let inner = self.buckets.get(bucket)?.inner.lock();
         let behind = inner.peers.iter().filter(|peer| address(peer) > last);
         behind.min_by_key(|peer| address(peer)).cloned()
     }
 
-    /// All peers; one that is there all the time is there once. The list needs no contiguous memory,
-    /// however many there are. May sleep.
+    /// A snapshot of all peers. A peer that is in the table all the time is in it once. Its memory need not be
+    /// contiguous. May sleep.
     pub(crate) fn collect(&self) -> Result<KVVec<Arc<Peer>>> {
         let mut all = KVVec::new();
         for bucket in self.buckets.iter() {
             loop {
                 let count = bucket.inner.lock().peers.len();
-                // Memory first; if there are more by then, once again.
+                // Allocate first; if there are more by then, try again.
                 all.reserve(count, GFP_KERNEL)?;
                 let inner = bucket.inner.lock();
                 if inner.peers.len() <= count {
@@ -159,8 +159,8 @@ impl PeerTable {
         Ok(all)
     }
 
-    /// Calls `f` for each peer, without a lock. One that is there all the time is met once; one that
-    /// comes or goes meanwhile may be missed.
+    /// Calls `f` for each peer, with no lock held. A peer that is in the table all the time is visited once; one
+    /// that is added or removed meanwhile may be missed.
     pub(crate) fn walk(&self, mut f: impl FnMut(&Arc<Peer>)) {
         for bucket in 0..PEER_BUCKETS {
             let mut last = 0;
@@ -171,7 +171,7 @@ impl PeerTable {
         }
     }
 
-    /// Ends all peers and admits no more. Thread context.
+    /// Ends all peers, and lets no more be added. Thread context.
     pub(crate) fn close(&self, why: Failure) {
         for bucket in self.buckets.iter() {
             let peers = {

@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the reaper looks after: deadlines of what is under way, silence, and peers to be forgotten.
+//! What the reaper checks of a peer: deadlines of what is under way, silence, and whether to unlink it.
 //!
-//! So that peers with which nothing is under way cost nothing, the reaper knows those with which
-//! something is: whoever begins it puts the peer into the reaper's list of busy ones, by
-//! [`Peer::mark_busy`], and [`Peer::check_timeouts`] takes it out again. A peer is also busy as long as nobody asked
-//! for it and it has no connection, that is, until it is forgotten. Of the others, those that can be
-//! sent signs of life are in a second list of idle ones, out of which each is taken when it has been silent for long.
+//! Peers with nothing under way should cost nothing. So the reaper has a list of busy peers: code that begins
+//! something for a peer adds it by [`Peer::mark_busy`], and [`Peer::check_timeouts`] takes it out again. A peer
+//! that nobody has added and that has no connection stays busy too, until it is unlinked. The reaper has a
+//! second list of idle peers, to which keepalive messages can be sent; each is taken out when it has been silent
+//! for long.
 //!
-//! The peer's lock protects whether it is in either list. None is put there once `closing` is set.
+//! The peer's lock protects whether it is in either list. It is added to neither once `closing` is set.
 
 use super::{
     Close,
-    Peer, //
+    Peer,
+    PeerList, //
 };
 use crate::{
     conn::{
         Conn,
-        Late,
-        Look, //
+        DeadlineCheck, //
+        TimeoutKind,
     },
     lib_linux::{
         misc,
@@ -40,13 +41,13 @@ use kernel::{
     }, //
 };
 
-/// Between two signs of life that a silent peer is sent at least.
+/// The minimum time between two keepalive messages to a silent peer, in milliseconds.
 const PING_PAUSE_MS: u64 = 10_000;
 
 impl Peer {
-    /// Something is under way, or the peer may have to be forgotten: has the reaper look at it.
+    /// Makes the reaper check the peer, because something is under way or it may have to be unlinked.
     ///
-    /// To be called after that began, and behind, or inside, the critical section in which it did: see
+    /// Called after that began, and after or inside the critical section in which it began: see
     /// [`Peer::check_timeouts`]. Thread context, no spinlock held; a connection's I/O mutex may be.
     pub(crate) fn mark_busy(self: &Arc<Self>) {
         misc::assert_may_sleep();
@@ -55,7 +56,7 @@ impl Peer {
         }
     }
 
-    /// As [`Peer::mark_busy`], but ordered against a look by nothing else than the peer's lock.
+    /// As [`Peer::mark_busy`], but only the peer's lock orders it against a check.
     pub(crate) fn queue_busy(self: &Arc<Self>) {
         let inner = self.inner.lock();
         if inner.closing || self.is_busy.load(Relaxed) {
@@ -66,33 +67,33 @@ impl Peer {
         self.ni.context().queue_busy(self.clone());
     }
 
-    /// Since when it is in the list of busy peers, in monotonic milliseconds. Any context.
+    /// When it was added to the list of busy peers, in monotonic milliseconds. Any context.
     pub(crate) fn busy_since_ms(&self) -> u64 {
         self.busy_since_ms.load(Relaxed)
     }
 
-    /// Since when it has been silent, as long as it is in the list of idle peers. Any context.
+    /// When its silence began, in monotonic milliseconds, while it is in the list of idle peers. Any context.
     pub(crate) fn idle_since_ms(&self) -> u64 {
         self.idle_since_ms.load(Relaxed)
     }
 
-    /// Looks for deadlines that have passed. The reaper has taken the peer out of the list of busy
-    /// ones; it is put there again if something is under way. Thread context, may sleep.
+    /// Checks for deadlines that have passed. The reaper has taken the peer out of the list of busy peers; it
+    /// is added again if something is under way. Thread context, may sleep.
     ///
-    /// # Why nothing is forgotten
+    /// # Why no busy peer is missed
     ///
-    /// What makes a peer busy is written in a critical section: of a connection's I/O mutex, of the
-    /// lock of the unacknowledged messages, or of the peer's own lock. `mark_busy` reads `is_busy` after
-    /// that section began. This function clears `is_busy` first, then enters a critical section of
-    /// each of those locks to see what is there. Of two critical sections of a lock one is first:
+    /// The state that makes a peer busy is written in a critical section: of a connection's I/O mutex, of the
+    /// lock of the unacknowledged messages, or of the peer's own lock. `mark_busy` reads `is_busy` after that
+    /// section began. This function clears `is_busy` first, and then enters a critical section of each of
+    /// those locks to read the state. Of two critical sections of a lock one comes first:
     ///
-    /// - If it is that of this function, the other's reading comes after the clearing. So it finds
-    ///   `is_busy` clear, and puts the peer into the list; or it finds what somebody else set after
-    ///   the clearing, with whose look the same can be said again.
-    /// - If it is the other one, this function sees what it has written.
+    /// - If it is that of this function, the other thread reads `is_busy` after it was cleared. It finds
+    ///   it clear and adds the peer to the list; or another thread has set it again after it was cleared, and
+    ///   has added the peer.
+    /// - If it is that of the other thread, this function sees the state that it has written.
     ///
-    /// An I/O mutex that is not to be had counts as busy. A connection that is not among those looked
-    /// at has joined the peer after the clearing, under the peer's lock, and then the peer is stirred.
+    /// A connection whose I/O mutex is locked counts as busy. A connection that is not checked was admitted after
+    /// `is_busy` was cleared, under the peer's lock, and then the peer is marked busy.
     pub(crate) fn check_timeouts(self: &Arc<Self>, now: u64) {
         misc::assert_may_sleep();
         let mut next = {
@@ -101,23 +102,23 @@ impl Peer {
             inner.conns().len()
         };
         let mut busy = false;
-        // Backwards: those behind one that is taken out meanwhile move up, and none is left out.
+        // Backwards, because connections behind one that is taken out meanwhile move up.
         while next > 0 {
             next -= 1;
             let Some(conn) = self.conn(next) else {
                 continue;
             };
             match conn.check_deadlines(now) {
-                Look::Idle => {}
-                Look::Busy => busy = true,
-                Look::Over(why) => {
+                DeadlineCheck::Idle => {}
+                DeadlineCheck::Busy => busy = true,
+                DeadlineCheck::Failed(why) => {
                     self.count(1, |events| &events.timeouts);
                     self.close_conn(&conn, why, Close::Siblings);
                 }
             }
         }
         busy |= self.check_acks(now);
-        self.forget_if_idle(now);
+        self.unlink_if_idle(now);
         busy |= self.inner.lock().is_unreferenced();
         if busy {
             self.queue_busy();
@@ -133,14 +134,14 @@ impl Peer {
         self.unacked.lock().expire(begun);
         let (mut last, mut from) = (None, 0);
         loop {
-            let late = self.unacked.lock().late(from, last, begun);
+            let late = self.unacked.lock().next_late(from, last, begun);
             let Some((id, next)) = late else { break };
             (last, from) = (Some(id), next);
             let matching = |conn: &&Arc<Conn>| conn.id() == id;
             let conn = self.inner.lock().conns().iter().find(matching).cloned();
-            // If it is not there, it is being closed, and its messages end with that.
+            // If it is not there, it is closed, and its messages end with it.
             if let Some(conn) = conn {
-                conn.report_timeout(Late::Acknowledging);
+                conn.report_timeout(TimeoutKind::ZcAck);
                 self.count(1, |events| &events.timeouts);
                 let why = Failure::new(ETIMEDOUT, Health::NetworkTimeout);
                 self.close_conn(&conn, why, Close::Siblings);
@@ -149,15 +150,15 @@ impl Peer {
         self.zc_req_counts().0 > 0
     }
 
-    /// Unlinks a peer that nobody asked for and nobody talks to any more. Thread context.
-    fn forget_if_idle(self: &Arc<Self>, now: u64) {
+    /// Unlinks a peer that nobody has added and that has been unused for long. Thread context.
+    fn unlink_if_idle(self: &Arc<Self>, now: u64) {
         let idle = now.saturating_sub(self.last_alive_ms.load(Relaxed));
         if idle > tunables::max_reconnect_ms().saturating_mul(2) {
             self.unlink_if_forgettable();
         }
     }
 
-    /// Puts the peer into the list of idle ones, if it is to be sent signs of life.
+    /// Adds the peer to the list of idle peers, if keepalive messages can be sent to it.
     fn queue_idle(self: &Arc<Self>) {
         if tunables::ping_after_ms().is_none() {
             return;
@@ -172,8 +173,8 @@ impl Peer {
         self.ni.context().queue_idle(self.clone());
     }
 
-    /// Sends a sign of life if the peer has been silent for long, and its version knows such. The
-    /// reaper has taken it out of the list of idle ones. Thread context.
+    /// Sends a keepalive message if the peer has been silent for long and its version has such messages. The
+    /// reaper has taken it out of the list of idle peers. Thread context.
     pub(crate) fn check_silence(self: &Arc<Self>, now: u64) {
         let silent = now.saturating_sub(self.last_alive_ms.load(Relaxed));
         let due = tunables::ping_after_ms().is_some_and(|after| silent >= after);
@@ -185,7 +186,7 @@ impl Peer {
                 inner.pinged_ms = now;
                 conn.queue_ping();
                 drop(inner);
-                // It is idle again when that has arrived.
+                // It becomes idle again when the peer has acknowledged that.
                 return self.mark_busy();
             }
         }
@@ -193,15 +194,20 @@ impl Peer {
         self.queue_idle();
     }
 
-    /// The peer, whose `inner` this is, is closing for good: soon neither list has it any more.
+    /// The peer, whose `inner` this is, is closing: makes the reaper take it out of its lists soon.
     pub(super) fn purge_from_reaper(&self, inner: &PeerInner) {
-        let is_busy = self.is_busy.load(Relaxed);
-        self.ni.context().purge_soon(is_busy, inner.is_idle);
+        let context = self.ni.context();
+        if self.is_busy.load(Relaxed) {
+            context.purge_soon(PeerList::Busy);
+        }
+        if inner.is_idle {
+            context.purge_soon(PeerList::Idle);
+        }
     }
 }
 
 impl PeerInner {
-    /// The connection for signs of life, if its version knows such.
+    /// The connection for keepalive messages, if its version has them.
     fn ping_conn(&self) -> Option<&Arc<Conn>> {
         self.proto().filter(|proto| proto.has_pings())?;
         self.ack_conn(MsgClass::Ack)

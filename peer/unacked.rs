@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages that the peer was asked to acknowledge, and has not yet.
+//! Messages that the peer was asked to acknowledge and has not yet.
 //!
-//! Nothing of ours needs that: the kernel says when pages are free. But a tunable has large messages
-//! count as sent only when the peer says that they have arrived. An [`Unacked`] is part of a peer,
-//! behind a lock of its own, inside of which no other is taken.
+//! The driver itself does not need acknowledgements: the kernel reports when pages are no longer used. But with
+//! the tunable `zc_acks` a zero-copy message counts as sent only when the peer has acknowledged it. An
+//! [`Unacked`] is part of a peer, behind a lock of its own, inside of which no other lock is taken.
 //!
-//! A message has an entry from before its first byte is sent, because the peer may answer, by another
-//! connection, before the one who sends is done. Whatever comes first, the entry or the transmit
-//! waits for the other:
+//! An entry for a message exists before its first byte is sent, because the peer may acknowledge it, on another
+//! connection, before the sending thread continues. The entry and the transmit can end in either order:
 //!
-//! - When TCP has let go of the transmit, it is kept by the entry. If there is none any more, the
-//!   peer has acknowledged it: it is done.
-//! - When the peer acknowledges it, the entry goes. If it keeps the transmit, that is done; else TCP
-//!   still has it, and it ends like any other.
+//! - When TCP does not need the transmit any more, the entry keeps it. If there is no entry, the peer has
+//!   acknowledged the message, and the transmit is complete.
+//! - When the peer acknowledges the message, the entry is removed. If it keeps the transmit, that is complete;
+//!   else TCP still needs the transmit, which completes like any other.
 //!
-//! So a peer can't have pages freed that TCP still reads. With a connection end all transmits that
-//! went by it. Their entries stay for a while without them, because the peer, which can't know which
-//! of them were counted as lost, may acknowledge them by another connection.
+//! So a peer can't cause pages to be given back that TCP still reads. When a connection ends, all transmits that
+//! were sent on it fail. Their entries stay for a while without the transmits, because the peer may acknowledge
+//! them on another connection: it does not know which of them have failed.
 
 use crate::{
     lib_linux::queue::Fifo,
@@ -40,14 +39,13 @@ use kernel::{
     }, //
 };
 
-/// How many cookies a peer is given at a time: so many that it hardly ever needs more.
+/// How many cookies a peer reserves at a time: so many that it hardly ever needs more.
 const COOKIES_AT_ONCE: u64 = 1 << 32;
 
-/// Cookies that nobody was given yet.
+/// The cookies of an NI that no peer has reserved yet.
 ///
-/// They belong to an interface, as its incarnation does: to the other side, nothing has changed when a
-/// peer is deleted and made again, and it may still acknowledge, late, what was sent before. After all
-/// of them were given to somebody, they begin anew.
+/// They belong to the NI, like the incarnation, because the other node does not notice when a peer is
+/// deleted and added again, and may acknowledge late what was sent before. They wrap around after the last.
 pub(crate) struct Cookies(Atomic<u64>);
 
 impl Cookies {
@@ -56,12 +54,12 @@ impl Cookies {
         Self(Atomic::new(COOKIE_PING + 1))
     }
 
-    /// All that were given to somebody so far are less than this. Any context.
+    /// All cookies that were reserved so far are less than this. Any context.
     pub(super) fn peek(&self) -> u64 {
         self.0.load(Relaxed)
     }
 
-    /// The first one of the next ones for a peer. Any context.
+    /// Reserves cookies for a peer; returns the first of them. Any context.
     pub(crate) fn take(&self) -> u64 {
         // It wraps around.
         self.0.fetch_add(COOKIES_AT_ONCE, Relaxed)
@@ -79,12 +77,12 @@ impl Reservation {
 }
 
 struct Entry {
-    /// The connection by which it goes; none if that has ended.
+    /// The connection on which it is sent; `None` if that has ended.
     conn: Option<ConnId>,
-    /// Since when it is up to the peer to acknowledge it, in monotonic milliseconds; as long as TCP has
-    /// it, that is not settled.
+    /// When TCP no longer needed it, so that the peer could acknowledge it, in monotonic milliseconds;
+    /// `u64::MAX` before that.
     since_ms: u64,
-    /// TCP has let go of it.
+    /// The transmit, once TCP does not need it any more.
     tx: Option<KBox<Tx>>,
 }
 
@@ -96,17 +94,17 @@ struct Entry {
 pub(super) struct Unacked {
     entries: RBTree<u64, Entry>,
     len: u64,
-    /// How many were acknowledged so far.
+    /// How many the peer has acknowledged so far.
     acked: u64,
-    /// Less than this are cookies of messages to other peers, of which one may have been this one.
+    /// Lower cookies are of messages to other peers, or to this one before it was deleted and added again.
     begin: u64,
-    /// The next cookie, if there are any left of those that were given to the peer.
+    /// The next cookie of those reserved, if `left` is not 0.
     next: u64,
     left: u64,
 }
 
 impl Unacked {
-    /// None, and of those that come each cookie is `begin` or greater.
+    /// No messages. Their cookies will be `begin` or greater.
     pub(super) fn new(begin: u64) -> Self {
         // INVARIANT: There are none.
         Self {
@@ -119,12 +117,12 @@ impl Unacked {
         }
     }
 
-    /// How many there are, and how many the peer has acknowledged so far.
+    /// How many messages there are, and how many the peer has acknowledged so far.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.len, self.acked)
     }
 
-    /// A message is to go by `conn`: returns its cookie, one of those that `more` has given.
+    /// Adds a message that is to be sent on `conn`, and returns its cookie. `more` reserves cookies.
     pub(super) fn add(
         &mut self,
         conn: ConnId,
@@ -141,7 +139,7 @@ impl Unacked {
             cookie = self.next;
             self.next = cookie.wrapping_add(1);
             self.left = self.left.saturating_sub(1);
-            // After all of them were used, one of the first may still be.
+            // After they have wrapped around, it may still be in use.
             if cookie > COOKIE_PING && self.entries.get(&cookie).is_none() {
                 break;
             }
@@ -158,36 +156,35 @@ impl Unacked {
         cookie
     }
 
-    /// The message will not be sent.
-    pub(super) fn forget(&mut self, cookie: u64) {
+    /// Removes a message that will not be sent.
+    pub(super) fn remove(&mut self, cookie: u64) {
         if self.entries.remove(&cookie).is_some() {
             // INVARIANT: One less.
             self.len = self.len.saturating_sub(1);
         }
     }
 
-    /// TCP has let go of `tx` at `now`: from then on the peer has a timeout to acknowledge it. Gives it
-    /// back if there is nothing to wait for: it was acknowledged, or its connection has ended.
-    pub(super) fn released(&mut self, tx: KBox<Tx>, now: u64) -> Option<KBox<Tx>> {
+    /// TCP does not need `tx` any more since `now`, when the peer's timeout to acknowledge it begins. Gives `tx`
+    /// back if it was acknowledged already, or its connection has ended.
+    pub(super) fn set_released(&mut self, tx: KBox<Tx>, now: u64) -> Option<KBox<Tx>> {
         match self.entries.get_mut(&tx.cookie()) {
             Some(entry) if entry.conn.is_some() => {
                 entry.since_ms = now;
-                // It was empty: a transmit is released once.
+                // It was `None`: this is called once for each transmit.
                 entry.tx.replace(tx)
             }
             _ => Some(tx),
         }
     }
 
-    /// The peer says that the messages from `first` to `last` have arrived. Adds those to `done` that
-    /// TCP has let go of.
+    /// The peer has acknowledged the messages from `first` to `last`. Adds the transmits to `done` that TCP does
+    /// not need any more.
     ///
     /// # Errors
     ///
-    /// [`WireError::Cookie`] if one of them was not asked for, or was acknowledged before. Those in
-    /// front of it count. But what was asked for before this peer was made says nothing, and is no error:
-    /// it is late.
-    pub(super) fn acknowledged(
+    /// [`WireError::Cookie`] if one of them was not to be acknowledged, or was before; those in front of it
+    /// count. An acknowledgement of messages from before this peer was created is late, and is ignored.
+    pub(super) fn acknowledge(
         &mut self,
         (first, last): (u64, u64),
         done: &mut Fifo<Tx>,
@@ -197,7 +194,7 @@ impl Unacked {
         if is_older && self.entries.get(&first).is_none() {
             return Ok(());
         }
-        // No more than there are: the number may be anything.
+        // Check the length of the range, which may be any number.
         if last.checked_sub(first).is_none_or(|more| more >= self.len) {
             return wrong(first);
         }
@@ -219,13 +216,13 @@ impl Unacked {
                 return Ok(());
             }
             expected = expected.saturating_add(1);
-            // The cursor may have gone back, if that was the last entry.
+            // The cursor moves backwards if the last entry was removed.
             cursor = next;
         }
     }
 
-    /// `conn` has ended. Returns those of its transmits that TCP has let go of. The others end as TCP
-    /// lets go of them. The peer may acknowledge all of them for a timeout from `now` on.
+    /// `conn` has ended at `now`. Returns those of its transmits that TCP does not need any more; the others
+    /// complete later. The peer may still acknowledge all of them for the length of a timeout.
     pub(super) fn abandon(&mut self, conn: ConnId, now: u64) -> Fifo<Tx> {
         let mut txs = Fifo::new();
         for entry in self.entries.values_mut() {
@@ -240,7 +237,7 @@ impl Unacked {
         txs
     }
 
-    /// Forgets those of connections that ended at `begun`, which is a timeout ago, or before.
+    /// Removes messages of connections that ended at `begun`, which is a timeout ago, or before.
     pub(super) fn expire(&mut self, begun: u64) {
         let mut cursor = self.entries.cursor_front_mut();
         while let Some(at) = cursor {
@@ -255,9 +252,9 @@ impl Unacked {
         }
     }
 
-    /// A connection, other than `but`, with a message from cookie `from` on that the peer was to
-    /// acknowledge from `begun`, a timeout ago, on, or before; and the cookie behind that.
-    pub(super) fn late(
+    /// A connection, other than `but`, with a message of cookie `from` or greater whose timeout began at
+    /// `begun`, a timeout ago, or before; and the cookie behind it.
+    pub(super) fn next_late(
         &mut self,
         from: u64,
         but: Option<ConnId>,
@@ -320,7 +317,7 @@ mod tests {
         for _ in 0..count {
             let cookie = add(&mut unacked, CONN)?;
             if released {
-                assert!(unacked.released(tx(cookie, &ended)?, 100).is_none());
+                assert!(unacked.set_released(tx(cookie, &ended)?, 100).is_none());
             }
         }
         Ok((unacked, ended))
@@ -329,7 +326,7 @@ mod tests {
     /// How many transmits an acknowledgement sets free, and whether it was right.
     fn told(unacked: &mut Unacked, range: (u64, u64)) -> (usize, bool) {
         let mut done = Fifo::new();
-        let right = unacked.acknowledged(range, &mut done).is_ok();
+        let right = unacked.acknowledge(range, &mut done).is_ok();
         (done.len(), right)
     }
 
@@ -343,8 +340,8 @@ mod tests {
         // Neither 0 nor 1, nor one that is still waited for.
         assert_eq!(add(&mut unacked, CONN)?, 4);
         assert_eq!(unacked.len, 4);
-        unacked.forget(4);
-        unacked.forget(4);
+        unacked.remove(4);
+        unacked.remove(4);
         assert_eq!(unacked.len, 3);
         assert!(told(&mut unacked, (2, 3)) == (0, true));
         assert!(told(&mut unacked, (u64::MAX, u64::MAX)) == (0, true));
@@ -394,7 +391,7 @@ mod tests {
         let (mut unacked, ended) = asked(1, false)?;
         // Acknowledged first: TCP still has it, and nothing comes out.
         assert!(told(&mut unacked, (2, 2)) == (0, true));
-        assert!(unacked.released(tx(2, &ended)?, 100).is_some());
+        assert!(unacked.set_released(tx(2, &ended)?, 100).is_some());
         // Released first.
         let (mut unacked, ended) = asked(3, true)?;
         assert_eq!(ended.load(Relaxed), 0);
@@ -443,8 +440,8 @@ mod tests {
         assert_eq!(unacked.abandon(CONN, 200).len(), 2);
         assert_eq!(unacked.abandon(CONN, 200).len(), 0);
         // What TCP lets go of only now is not kept.
-        assert!(unacked.released(tx(half, &ended)?, 300).is_some());
-        assert!(unacked.released(tx(other, &ended)?, 300).is_none());
+        assert!(unacked.set_released(tx(half, &ended)?, 300).is_some());
+        assert!(unacked.set_released(tx(other, &ended)?, 300).is_none());
         assert_eq!(ended.load(Relaxed), 3);
         // The peer may still say that it has come, once; for a time.
         assert!(told(&mut unacked, (2, 2)) == (0, true));
@@ -463,16 +460,16 @@ mod tests {
     fn each_late_connection_once() -> Result {
         let (mut unacked, ended) = asked(3, true)?;
         let other = add(&mut unacked, OTHER)?;
-        assert!(unacked.late(0, None, 99).is_none());
-        assert!(unacked.late(0, None, 100) == Some((CONN, 3)));
+        assert!(unacked.next_late(0, None, 99).is_none());
+        assert!(unacked.next_late(0, None, 100) == Some((CONN, 3)));
         // That of the other has not been let go of.
-        assert!(unacked.late(3, Some(CONN), u64::MAX - 1).is_none());
-        assert!(unacked.released(tx(other, &ended)?, 120).is_none());
-        assert!(unacked.late(3, Some(CONN), 119).is_none());
-        assert!(unacked.late(3, Some(CONN), 120) == Some((OTHER, 6)));
-        assert!(unacked.late(6, Some(OTHER), 120).is_none());
+        assert!(unacked.next_late(3, Some(CONN), u64::MAX - 1).is_none());
+        assert!(unacked.set_released(tx(other, &ended)?, 120).is_none());
+        assert!(unacked.next_late(3, Some(CONN), 119).is_none());
+        assert!(unacked.next_late(3, Some(CONN), 120) == Some((OTHER, 6)));
+        assert!(unacked.next_late(6, Some(OTHER), 120).is_none());
         drop(unacked.abandon(CONN, 150));
-        assert!(unacked.late(0, None, 119).is_none());
+        assert!(unacked.next_late(0, None, 119).is_none());
         Ok(())
     }
 }

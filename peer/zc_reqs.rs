@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Acknowledgements of messages, both ways: those that the peer asks for, and those that it was asked for.
+//! Acknowledgements of zero-copy messages, in both directions.
 //!
-//! What the peer asks for is part of its connected life, behind the peer's lock. What it was asked for is
-//! in [`Unacked`](super::unacked::Unacked), behind a lock of its own.
+//! Acknowledgements that are due to the peer are in its [`ConnSet`](super::conn_set::ConnSet), behind the peer's
+//! lock. Messages that the peer is to acknowledge are in [`Unacked`](super::unacked::Unacked), behind a lock of
+//! its own.
 
 use super::{
     unacked::Reservation,
     Peer, //
 };
 use crate::{
-    conn::Conn,
+    conn::{
+        Conn,
+        MsgOrigin, //
+    },
     lib_linux::{
         misc,
         queue::Fifo,
@@ -34,13 +38,12 @@ use kernel::{
 };
 
 impl Peer {
-    /// Tells the peer that its message with this cookie has arrived by the connection `by`, which it
-    /// may have passed on for another node: then that must not wait behind messages in any case. If
-    /// there is no room for it, `by` is looked at again when there may be. Thread context, no spinlock
-    /// held; a connection's I/O mutex may be.
+    /// Queues the acknowledgement of the peer's message with this cookie, which was received on `by`. That of a
+    /// routed message never waits behind messages. If there is no room for it, `by` is queued to its
+    /// scheduler when there is. Thread context, no spinlock held; a connection's I/O mutex may be.
     ///
-    /// A connection that is out of the list may belong to an earlier life of the peer, and its messages
-    /// have failed with it: to the peer their cookies mean nothing any more, or something else.
+    /// Nothing is queued if `by` is no longer one of the peer's connections: its messages have failed with it,
+    /// and after a restart the peer may use their cookies for others.
     ///
     /// # Errors
     ///
@@ -49,29 +52,28 @@ impl Peer {
         self: &Arc<Self>,
         by: &Arc<Conn>,
         cookie: u64,
-        routed: bool,
+        origin: MsgOrigin,
     ) -> core::result::Result<Added, WireError> {
-        let class = if routed {
-            MsgClass::Ack
-        } else {
-            tunables::ack_class()
+        let class = match origin {
+            MsgOrigin::Routed => MsgClass::Ack,
+            MsgOrigin::Peer => tunables::ack_class(),
         };
         let mut inner = self.inner.lock();
-        let Some(life) = &mut inner.life else {
+        let Some(conn_set) = &mut inner.conn_set else {
             return Ok(Added::Yes);
         };
-        if !life.conns().iter().any(|conn| Arc::ptr_eq(conn, by)) {
+        if !conn_set.conns().iter().any(|conn| Arc::ptr_eq(conn, by)) {
             return Ok(Added::Yes);
         }
-        if let Some(conn) = life.choose_for(class).cloned() {
-            if !life.acks.is_empty() {
-                conn.queue_acks(&mut life.acks);
+        if let Some(conn) = conn_set.choose_for(class).cloned() {
+            if !conn_set.acks.is_empty() {
+                conn.queue_acks(&mut conn_set.acks);
             }
             return conn.queue_ack(cookie);
         }
-        // The connection for that is missing: it will come, or all will go.
-        if life.acks.add(cookie)? == Added::Full {
-            // In its place any that there is.
+        // The connection for acknowledgements is missing; it will be opened.
+        if conn_set.acks.add(cookie)? == Added::Full {
+            // There is no room: use the connection that there is.
             return by.queue_ack(cookie);
         }
         drop(inner);
@@ -79,8 +81,8 @@ impl Peer {
         Ok(Added::Yes)
     }
 
-    /// A message is about to go by the connection `conn`, and the peer is to say when it has arrived.
-    /// Returns the cookie for it; 0, which is none, if there is no memory for that. May sleep.
+    /// Returns a cookie for a message that is about to be sent on `conn`, so that the peer acknowledges it; 0,
+    /// which asks for nothing, if there is no memory. May sleep.
     pub(crate) fn zc_req_add(self: &Arc<Self>, conn: ConnId) -> u64 {
         let Ok(room) = Reservation::new() else {
             return 0;
@@ -91,23 +93,23 @@ impl Peer {
         cookie
     }
 
-    /// The message with this cookie will not be sent after all. Thread context.
+    /// Takes back a cookie: its message will not be sent. Thread context.
     pub(crate) fn zc_req_cancel(&self, cookie: u64) {
-        self.unacked.lock().forget(cookie);
+        self.unacked.lock().remove(cookie);
     }
 
-    /// TCP has let go of `tx`, which the peer was asked to acknowledge. Gives it back if that is not
-    /// waited for: it has been, or the connection has ended. Thread context.
+    /// TCP does not need `tx` any more, which the peer was asked to acknowledge. Gives it back if the peer has
+    /// done so, or the connection has ended. Thread context.
     pub(crate) fn zc_req_released(&self, tx: KBox<Tx>) -> Option<KBox<Tx>> {
-        self.unacked.lock().released(tx, time::monotonic_ms())
+        self.unacked.lock().set_released(tx, time::monotonic_ms())
     }
 
-    /// The peer says that messages with cookies in these ranges have arrived: those that have ended with
-    /// that come to `done`. Thread context, no spinlock held; a connection's I/O mutex may be.
+    /// The peer has acknowledged the messages with cookies in these ranges. Adds the transmits to `done` that are
+    /// complete now. Thread context, no spinlock held; a connection's I/O mutex may be.
     ///
     /// # Errors
     ///
-    /// [`WireError::Cookie`] if it was not asked for one of them, or has said so before.
+    /// [`WireError::Cookie`] if it was not asked to acknowledge one of them, or has done so before.
     pub(crate) fn handle_zc_ack(
         &self,
         ranges: [Option<(u64, u64)>; 2],
@@ -115,12 +117,12 @@ impl Peer {
     ) -> core::result::Result<(), WireError> {
         let mut unacked = self.unacked.lock();
         let mut ranges = ranges.into_iter().flatten();
-        ranges.try_for_each(|range| unacked.acknowledged(range, done))
+        ranges.try_for_each(|range| unacked.acknowledge(range, done))
     }
 
-    /// The connection `conn` has ended because of `why`: so do the messages that went by it and were
-    /// to be acknowledged. Thread context, no spinlock held.
-    pub(crate) fn abandon(&self, conn: ConnId, why: Failure) {
+    /// The connection `conn` has ended because of `why`: fails the messages that were sent on it and not
+    /// acknowledged. Thread context, no spinlock held.
+    pub(crate) fn fail_zc_reqs(&self, conn: ConnId, why: Failure) {
         misc::assert_may_sleep();
         let txs = self.unacked.lock().abandon(conn, time::monotonic_ms());
         self.fail_txs(txs, why);

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long a route rests after a failure.
+//! The exponential back-off of a route.
 //!
-//! Part of its route, and protected with it by the peer's lock. `core` only: the very same file is
-//! built in user space, for property tests (`tests/wire`).
+//! Part of its route, and protected with it by the peer's lock. `core` only: the same file is built in
+//! user space, for property tests (`tests/wire`).
 
-/// When the next attempt may be made. All times in monotonic milliseconds.
+/// When the next attempt may begin. All times are in monotonic milliseconds.
 pub(crate) struct Backoff {
     not_before_ms: u64,
     /// When the last one failed; zero before the first.
     failed_ms: u64,
-    /// What the next failure costs; zero before the first.
+    /// The wait after the next failure; zero before the first.
     interval_ms: u64,
 }
 
 impl Backoff {
-    /// An attempt may be made at once.
+    /// No back-off: an attempt may begin at once.
     pub(crate) fn new() -> Self {
         Self {
             not_before_ms: 0,
@@ -34,8 +34,8 @@ impl Backoff {
         self.failed_ms
     }
 
-    /// An attempt failed: the next one waits, `min_ms` at first, then twice as long each time, up to
-    /// `max_ms`, or `min_ms` if that is more.
+    /// An attempt failed. The next one waits for `min_ms` at first, then twice as long each time, up to the
+    /// greater of `max_ms` and `min_ms`.
     pub(crate) fn fail(&mut self, now_ms: u64, min_ms: u64, max_ms: u64) {
         let wait = self.interval_ms.clamp(min_ms, max_ms.max(min_ms));
         self.not_before_ms = now_ms.saturating_add(wait);
@@ -43,7 +43,7 @@ impl Backoff {
         self.interval_ms = wait.saturating_mul(2);
     }
 
-    /// The next attempt waits for `wait_ms`, or as long as it has to anyway.
+    /// The next attempt waits for `wait_ms`, or longer if the back-off is longer.
     pub(crate) fn postpone(&mut self, now_ms: u64, wait_ms: u64) {
         self.not_before_ms = self.not_before_ms.max(now_ms.saturating_add(wait_ms));
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a connection waits for, as one atomic word.
+//! The events of a connection, as one atomic word.
 //!
-//! Part of its connection, and freed with it. Nothing protects it: every change is one atomic
-//! operation. The very same file is built in user space, where all interleavings of the threads
-//! that use it are tried (`tests/model`).
+//! Part of its connection, and freed with it. No lock protects it: every change is one atomic operation.
+//! The same file is built in user space, where all interleavings of the threads that use it are tried
+//! (`tests/model`).
 
 use kernel::{
     prelude::*,
@@ -16,12 +16,11 @@ use kernel::{
     }, //
 };
 
-/// What a connection waits for, and whether it is in its scheduler's queue.
+/// The events that a connection has to handle, and whether it is in its scheduler's queue.
 ///
-/// The rule: from the moment in which an event sets [`Readiness::SCHEDULED`] until
-/// [`Readiness::finish`] clears it, the connection is either queued or being run, by one thread.
-/// An event in that time only sets its bit, and `finish` sees it. So no event is lost, and no
-/// connection is queued twice.
+/// From the moment when an event sets [`Readiness::SCHEDULED`] until [`Readiness::finish`] clears it, the
+/// connection is either queued or being run by one thread. An event in that time only sets its bit, which
+/// `finish` sees. So no event is lost, and no connection is queued twice.
 pub(crate) struct Readiness(Atomic<u32>);
 
 impl Readiness {
@@ -31,9 +30,9 @@ impl Readiness {
     pub(crate) const TX: u32 = 1 << 1;
     /// Queued or being run.
     const SCHEDULED: u32 = 1 << 2;
-    /// Not to be run yet: the handshake's answer is not on its way.
+    /// Not to be run yet: the handshake's answer has not been sent.
     const HELD: u32 = 1 << 3;
-    /// The socket's send buffer is full: more transmits change nothing until `write_space`.
+    /// The socket's send buffer is full: queued transmits wait for `write_space`.
     pub(crate) const FULL: u32 = 1 << 4;
 
     const EVENTS: u32 = Self::RX | Self::TX;
@@ -45,8 +44,7 @@ impl Readiness {
 
     /// Applies `change` atomically; returns the old and the new value.
     ///
-    /// Fully ordered, which the protocol needs: what was written before an event must be seen by
-    /// the run that the event causes.
+    /// Fully ordered: the run that an event causes must see what was written before the event.
     fn update(&self, change: impl Fn(u32) -> u32) -> (u32, u32) {
         let mut old = self.0.load(Relaxed);
         loop {
@@ -58,7 +56,7 @@ impl Readiness {
         }
     }
 
-    /// Sets `SCHEDULED` in `bits` if there is an event that nobody takes care of.
+    /// Sets `SCHEDULED` in `bits` if there is an event and the connection is neither scheduled nor held.
     fn schedule(bits: u32) -> u32 {
         if bits & Self::EVENTS != 0 && bits & (Self::SCHEDULED | Self::HELD) == 0 {
             bits | Self::SCHEDULED
@@ -67,7 +65,7 @@ impl Readiness {
         }
     }
 
-    /// Whether going from `old` to `new` obliges the caller to queue the connection.
+    /// Whether the caller has to queue the connection after the change from `old` to `new`.
     fn newly_scheduled((old, new): (u32, u32)) -> bool {
         old & Self::SCHEDULED == 0 && new & Self::SCHEDULED != 0
     }
@@ -78,13 +76,13 @@ impl Readiness {
     pub(crate) fn event(&self, events: u32) -> bool {
         let old = self.0.load(Acquire);
         if old & events == events && old & Self::SCHEDULED != 0 && old & Self::FULL == 0 {
-            // Known already, and not yet looked at. The run clears the bits before it takes the
-            // socket's lock, which the caller of this callback holds: so it sees what caused this.
+            // The bits are set already, and not yet taken. The run takes them before it takes the socket's
+            // lock, which the caller of this callback holds, so it sees the cause of this event.
             return false;
         }
         Self::newly_scheduled(self.update(|bits| {
             let bits = bits | events;
-            // Room in the send buffer is what `FULL` waits for.
+            // There is room in the send buffer.
             let bits = if events & Self::TX != 0 {
                 bits & !Self::FULL
             } else {
@@ -106,33 +104,33 @@ impl Readiness {
         }))
     }
 
-    /// Something else than the socket asks for another look, and nobody holds its lock. Returns
+    /// Requests a run for a reason other than an event of the socket, whose lock need not be held. Returns
     /// whether the caller has to queue the connection.
     #[must_use]
-    pub(crate) fn again(&self) -> bool {
+    pub(crate) fn request_retry(&self) -> bool {
         Self::newly_scheduled(self.update(|bits| Self::schedule(bits | Self::EVENTS)))
     }
 
     /// Ends being held. Returns whether the caller has to queue the connection.
     #[must_use]
     pub(crate) fn release(&self) -> bool {
-        // Whatever came before the callbacks were in place left no event: look at both.
+        // There was no event for what happened before the socket was hooked: set both.
         Self::newly_scheduled(
             self.update(|bits| Self::schedule((bits & !Self::HELD) | Self::EVENTS)),
         )
     }
 
-    /// The events to look at in this run; they are cleared.
+    /// Takes the events for this run; they are cleared.
     pub(crate) fn take(&self) -> u32 {
         self.update(|bits| bits & !Self::EVENTS).0 & Self::EVENTS
     }
 
-    /// Ends a run. `again` are events that it left unfinished, or [`Readiness::FULL`] if it ended
-    /// for want of room. Returns whether the caller has to queue the connection once more.
+    /// Ends a run. `again` has the events that it left unfinished, and [`Readiness::FULL`] if the send buffer was
+    /// full. Returns whether the caller has to queue the connection again.
     #[must_use]
     pub(crate) fn finish(&self, again: u32) -> bool {
         let (_, new) = self.update(|bits| {
-            // Room that came after the send buffer was found full overtakes that finding.
+            // If there has been room since the send buffer was found full, do not set `FULL`.
             let again = if bits & Self::TX != 0 {
                 again & !Self::FULL
             } else {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The acceptor request: what the connecting side sends before its HELLO, to say whom it wants.
+//! The acceptor request: what the connecting node sends before its HELLO, to name the NID it connects to.
 //!
 //! Magic, version and the target's NID, in the sender's byte order. Version 1 has the NID's 64-bit
-//! form; version 2, for those that have none, that of 20 bytes, which has an order of its own. The
+//! form; version 2, for NIDs that have none, the 20-byte form, which is in network order. The
 //! acceptor answers only to refuse a version.
 //!
-//! Requests are plain values: nothing protects them and nobody frees them.
+//! Requests are plain values: nothing protects them and nothing has to be freed.
 
 use super::{
     ByteOrder,
@@ -28,14 +28,14 @@ const VERSION_1: u32 = 1;
 /// With a NID of 20 bytes.
 const VERSION_2: u32 = 2;
 
-/// Answer to a request of an unknown version: the magic, the version that all speak, and no NID.
+/// The answer to a request of an unknown version: the magic, the version that all nodes know, and no NID.
 pub(crate) const ACCEPTOR_REFUSAL: [u8; REQUEST_LEN] =
     *b"\x00\x71\xce\xac\x01\0\0\0\0\0\0\0\0\0\0\0";
 
 /// A request to be connected to `target`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AcceptorRequest {
-    /// Whom the sender means; not necessarily one of our NIDs.
+    /// The NID that the sender connects to; not necessarily one of this node.
     pub(crate) target: Nid,
 }
 
@@ -49,7 +49,7 @@ impl AcceptorRequest {
         }
     }
 
-    /// Reads a request, whose magic was looked at before.
+    /// Parses a request whose magic was checked before.
     ///
     /// # Errors
     ///
@@ -67,8 +67,8 @@ impl AcceptorRequest {
         Ok(Self { target })
     }
 
-    /// Makes the bytes to send in `bytes`, and returns them: of version 1 if that can name the
-    /// target, as acceptors of old know no other.
+    /// Builds the bytes to send in `bytes`, and returns them: of version 1 if that can represent the target,
+    /// because old acceptors know no other.
     ///
     /// # Errors
     ///

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Acknowledgements: those that are due, of messages that have arrived, and what a peer's say.
+//! Acknowledgements of zero-copy messages: those that are due to a peer, and those from a peer.
 //!
-//! They go out one by one in a message's second cookie, or, from version 3 on, in a NOOP that says
-//! more with its two:
+//! One acknowledgement is sent in the second cookie of a message. From version 3 on the two cookies of a NOOP
+//! can acknowledge more:
 //!
-//! - first 0: the second has arrived;
-//! - first greater: both have;
-//! - first less: all from the first to the second have.
+//! - if the first is 0: the second;
+//! - if the first is greater: both;
+//! - if the first is less: all from the first to the second.
 //!
-//! A sender gives its cookies in order, so those that are due are few ranges. A fixed number of them
-//! is all that is remembered: nothing is allocated, and nobody can have us remember without limit. That
-//! limit is ours, so reaching it is no fault of the peer: the caller is told that there is no room.
+//! A sender uses its cookies in order, so those that are due form few ranges. The number of ranges is fixed:
+//! nothing is allocated, and a peer can't make this node use memory without limit. If there is no room for a
+//! cookie the caller is told, because that is no violation of the protocol.
 //!
 //! A plain value: whoever holds it owns it.
 
@@ -23,15 +23,14 @@ use super::{
     COOKIE_PING, //
 };
 
-/// The most ranges that are remembered. Messages overtake each other only on different connections,
-/// so those of most peers are far fewer.
+/// The most ranges. Messages are reordered only between connections, so most peers need far fewer.
 const MAX_RANGES: usize = 32;
 
-/// Cookies from the first to the last; both are counted in.
+/// Cookies from the first to the last, both included.
 type Range = (u64, u64);
 
-/// Which messages of ours `msg` says have arrived: all that one or two ranges name. The ranges are
-/// not empty, and hold cookies only that a message can have; whether one has them is not looked at.
+/// The messages that `msg` acknowledges: one or two ranges of cookies. The ranges are not empty, and have only
+/// valid cookies; whether there are such messages is not checked.
 ///
 /// # Errors
 ///
@@ -55,17 +54,17 @@ pub(crate) fn acked_ranges(proto: Proto, msg: &Msg) -> Result<[Option<Range>; 2]
     }
 }
 
-/// What became of a cookie that was to be remembered.
+/// The result of adding a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Added {
-    /// It is remembered.
+    /// It was added.
     Yes,
-    /// There are too many ranges already; nothing has changed.
+    /// There is no room for another range; nothing was changed.
     Full,
 }
 
-/// Cookies of messages that have arrived.
+/// Cookies of received messages whose acknowledgements are due.
 ///
 /// # Invariants
 ///
@@ -77,7 +76,7 @@ pub(crate) struct Acks {
 }
 
 impl Acks {
-    /// None.
+    /// No cookies.
     pub(crate) const fn new() -> Self {
         // INVARIANT: There are no ranges.
         Self {
@@ -129,11 +128,11 @@ impl Acks {
         Added::Yes
     }
 
-    /// A message with this cookie has arrived.
+    /// Adds the cookie of a received message.
     ///
     /// # Errors
     ///
-    /// [`WireError::Cookie`] if no message can have it, or if it is due already.
+    /// [`WireError::Cookie`] if it is not valid, or is there already.
     pub(crate) fn add(&mut self, cookie: u64) -> Result<Added, WireError> {
         let is_due = |(first, last): Range| (first..=last).contains(&cookie);
         if cookie <= COOKIE_PING || self.position(is_due).is_some() {
@@ -142,7 +141,7 @@ impl Acks {
         Ok(self.merge((cookie, cookie)))
     }
 
-    /// Takes one cookie, for a message that goes out anyway.
+    /// Takes out one cookie, to send with a message.
     pub(crate) fn pop(&mut self) -> Option<u64> {
         let free = self.len.checked_sub(1)?;
         let last = self.ranges.get_mut(free)?;
@@ -157,7 +156,7 @@ impl Acks {
         Some(cookie)
     }
 
-    /// Takes as many cookies as a NOOP can say: its two cookies.
+    /// Takes out as many cookies as a NOOP can acknowledge. Returns its two cookies.
     pub(crate) fn pop_noop(&mut self, proto: Proto) -> Option<[u64; 2]> {
         if !proto.has_wide_acks() {
             return self.pop().map(|cookie| [0, cookie]);
@@ -173,7 +172,7 @@ impl Acks {
         Some([first.max(other), first.min(other)])
     }
 
-    /// Takes over what `other` has, as far as there is room.
+    /// Moves the cookies of `other` here, as far as there is room.
     pub(crate) fn absorb(&mut self, other: &mut Self) {
         while let Some(at) = other.len.checked_sub(1) {
             let Some(range) = other.ranges.get(at).copied() else {

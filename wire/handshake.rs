@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads the other end's half of the handshake, piece by piece.
+//! Parses the other node's part of the handshake, in pieces of any size.
 //!
-//! The reader does no I/O: it says how many bytes it wants and where to put them, and is told how
-//! many came. It never wants a byte that may lie behind the HELLO, because that belongs to the
-//! first message. Nor does it know time: a sender that dribbles, or stops, is for the caller to
-//! limit.
+//! The reader does no I/O: the caller reads bytes into [`HelloReader::want`] and passes their number to
+//! [`HelloReader::filled`]. The reader never wants a byte behind the HELLO, because that belongs to the first
+//! message. The caller has to limit the time.
 //!
-//! A reader belongs to the one thread that runs the handshake. It holds only its own buffer.
+//! A reader belongs to the handshake, whose mutex protects it. It has only its own buffer.
 
 use super::{
     hello::HELLO_VERSION_1,
@@ -23,25 +22,25 @@ use super::{
     LNET_MAGIC, //
 };
 
-/// Bytes that tell what is coming: magic and version, in every format.
+/// The length of magic and version, with which every format begins.
 const OPENING_LEN: usize = 8;
 
 const ACCEPTOR_MAGIC_SWAPPED: u32 = ACCEPTOR_MAGIC.swap_bytes();
 const LNET_MAGIC_SWAPPED: u32 = LNET_MAGIC.swap_bytes();
 
-/// What the bytes so far mean.
+/// The result of the bytes so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Nothing yet: read on.
+    /// Incomplete: read on.
     More,
-    /// The acceptor request, which comes first: read on, if the target is us.
+    /// The acceptor request, which comes first: read on, if its target is this node.
     Request(AcceptorRequest),
-    /// The whole HELLO; finished.
+    /// The whole HELLO: finished.
     Hello(Hello),
     /// An acceptor request of a version that is not spoken: answer with
     /// [`ACCEPTOR_REFUSAL`](super::ACCEPTOR_REFUSAL) and close.
     AcceptorVersion,
-    /// A HELLO of a version that is not spoken: answer with a refusal of our version and close.
+    /// A HELLO of a version that is not spoken: answer with a HELLO of our version and close.
     ForeignVersion {
         /// Its magic.
         magic: u32,
@@ -50,9 +49,9 @@ pub(crate) enum Progress {
     },
 }
 
-/// What the bytes in the buffer will be once there are enough of them.
+/// What is being read into the buffer.
 #[derive(Clone, Copy)]
-enum Expect {
+enum State {
     /// Magic and version of an acceptor request or of a HELLO.
     Opening,
     /// A whole acceptor request.
@@ -63,8 +62,17 @@ enum Expect {
     HelloHead(Proto, ByteOrder),
     /// The addresses of this HELLO.
     HelloIps(Hello),
-    /// Nothing any more.
+    /// Nothing: it has finished.
     End,
+}
+
+/// What may begin with the magic and the version that are read next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// An acceptor request or a HELLO.
+    Any,
+    /// A HELLO.
+    Hello,
 }
 
 /// Reads an acceptor request and a HELLO, or only a HELLO.
@@ -74,35 +82,35 @@ enum Expect {
 ///
 /// # Invariants
 ///
-/// `have <= need <= HELLO_MAX`; they are equal only when `expect` is `End`.
+/// `have <= need <= HELLO_MAX`; they are equal only when `state` is `End`.
 pub(crate) struct HelloReader {
     buf: [u8; HELLO_MAX],
     have: usize,
     need: usize,
-    expect: Expect,
+    state: State,
     /// The oldest and the newest version that are spoken.
     spoken: (Proto, Proto),
 }
 
 impl HelloReader {
-    /// For a connection that was accepted: an acceptor request, then a HELLO; or a HELLO at once.
-    /// Versions up to `newest` are spoken.
+    /// For an accepted connection: an acceptor request, then a HELLO; or a HELLO at once. Versions up to `newest`
+    /// are spoken.
     pub(crate) const fn passive(newest: Proto) -> Self {
-        Self::new(Expect::Opening, newest)
+        Self::new(State::Opening, newest)
     }
 
-    /// For a connection that we made: a HELLO.
+    /// For a connection that this node has opened: a HELLO.
     pub(crate) const fn active(newest: Proto) -> Self {
-        Self::new(Expect::HelloOpening, newest)
+        Self::new(State::HelloOpening, newest)
     }
 
-    const fn new(expect: Expect, newest: Proto) -> Self {
+    const fn new(state: State, newest: Proto) -> Self {
         // INVARIANT: An opening is shorter than a HELLO.
         Self {
             buf: [0; HELLO_MAX],
             have: 0,
             need: OPENING_LEN,
-            expect,
+            state,
             spoken: (Proto::V1, newest),
         }
     }
@@ -118,23 +126,23 @@ impl HelloReader {
         (oldest..=newest).contains(&proto)
     }
 
-    /// The room for the next bytes; as many as fit, or fewer, are to be read into its start.
+    /// The buffer for the next bytes. As many as fit, or fewer, are to be read into its start.
     ///
     /// Never empty before the end.
     pub(crate) fn want(&mut self) -> &mut [u8] {
         self.buf.get_mut(self.have..self.need).unwrap_or_default()
     }
 
-    /// Says what `n` bytes that were read into [`HelloReader::want`] complete.
+    /// Continues after `n` bytes were read into [`HelloReader::want`].
     ///
     /// # Errors
     ///
-    /// What is wrong with the bytes; close the connection without an answer.
-    /// [`WireError::Truncated`] if `n` is more than was wanted, as any number is after the end.
+    /// The error in the bytes: close the connection without an answer. [`WireError::Truncated`] if `n` is more
+    /// than was wanted, which any number is after the end.
     pub(crate) fn filled(&mut self, n: usize) -> Result<Progress, WireError> {
         let result = self.advance(n);
         if !matches!(result, Ok(Progress::More | Progress::Request(_))) {
-            self.expect(Expect::End, 0, 0);
+            self.enter(State::End, 0, 0);
         }
         result
     }
@@ -148,32 +156,33 @@ impl HelloReader {
             return Ok(Progress::More);
         }
 
-        match self.expect {
-            Expect::Opening => self.opening(true),
-            Expect::HelloOpening => self.opening(false),
-            Expect::Request(order) => {
+        match self.state {
+            State::Opening => self.opening(Opening::Any),
+            State::HelloOpening => self.opening(Opening::Hello),
+            State::Request(order) => {
                 let request = AcceptorRequest::parse(self.filled_part(), order)?;
-                self.expect(Expect::HelloOpening, 0, OPENING_LEN);
+                self.enter(State::HelloOpening, 0, OPENING_LEN);
                 Ok(Progress::Request(request))
             }
-            Expect::HelloHead(proto, order) => {
+            State::HelloHead(proto, order) => {
                 let (hello, ips_len) = Hello::parse(self.filled_part(), proto, order)?;
                 if ips_len == 0 {
                     return Ok(Progress::Hello(hello));
                 }
-                self.expect(Expect::HelloIps(hello), 0, ips_len);
+                self.enter(State::HelloIps(hello), 0, ips_len);
                 Ok(Progress::More)
             }
-            Expect::HelloIps(mut hello) => {
+            State::HelloIps(mut hello) => {
                 hello.parse_ips(self.filled_part())?;
                 Ok(Progress::Hello(hello))
             }
-            Expect::End => Err(WireError::Truncated),
+            State::End => Err(WireError::Truncated),
         }
     }
 
-    /// Decides from magic and version what follows; `first` if an acceptor request may.
-    fn opening(&mut self, first: bool) -> Result<Progress, WireError> {
+    /// Decides from magic and version what follows.
+    fn opening(&mut self, allowed: Opening) -> Result<Progress, WireError> {
+        let first = allowed == Opening::Any;
         let mut from = Reader::new(&self.buf, ByteOrder::Little);
         let (magic, version, order) = match (from.u32()?, from.u32()?) {
             // From a machine of the other byte order.
@@ -192,7 +201,7 @@ impl HelloReader {
             (HELLO_MAGIC_V1, _) => foreign,
             (ACCEPTOR_MAGIC, _) if first => match AcceptorRequest::len(version) {
                 Some(len) => {
-                    self.expect(Expect::Request(order), OPENING_LEN, len);
+                    self.enter(State::Request(order), OPENING_LEN, len);
                     Ok(Progress::More)
                 }
                 None => Ok(Progress::AcceptorVersion),
@@ -213,20 +222,20 @@ impl HelloReader {
     }
 
     fn expect_hello(&mut self, proto: Proto, order: ByteOrder) {
-        let expect = Expect::HelloHead(proto, order);
-        self.expect(expect, OPENING_LEN, Hello::head_len(proto));
+        let state = State::HelloHead(proto, order);
+        self.enter(state, OPENING_LEN, Hello::head_len(proto));
     }
 
-    /// Waits for `expect`: `need` bytes, of which the first `have` are there.
-    fn expect(&mut self, expect: Expect, have: usize, need: usize) {
+    /// Waits for `need` bytes, of which the first `have` have been read.
+    fn enter(&mut self, state: State, have: usize, need: usize) {
         // INVARIANT: All callers ask for parts of a HELLO, or for an acceptor request, which is
         // shorter than the longest, and have less than that; except at the end, where both are 0.
         self.have = have;
         self.need = need;
-        self.expect = expect;
+        self.state = state;
     }
 
-    /// All that is there of what was expected.
+    /// The bytes read so far of the current part.
     fn filled_part(&self) -> &[u8] {
         self.buf.get(..self.have).unwrap_or_default()
     }

@@ -2,11 +2,11 @@
 
 //! The LNet header in front of every message's payload.
 //!
-//! Always little-endian, but for NIDs of 20 bytes. First comes what is common to all messages: 32
-//! bytes, or 56 with such NIDs. The other 40 depend on the type; the bytes that a type does not use
-//! are sent as 0 and not looked at when received.
+//! Always little-endian, except NIDs of 20 bytes. The first 32 bytes, or 56 with such NIDs, are common to
+//! all messages. The other 40 depend on the type; bytes that a type does not use are sent as 0 and ignored
+//! when received.
 //!
-//! Headers are plain values: nothing protects them and nobody frees them.
+//! Headers are plain values: nothing protects them and nothing has to be freed.
 
 mod body;
 
@@ -32,23 +32,22 @@ pub(crate) const LONG_HEADER_LEN: usize = 96;
 /// The most bytes of payload that one message may carry.
 pub(crate) const MAX_PAYLOAD: u32 = 1 << 20;
 
-/// Process ID under which all kernel services of Lustre speak.
+/// The process ID of all kernel services of Lustre.
 pub(crate) const PID_LUSTRE: u32 = 12345;
 
 /// A message's header.
 ///
-/// A parsed one is known to be of a known type, between two TCP NIDs, with a payload of at most
-/// [`MAX_PAYLOAD`] bytes, and of none if it is an ACK or a GET. All other fields are as the sender
-/// made them up.
+/// A parsed header has a known type, two TCP NIDs, and a payload of at most [`MAX_PAYLOAD`] bytes, or none if
+/// it is an ACK or a GET. All other fields may have any value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Whom the message is for.
+    /// The receiver.
     pub(crate) dest: Nid,
-    /// Who says that they sent it.
+    /// The sender, as the header claims.
     pub(crate) src: Nid,
-    /// Process at the target.
+    /// The process at the receiver.
     pub(crate) dest_pid: u32,
-    /// Process at the sender.
+    /// The process at the sender.
     pub(crate) src_pid: u32,
     /// Bytes that follow the header.
     pub(crate) payload_len: u32,
@@ -59,17 +58,16 @@ pub(crate) struct Header {
 /// One of the two nodes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Who has sent it.
+    /// The sender.
     Source,
-    /// Whom it is for.
+    /// The receiver.
     Target,
 }
 
-/// A message that goes to, or comes from, a network of another kind, where no NID here can lead. All
-/// else about its header is as it must be.
+/// A message from or to a network of another type. Its header is valid otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Foreign {
-    /// Which of its nodes is there; the source, if both are.
+    /// Which of its nodes is on that network; the source, if both are.
     pub(crate) end: End,
     /// The LND type of that network.
     pub(crate) kind: u8,
@@ -87,7 +85,7 @@ impl fmt::Display for Foreign {
     }
 }
 
-/// The NID, or the type of the network of another kind that it is on. Other errors stay errors.
+/// The NID, or the LND type of the other network that it is on. Other errors are returned.
 fn if_tcp(nid: Result<Nid, WireError>) -> Result<Result<Nid, u8>, WireError> {
     match nid {
         Ok(nid) => Ok(Ok(nid)),
@@ -97,13 +95,12 @@ fn if_tcp(nid: Result<Nid, WireError>) -> Result<Result<Nid, u8>, WireError> {
 }
 
 impl Header {
-    /// Reads a received header.
+    /// Parses a received header.
     ///
     /// # Errors
     ///
-    /// - [`WireError::Foreign`] if either NID is on a network of another kind. The message ends where
-    ///   that says.
-    /// - [`WireError::Nid`] if either NID is not a host's.
+    /// - [`WireError::Foreign`] if a NID is on a network of another type. It has the length of the payload.
+    /// - [`WireError::Nid`] if a NID is not a host's.
     /// - [`WireError::Type`] if the type is unknown.
     /// - [`WireError::Length`] if the payload is longer than this type may have.
     ///
@@ -114,7 +111,7 @@ impl Header {
         Self::parse_rest(dest, src, from)
     }
 
-    /// Reads a received header with NIDs of 20 bytes; as [`Header::parse`].
+    /// Parses a received header with NIDs of 20 bytes; as [`Header::parse`].
     pub(crate) fn parse_long(bytes: &[u8; LONG_HEADER_LEN]) -> Result<Self, WireError> {
         let mut from = Reader::new(bytes, ByteOrder::Little);
         let (dest, src) = (from.long_nid(), from.long_nid());
@@ -156,7 +153,7 @@ impl Header {
         })
     }
 
-    /// Makes the bytes to send.
+    /// Builds the bytes to send.
     ///
     /// # Errors
     ///
@@ -171,7 +168,7 @@ impl Header {
         Ok(bytes)
     }
 
-    /// Makes the bytes to send with NIDs of 20 bytes.
+    /// Builds the bytes to send with NIDs of 20 bytes.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! HELLO: how the two ends of a new connection introduce themselves.
+//! The HELLO, which both nodes send on a new connection.
 //!
-//! Here is what all versions have in common, and version 1.0, always little-endian: 72 bytes laid
-//! out like a message header, then the sender's IPv4 addresses as 32-bit numbers. Later ones are in
+//! This file has what all versions have in common, and version 1.0: always little-endian, 72 bytes laid
+//! out like a message header, then the sender's IPv4 addresses as 32-bit numbers. Later versions are in
 //! [`lnet`].
 //!
 //! ```text
@@ -12,7 +12,7 @@
 //!  6 minor (0)  20 source's pid        32 incarnation         72 addresses
 //! ```
 //!
-//! HELLOs are plain values: nothing protects them and nobody frees them.
+//! HELLOs are plain values: nothing protects them and nothing has to be freed.
 
 mod lnet;
 
@@ -45,7 +45,7 @@ pub(super) const HELLO_VERSION_1: u32 = 1;
 const TYPE_HELLO: u32 = 4;
 const CONN_TYPE_NONE: i32 = -1;
 
-/// What a connection is for, as its sender of the HELLO sees it.
+/// The type of a connection, as the sender of the HELLO sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub(crate) enum ConnType {
@@ -69,7 +69,7 @@ impl ConnType {
         }
     }
 
-    /// The type of this number, "none" among them.
+    /// The type of this number, including "none".
     fn from_hello(number: i32) -> Result<Option<Self>, WireError> {
         match number {
             CONN_TYPE_NONE => Ok(None),
@@ -81,7 +81,7 @@ impl ConnType {
     ///
     /// # Errors
     ///
-    /// [`WireError::ConnType`] for all other numbers, "none" (-1) among them.
+    /// [`WireError::ConnType`] for all other numbers, including "none" (-1).
     pub(crate) fn from_wire(number: i32) -> Result<Self, WireError> {
         Ok(match number {
             0 => Self::Any,
@@ -91,6 +91,15 @@ impl ConnType {
             _ => return Err(WireError::ConnType(number)),
         })
     }
+}
+
+/// Whether a peer's connections have types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnTypes {
+    /// One connection, [`ConnType::Any`], carries everything.
+    Untyped,
+    /// Each connection is for control, or for bulk one way.
+    Typed,
 }
 
 /// Up to 16 IPv4 addresses, without allocation.
@@ -148,26 +157,25 @@ impl core::fmt::Debug for IpVec {
     }
 }
 
-/// A HELLO. All in it is what the sender claims.
+/// A HELLO. Its fields are what the sender claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
-    /// The version that it is of, and that its sender wants to speak.
+    /// Its version, which its sender wants to speak.
     pub(crate) proto: Proto,
     /// The order of its bytes and of those of the message headers that follow; in v1.0 always
     /// little-endian.
     pub(crate) order: ByteOrder,
     /// The sender.
     pub(crate) src: Nid,
-    /// Whom it is meant for, which v1.0 does not say; in an answer to a version that the sender
-    /// does not know, the sender.
+    /// The receiver, which v1.0 does not have. In an answer to an unknown version it is the sender.
     pub(crate) dest: Option<Nid>,
-    /// The sender's process; old senders leave it unset.
+    /// The sender's process; old senders do not set it.
     pub(crate) src_pid: u32,
     /// The process at the receiver.
     pub(crate) dest_pid: u32,
-    /// When the sender started; differs from its former life's.
+    /// The sender's incarnation; it differs after a restart.
     pub(crate) incarnation: u64,
-    /// What the connection is for, in the sender's view; `None` refuses it.
+    /// The type of the connection, as the sender sees it; `None` refuses the connection.
     pub(crate) kind: Option<ConnType>,
     /// Addresses of the sender.
     pub(crate) ips: IpVec,
@@ -183,9 +191,8 @@ impl Hello {
         }
     }
 
-    /// Reads the first [`Hello::head_len`] bytes of a HELLO whose magic and version were looked at
-    /// before, and says how many bytes of addresses follow: together at most [`HELLO_MAX`]. They
-    /// are for [`Hello::parse_ips`].
+    /// Parses the first [`Hello::head_len`] bytes of a HELLO whose magic and version were checked before.
+    /// Returns how many bytes of addresses follow, for [`Hello::parse_ips`]: together at most [`HELLO_MAX`].
     ///
     /// # Errors
     ///
@@ -234,7 +241,7 @@ impl Hello {
         Ok((hello, ips_len))
     }
 
-    /// Reads the addresses behind the first bytes.
+    /// Parses the addresses behind the first bytes.
     ///
     /// # Errors
     ///
@@ -249,12 +256,11 @@ impl Hello {
         Ok(())
     }
 
-    /// Makes the bytes to send in `bytes`, and returns them.
+    /// Builds the bytes to send in `bytes`, and returns them.
     ///
     /// # Errors
     ///
-    /// [`WireError::Nid`] if the version has no form for a NID, or has to say whom the HELLO is for
-    /// and can't.
+    /// [`WireError::Nid`] if the version can't represent a NID, or needs a receiver and there is none.
     pub(crate) fn build<'a>(&self, bytes: &'a mut [u8; HELLO_MAX]) -> Result<&'a [u8], WireError> {
         *bytes = [0; HELLO_MAX];
         let mut to = Writer::new(bytes, self.order);
@@ -295,7 +301,7 @@ impl Hello {
     }
 }
 
-/// Checks the length of the addresses that a HELLO announces.
+/// Checks the length of the addresses in a HELLO.
 fn ips_len(len: u32) -> Result<usize, WireError> {
     if len % 4 != 0 {
         return Err(WireError::Length(len));
@@ -303,7 +309,7 @@ fn ips_len(len: u32) -> Result<usize, WireError> {
     count_len(len / 4)
 }
 
-/// Checks the number of the addresses that a HELLO announces, and says how many bytes they are.
+/// Checks the number of the addresses in a HELLO. Returns their length in bytes.
 fn count_len(count: u32) -> Result<usize, WireError> {
     match count.checked_mul(4) {
         // CAST: At most 64.
@@ -365,7 +371,7 @@ mod tests {
         assert_eq!(parse(&GOLDEN), meaning());
         let mut bytes = [0xff; HELLO_MAX];
         assert_eq!(meaning()?.build(&mut bytes), Ok(&GOLDEN[..]));
-        // There is but one byte order, whatever is asked for.
+        // Version 1 has one byte order, whatever is set.
         let mut hello = meaning()?;
         hello.order = ByteOrder::Big;
         assert_eq!(hello.build(&mut bytes), Ok(&GOLDEN[..]));
@@ -385,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn unused_bytes_are_not_looked_at() {
+    fn unused_bytes_are_ignored() {
         // The first senders left stack garbage there.
         let mut bytes = GOLDEN;
         bytes[44..IPS].fill(0xa5);

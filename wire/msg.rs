@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The 24-byte header in front of everything that follows a HELLO of version 2 or later.
+//! The message header (`struct ksock_msg_hdr`): 24 bytes in front of each message after a HELLO of version 2
+//! or later.
 //!
-//! In the byte order of the sender's HELLO. Behind it there is an LNet header with its payload, or,
-//! in a NOOP, nothing.
+//! In the byte order of the sender's HELLO. It is followed by an LNet header with its payload, or, in a
+//! NOOP, by nothing.
 //!
 //! ```text
 //!  0 type        8 first cookie
 //!  4 checksum   16 second cookie
 //! ```
 //!
-//! Cookies are names that a sender gives to messages whose pages it must keep until their receiver
-//! says that they have arrived: the first cookie of an LNet message asks for that, the second one
-//! of any message says it. What two cookies of a NOOP say depends on the version: see
+//! Cookies identify zero-copy messages, whose sender keeps the pages until the receiver has acknowledged
+//! them. The first cookie of an LNet message requests an acknowledgement; the second cookie of any message
+//! is an acknowledgement. The meaning of two cookies in a NOOP depends on the version: see
 //! [`super::Acks`].
 //!
-//! Headers are plain values: nothing protects them and nobody frees them.
+//! Headers are plain values: nothing protects them and nothing has to be freed.
 
 use super::{
     ByteOrder,
@@ -27,8 +28,8 @@ use super::{
 /// Bytes of the header.
 pub(crate) const MSG_LEN: usize = 24;
 
-/// In place of a NOOP's second cookie: no acknowledgement, but a sign of life. No message has it
-/// for a name.
+/// The second cookie of a NOOP that is a keepalive message, and no acknowledgement. No message has this
+/// cookie.
 pub(crate) const COOKIE_PING: u64 = 1;
 
 const TYPE_NOOP: u32 = 0xc0;
@@ -43,19 +44,28 @@ pub(crate) enum MsgKind {
     Lnet,
 }
 
+/// The checksum of a message that is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checksum {
+    /// None.
+    None,
+    /// Of the header and all that follows.
+    Crc32,
+}
+
 /// The header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Msg {
     /// What follows.
     pub(crate) kind: MsgKind,
-    /// Checksum of this header, with 0 in its place, and of all that follows; 0 is none.
+    /// The checksum of this header, with 0 in this field, and of all that follows; 0 is none.
     pub(crate) csum: u32,
     /// See above; 0 is none.
     pub(crate) cookies: [u64; 2],
 }
 
 impl Msg {
-    /// Nothing but that something follows.
+    /// A header without cookies and checksum.
     pub(crate) const fn new(kind: MsgKind) -> Self {
         Self {
             kind,
@@ -64,7 +74,7 @@ impl Msg {
         }
     }
 
-    /// Reads a received header.
+    /// Parses a received header.
     ///
     /// # Errors
     ///
@@ -84,7 +94,7 @@ impl Msg {
         })
     }
 
-    /// Makes the bytes to send.
+    /// Builds the bytes to send.
     #[inline]
     pub(crate) fn build(&self, order: ByteOrder) -> Result<[u8; MSG_LEN], WireError> {
         let mut bytes = [0; MSG_LEN];

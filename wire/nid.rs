@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! NIDs: the names of nodes on a network.
+//! NIDs: the identifiers of nodes on a network.
 //!
-//! A NID says the kind of network (its LND type), the network's number and the address on it. The
-//! only kind here is TCP. Two forms are on the wire: `nid4`, a 64-bit number in the byte order of
-//! what surrounds it, and the 20-byte form, always in network order.
+//! A NID has the type of the network (the LND type), the network's number and the address on it. The only
+//! type here is TCP. Two forms are on the wire: `nid4`, a 64-bit number in the byte order of the message, and
+//! the 20-byte form, always in network order.
 //!
-//! A NID is a plain value: nothing protects it and nobody frees it.
+//! A NID is a plain value: nothing protects it and nothing has to be freed.
 
 use super::WireError;
 use core::{
@@ -35,15 +35,14 @@ fn other_type(kind: u8) -> WireError {
     }
 }
 
-/// A node's name on a TCP network.
+/// The identifier of a node on a TCP network.
 ///
-/// NIDs are ordered as their 20-byte forms compare byte by byte; it is by this order that two nodes
-/// which connect to each other at once agree on whose connection stays. A NID is no proof of who
-/// the sender is, only what they claim.
+/// NIDs are ordered as their 20-byte forms, byte by byte. By this order two nodes that connect to each other at
+/// once agree on which connection stays. A received NID is what the sender claims, and proves nothing.
 ///
 /// # Invariants
 ///
-/// `addr` is not an IPv4 address in its IPv6 form, so that one node has one name.
+/// `addr` is not an IPv4-mapped IPv6 address, so that each node has one NID for an address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Nid {
     net: u16,
@@ -72,9 +71,9 @@ impl Nid {
         self.addr
     }
 
-    /// Whether a node can be called like that: its address is one host's, which others can reach, so
-    /// no address of loopback, multicast or broadcast, nor one of IPv6 that means something only
-    /// together with a device, which a NID doesn't name.
+    /// Whether a node can have this NID: its address is a unicast address that other nodes can reach, so not a
+    /// loopback, multicast or broadcast address, nor an IPv6 link-local one, which needs a device that a NID
+    /// does not have.
     pub(crate) fn is_of_a_node(self) -> bool {
         let addr = self.addr;
         let of_one = !addr.is_unspecified() && !addr.is_multicast() && !addr.is_loopback();
@@ -96,7 +95,7 @@ impl Nid {
         (!addr.is_unspecified()).then_some(nid)
     }
 
-    /// Takes the 64-bit form apart.
+    /// Parses the 64-bit form.
     ///
     /// # Errors
     ///
@@ -122,7 +121,7 @@ impl Nid {
         })
     }
 
-    /// Takes the 20-byte form apart.
+    /// Parses the 20-byte form.
     ///
     /// # Errors
     ///
@@ -180,8 +179,12 @@ impl Ord for Nid {
         // That of the 20-byte forms, without making them: the length of the address comes first there.
         let nets = self.net.cmp(&other.net);
         match (self.addr, other.addr) {
-            (IpAddr::V4(own), IpAddr::V4(theirs)) => nets.then(own.to_bits().cmp(&theirs.to_bits())),
-            (IpAddr::V6(own), IpAddr::V6(theirs)) => nets.then(own.to_bits().cmp(&theirs.to_bits())),
+            (IpAddr::V4(own), IpAddr::V4(theirs)) => {
+                nets.then(own.to_bits().cmp(&theirs.to_bits()))
+            }
+            (IpAddr::V6(own), IpAddr::V6(theirs)) => {
+                nets.then(own.to_bits().cmp(&theirs.to_bits()))
+            }
             (IpAddr::V4(_), IpAddr::V6(_)) => Ordering::Less,
             (IpAddr::V6(_), IpAddr::V4(_)) => Ordering::Greater,
         }
@@ -324,7 +327,7 @@ mod tests {
         assert!(v4 < v6);
         assert!(v4 < Nid::tcp(0x102, [10, 0, 1, 0]));
         assert!(v4 > Nid::tcp(0x101, [11, 0, 0, 0]));
-        // One node, one name.
+        // An IPv4-mapped address is the same NID.
         assert_eq!(v4, Nid::tcp(0x102, [0u16, 0, 0, 0, 0, 0xffff, 0x0a00, 9]));
         for nid in [v4, v6] {
             assert_eq!(Nid::from_bytes20(&nid.to_bytes20()), Ok(nid));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Versions of the protocol, and all that differs between them.
+//! Versions of the protocol, and the differences between them.
 //!
-//! A connection has one, fixed by its handshake: that of the HELLO that was accepted. Whatever
-//! depends on the version is asked of [`Proto`]; nobody else compares versions.
+//! The handshake fixes the version of a connection: that of the HELLO that was accepted. [`Proto`] has a
+//! method for everything that depends on the version; other code does not compare versions.
 //!
 //! | version | HELLO | in front of a payload | acknowledgements |
 //! |---|---|---|---|
@@ -12,7 +12,7 @@
 //! | 3 | the same | 24 + 72 | several at once, on bulk-in connections, of which there can be more |
 //! | 4 | the same, NIDs of 20 bytes | 24 + 96 | as 3 |
 //!
-//! A plain value: nothing protects it and nobody frees it.
+//! A plain value: nothing protects it and nothing has to be freed.
 
 use super::{
     ByteOrder,
@@ -27,8 +27,9 @@ use super::{
     LONG_HEADER_LEN,
     MSG_LEN, //
 };
+use core::net::IpAddr;
 
-/// The most bytes that stand in front of a payload.
+/// The most bytes in front of a payload.
 pub(crate) const MAX_HDR: usize = MSG_LEN + LONG_HEADER_LEN;
 
 /// A version of the protocol.
@@ -44,32 +45,32 @@ pub(crate) enum Proto {
     V4,
 }
 
-/// What is to be sent, as far as the choice of a connection depends on it.
+/// The class of something to send, on which the choice of a connection depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MsgClass {
     /// A message of fewer bytes than a bulk one.
     Small,
     /// A message of many bytes.
     Bulk,
-    /// An acknowledgement, which must not wait behind messages.
+    /// An acknowledgement that must not wait behind messages.
     Ack,
-    /// An acknowledgement that may.
+    /// An acknowledgement that may wait behind messages.
     PatientAck,
 }
 
-/// How well a connection serves for something.
+/// How suitable a connection is for a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fit {
-    /// That is what it is for.
+    /// It is for this class.
     Yes,
-    /// If there is no better one.
+    /// It can be used if there is no better one.
     May,
-    /// Not at all.
+    /// It can't be used.
     No,
 }
 
 impl Proto {
-    /// The newest.
+    /// The newest version.
     pub(crate) const NEWEST: Self = Self::V4;
 
     /// The version of this number, if there is one.
@@ -89,17 +90,17 @@ impl Proto {
         self as u32
     }
 
-    /// What to begin with if nothing is known about a peer, and there is an IPv6 address between it
-    /// and this node, or not: what every node of today speaks.
-    pub(crate) fn first_try(is_ipv6: bool) -> Self {
-        if is_ipv6 {
+    /// The version to begin with if nothing is known about a peer, and these addresses are those of both
+    /// nodes: what every current node speaks.
+    pub(crate) fn first_try(addrs: &[IpAddr]) -> Self {
+        if addrs.iter().any(IpAddr::is_ipv6) {
             Self::V4
         } else {
             Self::V3
         }
     }
 
-    /// The oldest that has a form for `nid`.
+    /// The oldest version that can represent `nid`.
     pub(crate) fn oldest_for(nid: Nid) -> Self {
         if nid.addr().is_ipv6() {
             Self::V4
@@ -108,7 +109,7 @@ impl Proto {
         }
     }
 
-    /// Whether there is a message header in front of everything.
+    /// Whether each message begins with a message header.
     pub(crate) fn has_msg_header(self) -> bool {
         self >= Self::V2
     }
@@ -118,8 +119,8 @@ impl Proto {
         self >= Self::V4
     }
 
-    /// Whether HELLOs name the addresses of their sender's interfaces. Later ones have room for
-    /// them, which nobody uses any more.
+    /// Whether HELLOs have the addresses of their sender's interfaces. Later versions have room for them that is
+    /// not used.
     pub(crate) fn names_addresses(self) -> bool {
         self == Self::V1
     }
@@ -129,7 +130,7 @@ impl Proto {
         self == Self::V2
     }
 
-    /// Whether a NOOP can be a sign of life.
+    /// Whether a NOOP can be a keepalive message.
     pub(crate) fn has_pings(self) -> bool {
         self >= Self::V3
     }
@@ -162,8 +163,8 @@ impl Proto {
         }
     }
 
-    /// Makes what stands in front of a payload in `bytes`, and returns it: `msg`, if the version has
-    /// message headers, and `header`, which a NOOP has not.
+    /// Builds the bytes in front of a payload in `bytes`, and returns them: `msg`, if the version has message
+    /// headers, and `header`, which a NOOP does not have.
     ///
     /// # Errors
     ///
@@ -214,7 +215,7 @@ impl Proto {
         bytes.get(..len).ok_or(WireError::Truncated)
     }
 
-    /// Reads a received LNet header off the front of `bytes`.
+    /// Parses the LNet header at the front of `bytes`.
     ///
     /// # Errors
     ///
@@ -227,21 +228,20 @@ impl Proto {
         }
     }
 
-    /// Whether connections are to have types: nodes of today send nothing on one without, in these
-    /// versions. One that somebody else has made is of use all the same.
+    /// Whether connections need types: in these versions current nodes send nothing on a connection without a
+    /// type. This node uses one if a peer opens it.
     pub(crate) fn is_always_typed(self) -> bool {
         self >= Self::V3
     }
 
-    /// Whether something of this class may go by a connection of type `kind`, as its sender calls
-    /// it.
+    /// Whether something of this class can be sent on a connection of type `kind`, as the sender sees it.
     pub(crate) fn fit(self, kind: ConnType, class: MsgClass) -> Fit {
         let has_ack_conn = self.has_wide_acks();
         match (kind, class) {
             (ConnType::Any, _) => Fit::Yes,
             (ConnType::BulkIn, MsgClass::Ack) if has_ack_conn => Fit::Yes,
             (_, MsgClass::Ack) if has_ack_conn => Fit::No,
-            // It stays free for acknowledgements.
+            // It is reserved for acknowledgements.
             (ConnType::BulkIn, MsgClass::Small | MsgClass::Bulk) if has_ack_conn => Fit::No,
             (ConnType::Control, MsgClass::Bulk) => Fit::May,
             (ConnType::Control, _) | (ConnType::BulkOut, MsgClass::Bulk) => Fit::Yes,
@@ -270,8 +270,12 @@ mod tests {
             assert_eq!(Proto::from_number(number), None);
         }
         assert_eq!(Proto::NEWEST, Proto::V4);
-        assert_eq!(Proto::first_try(false), Proto::V3);
-        assert_eq!(Proto::first_try(true), Proto::V4);
+        let (v4, v6) = (
+            IpAddr::from([10, 0, 0, 1]),
+            IpAddr::from([0xfd00u16, 0, 0, 0, 0, 0, 0, 1]),
+        );
+        assert_eq!(Proto::first_try(&[v4, v4]), Proto::V3);
+        assert_eq!(Proto::first_try(&[v4, v6]), Proto::V4);
         assert_eq!(Proto::oldest_for(Nid::tcp(0, [10, 0, 0, 1])), Proto::V1);
         let long = Nid::tcp(0, [0xfd00u16, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(Proto::oldest_for(long), Proto::V4);

@@ -32,14 +32,14 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Local ports that prove to the peer that a privileged program connects, from the first tried to
-/// the last.
+/// Privileged local ports, which show the peer that the kernel or a privileged program connects. They are
+/// tried from the highest down.
 const RESERVED_PORTS: core::ops::RangeInclusive<u16> = 512..=1023;
 
 impl Handshake {
-    /// Begins an attempt of ours. The route is claimed; the claim ends with the handshake, unless
-    /// this fails. May sleep.
-    pub(crate) fn connect(peer: &Arc<Peer>, route: &Arc<Route>, kind: ConnType) -> Result {
+    /// Begins an attempt to connect on a claimed route. The claim ends with the handshake, unless this fails.
+    /// May sleep.
+    pub(crate) fn start_active(peer: &Arc<Peer>, route: &Arc<Route>, kind: ConnType) -> Result {
         let ni = peer.ni();
         let role = Role::Active {
             peer: peer.clone(),
@@ -53,16 +53,20 @@ impl Handshake {
         Ok(())
     }
 
-    /// A socket, bound to a reserved port, whose connection request is out. Without a link it is not
-    /// tried.
+    /// Binds a socket to a privileged port and begins to connect it.
+    ///
+    /// # Errors
+    ///
+    /// `ENETDOWN` if the local device has no link; `EADDRNOTAVAIL` if there is no local address or no port
+    /// left; and those of [`Socket::bind`] and [`Socket::connect`].
     pub(super) fn open(self: &Arc<Self>) -> Result<HookedSocket<Self>> {
         let Role::Active { peer, route, .. } = &self.role else {
             return Err(EINVAL);
         };
-        let local = peer.source(route)?;
+        let local = peer.choose_source(route)?;
         self.bound.populate(local);
         let net = self.ni.net();
-        // What goes to this machine itself needs no device.
+        // Connections to this machine itself need no device.
         if link::is_up(net, local) == Some(false) && link::is_up(net, self.remote.ip()).is_none() {
             return Err(ENETDOWN);
         }
@@ -78,7 +82,7 @@ impl Handshake {
             let socket = socket.hook(self.clone());
             match socket.connect(&self.remote) {
                 Ok(_) => return Ok(socket),
-                // That port has a connection to this address already.
+                // There is a connection from that port to this address already.
                 Err(e) if e == EADDRNOTAVAIL => continue,
                 Err(e) => return Err(e),
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Handshakes that fail: what tracepoints and the kernel's log say.
+//! Handshakes that fail: tracepoints and log messages.
 //!
 //! No lock is held.
 
@@ -18,12 +18,12 @@ use crate::{
 };
 use kernel::prelude::*;
 
-// What formats is apart from what others do: it takes room on the stack.
+// Formatting needs much stack, so it is in functions of its own.
 impl Handshake {
-    /// For tracepoints, and for the kernel's log, if it has to be known who the other side was, and why it
-    /// could not be: it was turned away, has broken the protocol, or is not there.
+    /// Fires the tracepoint. Logs it too if this node has refused the connection, the other node has violated
+    /// the protocol, or it did not answer.
     #[inline(never)]
-    pub(super) fn tell_failure(&self, why: Reason) {
+    pub(super) fn report_failure(&self, why: Reason) {
         self.trace_failure(why.errno());
         let (ni, remote) = (self.ni.nid(), self.remote);
         match &self.role {
@@ -46,26 +46,26 @@ impl Handshake {
         }
     }
 
-    /// For tracepoints alone.
+    /// Fires the tracepoint.
     pub(super) fn trace_failure(&self, why: Error) {
         let active = !matches!(self.role, Role::Passive { .. });
         trace::handshake_fail(self.ni.nid(), self.remote, active, why);
     }
 
-    /// The program that handed a socket over can't be told any more what became of it.
+    /// Logs why a socket that was handed over is of no use: the program can no longer be told.
     #[inline(never)]
-    pub(super) fn warn_of_registered(&self, why: Reason) {
+    pub(super) fn warn_registered(&self, why: Reason) {
         if let Role::Registered { nid, .. } = &self.role {
             let (ni, remote) = (self.ni.nid(), self.remote);
             pr_warn_ratelimited!(
-                "{ni}: the connection to {nid} at {remote:?} that was handed over is of no use: {why}\n"
+                "{ni}: the connection to {nid} at {remote:?} that was handed over failed: {why}\n"
             );
         }
     }
 
-    /// A program has not closed the socket that it handed over, or not all that have it.
+    /// Logs that a program, or another one that has it too, has not closed a socket that was handed over.
     #[inline(never)]
-    pub(super) fn warn_of_kept(&self) {
+    pub(super) fn warn_not_closed(&self) {
         let (ni, remote) = (self.ni.nid(), self.remote);
         pr_warn_ratelimited!(
             "{ni}: the socket with {remote:?} that was handed over was not closed: a program or its epoll set still has it\n"

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The end of a handshake: both HELLOs are there, or all but our answer, and it is decided whether
-//! there is to be a connection.
+//! The end of a handshake: the other node's HELLO was received, and is accepted or refused.
 //!
-//! Whoever is here has taken the socket out of the handshake, so it owns all that it works with. No
-//! lock is held.
+//! The caller has taken the socket out of the handshake, so it owns all that it works with. No lock is held.
 
 use super::{
     Addressee,
@@ -41,10 +39,10 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Why a handshake with a complete HELLO brought no connection.
+/// Why a handshake failed although the HELLO was complete.
 pub(super) enum Unfinished {
     Failed(Reason),
-    /// The peer speaks this version, and not the one that was tried.
+    /// The peer speaks this version, and not that of our HELLO.
     Version(Proto),
 }
 
@@ -55,7 +53,7 @@ impl<E: Into<Reason>> From<E> for Unfinished {
 }
 
 impl Handshake {
-    /// Tells the peer what became of an attempt of its own.
+    /// Passes the result of an active handshake to its peer.
     pub(super) fn end_active(
         &self,
         peer: &Arc<Peer>,
@@ -63,22 +61,22 @@ impl Handshake {
         done: core::result::Result<(), Unfinished>,
     ) {
         let why = match done {
-            Ok(()) => return peer.connect_more(),
+            Ok(()) => return peer.connect_missing(),
             Err(Unfinished::Failed(why)) if self.has_lost_address() => {
                 self.trace_failure(why.errno());
                 peer.count(1, |events| &events.connect_failures);
-                // From another one.
-                return peer.try_again(route);
+                // The next attempt uses another address.
+                return peer.retry_route(route);
             }
             Err(Unfinished::Failed(why)) => why,
             Err(Unfinished::Version(named)) if peer.note_preferred_proto(named) => {
                 self.trace_failure(EPROTO);
-                return peer.try_again(route);
+                return peer.retry_route(route);
             }
-            // One that can't make up its mind must wait.
+            // The peer has named another version before: do not retry at once.
             Err(Unfinished::Version(named)) => Reason::AnswerVersion(named),
         };
-        self.tell_failure(why);
+        self.report_failure(why);
         peer.count(1, |events| &events.connect_failures);
         peer.connect_failed(route, why.connect_failure());
     }
@@ -100,7 +98,7 @@ impl Handshake {
             return Err(if hello.proto != tried {
                 Unfinished::Version(hello.proto)
             } else {
-                // Their attempt was first, or they know better which connections there are.
+                // The peer's own attempt came first, or it has this connection already.
                 EALREADY.into()
             });
         };
@@ -126,7 +124,7 @@ impl Handshake {
         peer.count(1, |events| &events.connects);
         conn.start(socket);
         if tunables::routes_are_learned() {
-            // Without memory for them there are fewer routes; this connection is there anyway.
+            // An error does not matter: without memory there are fewer routes.
             let _ = peer.learn_routes(&hello.ips, self.remote.port());
         }
         Ok(())
@@ -142,22 +140,22 @@ impl Handshake {
         tried: Proto,
     ) -> core::result::Result<(), Reason> {
         let peer = self.ni.peers().find_or_create(&self.ni, nid)?;
-        peer.ask_for();
+        peer.mark_wanted();
         let why = match self.finish_active(&peer, None, kind, socket, hello, tried) {
             Ok(()) => return Ok(()),
             Err(Unfinished::Failed(why)) => why,
             Err(Unfinished::Version(named)) => {
-                // For the next socket that the program makes, if the peer stays.
+                // For the next socket of the program, if the peer is kept.
                 peer.note_preferred_proto(named);
                 Reason::AnswerVersion(named)
             }
         };
-        // A peer that this handshake made must not stay.
+        // Remove the peer if it was created for this handshake.
         peer.unlink_if_unused();
         Err(why)
     }
 
-    /// Whether we are the one whom `hello` is meant for, if it says that.
+    /// Checks that `hello` is for this NI, if it names a destination.
     fn check_dest(&self, hello: &Hello) -> core::result::Result<(), Reason> {
         match hello.dest {
             Some(dest) if dest != self.ni.nid() => Err(Reason::Dest(hello.src, dest)),
@@ -165,8 +163,8 @@ impl Handshake {
         }
     }
 
-    /// Ends `conn`, which was admitted just now, if its address went meanwhile. Who takes an address
-    /// away ends the connections that he finds, and it was too early for this one.
+    /// Closes `conn`, which was just admitted, if its local address was removed meanwhile: the removal has
+    /// closed only the connections that existed then.
     fn check_address(&self, peer: &Arc<Peer>, conn: &Arc<Conn>) -> Result {
         if !self.has_lost_address() {
             return Ok(());
@@ -175,10 +173,12 @@ impl Handshake {
         Err(ENETDOWN)
     }
 
-    /// The handshake of the interface that `hello` is for: this one, or one that has only this left to
-    /// do. May sleep.
+    /// The handshake of the NI that `hello` is for: this one, or a new one of another NI. May sleep.
     fn addressee(self: &Arc<Self>, hello: &Hello) -> core::result::Result<Arc<Self>, Reason> {
-        let Role::Passive { door: Some(door) } = &self.role else {
+        let Role::Passive {
+            listener: Some(listener),
+        } = &self.role
+        else {
             return Ok(self.clone());
         };
         let addressee = self.io.lock().addressee;
@@ -186,13 +186,14 @@ impl Handshake {
             return Ok(self.clone());
         }
         let found = match hello.dest {
-            Some(dest) => door.find_user(|ni| ni.nid() == dest),
+            Some(dest) => listener.find_user(|ni| ni.nid() == dest),
             None => {
                 let net = hello.src.net();
-                // Rather that which has the address in its NID.
-                let namesake = Nid::tcp(net, door.addr());
-                door.find_user(|ni| ni.nid() == namesake)
-                    .or_else(|| door.find_user(|ni| ni.nid().net() == net))
+                // Prefer the NI whose NID has the address.
+                let namesake = Nid::tcp(net, listener.addr());
+                listener
+                    .find_user(|ni| ni.nid() == namesake)
+                    .or_else(|| listener.find_user(|ni| ni.nid().net() == net))
             }
         };
         let ni = found.ok_or(match hello.dest {
@@ -206,10 +207,10 @@ impl Handshake {
             return Err(Reason::Version(hello.src, hello.proto));
         }
         let role = Role::Passive {
-            door: Some(door.clone()),
+            listener: Some(listener.clone()),
         };
         let other = Self::new(&ni, role, self.remote, Stage::Begin, self.deadline_ms())?;
-        other.bound.populate(door.addr());
+        other.bound.populate(listener.addr());
         Ok(other)
     }
 
@@ -222,7 +223,7 @@ impl Handshake {
         self.addressee(&hello)?.admit_passive(socket, hello)
     }
 
-    /// As [`Handshake::finish_passive`], for the interface whose it is.
+    /// As [`Handshake::finish_passive`], for the NI that the connection is for.
     #[inline(never)]
     fn admit_passive(&self, socket: Socket, hello: Hello) -> core::result::Result<(), Reason> {
         let theirs = hello.kind.ok_or(Reason::NoConnType(hello.src))?;
@@ -233,7 +234,7 @@ impl Handshake {
         let peer = self.ni.peers().find_or_create(&self.ni, hello.src)?;
         let kind = theirs.inverse();
         let slot = self.slot_for(&peer, hello.src).inspect_err(|_| {
-            // A peer that this handshake made must not stay.
+            // Remove the peer if it was created for this handshake.
             peer.unlink_if_unused();
         })?;
         let admitted =
@@ -246,7 +247,7 @@ impl Handshake {
         let conn = match admitted {
             Ok(conn) => conn,
             Err(e) => {
-                // Nothing was promised yet. A peer that this handshake made must not stay.
+                // No HELLO was sent yet. Remove the peer if it was created for this handshake.
                 peer.unlink_if_unused();
                 if e != EALREADY {
                     return Err(e.into());
@@ -274,7 +275,7 @@ impl Handshake {
         Ok(())
     }
 
-    /// A slot for a connection to `peer`, who says that it is `nid`, if it is a stranger. May sleep.
+    /// A slot for a connection to `peer`, which claims the NID `nid`, if it is a stranger. May sleep.
     fn slot_for(
         &self,
         peer: &Arc<Peer>,

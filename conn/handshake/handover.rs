@@ -37,14 +37,14 @@ use kernel::{
 };
 
 impl Handshake {
-    /// Begins to take over the socket of a program: for a connection of this type to this peer that the
-    /// program has made, or for one that the other node has. The program has as long to close it as a
-    /// stranger has for his handshake. May sleep.
+    /// Begins to take a socket from a program. The connection is one of this type to this peer if the program
+    /// has opened it (`made`), else one that the other node has opened. The program has as long to close its
+    /// socket as the other node has for a passive handshake. May sleep.
     ///
     /// # Errors
     ///
     /// `ENOTCONN`, `ENOMEM`, `ESHUTDOWN`: the program keeps the socket.
-    pub(crate) fn handed_over(
+    pub(crate) fn start_handover(
         ni: &Arc<Ni>,
         handover: Handover,
         made: Option<(ConnType, Nid)>,
@@ -52,7 +52,7 @@ impl Handshake {
         let remote = handover.peer_addr()?;
         let role = match made {
             Some((kind, nid)) => Role::Registered { nid, kind },
-            None => Role::Passive { door: None },
+            None => Role::Passive { listener: None },
         };
         let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
         let stage = Stage::HandedOver(handover);
@@ -62,8 +62,8 @@ impl Handshake {
         Ok(())
     }
 
-    /// Looks whether the program has closed its socket, and if so begins with it. Returns whether.
-    pub(super) fn take_over(self: &Arc<Self>, io: &mut Io) -> Result<bool> {
+    /// Takes the socket and begins the handshake, if the program has closed it. Returns whether it has.
+    pub(super) fn take_socket(self: &Arc<Self>, io: &mut Io) -> Result<bool> {
         let Stage::HandedOver(handover) = core::mem::replace(&mut io.stage, Stage::Over) else {
             return Ok(false);
         };
@@ -75,12 +75,12 @@ impl Handshake {
                 return Ok(false);
             }
             Err(e) => {
-                io.stage = Stage::Parted;
+                io.stage = Stage::Failed;
                 return Err(e);
             }
         };
-        // From here on a failure ends the connection.
-        io.stage = Stage::Parted;
+        // From here on an error closes the connection.
+        io.stage = Stage::Failed;
         setup(&socket)?;
         let local = socket.local_addr()?.ip().to_canonical();
         if self.ni.interfaces().find(local).is_some() {
@@ -92,7 +92,7 @@ impl Handshake {
                     Some(peer) => peer.proto_to_try(self.remote.ip()),
                     None => self.ni.first_proto(*nid, self.remote.ip()),
                 };
-                self.introduce(&socket, *nid, *kind, io.tried)?;
+                self.send_request_and_hello(&socket, *nid, *kind, io.tried)?;
                 tunables::timeout_ms()
             }
             _ => tunables::handshake_timeout_ms(),

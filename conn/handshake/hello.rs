@@ -27,19 +27,19 @@ use core::net::IpAddr;
 use kernel::prelude::*;
 
 impl Handshake {
-    /// Introduces us on the connection of an attempt of ours, which the peer has accepted: who connects
-    /// and says nothing looks like a port scan. Returns in which version.
-    pub(super) fn introduce_attempt(&self, socket: &Socket) -> Result<Proto> {
+    /// Sends the request and the HELLO on the connection of an attempt that the peer has accepted; without
+    /// them it would look like a port scan. Returns the version of the HELLO.
+    pub(super) fn send_attempt_hello(&self, socket: &Socket) -> Result<Proto> {
         let Role::Active { peer, kind, .. } = &self.role else {
             return Err(EINVAL);
         };
         let proto = peer.proto_to_try(self.remote.ip());
-        self.introduce(socket, peer.nid(), *kind, proto)?;
+        self.send_request_and_hello(socket, peer.nid(), *kind, proto)?;
         Ok(proto)
     }
 
-    /// Says whom the connection is for, and who we are.
-    pub(super) fn introduce(
+    /// Sends the acceptor request and the HELLO.
+    pub(super) fn send_request_and_hello(
         &self,
         socket: &Socket,
         target: Nid,
@@ -49,26 +49,27 @@ impl Handshake {
         let mut bytes = [0; REQUEST_MAX];
         send_all(socket, AcceptorRequest { target }.build(&mut bytes)?)?;
         let ips = if proto.names_addresses() {
-            self.published()
+            self.local_ips()
         } else {
             IpVec::new()
         };
         self.send_hello(socket, proto, target, Some(kind), &ips)
     }
 
-    /// The addresses of all interfaces, as a HELLO names them.
-    fn published(&self) -> IpVec {
+    /// The IPv4 addresses of all interfaces, for a HELLO.
+    fn local_ips(&self) -> IpVec {
         let mut ips = IpVec::new();
-        self.ni.interfaces().for_each(|interface| {
+        for interface in self.ni.interfaces().lock().present() {
             if let IpAddr::V4(ip) = interface.addr() {
-                // There are no more interfaces than fit.
+                // There is room: the number of interfaces is limited.
                 let _ = ips.push(ip);
             }
-        });
+        }
         ips
     }
 
-    /// Sends our HELLO for a connection of type `kind`, naming `ips`; without a type, a refusal.
+    /// Sends a HELLO for a connection of type `kind` with the addresses `ips`; without a type it refuses the
+    /// connection.
     pub(super) fn send_hello(
         &self,
         socket: &Socket,
@@ -83,7 +84,7 @@ impl Handshake {
             src: self.ni.nid(),
             dest: Some(dest),
             src_pid: PID_LUSTRE,
-            // Not known, and nobody looks at it.
+            // It is not known, and receivers ignore it.
             dest_pid: 0,
             incarnation: self.ni.incarnation(),
             kind,
@@ -93,7 +94,7 @@ impl Handshake {
     }
 }
 
-/// Sends all of `bytes`, which are few and the first on their socket, or fails.
+/// Sends all of `bytes` or fails. They are the first on their socket, so they fit into the send buffer.
 pub(super) fn send_all(socket: &Socket, bytes: &[u8]) -> Result {
     if socket.send_bytes(bytes)? == bytes.len() {
         Ok(())

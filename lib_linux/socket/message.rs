@@ -27,14 +27,37 @@ fn message(flags: u32) -> bindings::msghdr {
     }
 }
 
+/// Whether more data follows at once, so that the last segment may wait for it (`MSG_MORE`).
+///
+/// # Examples
+///
+/// ```
+/// use crate::lib_linux::{iov::BvecBuf, page::PageFrag, socket::tests::pair};
+///
+/// let (one, _two) = pair()?;
+/// let header = PageFrag::alloc(72)?.filled(&[0; 72])?;
+/// let mut buf = BvecBuf::with_capacity(1)?;
+/// let mut bvecs = buf.start();
+/// assert!(bvecs.push_frag(&header, 0));
+/// assert_eq!(one.send(&bvecs, More::Follows)?, 72);
+/// assert_eq!(one.send(&bvecs, More::None)?, 72);
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum More {
+    /// It does.
+    Follows,
+    /// It does not.
+    None,
+}
+
 /// A return value that is a number of bytes, or negative and an error.
 pub(super) fn to_bytes(ret: c_int) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret))
 }
 
 impl Socket {
-    /// Copies as much as there is room for into the send buffer. `more` is `MSG_MORE`: more data follows
-    /// at once, so the last segment may wait for it. Returns the number of bytes. May sleep.
+    /// Copies as much as there is room for into the send buffer. Returns the number of bytes. May sleep.
     ///
     /// # Errors
     ///
@@ -53,10 +76,10 @@ impl Socket {
     /// let mut buf = BvecBuf::with_capacity(1)?;
     /// let mut bvecs = buf.start();
     /// assert!(bvecs.push_frag(&header, 0));
-    /// assert_eq!(one.send(&bvecs, false)?, 72);
+    /// assert_eq!(one.send(&bvecs, More::None)?, 72);
     /// # Ok::<(), Error>(())
     /// ```
-    pub(crate) fn send(&self, from: &Bvecs<'_>, more: bool) -> Result<usize> {
+    pub(crate) fn send(&self, from: &Bvecs<'_>, more: More) -> Result<usize> {
         // SAFETY: There is no `ubuf`.
         unsafe { self.send_message(from, more, ptr::null_mut()) }
     }
@@ -70,11 +93,11 @@ impl Socket {
     pub(super) unsafe fn send_message(
         &self,
         from: &Bvecs<'_>,
-        more: bool,
+        more: More,
         ubuf: *mut bindings::ubuf_info,
     ) -> Result<usize> {
         let mut flags = Self::SEND_FLAGS;
-        if more {
+        if more == More::Follows {
             flags |= bindings::MSG_MORE;
         }
         if !ubuf.is_null() {

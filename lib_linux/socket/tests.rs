@@ -240,7 +240,9 @@ mod suite {
                 assert!(from.push_frag(&header, sent));
                 assert!(from.push_range(&payload, sent.saturating_sub(72)));
                 assert_eq!(from.len_bytes(), 72 + len - sent);
-                sent += settled(one.send(&from, false)).transpose()?.unwrap_or(0);
+                sent += settled(one.send(&from, More::None))
+                    .transpose()?
+                    .unwrap_or(0);
             }
             let mut to = rx.start_recv();
             assert!(to.push_buf(&mut got, have, 72));
@@ -269,9 +271,9 @@ mod suite {
         for _ in 0..5 {
             let (one, two) = pair()?;
             one.set_nodelay(true);
-            assert_eq!(send(&one, true)?, 72);
+            assert_eq!(send(&one, More::Follows)?, 72);
             held |= !two.has_input();
-            assert_eq!(send(&one, false)?, 72);
+            assert_eq!(send(&one, More::None)?, 72);
             let mut got = [0; 144];
             recv_exactly(&two, &mut got)?;
             assert!(got == [0xaa; 144]);

@@ -52,6 +52,7 @@ use super::{
         },
         sys, //
     },
+    More,
     Socket, //
 };
 use core::{
@@ -361,7 +362,10 @@ impl Socket {
     /// use crate::lib_linux::{
     ///     iov::BvecBuf,
     ///     page::{PageRange, Pages},
-    ///     socket::tests::{drain, eventually, pair},
+    ///     socket::{
+    ///         tests::{drain, eventually, pair},
+    ///         More, //
+    ///     },
     /// };
     /// use kernel::sync::{atomic::{Atomic, Relaxed}, Arc};
     ///
@@ -382,7 +386,7 @@ impl Socket {
     /// let mut buf = BvecBuf::with_capacity(1)?;
     /// let mut from = buf.start();
     /// assert!(from.push_range(&zc.0, 0));
-    /// assert_eq!(one.send_zerocopy(&from, false, &zc)?, 1000);
+    /// assert_eq!(one.send_zerocopy(&from, More::None, &zc)?, 1000);
     /// drop(zc);
     /// drain(&two, 1000)?;
     /// eventually(|| COMPLETE.load(Relaxed).then_some(()))?;
@@ -391,7 +395,7 @@ impl Socket {
     pub(crate) fn send_zerocopy<T: ZcOps>(
         &self,
         from: &Bvecs<'_>,
-        more: bool,
+        more: More,
         zc: &ZcUbuf<T>,
     ) -> Result<usize> {
         if !from.can_zerocopy() {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an LNet header says of its message beyond what all have in common: the type, and the fields
-//! of this type.
+//! The part of an LNet header that depends on the type of the message.
 //!
-//! Plain values: nothing protects them and nobody frees them.
+//! Plain values: nothing protects them and nothing has to be freed.
 
 use super::{
     super::{
@@ -19,10 +18,10 @@ pub(super) const TYPE_PUT: u32 = 1;
 pub(super) const TYPE_GET: u32 = 2;
 pub(super) const TYPE_REPLY: u32 = 3;
 
-/// Name of a memory descriptor at the node that made it; opaque to everyone else.
+/// The handle of a memory descriptor at the node that has it; opaque to other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WireHandle {
-    /// Incarnation of the interface that the object belongs to.
+    /// Incarnation of the NI that the object belongs to.
     pub(crate) interface: u64,
     /// The object.
     pub(crate) object: u64,
@@ -36,7 +35,7 @@ impl WireHandle {
     };
 }
 
-/// What a message is, with the fields that only this type has.
+/// The type of a message, with the fields of this type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     /// A PUT has arrived.
@@ -50,9 +49,9 @@ pub(crate) enum Body {
     },
     /// The payload is to be stored at the target.
     Put {
-        /// To name in the ACK; [`WireHandle::NONE`] if none is wanted.
+        /// For the ACK; [`WireHandle::NONE`] if none is wanted.
         ack_wmd: WireHandle,
-        /// What selects the memory at the target.
+        /// The match bits, which select the memory at the target.
         match_bits: u64,
         /// For the receiver's event; opaque.
         hdr_data: u64,
@@ -63,9 +62,9 @@ pub(crate) enum Body {
     },
     /// Memory of the target is to be sent back.
     Get {
-        /// To name in the REPLY.
+        /// For the REPLY.
         return_wmd: WireHandle,
-        /// What selects the memory at the target.
+        /// The match bits, which select the memory at the target.
         match_bits: u64,
         /// Portal index at the target.
         portal: u32,
@@ -82,7 +81,7 @@ pub(crate) enum Body {
 }
 
 impl Body {
-    /// Checks that a message of this type may carry `len` bytes.
+    /// Checks that a message of this type can have a payload of `len` bytes.
     pub(super) fn check_payload(&self, len: u32) -> Result<(), WireError> {
         let max = match self {
             Self::Ack { .. } | Self::Get { .. } => 0,

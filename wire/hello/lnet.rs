@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! HELLOs of LNet: versions 2 to 4, in the sender's byte order, which the magic tells.
+//! HELLOs of LNet: versions 2 to 4, in the sender's byte order, which the magic shows.
 //!
 //! ```text
 //!                       2 and 3            4
@@ -13,11 +13,11 @@
 //!  source's incarnation 32                 56
 //!  target's incarnation 40                 64
 //!  connection type      48                 72
-//!  number of addresses  52                 76  not looked at
+//!  number of addresses  52                 76  ignored
 //!  addresses            56                 80  none
 //! ```
 //!
-//! The target's incarnation is sent as 0 and not looked at.
+//! The target's incarnation is sent as 0 and ignored.
 
 use super::{
     super::LNET_MAGIC,
@@ -119,7 +119,7 @@ mod tests {
     };
     use core::net::Ipv4Addr;
 
-    /// Captured from Lustre 2.17: who connects for control, and the answer.
+    /// Captured from Lustre 2.17: the HELLO for a control connection, and the answer.
     const CAPTURED: [[u8; HELLO_LEN]; 2] = [
         *b"\x63\x69\x72\x45\x03\0\0\0\x01\x4d\xa8\xc0\0\0\x02\0\x02\x4d\xa8\xc0\0\0\x02\0\
            \x39\x30\0\0\0\0\0\0\xa3\x3c\x25\xee\x4c\x60\xea\x18\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0",

@@ -73,7 +73,7 @@ impl Fixture {
     fn send(&mut self, socket: &Socket, skip: usize, zc: &ZcUbuf<Object>) -> Result<usize> {
         let mut from = self.frags.start();
         assert!(from.push_range(&self.payload, skip));
-        socket.send_zerocopy(&from, false, zc)
+        socket.send_zerocopy(&from, More::None, zc)
     }
 
     fn completed(&self) -> u32 {

@@ -37,7 +37,7 @@ enum Cli {
     List,
     /// Runs the scenarios that the host names, one after the other, between network namespaces of this machine.
     Netns,
-    /// Does what the host asks for.
+    /// Runs commands from the host.
     Agent,
     /// Inserts the module and gives the only network card this node's address.
     ShellSetup {

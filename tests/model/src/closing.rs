@@ -3,7 +3,7 @@
 //! Who owns a transmit while its connection is closed, and who closes the socket.
 //!
 //! The steps are those of `Peer::{send, admit, close_conn, close}` and of `Conn::{queue_tx, start,
-//! run, bury, terminate}`, with the same locks in the same order; a socket takes one message a turn.
+//! run, begin_close, terminate}`, with the same locks in the same order; a socket takes one message a turn.
 //! Change it with them.
 //!
 //! Checked: when all is at rest each transmit has been completed, once, by somebody who meant to;
@@ -188,7 +188,7 @@ impl World {
     fn close_conn(&self) {
         let mut inner = self.peer.lock().unwrap();
         if mem::take(&mut inner.has_conn) {
-            self.bury();
+            self.begin_close();
         }
     }
 
@@ -197,7 +197,7 @@ impl World {
         let mut inner = self.peer.lock().unwrap();
         inner.closing = true;
         if mem::take(&mut inner.has_conn) {
-            self.bury();
+            self.begin_close();
         }
         let failed = mem::take(&mut inner.queue);
         drop(inner);
@@ -230,8 +230,8 @@ impl World {
         }
     }
 
-    /// `Conn::bury`.
-    fn bury(&self) {
+    /// `Conn::begin_close`.
+    fn begin_close(&self) {
         let refuse = || self.txq.lock().unwrap().closed = true;
         if self.flaw != Flaw::BuryFirst {
             refuse();

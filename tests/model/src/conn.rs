@@ -450,7 +450,7 @@ fn want_of_memory_then(retry: fn(&Readiness) -> bool) {
 
 /// As `Conn::retry` does it.
 pub(crate) fn want_of_memory() {
-    want_of_memory_then(Readiness::again);
+    want_of_memory_then(Readiness::request_retry);
 }
 
 /// An event may take no notice of a run that has just begun, unless the socket's lock orders the

@@ -13,6 +13,7 @@ use crate::module::{
     route::backoff::Backoff,
     wire::{
         ConnType,
+        ConnTypes,
         Fit,
         MsgClass,
         Proto, //
@@ -147,15 +148,15 @@ proptest! {
         for who in turns.into_iter().chain((0..2000).map(|turn| turn % 2)) {
             let seen = |kind: ConnType| if who == 0 { kind } else { kind.inverse() } as usize;
             let bulk = agreements[who].bulk(own[who]);
-            let Some(kind) = next_missing(true, bulk, |kind| there[seen(kind)]) else {
+            let Some(kind) = next_missing(ConnTypes::Typed, bulk, |kind| there[seen(kind)]) else {
                 continue;
             };
             let most = if kind == ConnType::Control { 1 } else { own[1 - who] as usize };
             if there[seen(kind)] < most {
                 there[seen(kind)] += 1;
-                agreements.iter_mut().for_each(Agreement::admitted);
+                agreements.iter_mut().for_each(Agreement::note_admission);
             } else {
-                agreements[who].refused(true, |kind| there[seen(kind)]);
+                agreements[who].note_refusal(ConnTypes::Typed, |kind| there[seen(kind)]);
             }
         }
         let least = own[0].min(own[1]) as usize;
@@ -163,7 +164,7 @@ proptest! {
         for who in 0..2 {
             let bulk = agreements[who].bulk(own[who]);
             let seen = |kind: ConnType| if who == 0 { kind } else { kind.inverse() } as usize;
-            prop_assert_eq!(next_missing(true, bulk, |kind| there[seen(kind)]), None);
+            prop_assert_eq!(next_missing(ConnTypes::Typed, bulk, |kind| there[seen(kind)]), None);
         }
     }
 }

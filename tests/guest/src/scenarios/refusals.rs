@@ -85,10 +85,10 @@ fn refused_greetings(node: &Node, script: &Node) -> Vec<(Vec<u8>, &'static str)>
     version[4] = 9;
     vec![
         (magic, "unknown magic 0x11111111"),
-        (version, "unknown version of its request"),
+        (version, "its acceptor request has an unknown version"),
         (
             dialect.request(1, elsewhere),
-            "its request is for 10.9.0.9@tcp",
+            "its acceptor request is for 10.9.0.9@tcp",
         ),
         (
             with(&|hello| hello.dest = elsewhere),
@@ -96,15 +96,15 @@ fn refused_greetings(node: &Node, script: &Node) -> Vec<(Vec<u8>, &'static str)>
         ),
         (
             with(&|hello| hello.src = elsewhere),
-            "it says that it is 10.9.0.9@tcp: check_nid=1",
+            "it claims the NID 10.9.0.9@tcp: check_nid=1",
         ),
         (
             with(&|hello| hello.src = me),
-            "it says that it is 10.0.0.1@tcp: that is this node itself",
+            "it claims the NID 10.0.0.1@tcp: that is this node itself",
         ),
         (
             with(&|hello| hello.src |= 7 << 32),
-            "it says that it is 10.0.0.2@tcp7: that is another network",
+            "it claims the NID 10.0.0.2@tcp7: that is another network",
         ),
         (
             with(&|hello| hello.conn_type = 77),
@@ -118,7 +118,7 @@ fn refused_greetings(node: &Node, script: &Node) -> Vec<(Vec<u8>, &'static str)>
             with(&|hello| hello.dialect.version = 9),
             "its HELLO has version 0x9",
         ),
-        (Vec::new(), "its time is up"),
+        (Vec::new(), "timed out"),
     ]
 }
 
@@ -162,14 +162,14 @@ fn log_of_breaches(node: &Node, script: &Node) -> Result<()> {
         ),
         (
             &|link| dialect.summed([0, 0], &link.new_put(10)),
-            "in a version that has none",
+            "in a version without checksums",
         ),
         (
             &|link| {
                 let half = dialect.message([0, 0], &link.new_put(10));
                 half[..half.len() - 1].to_vec()
             },
-            "it ended in the middle of a message",
+            "the stream ended in the middle of a message",
         ),
     ];
     for (spoil, reason) in cases {
@@ -209,7 +209,7 @@ fn log_of_failures(node: &Node, script: &Node) -> Result<()> {
     let ping = node.start_ping(script)?;
     let silent = listener.accept(SOON)?;
     let nowhere = "10.0.0.1@tcp: no connection to 10.0.0.2@tcp at 10.0.0.2:988: ";
-    await_line("no answer", &[nowhere, "its time is up"])?;
+    await_line("no answer", &[nowhere, "timed out"])?;
     await_line(
         "no answer",
         &["10.0.0.1@tcp: gave up 1 messages for 10.0.0.2@tcp"],
@@ -335,7 +335,7 @@ pub fn second_address(lab: &mut Lab) -> Result<()> {
                 Ok(())
             })?;
         } else {
-            let said = format!("it says that it is 10.0.0.2@tcp: check_nid={check}");
+            let said = format!("it claims the NID 10.0.0.2@tcp: check_nid={check}");
             await_line(&step, &[&format!("from {from}:"), &said])?;
         }
         // It does no harm to the others.

@@ -41,7 +41,7 @@ pub fn sockmap(lab: &mut Lab) -> Result<()> {
     );
     let log = run(&mut Command::new("dmesg"), "", LIMIT)?.stdout;
     ensure!(
-        log.contains("a BPF program (sockmap) has taken its socket"),
+        log.contains("its socket was taken by a BPF program (sockmap)"),
         "no word of it in the log"
     );
     known.ping(node)?;

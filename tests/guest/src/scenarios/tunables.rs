@@ -176,8 +176,8 @@ pub fn insertion(_lab: &mut Lab) -> Result<()> {
     let log = run(&mut Command::new("dmesg"), "", SOON)?.stdout;
     for line in [
         "min_reconnectms=9000 is more than max_reconnectms=1000",
-        "sock_timeout=0 is taken for 50 seconds",
-        "zc_min_payload=-1 is taken for 2048",
+        "sock_timeout=0: using 50 seconds",
+        "zc_min_payload=-1: using 2048",
         "keepalive_idle=-1 is out of range: 0 is taken",
         "keepalive=-1 is out of range: 0 is taken",
         "nconnds=100 is out of range: 64 is taken",

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A peer's connected life: what holds from its first connection to its last.
+//! The connections of a peer, and all state that ends with the last of them.
 //!
-//! A peer has a [`Life`] exactly while it has connections. Which version they speak, which start of
-//! the node they belong to, how many there are to be, and the acknowledgements that none of them could
-//! carry yet are part of it; so all of that ends with the last connection, whichever way that goes.
+//! A peer has a [`ConnSet`] exactly while it has connections. The version of the protocol that they speak, the
+//! peer's incarnation, the number of connections that it accepts, and acknowledgements that wait for a
+//! connection are part of it, so they end with the last connection.
 //!
-//! Part of a peer, and protected with it by its lock. The connections' references in the list are
-//! given to the reaper when they are taken out, so that none is dropped under the lock.
+//! Part of a peer, and protected with it by its lock. The list's references to connections are passed to the
+//! reaper when these are taken out, so none is dropped under the lock.
 
 use super::{
     conns_per_peer::Agreement, //
@@ -20,6 +20,7 @@ use crate::{
     wire::{
         Acks,
         ConnType,
+        ConnTypes,
         Fit,
         MsgClass,
         Proto, //
@@ -31,30 +32,30 @@ use kernel::{
     sync::Arc, //
 };
 
-/// What holds as long as the peer has connections.
+/// The connections of a peer, and state that is valid while it has any.
 ///
 /// # Invariants
 ///
-/// `conns` is not empty, except inside of [`Life::take`], whose caller drops a life without any.
-pub(super) struct Life {
+/// `conns` is not empty, except inside of [`ConnSet::take`], whose caller drops an empty set.
+pub(super) struct ConnSet {
     conns: KVec<Arc<Conn>>,
-    /// Tells this start of the peer's node from others.
+    /// The peer's incarnation: it differs after a restart.
     incarnation: u64,
     /// The version of the protocol that all of its connections speak.
     proto: Proto,
-    /// How many connections the peer takes.
+    /// How many connections the peer accepts.
     pub(super) agreement: Agreement,
-    /// Of the peer's messages that have arrived, those that no connection could tell it of yet.
+    /// Acknowledgements of the peer's messages that wait for a connection.
     pub(super) acks: Acks,
 }
 
-impl Life {
-    /// A life that begins with `conn`. Any context.
+impl ConnSet {
+    /// A set with `conn`. Any context.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn begin(conn: &Arc<Conn>) -> Result<Self> {
+    pub(super) fn new(conn: &Arc<Conn>) -> Result<Self> {
         let mut conns = KVec::with_capacity(1, GFP_ATOMIC)?;
         conns.push(conn.clone(), GFP_ATOMIC)?;
         // INVARIANT: There is one connection.
@@ -76,7 +77,7 @@ impl Life {
         Ok(self.conns.reserve(1, GFP_ATOMIC)?)
     }
 
-    /// Adds a connection of this life, for which there is room.
+    /// Adds a connection, for which there is room.
     pub(super) fn push(&mut self, conn: &Arc<Conn>) {
         // It was reserved.
         let _ = self.conns.push_within_capacity(conn.clone());
@@ -93,7 +94,7 @@ impl Life {
         &self.conns
     }
 
-    /// Which start of the peer's node it belongs to.
+    /// The peer's incarnation.
     pub(super) fn incarnation(&self) -> u64 {
         self.incarnation
     }
@@ -103,8 +104,7 @@ impl Life {
         self.proto
     }
 
-    /// Whether there is a connection that can carry messages. In later versions the one for bulk that
-    /// comes in can't.
+    /// Whether there is a connection that can carry messages. From version 3 on one for incoming bulk can't.
     pub(super) fn can_send(&self) -> bool {
         let fits = |kind| self.proto.fit(kind, MsgClass::Small) != Fit::No;
         self.conns.iter().any(|conn| fits(conn.kind()))
@@ -126,24 +126,28 @@ impl Life {
         })
     }
 
-    /// The peer, at `addr`, has refused one connection more.
-    pub(super) fn refused(&mut self, addr: IpAddr, is_typed: bool) {
+    /// The peer at `addr` has refused a connection.
+    pub(super) fn note_refusal(&mut self, addr: IpAddr, types: ConnTypes) {
         let conns = &self.conns;
         let count = |kind| count_to(conns, addr, kind);
-        self.agreement.refused(is_typed, count);
+        self.agreement.note_refusal(types, count);
     }
 
-    /// Connections between the same two addresses as `conn`, for the same purpose.
-    pub(super) fn twins_of<'a>(&'a self, conn: &'a Conn) -> impl Iterator<Item = &'a Arc<Conn>> {
-        self.conns.iter().filter(move |c| c.is_twin_of(conn))
+    /// Connections of the same type as `conn` between the same two addresses.
+    pub(super) fn duplicates_of<'a>(
+        &'a self,
+        conn: &'a Conn,
+    ) -> impl Iterator<Item = &'a Arc<Conn>> {
+        self.conns.iter().filter(move |c| c.is_duplicate_of(conn))
     }
 
-    /// Of several connections like `conn`, which is one more than there may be, one of which the peer
-    /// has lost its side: it would not connect again if it knew of it. Unless it sent this HELLO
-    /// before that one stood, or wants more connections than this node; so what is still of use is
-    /// not given up, but tried: a peer that has lost it says so.
+    /// A connection to close in favour of `conn`, of which there would be one too many.
     ///
-    /// Nothing was heard of the peer for `silent_ms`.
+    /// The peer has opened `conn`, so it has probably lost its side of another one. But it may have sent its
+    /// HELLO before that one was established, or want more connections than this node. So a connection that
+    /// may still work is kept, and a keepalive message is sent on it: a peer that has lost it resets it.
+    ///
+    /// Nothing was received from the peer for `silent_ms`.
     pub(super) fn stale_duplicate(
         &self,
         conn: &Conn,
@@ -151,7 +155,7 @@ impl Life {
         silent_ms: u64,
     ) -> Option<Arc<Conn>> {
         let settled_ms = tunables::handshake_timeout_ms();
-        let oldest = self.twins_of(conn).min_by_key(|c| c.born_ms())?;
+        let oldest = self.duplicates_of(conn).min_by_key(|c| c.born_ms())?;
         if now.saturating_sub(oldest.born_ms()) <= settled_ms {
             return None;
         }
@@ -165,7 +169,7 @@ impl Life {
         Some(oldest.clone())
     }
 
-    /// Whether an attempt of ours has succeeded so lately that one of the peer's may have crossed it.
+    /// Whether an attempt of this node succeeded so recently that the peer may have sent its own HELLO before.
     pub(super) fn has_just_connected(&self, now: u64) -> bool {
         let fresh = |since: u64| now.saturating_sub(since) <= tunables::handshake_timeout_ms();
         self.conns

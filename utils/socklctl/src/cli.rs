@@ -113,7 +113,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Net(NetCommand),
 
-    /// Ask a node who it is
+    /// Ask a node for its NIDs
     #[command(alias = "discover")]
     Ping(PingArgs),
 
@@ -335,7 +335,7 @@ pub(crate) struct RouteOptions {
     pub(crate) net: Option<u16>,
     #[arg(long = "gateway", hide = true, value_parser = typed::nid, requires = "net")]
     pub(crate) via: Option<Nid>,
-    /// How many gateways are on the way, which matters to nobody here.
+    /// The number of hops, which has no effect.
     #[arg(long, hide = true, value_parser = clap::value_parser!(i32).range(-1..256), allow_hyphen_values = true)]
     pub(crate) hop: Option<i32>,
 }
@@ -439,8 +439,8 @@ pub(crate) enum ConnCommand {
     ///
     /// For programs that accept or make connections themselves and start socklctl with the socket as
     /// one of its file descriptors, like inetd. The driver takes the connection when socklctl has ended
-    /// and everybody else has closed the socket, too. If somebody still has it after accept_timeout, it
-    /// stays as it is, and the kernel log says so.
+    /// and all other processes have closed the socket too. If one still has it open after accept_timeout, the
+    /// driver does not take it, and the kernel log says so.
     ///
     /// Examples:
     ///   socklctl conn register --fd 0
@@ -582,7 +582,7 @@ pub(crate) struct BenchArgs {
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: u64,
 
-    /// Messages under way at the same time; the node may allow fewer
+    /// Messages at the same time; the node may allow fewer
     #[arg(
         short = 'f', long, default_value_t = 8,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(uapi::SOCKLND_BENCH_MAX_IN_FLIGHT)),
@@ -648,7 +648,7 @@ pub(crate) struct StatsArgs {
     )]
     pub(crate) interval: Duration,
 
-    /// End after so many intervals
+    /// End after this number of intervals
     #[arg(short, long, requires = "watch", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
 }

@@ -18,8 +18,8 @@ mod stats;
 use crate::{
     address::{Networks, Pattern, Prefix},
     cli::{
-        Command, ConnCommand, InterfaceCommand, Lctl, ListArgs, NetCommand, NiCommand, OnOff,
-        PeerCommand, RouteCommand, SetCommand, ShowCommand, UpDown,
+        Command, ConnCommand, InterfaceCommand, Lctl, ListArgs, NetCommand, NiCommand, PeerCommand,
+        RouteCommand, SetCommand, ShowCommand, UpDown,
     },
     device::{Driver, Version},
     error::Error,
@@ -36,7 +36,7 @@ pub(crate) fn run(command: &Command, driver: &impl Driver, output: &Output) -> R
         Command::Net(command) => run_net(command, driver, output),
         Command::Peer(command) => run_peer(command, driver, output),
         Command::Set(SetCommand::Routing { state }) => {
-            output.report(&routing::set(driver, *state == OnOff::On)?)
+            output.report(&routing::set(driver, *state)?)
         }
         Command::Show(ShowCommand::Routing) => output.report(&routing::show(driver)?),
         Command::Route(command) => run_route(command, driver, output),
@@ -90,7 +90,11 @@ fn run_peer(command: &PeerCommand, driver: &impl Driver, output: &Output) -> Res
             single,
             list: ListArgs { ni },
         } => {
-            let what = Deletion::new(single);
+            let what = if single {
+                Deletion::Single
+            } else {
+                Deletion::All
+            };
             output.report(&peer::del(driver, ni, nid, address, what)?)
         }
         PeerCommand::List(ListArgs { ni }) => output.report(&peer::list(driver, ni)?),
@@ -199,7 +203,10 @@ pub(crate) fn run_lctl(
             host,
             ref single_share,
         } => {
-            let what = Deletion::new(single_share.is_some());
+            let what = match single_share {
+                Some(_) => Deletion::Single,
+                None => Deletion::All,
+            };
             output.report(&peer::del(driver, any, nid, host, what)?)
         }
         Lctl::PeerList => output.report(&peer::list(driver, any)?),

@@ -2,8 +2,8 @@
 
 //! A node's configuration: as a file has it, and as it is known to make sense.
 //!
-//! What a file has becomes a [`Config`], and what is wrong with it a list of problems: whoever has a
-//! [`Config`] need not check it again. [`File`] also reads what Lustre has for files.
+//! A file is parsed into a [`Config`], or into a list of problems: a [`Config`] is valid. [`File`] also reads
+//! Lustre's formats.
 
 mod expression;
 mod lnet;
@@ -450,7 +450,7 @@ impl Checker {
     fn route(&mut self, place: &str, nid: Option<Nid>, raw: &RawRoute) -> Option<RouteConfig> {
         let at = format!("{place}.address");
         let addr = match &raw.address {
-            // Where the NID is wrong, that was told already.
+            // If the NID is invalid, that was reported already.
             None => nid.map(|nid| nid.addr()),
             Some(text) => match text.parse() {
                 Ok(addr) => self.addr(&at, addr),

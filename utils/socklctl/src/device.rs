@@ -105,7 +105,7 @@ pub(crate) const ROUTE_LIST: ListOp<uapi::socklnd_route_entry> =
 pub(crate) const CONN_LIST: ListOp<uapi::socklnd_conn_entry> =
     ListOp::new(uapi::SOCKLND_IOC_CONN_LIST);
 
-/// Whoever carries out requests: the module, or a test's stand-in for it.
+/// Handles requests: the module, or a fake of it in tests.
 pub(crate) trait Driver {
     /// Carries out one request; the module's answer is in `arg` afterwards.
     fn call<T: Plain>(&self, op: &Op<T>, arg: &mut T) -> Result<(), Errno>;

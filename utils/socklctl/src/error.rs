@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can go wrong, told so that the reader knows what to do about it.
+//! Errors, with messages that say what the user can do about them.
 
 use rustix::io::Errno;
 use serde::{Serialize, ser::SerializeMap};
@@ -214,7 +214,7 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         }
         (IfDel, Errno::BUSY) => "it is the address in the interface's NID: delete the interface",
         (PeerAdd, Errno::EXIST) => "that address was added with another port",
-        (RouteAdd, Errno::EXIST) => "that gateway leads there already",
+        (RouteAdd, Errno::EXIST) => "there is such a route already",
         (RouteAdd, Errno::NOSPC) => "an interface has 1024 routes to other networks at most",
         (RouteAdd, Errno::INVAL) => {
             "the gateway is in that network itself, or is this node: there is nothing to pass on"
@@ -235,7 +235,7 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (ConnClose | ConnPush, Errno::NOENT) => {
             "there is no such connection (see: socklctl conn list)"
         }
-        (Serve, Errno::BUSY) => "somebody serves already",
+        (Serve, Errno::BUSY) => "the service is running already",
         (Bench, Errno::BUSY) => "the node has no room for another benchmark now",
         (_, Errno::NOENT) => "there is no such interface here (see: socklctl ni list)",
         (_, Errno::NETUNREACH) => {
@@ -260,7 +260,7 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
             "the node did not answer in time: does 'socklctl serve' run there?"
         }
         (_, Errno::SHUTDOWN) => "the interface was taken down meanwhile",
-        (_, Errno::PROTO) => "the node's answer makes no sense: is it Lustre that listens there?",
+        (_, Errno::PROTO) => "the node's answer is malformed: is it Lustre that listens there?",
         (_, Errno::INTR) => "interrupted by a signal",
         _ => return None,
     })

@@ -42,7 +42,7 @@ use clap::Parser;
 use cli::Command;
 use device::Device;
 use error::Error;
-use report::Output;
+use report::{Format, Output};
 use rustix::io::Errno;
 use std::{error::Error as _, ffi::OsString, path::Path, process::ExitCode};
 use typed::TypedError;
@@ -72,7 +72,7 @@ fn run(cli: &cli::Cli, output: &Output) -> Result<(), Error> {
 
 /// Says what is wrong with a command line. Returns only if it means something elsewhere.
 fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
-    let output = Output::new(args.iter().any(|arg| arg == "--json"));
+    let output = Output::new(Format::selected_by(args.iter().any(|arg| arg == "--json")));
     let unknown = error.source().and_then(|source| source.downcast_ref());
     if let Some(TypedError::Unknown(why)) = unknown {
         output.error(&Error::Outcome(why.clone()));
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error, &args),
     };
-    let output = Output::new(cli.json);
+    let output = Output::new(Format::selected_by(cli.json));
     match run(&cli, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Results on their way to the reader: a person or a program.
+//! How results are printed: as text for a person, or as JSON for a program.
 
 use crate::error::Error;
 use comfy_table::{CellAlignment, Table, presets};
@@ -11,13 +11,13 @@ use std::{
     os::fd::AsFd,
 };
 
-/// A result that can be printed. Its `Serialize` is the JSON form.
+/// A result that can be printed. `Serialize` makes its JSON form.
 pub(crate) trait Report: Serialize {
-    /// The text form: lines without the last line end. Empty if there is nothing to say.
+    /// The text form: lines without the last line end. Empty if nothing is printed.
     fn text(&self) -> String;
 }
 
-/// A result that says nothing to a person, because it worked.
+/// A result that is not printed as text, only as JSON.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Quiet<T: Serialize>(pub(crate) T);
@@ -28,35 +28,49 @@ impl<T: Serialize> Report for Quiet<T> {
     }
 }
 
-/// Where results go.
+/// The form of results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+impl Format {
+    /// The form that the option `--json` selects, if `json` says that it was given.
+    pub(crate) fn selected_by(json: bool) -> Self {
+        if json { Self::Json } else { Self::Text }
+    }
+}
+
+/// Prints results.
 #[derive(Debug)]
 pub(crate) struct Output {
-    json: bool,
+    format: Format,
 }
 
 impl Output {
-    pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+    pub(crate) fn new(format: Format) -> Self {
+        Self { format }
     }
 
-    /// Whether somebody looks on, for whom a progress bar may be drawn.
-    pub(crate) fn is_watched(&self) -> bool {
-        !self.json && io::stderr().is_terminal()
+    /// Whether a progress bar can be drawn.
+    pub(crate) fn shows_progress(&self) -> bool {
+        self.format == Format::Text && io::stderr().is_terminal()
     }
 
     /// Whether results are JSON.
     pub(crate) fn is_json(&self) -> bool {
-        self.json
+        self.format == Format::Json
     }
 
-    /// Whether results are a person's to see on a terminal.
+    /// Whether results are text on a terminal.
     pub(crate) fn is_terminal(&self) -> bool {
-        !self.json && io::stdout().is_terminal()
+        self.format == Format::Text && io::stdout().is_terminal()
     }
 
     /// A result as it is printed, without the last line end.
     pub(crate) fn render(&self, report: &impl Report) -> String {
-        if self.json {
+        if self.is_json() {
             to_json(report)
         } else {
             report.text()
@@ -68,31 +82,30 @@ impl Output {
         self.show(&self.render(report)).map(drop)
     }
 
-    /// Prints one of many results. Returns whether the reader is still there.
+    /// Prints one of many results. Returns `false` if the output was closed.
     pub(crate) fn show(&self, text: &str) -> Result<bool, Error> {
         print(&mut io::stdout().lock(), text)
     }
 
-    /// Prints lines in place of all that the terminal shows. Returns whether it is still there.
+    /// Replaces the contents of the terminal by these lines. Returns `false` if it was closed.
     pub(crate) fn redraw(&self, text: &str) -> Result<bool, Error> {
-        // To the upper left corner; each line, and all below the last, is cleared.
+        // Moves to the upper left corner; clears the rest of each line, and all below the last one.
         let lines = text.lines().map(|line| format!("{line}\x1b[K\n"));
         self.show(&format!("\x1b[H{}\x1b[J", lines.collect::<String>()))
     }
 
-    /// Prints a line on the way to a result; programs get only the result. Returns whether the reader
-    /// is still there.
+    /// Prints a line before the result is known, as text only. Returns `false` if the output was closed.
     pub(crate) fn progress(&self, line: &str) -> Result<bool, Error> {
-        if self.json {
+        if self.is_json() {
             Ok(has_reader(io::stdout()))
         } else {
             self.show(line)
         }
     }
 
-    /// Prints an error. If that fails, there is nobody left to tell.
+    /// Prints an error. That this fails can't be reported.
     pub(crate) fn error(&self, error: &Error) {
-        let text = if self.json {
+        let text = if self.is_json() {
             to_json(error)
         } else {
             format!("socklctl: {error}")
@@ -106,11 +119,10 @@ fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Whether somebody may still read what is written to a pipe or a socket; of anything else it is not
-/// known before something is written.
+/// Whether a pipe or a socket still has a reader. Other files have one, as far as is known before a write.
 fn has_reader(to: impl AsFd) -> bool {
     let mut polled = [PollFd::from_borrowed_fd(to.as_fd(), PollFlags::empty())];
-    // An error and the end are always told, asked for or not.
+    // poll reports errors and hang-ups even if no events are requested.
     let failed = poll(&mut polled, Some(&Timespec::default())).is_err();
     failed
         || !polled[0]

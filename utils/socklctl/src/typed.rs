@@ -2,7 +2,7 @@
 
 //! NIDs and addresses as people type them: by number, by the name of a host or of a network device.
 //!
-//! Files have numbers alone: what they say must not depend on who answers for a name at boot.
+//! Files contain only numeric addresses, as the result of a name look-up at boot may differ.
 
 use crate::{
     address::{Pattern, Prefix, parse_nid},
@@ -20,7 +20,7 @@ use std::{
 pub(crate) enum TypedError {
     /// It can mean nothing: the command line is wrong.
     Wrong(String),
-    /// It could mean something elsewhere, or at another time: a name that nobody knows now.
+    /// A name that could not be resolved. It may be valid elsewhere, or at another time.
     Unknown(String),
 }
 

@@ -186,7 +186,7 @@ fn nothing_is_without_help() {
         let path = format!("{path} {}", command.get_name());
         assert!(command.get_about().is_some(), "{path} has no help");
         for arg in command.get_arguments() {
-            // What a NID, a pattern and a host are is told once.
+            // The forms of NIDs, patterns and hosts are explained once.
             let known = ["nid", "host", "port", "address"].contains(&arg.get_id().as_str());
             assert!(
                 known || arg.get_help().is_some() || arg.is_hide_set(),

@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// How long a request should take while somebody watches the bar: not so long that the bar seems to
-/// stand still, and long enough that filling the pipe anew each time doesn't count.
+/// How long a request should take while a progress bar is shown: short enough that the bar moves, and long
+/// enough that the start of each request does not count.
 const CHUNK_TIME: Duration = Duration::from_millis(500);
 
 /// How much the size of requests may grow from one to the next.
@@ -168,7 +168,7 @@ impl Report for Bench {
     }
 }
 
-/// Decides how many messages each request carries.
+/// Decides on the number of messages of each request.
 #[derive(Debug)]
 struct Chunks {
     left: u64,
@@ -178,24 +178,33 @@ struct Chunks {
 }
 
 impl Chunks {
-    /// Requests for `count` messages; several if `split`, each filling the pipe a few times.
-    fn new(count: u64, in_flight: u32, split: bool) -> Self {
+    /// One request for `count` messages.
+    fn whole(count: u64) -> Self {
+        Self {
+            left: count,
+            next: None,
+            least: count,
+        }
+    }
+
+    /// Several requests for `count` messages together, each with several times `in_flight` messages.
+    fn several(count: u64, in_flight: u32) -> Self {
         let least = u64::from(in_flight).saturating_mul(4);
         Self {
             left: count,
-            next: split.then_some(least),
+            next: Some(least),
             least,
         }
     }
 
-    /// How many messages the next request carries; `None` at the end.
+    /// The number of messages of the next request; `None` at the end.
     fn take(&mut self) -> Option<u64> {
         let size = self.next.unwrap_or(self.left).min(self.left);
         self.left -= size;
         (size > 0).then_some(size)
     }
 
-    /// Learns how long a request of `size` messages took.
+    /// Sets the size of the next request from the time that one of `size` messages took.
     fn took(&mut self, size: u64, elapsed_ns: u64) {
         if self.next.is_some() {
             let fits = CHUNK_TIME.as_nanos() * u128::from(size) / u128::from(elapsed_ns.max(1));
@@ -237,11 +246,8 @@ fn request(
     Ok(arg)
 }
 
-/// A bar that counts messages, or nothing if nobody watches.
-fn progress_bar(count: u64, watched: bool) -> ProgressBar {
-    if !watched {
-        return ProgressBar::hidden();
-    }
+/// A bar that counts messages.
+fn progress_bar(count: u64) -> ProgressBar {
     let bar = ProgressBar::new(count);
     let style = "{bar:40} {pos}/{len} messages, {msg}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(style) {
@@ -252,8 +258,12 @@ fn progress_bar(count: u64, watched: bool) -> ProgressBar {
 
 pub(crate) fn run(driver: &impl Driver, output: &Output, args: &BenchArgs) -> Result<(), Error> {
     let mut bench = Bench::new(args);
-    let mut chunks = Chunks::new(args.count, args.in_flight, output.is_watched());
-    let bar = progress_bar(args.count, output.is_watched());
+    let (mut chunks, bar) = if output.shows_progress() {
+        let chunks = Chunks::several(args.count, args.in_flight);
+        (chunks, progress_bar(args.count))
+    } else {
+        (Chunks::whole(args.count), ProgressBar::hidden())
+    };
     let start = Instant::now();
     let mut broken = None;
     while let Some(count) = chunks.take() {
@@ -265,7 +275,7 @@ pub(crate) fn run(driver: &impl Driver, output: &Output, args: &BenchArgs) -> Re
                 bar.inc(count);
                 bar.set_message(bytes_per_second(bench.bytes_per_second));
                 if part.messages == 0 {
-                    // Nothing goes through: don't wait for the rest to fail as well.
+                    // All messages have failed: do not wait for the others to fail too.
                     break;
                 }
             }
@@ -290,7 +300,7 @@ pub(crate) fn run(driver: &impl Driver, output: &Output, args: &BenchArgs) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{address::Pattern, device::fake::Fake};
+    use crate::{address::Pattern, device::fake::Fake, report::Format};
 
     fn args(count: u64) -> BenchArgs {
         BenchArgs {
@@ -389,7 +399,7 @@ mod tests {
 
     #[test]
     fn one_request_if_nobody_watches() {
-        let mut chunks = Chunks::new(1000, 8, false);
+        let mut chunks = Chunks::whole(1000);
         assert_eq!(chunks.take(), Some(1000));
         chunks.took(1000, 1);
         assert_eq!(chunks.take(), None);
@@ -397,7 +407,7 @@ mod tests {
 
     #[test]
     fn requests_grow_to_the_right_time() {
-        let mut chunks = Chunks::new(1_000_000, 8, true);
+        let mut chunks = Chunks::several(1_000_000, 8);
         let mut sizes = Vec::new();
         while let Some(size) = chunks.take() {
             sizes.push(size);
@@ -410,11 +420,11 @@ mod tests {
 
     #[test]
     fn slow_messages_still_fill_the_pipe() {
-        let mut chunks = Chunks::new(1000, 8, true);
+        let mut chunks = Chunks::several(1000, 8);
         chunks.take();
         chunks.took(32, 60_000_000_000);
         assert_eq!(chunks.take(), Some(32));
-        let mut huge = Chunks::new(u64::MAX, 8, true);
+        let mut huge = Chunks::several(u64::MAX, 8);
         huge.take();
         huge.took(u64::MAX, 0);
         assert_eq!(huge.take(), Some(u64::MAX - 32));
@@ -434,7 +444,7 @@ mod tests {
             *arg = part(arg.count, 10);
             Ok(())
         });
-        run(&fake, &Output::new(true), &args(10)).unwrap();
+        run(&fake, &Output::new(Format::Json), &args(10)).unwrap();
     }
 
     #[test]
@@ -448,7 +458,7 @@ mod tests {
             };
             Ok(())
         });
-        let error = run(&fake, &Output::new(true), &args(10)).unwrap_err();
+        let error = run(&fake, &Output::new(Format::Json), &args(10)).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -457,7 +467,7 @@ mod tests {
         );
 
         let fake = Fake::new(|_, _| Err(Errno::HOSTUNREACH));
-        let error = run(&fake, &Output::new(true), &args(10)).unwrap_err();
+        let error = run(&fake, &Output::new(Format::Json), &args(10)).unwrap_err();
         let start = "can't run the benchmark against 10.0.0.2@tcp: ";
         assert!(error.to_string().starts_with(start), "{error}");
     }

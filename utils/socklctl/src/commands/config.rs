@@ -8,7 +8,7 @@ use self::parameters::{Parameters, is_same};
 use super::peer::Deletion;
 use crate::{
     address::{Pattern, Prefix, address_from_uapi},
-    cli::{ExportArgs, ImportArgs},
+    cli::{ExportArgs, ImportArgs, OnOff},
     config::{self, Config, GatewayConfig, NiConfig, PeerConfig, RawConfig, RouteConfig},
     device::{self, Driver},
     error::{Action, Error},
@@ -112,7 +112,7 @@ fn peers(entries: &[uapi::socklnd_peer_entry]) -> Vec<PeerConfig> {
     peers
 }
 
-/// Leaves out what nobody has configured.
+/// Removes what was not configured, but learned.
 fn configured(mut config: Config) -> Config {
     for peer in config.nis.iter_mut().flat_map(|ni| &mut ni.peers) {
         peer.routes.retain(|route| route.shares > 0);
@@ -329,7 +329,7 @@ impl Step {
                 address,
                 port,
             } => super::peer::add(driver, Pattern::One(ni), nid, Some(address), port).map(drop),
-            Self::Routing => super::routing::set(driver, true).map(drop),
+            Self::Routing => super::routing::set(driver, OnOff::On).map(drop),
             Self::Gateway {
                 ni,
                 nid,
@@ -361,7 +361,7 @@ impl Step {
                 let (ni, nid) = (Pattern::One(ni), Pattern::One(nid));
                 super::peer::del(driver, ni, nid, Some(address), Deletion::Undo).map(drop)
             }
-            Self::Routing => super::routing::set(driver, false).map(drop),
+            Self::Routing => super::routing::set(driver, OnOff::Off).map(drop),
             Self::Gateway {
                 ni, nid, network, ..
             } => {
@@ -389,7 +389,7 @@ fn plan(wanted: &Config, now: &Config) -> (Vec<Step>, Vec<String>) {
         }
         plan_gateways(ni, old, &mut steps, &mut problems);
     }
-    // Last: nobody uses the gateway before it is one as a whole.
+    // Last, so that the gateway is used when it is completely configured.
     if wanted.routing && !now.routing {
         steps.push(Step::Routing);
     }
@@ -542,7 +542,7 @@ struct Imported<'a> {
 #[derive(Debug, Serialize)]
 struct Failed {
     step: Step,
-    /// `null` where the step's interface is missing, which is told for itself.
+    /// `null` if the step's interface is missing, which is reported separately.
     why: Option<Error>,
 }
 
@@ -565,7 +565,7 @@ impl Report for Imported<'_> {
             Some(steps) if steps.is_empty() && self.failed.is_empty() => {
                 lines.push("nothing to do".to_string());
             }
-            // Who asked to do it knows what.
+            // Steps that were applied are not listed.
             Some(_) if self.applied => {}
             Some(steps) => lines.extend(steps.iter().map(|step| format!("would {step}"))),
         }
@@ -864,7 +864,7 @@ ni:
         let now = "{version: 1, ni: [{nid: 10.0.0.1@tcp7}]}";
         // Two networks on one address are no contradiction.
         assert!(plan(&config(FULL), &config(now)).1.is_empty());
-        // A prefix that nobody has configured is none either: the kernel says what it is.
+        // A prefix that comes from the kernel is not configured.
         let now = "{version: 1, ni: [{nid: 10.0.0.1@tcp, addresses: [192.168.1.1]}]}";
         assert!(plan(&config(FULL), &config(now)).1.is_empty());
     }
@@ -1090,7 +1090,7 @@ ni:
         }
     }
 
-    /// What somebody else has put where the new file might be written first stays as it is.
+    /// Links beside the file, under names that a temporary file might have, are not written to.
     #[test]
     fn links_beside_the_file_are_not_followed() {
         let folder = Folder::new("links");

@@ -72,21 +72,15 @@ impl Report for Count {
     }
 }
 
-/// What is taken away of peers that match.
+/// What is deleted of each peer that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deletion {
-    /// All of them.
+    /// All of it.
     All,
-    /// One addition of each.
+    /// One addition.
     Single,
-    /// One addition, as if it had never been made: connections stay.
+    /// One addition, without closing connections.
     Undo,
-}
-
-impl Deletion {
-    pub(crate) fn new(single: bool) -> Self {
-        if single { Self::Single } else { Self::All }
-    }
 }
 
 pub(crate) fn del(

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use std::{thread, time::Duration};
 
-/// How long to wait for an answer if nobody says otherwise.
+/// How long to wait for an answer by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All attempts and what became of them.
@@ -202,7 +202,7 @@ pub(crate) fn run(driver: &impl Driver, output: &Output, args: &PingArgs) -> Res
             }
         };
         if !read {
-            // A reader who has seen enough, as `head` has, wants no more pings either.
+            // The output was closed, by `head` for example: no more pings are needed.
             break;
         }
         if number < args.count {
@@ -216,7 +216,7 @@ pub(crate) fn run(driver: &impl Driver, output: &Output, args: &PingArgs) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{address::Pattern, device::fake::Fake};
+    use crate::{address::Pattern, device::fake::Fake, report::Format};
     use serde_json::json;
 
     fn args(count: u32) -> PingArgs {
@@ -306,7 +306,7 @@ mod tests {
             counter.set(counter.get() + 1);
             Err(errno)
         });
-        let result = run(&fake, &Output::new(true), &args(count));
+        let result = run(&fake, &Output::new(Format::Json), &args(count));
         (result, sent.get())
     }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether this node passes on messages for others.
+//! Whether this node forwards messages.
 
 use crate::{
+    cli::OnOff,
     device::{self, Driver},
     error::{Action, Error},
     report::{Quiet, Report, table},
@@ -16,22 +17,26 @@ pub(crate) struct Set {
     routing: bool,
 }
 
-pub(crate) fn set(driver: &impl Driver, on: bool) -> Result<Quiet<Set>, Error> {
+pub(crate) fn set(driver: &impl Driver, state: OnOff) -> Result<Quiet<Set>, Error> {
+    let routing = state == OnOff::On;
     let mut arg = uapi::socklnd_routing_set {
-        on: on.into(),
+        on: routing.into(),
         ..Default::default()
     };
     driver
         .call(&device::ROUTING_SET, &mut arg)
         .map_err(|errno| {
-            let word = if on { "on" } else { "off" };
+            let word = match state {
+                OnOff::On => "on",
+                OnOff::Off => "off",
+            };
             Error::request(
                 Action::RoutingSet,
                 format!("switch forwarding {word}"),
                 errno,
             )
         })?;
-    Ok(Quiet(Set { routing: on }))
+    Ok(Quiet(Set { routing }))
 }
 
 #[derive(Debug, Serialize)]
@@ -47,9 +52,9 @@ struct Pool {
     bytes: u32,
     buffers: u32,
     busy: u32,
-    /// Connections that wait for one.
+    /// Messages that wait for one.
     waiting: u32,
-    /// How often one had to wait so far.
+    /// How often a message had to wait so far.
     waits: u64,
 }
 
@@ -111,14 +116,14 @@ mod tests {
 
     #[test]
     fn on_and_off() {
-        for on in [false, true] {
+        for (state, on) in [(OnOff::Off, 0), (OnOff::On, 1)] {
             let fake = Fake::new(move |number, arg| {
                 assert_eq!(number, uapi::SOCKLND_IOC_ROUTING_SET);
                 let arg = arg.downcast_ref::<uapi::socklnd_routing_set>().unwrap();
-                assert_eq!(arg.on, u32::from(on));
+                assert_eq!(arg.on, on);
                 Ok(())
             });
-            set(&fake, on).unwrap();
+            set(&fake, state).unwrap();
         }
     }
 

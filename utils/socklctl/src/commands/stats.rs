@@ -45,7 +45,7 @@ struct ZeroCopy {
     copied: u64,
 }
 
-/// What was passed on for others, and what was not.
+/// Counts of messages that were forwarded, and that were not.
 #[derive(Debug, Serialize)]
 struct Forwarding {
     msgs: u64,

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
-/// More than this is no list that somebody meant.
+/// The most elements of a list. A longer one is taken for a mistake.
 const MOST: usize = 1024;
 
 /// The numbers of a list in brackets, `2-8/2,15`; nothing, if it is none, or has no end.

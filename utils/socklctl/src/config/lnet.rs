@@ -254,7 +254,7 @@ impl<'a> Builder<'a> {
             let mut gateways = Vec::new();
             let mut given = 0;
             for word in words {
-                // How many gateways are on the way matters to nobody here.
+                // The number of hops has no effect.
                 if word.parse::<u32>().is_ok() {
                     continue;
                 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{cards::Cards, repo::wire::Nid};
 use yaml_serde::{Mapping, Value};
 
-/// Headings that such a file can have; others are told to mean nothing, too.
+/// Headings that such a file can have. Others are reported as having no effect.
 const HEADINGS: [&str; 10] = [
     "net",
     "ip2nets",
@@ -38,7 +38,7 @@ const STATE: [&str; 9] = [
 
 /// Reads such a file; nothing, if it is none.
 pub(super) fn parse(text: &str, cards: &Cards) -> Result<Option<File>, String> {
-    // What is wrong with other YAML is told by who reads that.
+    // Errors in other YAML are reported by the parser of the other format.
     let Ok(Value::Mapping(all)) = yaml_serde::from_str(text) else {
         return Ok(None);
     };

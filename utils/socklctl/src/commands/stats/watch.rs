@@ -100,6 +100,13 @@ impl Rate {
     }
 }
 
+/// What stands above the lines of an interval.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Header {
+    Titles,
+    None,
+}
+
 impl Rates {
     fn new(before: &Sample, now: &Sample) -> Self {
         let seconds = now.at.duration_since(before.at).as_secs_f64();
@@ -111,11 +118,14 @@ impl Rates {
         }
     }
 
-    /// The lines of all interfaces, with titles of the same widths.
-    fn lines(&self, with_titles: bool) -> String {
+    /// The lines of all interfaces, maybe after one of titles.
+    fn lines(&self, header: Header) -> String {
         let titles = COLUMNS.map(|(title, _)| title.trim_end_matches('>').to_string());
         let rows = self.interfaces.iter().map(Rate::row);
-        let rows = with_titles.then_some(titles).into_iter().chain(rows);
+        let rows = (header == Header::Titles)
+            .then_some(titles)
+            .into_iter()
+            .chain(rows);
         let lines: Vec<String> = rows
             .map(|row| {
                 let mut line = String::new();
@@ -133,7 +143,7 @@ impl Rates {
     }
 }
 
-/// One picture.
+/// The form for a terminal, which shows one interval at a time.
 impl Report for Rates {
     fn text(&self) -> String {
         table(
@@ -145,7 +155,7 @@ impl Report for Rates {
 
 /// Shows one interval after the other.
 pub(crate) fn run(driver: &impl Driver, output: &Output, args: &StatsArgs) -> Result<(), Error> {
-    /// Titles come again after so many lines.
+    /// Titles are repeated after this number of lines.
     const PAGE: usize = 20;
     let mut lines = 0;
     let mut left = args.count;
@@ -159,12 +169,14 @@ pub(crate) fn run(driver: &impl Driver, output: &Output, args: &StatsArgs) -> Re
         } else if output.is_terminal() {
             output.redraw(&rates.text())?
         } else {
-            let titles = lines == 0 || lines > PAGE;
-            if titles {
+            let header = if lines == 0 || lines > PAGE {
                 lines = 0;
-            }
+                Header::Titles
+            } else {
+                Header::None
+            };
             lines += rates.interfaces.len().max(1);
-            output.show(&rates.lines(titles))?
+            output.show(&rates.lines(header))?
         };
         if !shown {
             return Ok(());
@@ -230,7 +242,7 @@ mod tests {
         let text = rates.text();
         assert!(text.contains("2.0 KiB/s"), "{text}");
         assert_eq!(text.lines().count(), 4);
-        let lines = rates.lines(true);
+        let lines = rates.lines(Header::Titles);
         let ends: Vec<_> = lines.lines().map(|line| line.chars().count()).collect();
         assert_eq!(ends, [ends[0]; 4], "{lines}");
         let json = serde_json::to_value(&rates).unwrap();

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tracepoints, as `trace/events.h` defines them.
+//! The tracepoints of `trace/events.h`.
 //!
-//! Each is a function that does nothing, at the price of a no-op instruction, unless somebody has
-//! switched the event on. What it tells is put together only then. No state of our own: nothing to
-//! protect, nothing to free.
+//! Each is a function that costs a no-op instruction while the event is disabled. Its arguments are only
+//! formatted when it is enabled. There is no state to protect or to free.
 
 #[allow(unsafe_code)]
 mod ffi;
@@ -17,47 +16,49 @@ use crate::{
         Nid, //
     }, //
 };
-use core::{
+use core::net::SocketAddr;
+use kernel::{
     fmt::{
         self,
         Write, //
     },
-    net::SocketAddr, //
-};
-use kernel::{
     prelude::*,
     str::CStr, //
 };
 
-/// Bytes of the longest NID in text, and some more.
-const NID_TEXT_SIZE: usize = 64;
+/// Room for any NID.
+type NidText = Text<64>;
 
-/// A NID as text for C. What does not fit is cut off.
+/// Room for the reason of a failure.
+type ReasonText = Text<160>;
+
+/// A value as a C string. What does not fit is cut off.
 ///
 /// # Invariants
 ///
 /// The last byte is zero.
-struct NidText([u8; NID_TEXT_SIZE]);
+struct Text<const SIZE: usize>([u8; SIZE]);
 
-impl NidText {
+impl<const SIZE: usize> Text<SIZE> {
     fn new(value: impl fmt::Display) -> Self {
-        let mut text = [0; NID_TEXT_SIZE];
+        let mut text = [0; SIZE];
         let mut cursor = Cursor {
             // The last byte stays zero.
             room: text.split_last_mut().map_or(&mut [], |(_, room)| room),
         };
-        let _ = write!(cursor, "{value}");
-        // INVARIANT: The cursor did not have the last byte.
+        // The cursor reports no error.
+        let _ = cursor.write_fmt(fmt!("{value}"));
+        // INVARIANT: The cursor does not have the last byte.
         Self(text)
     }
 
     fn as_c_str(&self) -> &CStr {
-        // By the invariant there is a zero.
+        // There is a zero, by the invariant.
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }
 }
 
-/// What is left of a buffer.
+/// Writes into the rest of a buffer.
 struct Cursor<'a> {
     room: &'a mut [u8],
 }
@@ -114,7 +115,7 @@ impl TracedConn {
     }
 }
 
-/// Defines events that concern connections.
+/// Defines the events of the class `socklnd_conn`.
 macro_rules! conn_events {
     ($($(#[$meta:meta])* $name:ident;)+) => { $(
         $(#[$meta])*
@@ -139,29 +140,68 @@ macro_rules! conn_events {
 }
 
 conn_events! {
-    /// A connection is there.
+    /// A handshake has succeeded: there is a new connection.
     connect;
-    /// A connection is gone, over which so many bytes went.
+    /// A connection has ended. `bytes` counts both directions.
     close;
-    /// TCP has accepted a message of so many bytes.
+    /// TCP has accepted a message. `bytes` includes headers.
     send;
-    /// The header of a message of so many bytes has come.
+    /// The header of a message was received. `bytes` includes headers.
     receive;
-    /// A connection made no progress for too long; so many bytes are still on their way out.
+    /// A connection made no progress for too long. `bytes` counts those that were not sent yet.
     timeout;
 }
 
-/// A handshake of `nid` with `remote` led to no connection. Any context.
+/// A connection has failed with `error`, because of `reason`. Any context.
 #[inline(always)]
-pub(crate) fn handshake_fail(nid: Nid, remote: SocketAddr, active: bool, error: Error) {
+pub(crate) fn conn_fail(
+    conn: impl FnOnce() -> TracedConn,
+    error: Error,
+    reason: impl fmt::Display,
+) {
     #[cold]
     #[inline(never)]
-    fn fire(nid: Nid, remote: SocketAddr, active: bool, error: Error) {
-        let nid = NidText::new(nid);
-        ffi::handshake_fail::fire(nid.as_c_str(), &RawAddr::from(&remote), active, error);
+    fn fire(conn: &TracedConn, error: Error, reason: impl fmt::Display) {
+        let reason = ReasonText::new(reason);
+        ffi::conn_fail::fire(&conn.args(), error, reason.as_c_str());
+    }
+    if ffi::conn_fail::is_enabled() {
+        fire(&conn(), error, reason);
+    }
+}
+
+/// Which side of a handshake this node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// It connects.
+    Active,
+    /// It accepts.
+    Passive,
+}
+
+/// A handshake of `nid` with `remote` has failed with `error`, because of `reason`. Any context.
+#[inline(always)]
+pub(crate) fn handshake_fail(
+    nid: Nid,
+    remote: SocketAddr,
+    side: Side,
+    error: Error,
+    reason: impl fmt::Display,
+) {
+    #[cold]
+    #[inline(never)]
+    fn fire(nid: Nid, remote: SocketAddr, side: Side, error: Error, reason: impl fmt::Display) {
+        let (nid, reason) = (NidText::new(nid), ReasonText::new(reason));
+        ffi::handshake_fail::fire(
+            nid.as_c_str(),
+            &RawAddr::from(&remote),
+            side == Side::Active,
+            error,
+            reason.as_c_str(),
+        );
     }
     if ffi::handshake_fail::is_enabled() {
-        fire(nid, remote, active, error);
+        fire(nid, remote, side, error, reason);
     }
 }
 
@@ -170,11 +210,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_end_with_a_zero() {
+    fn texts_are_terminated_by_a_zero() {
         let text = NidText::new("10.0.0.1@tcp");
         assert_eq!(text.as_c_str().to_bytes(), b"10.0.0.1@tcp");
         let long = [b'x'; 100];
         let text = NidText::new(core::str::from_utf8(&long).unwrap_or(""));
-        assert_eq!(text.as_c_str().to_bytes(), &long[..NID_TEXT_SIZE - 1]);
+        assert_eq!(text.as_c_str().to_bytes(), &long[..63]);
     }
 }

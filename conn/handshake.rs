@@ -440,7 +440,7 @@ impl Handshake {
             stage => drop(stage),
         }
         if kept {
-            self.trace_failure(why.errno());
+            self.trace_failure(why);
         } else {
             self.report_failure(why);
         }

@@ -27,6 +27,7 @@ use kernel::{
 impl Conn {
     /// I/O has failed with `why`: counts it, logs a violation of the protocol, and closes the connection.
     pub(super) fn fail(self: &Arc<Self>, why: Reason) {
+        trace::conn_fail(|| self.traced(), why.errno(), why);
         if why.is_breach() {
             self.log_breach(why);
         }

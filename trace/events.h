@@ -13,7 +13,7 @@
 
 #ifndef _SOCKLND_TRACE_CONN
 #define _SOCKLND_TRACE_CONN
-/* What events tell about a connection. */
+/* What events report about a connection. */
 struct socklnd_trace_conn {
 	/* NIDs in text. */
 	const char *nid;
@@ -59,54 +59,84 @@ DECLARE_EVENT_CLASS(socklnd_conn,
 		  socklnd_show_type(__entry->type), __entry->bytes, __entry->error)
 );
 
-/* A connection is there, its handshake is over. */
+/* A handshake has succeeded: there is a new connection. */
 DEFINE_EVENT(socklnd_conn, socklnd_connect,
 	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
 	TP_ARGS(conn, bytes, error)
 );
 
-/* A connection is gone; so many bytes went over it, both ways. */
+/* A connection has ended; bytes counts both directions. */
 DEFINE_EVENT(socklnd_conn, socklnd_close,
 	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
 	TP_ARGS(conn, bytes, error)
 );
 
-/* TCP has accepted a message of so many bytes, headers included. */
+/* TCP has accepted a message; bytes includes headers. */
 DEFINE_EVENT(socklnd_conn, socklnd_send,
 	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
 	TP_ARGS(conn, bytes, error)
 );
 
-/* The header of a message of so many bytes was received. */
+/* The header of a message was received; bytes includes headers. */
 DEFINE_EVENT(socklnd_conn, socklnd_receive,
 	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
 	TP_ARGS(conn, bytes, error)
 );
 
-/* A connection made no progress for too long; so many bytes are still on their way out. */
+/* A connection made no progress for too long; bytes counts those that were not sent yet. */
 DEFINE_EVENT(socklnd_conn, socklnd_timeout,
 	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
 	TP_ARGS(conn, bytes, error)
 );
 
-/* A handshake led to no connection. */
+/* A connection has failed: what the error is, and what was wrong with which field and value. */
+TRACE_EVENT(socklnd_conn_fail,
+	TP_PROTO(const struct socklnd_trace_conn *conn, int error, const char *reason),
+	TP_ARGS(conn, error, reason),
+	TP_STRUCT__entry(
+		__string(nid, conn->nid)
+		__string(peer, conn->peer)
+		__array(u8, local, sizeof(struct sockaddr_in6))
+		__array(u8, remote, sizeof(struct sockaddr_in6))
+		__field(int, type)
+		__field(int, error)
+		__string(reason, reason)
+	),
+	TP_fast_assign(
+		__assign_str(nid);
+		__assign_str(peer);
+		memcpy(__entry->local, conn->local, sizeof(struct sockaddr_in6));
+		memcpy(__entry->remote, conn->remote, sizeof(struct sockaddr_in6));
+		__entry->type = conn->type;
+		__entry->error = error;
+		__assign_str(reason);
+	),
+	TP_printk("nid=%s peer=%s local=%pISpc remote=%pISpc type=%s error=%d reason=\"%s\"",
+		  __get_str(nid), __get_str(peer), __entry->local, __entry->remote,
+		  socklnd_show_type(__entry->type), __entry->error, __get_str(reason))
+);
+
+/* A handshake has failed: what the error is, and what was wrong with which field and value. */
 TRACE_EVENT(socklnd_handshake_fail,
-	TP_PROTO(const char *nid, const void *remote, bool active, int error),
-	TP_ARGS(nid, remote, active, error),
+	TP_PROTO(const char *nid, const void *remote, bool active, int error, const char *reason),
+	TP_ARGS(nid, remote, active, error, reason),
 	TP_STRUCT__entry(
 		__string(nid, nid)
 		__array(u8, remote, sizeof(struct sockaddr_in6))
 		__field(bool, active)
 		__field(int, error)
+		__string(reason, reason)
 	),
 	TP_fast_assign(
 		__assign_str(nid);
 		memcpy(__entry->remote, remote, sizeof(struct sockaddr_in6));
 		__entry->active = active;
 		__entry->error = error;
+		__assign_str(reason);
 	),
-	TP_printk("nid=%s remote=%pISpc active=%d error=%d",
-		  __get_str(nid), __entry->remote, __entry->active, __entry->error)
+	TP_printk("nid=%s remote=%pISpc active=%d error=%d reason=\"%s\"",
+		  __get_str(nid), __entry->remote, __entry->active, __entry->error,
+		  __get_str(reason))
 );
 
 #endif /* _SOCKLND_TRACE_EVENTS_H */

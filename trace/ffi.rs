@@ -31,7 +31,7 @@ mod generated {
     include!(concat!(env!("SOCKLND_OBJ"), "/trace_generated.rs"));
 }
 
-/// What an event tells about a connection.
+/// What an event reports about a connection.
 pub(super) struct ConnArgs<'a> {
     pub(super) nid: &'a CStr,
     pub(super) peer: &'a CStr,
@@ -42,7 +42,7 @@ pub(super) struct ConnArgs<'a> {
 }
 
 impl ConnArgs<'_> {
-    /// The structure for C; its pointers are valid as long as what `self` refers to.
+    /// The C structure. Its pointers are valid as long as what `self` refers to.
     fn as_raw(&self) -> generated::socklnd_trace_conn {
         generated::socklnd_trace_conn {
             nid: self.nid.as_char_ptr(),
@@ -54,17 +54,17 @@ impl ConnArgs<'_> {
     }
 }
 
-/// A number for an error, as C has them: negative, or zero for none.
+/// The number of an error as in C: negative, or zero for none.
 fn errno(error: Option<Error>) -> c_int {
     error.map_or(0, |e| e.to_errno())
 }
 
-/// Whether somebody has switched a tracepoint on.
+/// Whether a tracepoint is enabled.
 macro_rules! is_enabled {
     ($tracepoint:ident) => {{
         #[cfg(CONFIG_TRACEPOINTS)]
         {
-            // SAFETY: It is a tracepoint that C defines.
+            // SAFETY: The tracepoint is defined in C.
             unsafe {
                 kernel::jump_label::static_branch_unlikely!(
                     generated::$tracepoint,
@@ -80,13 +80,13 @@ macro_rules! is_enabled {
     }};
 }
 
-/// Defines events that concern connections.
+/// Defines the events of the class `socklnd_conn`.
 macro_rules! conn_events {
     ($($name:ident: $tracepoint:ident, $do_trace:ident;)+) => { $(
         pub(super) mod $name {
             use super::*;
 
-            /// Whether somebody has switched the event on. Any context.
+            /// Whether the event is enabled. Any context.
             #[inline(always)]
             pub(in super::super) fn is_enabled() -> bool {
                 is_enabled!($tracepoint)
@@ -96,8 +96,8 @@ macro_rules! conn_events {
             pub(in super::super) fn fire(conn: &ConnArgs<'_>, bytes: u64, error: Option<Error>) {
                 let conn = conn.as_raw();
                 #[cfg(CONFIG_TRACEPOINTS)]
-                // SAFETY: Texts and addresses are valid during the call; the texts end with a zero,
-                // and the addresses have room for those of any family.
+                // SAFETY: The strings and addresses are valid during the call. The strings are terminated by a
+                // zero, and the addresses have the size of the largest family.
                 unsafe {
                     generated::$do_trace(&conn, bytes, errno(error))
                 };
@@ -116,29 +116,63 @@ conn_events! {
     timeout: __tracepoint_socklnd_timeout, rust_do_trace_socklnd_timeout;
 }
 
+pub(super) mod conn_fail {
+    use super::*;
+
+    /// Whether the event is enabled. Any context.
+    #[inline(always)]
+    pub(in super::super) fn is_enabled() -> bool {
+        is_enabled!(__tracepoint_socklnd_conn_fail)
+    }
+
+    /// Any context.
+    pub(in super::super) fn fire(conn: &ConnArgs<'_>, error: Error, reason: &CStr) {
+        let conn = conn.as_raw();
+        #[cfg(CONFIG_TRACEPOINTS)]
+        // SAFETY: The strings and addresses are valid during the call. The strings are terminated by a zero, and
+        // the addresses have the size of the largest family.
+        unsafe {
+            generated::rust_do_trace_socklnd_conn_fail(
+                &conn,
+                errno(Some(error)),
+                reason.as_char_ptr(),
+            )
+        };
+        #[cfg(not(CONFIG_TRACEPOINTS))]
+        let _ = (conn, errno(Some(error)), reason);
+    }
+}
+
 pub(super) mod handshake_fail {
     use super::*;
 
-    /// Whether somebody has switched the event on. Any context.
+    /// Whether the event is enabled. Any context.
     #[inline(always)]
     pub(in super::super) fn is_enabled() -> bool {
         is_enabled!(__tracepoint_socklnd_handshake_fail)
     }
 
-    /// Any context.
-    pub(in super::super) fn fire(nid: &CStr, remote: &RawAddr, active: bool, error: Error) {
+    /// `is_active` says whether this node connects. Any context.
+    pub(in super::super) fn fire(
+        nid: &CStr,
+        remote: &RawAddr,
+        is_active: bool,
+        error: Error,
+        reason: &CStr,
+    ) {
         #[cfg(CONFIG_TRACEPOINTS)]
-        // SAFETY: Text and address are valid during the call; the text ends with a zero, and the
-        // address has room for one of any family.
+        // SAFETY: The strings and the address are valid during the call. The strings are terminated by a zero, and
+        // the address has the size of the largest family.
         unsafe {
             generated::rust_do_trace_socklnd_handshake_fail(
                 nid.as_char_ptr(),
                 remote.as_ptr().cast(),
-                active,
+                is_active,
                 errno(Some(error)),
+                reason.as_char_ptr(),
             )
         };
         #[cfg(not(CONFIG_TRACEPOINTS))]
-        let _ = (nid, remote, active, errno(Some(error)));
+        let _ = (nid, remote, is_active, errno(Some(error)), reason);
     }
 }

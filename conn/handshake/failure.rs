@@ -14,7 +14,10 @@ use crate::{
         pr_warn_about,
         pr_warn_ratelimited, //
     },
-    trace, //
+    trace::{
+        self,
+        Side, //
+    }, //
 };
 use kernel::prelude::*;
 
@@ -24,7 +27,7 @@ impl Handshake {
     /// the protocol, or it did not answer.
     #[inline(never)]
     pub(super) fn report_failure(&self, why: Reason) {
-        self.trace_failure(why.errno());
+        self.trace_failure(why);
         let (ni, remote) = (self.ni.nid(), self.remote);
         match &self.role {
             Role::Passive { .. } if why.is_refusal() => {
@@ -47,9 +50,12 @@ impl Handshake {
     }
 
     /// Fires the tracepoint.
-    pub(super) fn trace_failure(&self, why: Error) {
-        let active = !matches!(self.role, Role::Passive { .. });
-        trace::handshake_fail(self.ni.nid(), self.remote, active, why);
+    pub(super) fn trace_failure(&self, why: Reason) {
+        let side = match self.role {
+            Role::Passive { .. } => Side::Passive,
+            Role::Active { .. } | Role::Registered { .. } => Side::Active,
+        };
+        trace::handshake_fail(self.ni.nid(), self.remote, side, why.errno(), why);
     }
 
     /// Logs why a socket that was handed over is of no use: the program can no longer be told.

@@ -63,14 +63,14 @@ impl Handshake {
         let why = match done {
             Ok(()) => return peer.connect_missing(),
             Err(Unfinished::Failed(why)) if self.has_lost_address() => {
-                self.trace_failure(why.errno());
+                self.trace_failure(why);
                 peer.count(1, |events| &events.connect_failures);
                 // The next attempt uses another address.
                 return peer.retry_route(route);
             }
             Err(Unfinished::Failed(why)) => why,
             Err(Unfinished::Version(named)) if peer.note_preferred_proto(named) => {
-                self.trace_failure(EPROTO);
+                self.trace_failure(Reason::AnswerVersion(named));
                 return peer.retry_route(route);
             }
             // The peer has named another version before: do not retry at once.
@@ -252,7 +252,7 @@ impl Handshake {
                 if e != EALREADY {
                     return Err(e.into());
                 }
-                self.trace_failure(e);
+                self.trace_failure(e.into());
                 peer.count(1, |events| &events.refusals);
                 self.send_hello(&socket, hello.proto, hello.src, None, &IpVec::new())?;
                 socket.close_gracefully();

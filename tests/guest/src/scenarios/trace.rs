@@ -3,6 +3,7 @@
 //! The module's tracepoints, as an administrator uses them.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::command::run;
 use crate::family;
 use crate::lab::Lab;
 use crate::node::Node;
-use crate::peer::{Conn, request};
+use crate::peer::{BULK_OUT, Conn, Message, request};
 use crate::wait;
 
 const FOLDER: &str = "/sys/kernel/tracing";
@@ -106,6 +107,7 @@ pub fn tracepoints(lab: &mut Lab) -> Result<()> {
     )?;
 
     refused(&trace, one, two)?;
+    broken(&trace, one, two)?;
     timed_out(&trace, lab)?;
 
     // Switched off, nothing is recorded, and nothing is lost.
@@ -125,7 +127,29 @@ fn refused(trace: &Trace, node: &Node, stranger: &Node) -> Result<()> {
         &[
             &format!("nid={} ", node.nid()),
             &format!("remote={}:", stranger.addr),
-            "active=0 error=-71",
+            "active=0 error=-71 reason=\"",
+            "magic 0xdeadbeef",
+        ],
+    )
+}
+
+/// A connection whose peer breaks the protocol: the event names the field and its value.
+fn broken(trace: &Trace, node: &Node, stranger: &Node) -> Result<()> {
+    let addr = Ipv4Addr::new(10, 0, 0, 77);
+    let nodad = if family::is_ipv6() { "nodad" } else { "" };
+    stranger
+        .space
+        .ip(&format!("addr add {addr}/24 dev eth0 {nodad}\n"))?;
+    let mut conn = Conn::greeted(&stranger.space, addr, node, BULK_OUT)?;
+    let mut message = Message::put(addr, node.addr, 0, 0, Vec::new());
+    message.length = 0x0020_0000;
+    conn.send(&message.bytes())?;
+    trace.expect(
+        "socklnd_conn_fail",
+        &[
+            &format!("nid={} ", node.nid()),
+            &format!("remote={addr}:"),
+            "error=-71 reason=\"bad payload length 2097152\"",
         ],
     )
 }

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The administrator's door: the ioctls of `/dev/socklnd`, as `include/uapi/socklnd.h` has them.
+//! The ioctls of `/dev/socklnd`, which administrators use, as `include/uapi/socklnd.h` defines them.
 //!
-//! Nothing is decided here: requests are checked, converted, and passed on. A request acts on the
-//! network namespace of whoever makes it, and what changes or sends something needs `CAP_NET_ADMIN`
-//! there, which is asked for before anything else is looked at. No allocation on the way enters a file
-//! system.
+//! Requests are checked, converted, and passed on; nothing is decided here. A request acts on the network
+//! namespace of its caller. One that changes or sends something needs `CAP_NET_ADMIN` there, which is checked
+//! first. No allocation for a request enters a file system.
 //!
-//! Requests that are for the message layer alone go to its own door, [`crate::layer::door`], which also has
-//! what belongs to an open file; that ends when the file is closed. There is no other state. The module can't
-//! be unloaded while a file is open.
+//! The only state are the bulk services that were started by an open file, which its mutex protects. That
+//! is taken outside all other locks of the module. They end when the file is closed. The module can't be unloaded while
+//! a file is open.
 
 pub(crate) mod convert;
 #[allow(unsafe_code)]
@@ -66,16 +65,16 @@ use kernel::{
     uaccess::UserSlice, //
 };
 
-/// What `SOCKLND_IOC_VERSION` calls the module.
+/// The release in the answer to `SOCKLND_IOC_VERSION`.
 const RELEASE: &[u8] = b"0.1.0";
 
 const NAME: &CStr = match CStr::from_bytes_with_nul(uapi::SOCKLND_DEVICE) {
     Ok(name) => name,
-    // Evaluated while compiling.
+    // Evaluated at compile time.
     Err(_) => panic!(),
 };
 
-/// The device, while it is there.
+/// The device, which exists as long as this.
 #[pin_data]
 pub(crate) struct Device {
     #[pin]
@@ -83,7 +82,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Registers the device. From then on requests come in. May sleep.
+    /// Registers the device. From now on there may be requests. May sleep.
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             _registration <- MiscDeviceRegistration::register(MiscDeviceOptions { name: NAME }),
@@ -112,7 +111,7 @@ impl MiscDevice for Handle {
     }
 
     fn ioctl(this: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        // What is done here takes locks that senders need, and a file system may be one.
+        // Takes locks that senders need, and a file system may be a sender.
         misc::memalloc_nofs(|| Self::request(this, cmd, arg))
     }
 }
@@ -122,31 +121,31 @@ impl Handle {
         let arg = Arg(UserPtr::from_addr(arg));
         match cmd {
             uapi::SOCKLND_IOC_VERSION => arg.write(&version()),
-            uapi::SOCKLND_IOC_MYNID => arg.update(|ni| mynid(&Caller::anyone()?, ni)),
+            uapi::SOCKLND_IOC_MYNID => arg.query(|ni| mynid(&Caller::any()?, ni)),
             uapi::SOCKLND_IOC_STATS => arg.list::<uapi::socklnd_stats_entry>(),
-            uapi::SOCKLND_IOC_NI_ADD => arg.obey(ni_add),
-            uapi::SOCKLND_IOC_NI_DEL => arg.obey(ni_del),
-            uapi::SOCKLND_IOC_NI_SET => arg.obey(ni_set),
+            uapi::SOCKLND_IOC_NI_ADD => arg.command(ni_add),
+            uapi::SOCKLND_IOC_NI_DEL => arg.command(ni_del),
+            uapi::SOCKLND_IOC_NI_SET => arg.command(ni_set),
             uapi::SOCKLND_IOC_NI_LIST => arg.list::<uapi::socklnd_ni_entry>(),
-            uapi::SOCKLND_IOC_IF_ADD => arg.obey(if_add),
-            uapi::SOCKLND_IOC_IF_DEL => arg.obey(if_del),
+            uapi::SOCKLND_IOC_IF_ADD => arg.command(if_add),
+            uapi::SOCKLND_IOC_IF_DEL => arg.command(if_del),
             uapi::SOCKLND_IOC_IF_LIST => arg.list::<uapi::socklnd_if_entry>(),
-            uapi::SOCKLND_IOC_PEER_ADD => arg.obey(peer_add),
+            uapi::SOCKLND_IOC_PEER_ADD => arg.command(peer_add),
             uapi::SOCKLND_IOC_PEER_DEL => {
                 let caller = Caller::admin()?;
-                arg.change(|request| peer_del(&caller, request))
+                arg.command_and_reply(|request| peer_del(&caller, request))
             }
             uapi::SOCKLND_IOC_PEER_LIST => arg.list::<uapi::socklnd_peer_entry>(),
             uapi::SOCKLND_IOC_PEER_STATS => arg.list::<uapi::socklnd_peer_stats_entry>(),
             uapi::SOCKLND_IOC_CONN_CLOSE => {
                 let caller = Caller::admin()?;
-                arg.change(|request| conn_close(&caller, request))
+                arg.command_and_reply(|request| conn_close(&caller, request))
             }
             uapi::SOCKLND_IOC_CONN_PUSH => {
                 let caller = Caller::admin()?;
-                arg.change(|request| conn_push(&caller, request))
+                arg.command_and_reply(|request| conn_push(&caller, request))
             }
-            uapi::SOCKLND_IOC_CONN_REGISTER => arg.obey(conn_register),
+            uapi::SOCKLND_IOC_CONN_REGISTER => arg.command(conn_register),
             uapi::SOCKLND_IOC_CONN_LIST => arg.list::<uapi::socklnd_conn_entry>(),
             _ => this.layer.request(cmd, &arg),
         }?;
@@ -154,10 +153,10 @@ impl Handle {
     }
 }
 
-/// The structure that a request comes with, in user space.
+/// The structure of a request, in user space.
 ///
-/// What works on one is not inlined: of all the structures that there are, only those of the request are to
-/// be on the stack.
+/// The methods are not inlined, so that only the structure of this request uses the stack, and not those of all
+/// others too.
 pub(crate) struct Arg(UserPtr);
 
 impl Arg {
@@ -173,33 +172,29 @@ impl Arg {
         self.slice::<T>().writer().write(value)
     }
 
-    /// Reads the structure and lets `f` do what it says, for an administrator.
+    /// Reads the structure and calls `f` with it, for an administrator.
     #[inline(never)]
-    pub(crate) fn obey<T: FromBytes>(&self, f: impl FnOnce(&Caller, &T) -> Result) -> Result {
+    pub(crate) fn command<T: FromBytes>(&self, f: impl FnOnce(&Caller, &T) -> Result) -> Result {
         let caller = Caller::admin()?;
         f(&caller, &self.read()?)
     }
 
-    /// Reads the structure, lets `f` work on it, and writes it back.
+    /// Reads the structure, calls `f` with it, and writes back what that has changed.
     #[inline(never)]
-    pub(crate) fn update<T: FromBytes + AsBytes>(
-        &self,
-        f: impl FnOnce(&mut T) -> Result,
-    ) -> Result {
+    pub(crate) fn query<T: FromBytes + AsBytes>(&self, f: impl FnOnce(&mut T) -> Result) -> Result {
         let mut value = self.read()?;
         f(&mut value)?;
         self.write(&value)
     }
 
-    /// As [`Arg::update`], for an `f` with effects: makes sure that the structure can be written to
-    /// before there are any.
+    /// As [`Arg::query`], for an `f` that has effects: checks before that the structure can be written to.
     #[inline(never)]
-    pub(crate) fn change<T: FromBytes + AsBytes>(
+    pub(crate) fn command_and_reply<T: FromBytes + AsBytes>(
         &self,
         f: impl FnOnce(&mut T) -> Result,
     ) -> Result {
         self.check_writable::<T>()?;
-        self.update(f)
+        self.query(f)
     }
 
     #[inline(never)]
@@ -209,23 +204,23 @@ impl Arg {
 
     /// Answers with a list.
     pub(crate) fn list<T: list::Entry>(&self) -> Result {
-        self.update(|request| list::<T>(&Caller::anyone()?, request))
+        self.query(|request| list::<T>(&Caller::any()?, request))
     }
 }
 
-/// Who makes a request: the driver as seen from a network namespace.
+/// The caller of a request: the driver, and the network namespace that the request acts on.
 pub(crate) struct Caller {
     lnd: Arc<Lnd>,
     pub(crate) net: Net,
 }
 
 impl Caller {
-    /// Somebody who may look. `ENODEV` while the module comes or goes.
-    pub(crate) fn anyone() -> Result<Self> {
+    /// Any caller. `ENODEV` while the module is inserted or removed.
+    pub(crate) fn any() -> Result<Self> {
         Self::in_net(Net::current())
     }
 
-    /// Somebody who may act. `EPERM` if the current thread may not.
+    /// A caller with `CAP_NET_ADMIN` in its network namespace, else `EPERM`. `ENODEV` as [`Caller::any`].
     pub(crate) fn admin() -> Result<Self> {
         let net = Net::current();
         if !net.capable_net_admin() {
@@ -350,7 +345,7 @@ mod tests {
 
     /// A caller in the initial namespace, where the module's tests run.
     fn caller() -> Result<Caller> {
-        Caller::anyone()
+        Caller::any()
     }
 
     fn good_nid() -> uapi::socklnd_nid {
@@ -422,7 +417,7 @@ mod tests {
         for mut bad in [
             uapi::socklnd_peer_del { pad: 1, ..del },
             uapi::socklnd_peer_del { flags: 4, ..del },
-            // Nothing but one addition is undone.
+            // Only a single addition can be undone.
             uapi::socklnd_peer_del {
                 flags: uapi::SOCKLND_PEER_DEL_KEEP,
                 ..del
@@ -454,7 +449,7 @@ mod tests {
                 type_: 4,
                 ..register
             },
-            // Of a connection that the other node makes, the NID is not known; of others it is.
+            // A connection that the peer has opened has no type and no NID; others have both.
             uapi::socklnd_register {
                 nid: good_nid(),
                 ..register

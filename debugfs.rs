@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What developers see: statistics, and test hooks, in `/sys/kernel/debug/socklnd`.
+//! Statistics and fault injection for developers, in `/sys/kernel/debug/socklnd`.
 //!
-//! Debugfs belongs to the machine's root and knows no namespaces: `stats` shows the interfaces of
-//! all. It is a text of headings, each followed by lines of a name and a value, indented by what
-//! belongs to what. Names may be added; they are not renamed. Nothing here is shared: a text is made
-//! from what the counters say at that moment, and no lock is held while it is.
+//! Debugfs belongs to the machine's root and knows no namespaces: `stats` shows the interfaces of all namespaces.
+//! It consists of headings, each followed by lines of a name and a value; indentation shows what belongs to a
+//! heading. Names may be added, but are not changed. Nothing here is shared: the text is made
+//! from the counters when it is read, and no lock is held meanwhile.
 
 use crate::{
     conn::Conn,
@@ -17,10 +17,7 @@ use crate::{
     },
     ni::Ni,
     peer::Peer,
-    stats::{
-        Events,
-        Traffic, //
-    },
+    stats::Counter,
     wire::ConnType,
     Lnd,
     LND, //
@@ -34,7 +31,7 @@ use kernel::{
 
 static STATS: Text = Text(show_stats);
 
-/// Makes the files. They go when the result is dropped. May sleep.
+/// Creates the files, until the result is dropped. May sleep.
 pub(crate) fn register() -> Dir {
     let dir = Dir::new(c"socklnd");
     dir.text(c"stats", &STATS);
@@ -55,16 +52,27 @@ pub(crate) fn lines(out: &SeqFile, indent: &str, values: &[(&str, u64)]) {
     }
 }
 
-/// What is never negative, though its type could be.
+/// A value that is not negative, though its type is signed or another one.
 pub(crate) fn count(value: impl TryInto<u64>) -> u64 {
     value.try_into().unwrap_or(0)
 }
 
-/// Writes the statistics of the whole module. May sleep.
+/// Writes the counters with their names.
+pub(crate) fn show_counters<'a>(
+    out: &SeqFile,
+    indent: &str,
+    counters: impl Iterator<Item = (&'static str, &'a Counter)>,
+) {
+    for (name, counter) in counters {
+        seq_print!(out, "{indent}{name} {}\n", counter.get());
+    }
+}
+
+/// Writes the statistics of the module. May sleep.
 fn show_stats(out: &SeqFile) {
     let Some(lnd) = LND.get() else { return };
     if show_all(out, &lnd).is_err() {
-        // There are too many interfaces or peers for what memory there is.
+        // Out of memory for the list of interfaces or peers.
         seq_print!(out, "incomplete\n");
     }
 }
@@ -102,7 +110,7 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
         );
     }
     for (index, ni) in nis.iter().enumerate() {
-        // Once for each node: with its first interface.
+        // A node is shown once, with its first interface.
         if !nis.iter().take(index).any(|other| other.net() == ni.net()) {
             door::show_node(out, ni.net());
         }
@@ -118,21 +126,15 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
         ni.nid(),
         ni.net().inode()
     );
-    show_traffic(out, &ni.ledger().total());
-    show_events(out, ni.events());
+    show_counters(out, "  ", ni.ledger().total().all());
+    show_counters(out, "  ", ni.events().all());
     door::show_interface(out, ni.net(), ni.nid());
     let live = ni.live();
     lines(
         out,
         "  ",
         &[
-            ("refusals", ni.events().refusals.get()),
-            ("bad_handshakes", ni.events().bad_handshakes.get()),
-            ("strangers_refused", ni.events().strangers_refused.get()),
-            ("strangers_closed", ni.events().strangers_closed.get()),
-            ("calls_refused", ni.events().calls_refused.get()),
             ("conns_per_peer", ni.conns_per_peer().into()),
-            ("link_changes", ni.events().link_changes.get()),
             ("peers", count(live.peers().get())),
             ("conns", count(live.conns().get())),
             ("handshakes", count(live.handshakes().get())),
@@ -145,44 +147,11 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
     Ok(())
 }
 
-/// For interfaces and for peers, which are told apart by their headings.
-fn show_traffic(out: &SeqFile, traffic: &Traffic) {
-    lines(
-        out,
-        "  ",
-        &[
-            ("tx_msgs", traffic.tx_msgs.get()),
-            ("tx_bytes", traffic.tx_bytes.get()),
-            ("rx_msgs", traffic.rx_msgs.get()),
-            ("rx_bytes", traffic.rx_bytes.get()),
-        ],
-    );
-}
-
-fn show_events(out: &SeqFile, events: &Events) {
-    lines(
-        out,
-        "  ",
-        &[
-            ("connect_attempts", events.attempts.get()),
-            ("connect_failures", events.connect_failures.get()),
-            ("connects", events.connects.get()),
-            ("accepts", events.accepts.get()),
-            ("misrouted", events.misrouted.get()),
-            ("protocol_errors", events.protocol_errors.get()),
-            ("disconnects", events.disconnects.get()),
-            ("timeouts", events.timeouts.get()),
-            ("tx_errors", events.tx_errors.get()),
-            ("enomem", events.enomem.get()),
-        ],
-    );
-}
-
 fn show_peer(out: &SeqFile, peer: &Arc<Peer>) -> Result {
     let info = peer.snapshot()?;
     seq_print!(out, "peer {} of {}\n", peer.nid(), peer.ni().nid());
-    show_traffic(out, &peer.total_traffic());
-    show_events(out, peer.events());
+    show_counters(out, "  ", peer.total_traffic().all());
+    show_counters(out, "  ", peer.events().all());
     let (unacked, acked) = peer.zc_req_counts();
     lines(
         out,
@@ -227,7 +196,7 @@ fn show_conn(out: &SeqFile, conn: &Conn) {
         conn.local(),
         conn.remote()
     );
-    let traffic = conn.traffic();
+    show_counters(out, "    ", conn.traffic().all());
     let (full, enomem) = conn.waits();
     lines(
         out,
@@ -235,17 +204,13 @@ fn show_conn(out: &SeqFile, conn: &Conn) {
         &[
             ("protocol", conn.proto().number().into()),
             ("cpu", conn.cpu().into()),
-            ("tx_msgs", traffic.tx_msgs.get()),
-            ("tx_bytes", traffic.tx_bytes.get()),
-            ("rx_msgs", traffic.rx_msgs.get()),
-            ("rx_bytes", traffic.rx_bytes.get()),
             ("queued_bytes", conn.queued()),
             ("queued_bytes_peak", conn.queued_peak()),
             ("send_buffer_full", full),
             ("enomem", enomem),
         ],
     );
-    // As the socket itself has them; one that is being closed has none any more.
+    // The options that the socket has; a connection that is being closed has no socket.
     conn.with_socket(|socket| {
         let (idle, interval, probes) = socket.keepalive();
         lines(

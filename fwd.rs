@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pools of forwarding buffers, and who waits for one: a service to the message layer that forwards.
+//! Pools of forwarding buffers, for a message layer that forwards.
 //!
-//! A network namespace, which is a node, has one [`Forwarder`]. Its memory is there only while an
+//! A network namespace, which is a node, has one [`Forwarder`]. Its memory exists only while an
 //! administrator wants the node to forward. It is shared by [`Arc`]; what changes is in its pools, see
-//! [`pool`], and in its table of shares, which have locks of their own.
+//! [`pool`], and in its table of credits, see [`credits`], which have locks of their own.
 //!
-//! Who waits for a buffer parks its connection, see [`Waiter`](crate::upper::Waiter), and is asked again
-//! when there may be one. Where messages go is decided elsewhere.
+//! A connection that waits for a buffer is parked with a [`Waiter`](crate::upper::Waiter), which is asked
+//! again when there may be a buffer. Where messages go is decided elsewhere.
 
+mod credits;
 mod pool;
 
 use crate::{
@@ -37,75 +38,83 @@ use kernel::{
         Arc,
         Mutex,
         SpinLock, //
-    }, //
+    },
+    time::Instant, //
 };
 
-use self::pool::{
-    Share,
-    Stuck, //
+use self::{
+    credits::FmbCredits,
+    pool::{
+        BlockedConn,
+        Stuck, //
+    },
 };
 
-pub(crate) use self::pool::{
-    Place,
-    PoolInfo,
-    Take,
-    Way, //
+pub(crate) use self::{
+    credits::FwdPath,
+    pool::{
+        FmbRequest,
+        Grant,
+        PoolInfo, //
+    },
 };
 
 pub(crate) type Pool = pool::Pool<dyn Receiving>;
 pub(crate) type Fmb = pool::Fmb<dyn Receiving>;
 
-/// From so many on, shares that nothing is counted by are thrown away. Each takes about a quarter of a KiB.
-const SWEEP_AT: usize = 1024;
+/// From this number of entries on, unused credits are freed. An entry takes about a quarter of a KiB.
+const PURGE_AT: usize = 1024;
 
-/// The most nodes and addresses that are counted by at a time.
-const MAX_SHARES: usize = 16384;
+/// The most nodes and addresses that have credits at a time.
+const MAX_CREDITS: usize = 16384;
 
-/// Whose share of the buffers it is.
+/// What credits belong to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    /// The machine with this address.
+enum CreditsKey {
+    /// The host with this address.
     Addr(IpAddr),
     /// This node.
     Node(Nid),
 }
 
-/// Who has a share of the buffers.
-struct Shares {
-    tree: RBTree<Key, Arc<Share>>,
-    count: usize,
-    /// When there are so many, it is looked for some that can go.
-    sweep_at: usize,
+/// The credits of all nodes and addresses.
+struct CreditsTable {
+    tree: RBTree<CreditsKey, Arc<FmbCredits>>,
+    len: usize,
+    /// When there are so many, unused ones are looked for.
+    purge_at: usize,
 }
 
-impl Shares {
-    /// The shares of a message; the first one that is missing, if there is one.
-    fn way(&self, [origin, from, to]: &[Key; 3]) -> core::result::Result<Way, Key> {
-        let get = |key: &Key| self.tree.get(key).cloned().ok_or(*key);
-        Ok(Way {
-            origin: get(origin)?,
-            from: get(from)?,
-            to: get(to)?,
+impl CreditsTable {
+    /// The path of a message; or the first of its keys that is not in the table.
+    fn path(&self, keys: &[CreditsKey; 3]) -> core::result::Result<FwdPath, CreditsKey> {
+        let [addr, prev_hop, next_hop] = keys;
+        let get = |key: &CreditsKey| self.tree.get(key).cloned().ok_or(*key);
+        Ok(FwdPath {
+            addr: get(addr)?,
+            prev_hop: get(prev_hop)?,
+            next_hop: get(next_hop)?,
         })
     }
 
-    fn sweep(&mut self) {
+    /// Frees unused credits.
+    fn purge(&mut self) {
         let mut cursor = self.tree.cursor_front_mut();
         while let Some(at) = cursor {
-            let (_, share) = at.current();
-            if !share.is_idle() {
+            let (_, credits) = at.current();
+            if !credits.is_unused() {
                 cursor = at.move_next();
                 continue;
             }
             (cursor, _) = at.remove_current();
-            self.count = self.count.saturating_sub(1);
+            self.len = self.len.saturating_sub(1);
         }
-        self.sweep_at = self.count.saturating_mul(2).max(SWEEP_AT);
+        self.purge_at = self.len.saturating_mul(2).max(PURGE_AT);
     }
 }
 
-/// The addresses that one machine can have: an IPv6 one has a whole /64 to choose from.
-fn site(addr: IpAddr) -> IpAddr {
+/// The addresses that one host can have: in IPv6 it may choose any in a /64.
+fn host_prefix(addr: IpAddr) -> IpAddr {
     match addr {
         IpAddr::V4(_) => addr,
         IpAddr::V6(addr) => Ipv6Addr::from_bits(addr.to_bits() >> 64 << 64).into(),
@@ -118,23 +127,23 @@ pub(crate) struct Forwarder {
     net: Net,
     small: Arc<Pool>,
     large: Arc<Pool>,
-    /// Innermost.
+    /// No other lock is taken while this one is held.
     #[pin]
-    shares: SpinLock<Shares>,
-    /// Held while it is switched on or off. Says which.
+    credits: SpinLock<CreditsTable>,
+    /// Whether it is enabled. Held while that changes.
     #[pin]
-    switch: Mutex<bool>,
+    enabled: Mutex<bool>,
 }
 
-/// What an administrator is told.
+/// What an administrator is told about a forwarder.
 pub(crate) struct ForwarderInfo {
-    pub(crate) on: bool,
+    pub(crate) is_enabled: bool,
     pub(crate) small: PoolInfo,
     pub(crate) large: PoolInfo,
 }
 
 impl Forwarder {
-    /// The forwarder of the node `net`: switched off. May sleep.
+    /// The forwarder of the node `net`, which is disabled. May sleep.
     pub(crate) fn new(net: Net) -> Result<Arc<Self>> {
         let small = Pool::new(0, PAGE_SIZE)?;
         let large = Pool::new(1, MAX_PAYLOAD as usize)?;
@@ -143,15 +152,15 @@ impl Forwarder {
                 net,
                 small,
                 large,
-                shares <- new_spinlock!(
-                    Shares {
+                credits <- new_spinlock!(
+                    CreditsTable {
                         tree: RBTree::new(),
-                        count: 0,
-                        sweep_at: SWEEP_AT,
+                        len: 0,
+                        purge_at: PURGE_AT,
                     },
-                    "socklnd_fwd_shares"
+                    "socklnd_fwd_credits"
                 ),
-                switch <- new_mutex!(false, "socklnd_fwd_switch"),
+                enabled <- new_mutex!(false, "socklnd_fwd_enabled"),
             }),
             GFP_KERNEL,
         )
@@ -162,85 +171,91 @@ impl Forwarder {
         &self.net
     }
 
-    /// Switches it on, which takes the memory, or off, which gives it back: at once what nothing is
-    /// in, and the rest message by message. Nothing happens if that is so already. May sleep.
+    /// Enables forwarding, which allocates the buffers. Does nothing if it is enabled. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; then it is off.
-    pub(crate) fn set(&self, on: bool) -> Result {
-        let mut is_on = self.switch.lock();
-        if *is_on == on {
-            return Ok(());
-        }
-        *is_on = false;
-        if on {
+    /// `ENOMEM`; it stays disabled.
+    pub(crate) fn enable(&self) -> Result {
+        let mut enabled = self.enabled.lock();
+        if !*enabled {
             let (small, large) = tunables::forwarding_buffers();
             self.small.open(small)?;
             self.large.open(large).inspect_err(|_| self.small.close())?;
-            *is_on = true;
-        } else {
-            self.small.close();
-            self.large.close();
+            *enabled = true;
         }
         Ok(())
     }
 
-    /// Whether it is on. Thread context.
-    pub(crate) fn is_on(&self) -> bool {
+    /// Disables forwarding, which frees the buffers: idle ones at once, the others when their messages
+    /// have ended. Does nothing if it is disabled. May sleep.
+    pub(crate) fn disable(&self) {
+        let mut enabled = self.enabled.lock();
+        if *enabled {
+            *enabled = false;
+            self.small.close();
+            self.large.close();
+        }
+    }
+
+    /// Whether it is enabled. Thread context.
+    pub(crate) fn is_enabled(&self) -> bool {
         self.small.is_open()
     }
 
-    /// The shares by which a message is counted that `from` has sent from `addr`, and that is sent on to
-    /// `to`. May sleep.
+    /// The path of a message that `from` has sent from `addr`, and that is sent on to `to`. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENOBUFS` if there are too many, `ENOMEM`.
-    pub(crate) fn way(&self, addr: IpAddr, from: Nid, to: Nid) -> Result<Way> {
-        let keys = [Key::Addr(site(addr)), Key::Node(from), Key::Node(to)];
+    /// `ENOBUFS` if too many nodes and addresses have credits, `ENOMEM`.
+    pub(crate) fn path(&self, addr: IpAddr, from: Nid, to: Nid) -> Result<FwdPath> {
+        let keys = [
+            CreditsKey::Addr(host_prefix(addr)),
+            CreditsKey::Node(from),
+            CreditsKey::Node(to),
+        ];
         loop {
-            // In a statement of its own: the lock is free again when one is added.
-            let found = self.shares.lock().way(&keys);
+            // In a statement of its own, so that the lock is released before credits are added.
+            let found = self.credits.lock().path(&keys);
             match found {
-                Ok(way) => return Ok(way),
-                Err(missing) => self.add_share(missing)?,
+                Ok(path) => return Ok(path),
+                Err(missing) => self.add_credits(missing)?,
             }
         }
     }
 
-    fn add_share(&self, key: Key) -> Result {
+    fn add_credits(&self, key: CreditsKey) -> Result {
         let new = match key {
-            Key::Addr(_) => Share::new()?,
-            Key::Node(nid) => Share::of_node(nid)?,
+            CreditsKey::Addr(_) => FmbCredits::of_addr()?,
+            CreditsKey::Node(nid) => FmbCredits::of_node(nid)?,
         };
-        let room = RBTreeNodeReservation::new(GFP_KERNEL)?;
-        let mut shares = self.shares.lock();
-        if shares.tree.get(&key).is_some() {
-            // Somebody else was faster. What was made is freed with the lock given up.
-            drop(shares);
+        let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let mut credits = self.credits.lock();
+        if credits.tree.get(&key).is_some() {
+            // Another thread has added them. Free ours after the lock is released.
+            drop(credits);
             return Ok(());
         }
-        if shares.count >= shares.sweep_at {
-            shares.sweep();
+        if credits.len >= credits.purge_at {
+            credits.purge();
         }
-        if shares.count >= MAX_SHARES {
+        if credits.len >= MAX_CREDITS {
             return Err(ENOBUFS);
         }
-        shares.count = shares.count.saturating_add(1);
-        let _ = shares.tree.insert(room.into_node(key, new));
+        credits.len = credits.len.saturating_add(1);
+        let _ = credits.tree.insert(node.into_node(key, new));
         Ok(())
     }
 
-    /// If messages wait, and no buffer comes back, has one node give up those that it holds: who sends
-    /// too slowly into one, or, told to `give_up`, to whom messages can't be sent on. Thread context, may
-    /// sleep.
-    pub(crate) fn relieve(&self, now_ms: u64, mut give_up: impl FnMut(Nid)) {
+    /// If messages wait and no buffer comes back, closes the connection that sends too slowly into one; or
+    /// calls `give_up` for the node that nothing can be sent to. Thread context, may sleep.
+    pub(crate) fn free_stuck(&self, mut give_up: impl FnMut(Nid)) {
+        let now = Instant::now();
         for pool in [&self.small, &self.large] {
-            match pool.stuck(now_ms) {
+            match pool.find_stuck(now) {
                 Some(Stuck::Receiving(conn)) => conn.give_up(),
-                Some(Stuck::Sending(to)) => {
-                    if let Some(nid) = to.node() {
+                Some(Stuck::Sending(next_hop)) => {
+                    if let Some(nid) = next_hop.node() {
                         give_up(nid);
                     }
                 }
@@ -249,11 +264,11 @@ impl Forwarder {
         }
     }
 
-    /// What there is to tell. May sleep.
+    /// What an administrator is told about it. May sleep.
     pub(crate) fn info(&self) -> ForwarderInfo {
-        let is_on = self.switch.lock();
+        let enabled = self.enabled.lock();
         ForwarderInfo {
-            on: *is_on,
+            is_enabled: *enabled,
             small: self.small.info(),
             large: self.large.info(),
         }
@@ -269,7 +284,7 @@ impl Forwarder {
     }
 }
 
-impl pool::Waiter for dyn Receiving {
+impl BlockedConn for dyn Receiving {
     fn wake(self: Arc<Self>) {
         Receiving::wake(self);
     }

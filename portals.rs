@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The message layer that is built in.
+//! The embedded message layer.
 //!
-//! The driver below hands every header that it has read to a [`MessageLayer`], see [`crate::upper`], which
-//! says where the payload goes. The built-in one, [`Portals`], does what Portals and LNet do: others write into and
-//! read from memory that is found by match entries in a table of portals; PUTs are acknowledged and
-//! GETs are replied to; and this node does the same to others. Those in other networks are reached
-//! through gateways, see [`router`]; and a node may be one itself, see [`forward`]. On top of that it answers LNet's ping, and can offer a service
-//! for moving bulk data to and fro.
+//! The driver hands each message header that it has received to a [`MessageLayer`], see [`crate::upper`], which
+//! says where the payload goes. The embedded one, [`Portals`], does what Portals and LNet do. Other nodes write
+//! into and read from memory that is found by match entries in a table of portals. PUTs are answered by ACKs,
+//! GETs by REPLYs. This node sends PUTs and GETs to others, those in other networks through gateways, see
+//! [`router`]; and it may be a gateway itself, see [`forward`]. It answers LNet's ping, and can offer
+//! a service that moves bulk data for tests.
 //!
 //! # Lifetime and locks
 //!
-//! A [`Portals`] belongs to one NI, and to a [`Node`], which knows all of them that are in a
-//! namespace. What it does goes through [`Core`], which is
-//! shared with everything that is under way: a completion of a transmit or of a received payload
-//! holds a reference, but the core holds none to them, nor to the interface. So there is no cycle,
-//! and the last one to end frees it. [`MessageLayer::shutdown`] ends all operations and empties the
-//! table; memory that a message is being received into lives until that has ended too.
+//! A [`Portals`] belongs to one interface instance and refers to its [`Node`], which knows all interfaces of a
+//! namespace. Its state is a [`PortalsInner`]. Each completion of a transmit or of a received payload holds
+//! a reference to that; it holds none to them, nor to the interface, so there is no cycle of
+//! references. [`MessageLayer::shutdown`] ends all operations and empties the table of match entries.
+//! Memory that a message is being received into is freed when that has ended too.
 //!
-//! The table of match entries, the table of operations, the router's table and the counts of answers
-//! owed each have a spinlock, taken in thread context only. They are never taken together, and nothing
-//! is sent, completed or freed under them. Inside the locks of the driver they are the innermost ones.
+//! The tables of match entries, of operations, of routes and of response credits each have a spinlock, taken in
+//! thread context only. No two of them are held together, and nothing is sent, completed or freed
+//! while one is held.
 
 mod bulk;
+mod credits;
 pub(crate) mod door;
 mod forward;
 mod handle;
@@ -31,7 +31,6 @@ mod md;
 mod node;
 mod op;
 mod outgoing;
-mod owed;
 mod ping;
 mod router;
 mod table;
@@ -41,10 +40,13 @@ use self::{
         BulkMemory,
         BulkService, //
     },
+    credits::ResponseCredits,
     md::Md,
     op::OpTable,
-    owed::Owed,
-    router::Router,
+    router::{
+        Liveness,
+        Router, //
+    },
     table::{
         Criteria,
         MatchTable,
@@ -58,10 +60,9 @@ use crate::{
         misc,
         ratelimit::pr_info_ratelimited, //
     },
-    stats::Counter,
+    stats::counters,
     upper::{
         Answer,
-        Completion,
         ConnId,
         Incoming,
         Link,
@@ -69,8 +70,7 @@ use crate::{
         MessageLayer,
         NiRef,
         PeerState,
-        RecvToken,
-        Status, //
+        RecvToken, //
     },
     wire::Nid, //
 };
@@ -85,131 +85,48 @@ use kernel::{
     }, //
 };
 
-/// What is to be done when something has ended: like [`Completion`], but by value, and done with
-/// `ESHUTDOWN` if whoever was to complete it forgets it.
-trait Finish: Sized + Send + 'static {
-    /// It ended with `result`. As [`Completion::complete`].
-    fn finish(self, result: Result);
-
-    /// It ended well: the message went by this connection. As [`Completion::sent`].
-    fn sent(self, _conn: ConnId) {
-        self.finish(Ok(()));
-    }
-
-    /// As [`Completion::is_wanted`].
-    fn is_wanted(&self) -> bool {
-        true
-    }
-}
-
-struct Then<T: Finish>(Option<T>);
-
-impl<T: Finish> Completion for Then<T> {
-    fn complete(mut self: KBox<Self>, status: Status) {
-        let what = self.0.take();
-        drop(self);
-        if let Some(what) = what {
-            what.finish(status.map_err(|failure| failure.error));
-        }
-    }
-
-    fn sent(mut self: KBox<Self>, conn: ConnId) {
-        let what = self.0.take();
-        drop(self);
-        if let Some(what) = what {
-            what.sent(conn);
-        }
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.0.as_ref().is_some_and(T::is_wanted)
-    }
-}
-
-impl<T: Finish> Drop for Then<T> {
-    fn drop(&mut self) {
-        if let Some(what) = self.0.take() {
-            what.finish(Err(ESHUTDOWN));
-        }
-    }
-}
-
-/// Makes a completion of `what`. If there is no memory, `what` is finished with that. May sleep.
-fn completion<T: Finish>(what: T) -> Result<KBox<dyn Completion>> {
-    match KBox::<Then<T>>::new_uninit(GFP_KERNEL) {
-        Ok(room) => {
-            let then: KBox<_> = KBox::write(room, Then(Some(what)));
-            Ok(then)
-        }
-        Err(_) => {
-            what.finish(Err(ENOMEM));
-            Err(ENOMEM)
-        }
-    }
-}
-
 pub(crate) use self::node::{
     Layer,
-    Local,
+    LocalNi,
     Node,
     LAYER, //
 };
 
-/// Messages by what became of them.
-pub(crate) struct Counters {
-    /// PUTs that found memory here.
-    pub(crate) puts: Counter,
-    /// GETs that found memory here.
-    pub(crate) gets: Counter,
-    /// ACKs that ended an operation.
-    pub(crate) acks: Counter,
-    /// REPLYs that belonged to an operation.
-    pub(crate) replies: Counter,
-    /// PUTs and GETs for which no memory was there, or that there was no memory to answer.
-    pub(crate) drops: Counter,
-    /// ACKs and REPLYs that came too late, twice, or that nobody had asked for.
-    pub(crate) unwanted: Counter,
-    /// ACKs and REPLYs that could not be sent.
-    pub(crate) unanswered: Counter,
-    /// Messages that went nowhere: by cause, see [`forward::Misrouted`].
-    pub(crate) fwd_forged: Counter,
-    pub(crate) fwd_direct: Counter,
-    pub(crate) fwd_off: Counter,
-    pub(crate) fwd_no_route: Counter,
-    pub(crate) fwd_back: Counter,
-    /// Messages that came in by this interface and were passed on by another.
-    pub(crate) fwd_msgs: Counter,
-    /// Their payload.
-    pub(crate) fwd_bytes: Counter,
-    /// Messages that were to be passed on and could not be, or not received as a whole.
-    pub(crate) fwd_failed: Counter,
-}
-
-impl Counters {
-    const fn new() -> Self {
-        Self {
-            puts: Counter::new(),
-            gets: Counter::new(),
-            acks: Counter::new(),
-            replies: Counter::new(),
-            drops: Counter::new(),
-            unwanted: Counter::new(),
-            unanswered: Counter::new(),
-            fwd_forged: Counter::new(),
-            fwd_direct: Counter::new(),
-            fwd_off: Counter::new(),
-            fwd_no_route: Counter::new(),
-            fwd_back: Counter::new(),
-            fwd_msgs: Counter::new(),
-            fwd_bytes: Counter::new(),
-            fwd_failed: Counter::new(),
-        }
+counters! {
+    /// Counts messages by what was done with them.
+    pub(crate) struct Counters {
+        /// PUTs that matched an entry.
+        puts,
+        /// GETs that matched an entry.
+        gets,
+        /// ACKs that completed an operation.
+        acks,
+        /// REPLYs that belonged to an operation.
+        replies,
+        /// PUTs and GETs that matched no entry, or that there was no memory to answer.
+        drops,
+        /// ACKs and REPLYs that belonged to no operation.
+        unwanted,
+        /// ACKs and REPLYs that could not be sent.
+        unanswered,
+        /// Messages that were received by this interface and forwarded by another.
+        fwd_msgs,
+        /// Bytes of their payload.
+        fwd_bytes,
+        /// Messages that were to be forwarded, but could not be sent, or were not received completely.
+        fwd_failed,
+        /// Messages that were neither for this interface nor forwarded, see [`forward::Misrouted`].
+        fwd_forged,
+        fwd_direct,
+        fwd_off,
+        fwd_no_route,
+        fwd_back,
     }
 }
 
-/// What is shared by an interface's message layer and all that is under way.
+/// The state of an interface's message layer, shared with its messages in progress.
 #[pin_data]
-pub(crate) struct Core {
+pub(crate) struct PortalsInner {
     #[pin]
     table: SpinLock<MatchTable>,
     #[pin]
@@ -217,26 +134,26 @@ pub(crate) struct Core {
     #[pin]
     router: Router,
     #[pin]
-    owed: Owed,
+    credits: ResponseCredits,
     counters: Counters,
-    /// The node that the interface is of.
+    /// The node that the interface belongs to.
     node: Arc<Node>,
     memory: Arc<BulkMemory>,
-    /// The bulk service while one is offered. Outside the service's own lock.
+    /// The bulk service while one is offered. Its own lock is taken inside of this one.
     #[pin]
     service: Mutex<Option<Arc<BulkService>>>,
 }
 
-impl Core {
+impl PortalsInner {
     fn new(memory: &Arc<BulkMemory>, node: &Arc<Node>) -> Result<Arc<Self>> {
-        // Never the value of `WireHandle::NONE`.
+        // Differs from the value in `WireHandle::NONE`.
         let interface = misc::random_u64() >> 1;
         Arc::pin_init(
             pin_init!(Self {
                 table <- new_spinlock!(MatchTable::new(), "socklnd_portals_table"),
                 ops <- new_spinlock!(OpTable::new(interface), "socklnd_portals_ops"),
                 router <- Router::new(),
-                owed <- Owed::new(),
+                credits <- ResponseCredits::new(),
                 counters: Counters::new(),
                 node: node.clone(),
                 memory: memory.clone(),
@@ -250,7 +167,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// `ESHUTDOWN`, `ENOMEM`; `EINVAL` if there is no such portal; `ENOSPC` if there are too many.
+    /// `ESHUTDOWN`, `ENOMEM`; `EINVAL` if there is no such portal; `ENOSPC` if there are too many entries.
     pub(crate) fn attach(
         &self,
         criteria: Criteria,
@@ -265,26 +182,32 @@ impl Core {
         attached.map_err(|(error, _)| error)
     }
 
-    /// Unlinks a match entry, if it is there. A message that matched before goes on. Thread context.
+    /// Unlinks a match entry, if it is there. A message that has matched it continues. Thread context.
     pub(crate) fn unlink(&self, me: MeHandle) {
+        misc::assert_may_sleep();
         let unlinked = self.table.lock().remove(me);
         drop(unlinked);
     }
 
     fn conn_ended(&self, conn: ConnId, why: Error) {
-        // What the connection failed with is no matter of who waits for an answer.
+        // An operation fails with one error however its connection has failed.
         let why = if why == ESHUTDOWN { why } else { ECONNRESET };
         let mut at = 0;
         loop {
-            let op = self.ops.lock().next_lost(&mut at, conn);
+            let op = self.ops.lock().remove_sent_by(&mut at, conn);
             let Some(op) = op else { break };
-            op.finish(Err(why));
+            op.complete(Err(why));
         }
     }
 
-    /// A peer of the interface `own` is there, or could not be reached: it may be a gateway.
-    fn peer_found(&self, own: Nid, peer: Nid, state: PeerState) {
-        if self.router.found(peer, state == PeerState::Up) {
+    /// Notes whether `peer` could be reached, should it be a gateway. `own` is the interface's NID. Thread
+    /// context.
+    fn set_gateway_state(&self, own: Nid, peer: Nid, state: PeerState) {
+        let liveness = match state {
+            PeerState::Up => Liveness::Alive,
+            PeerState::Down => Liveness::Dead,
+        };
+        if self.router.set_liveness(peer, liveness) {
             let state = match state {
                 PeerState::Up => "up",
                 PeerState::Down => "down",
@@ -303,16 +226,16 @@ impl Core {
     fn shutdown(&self) {
         let mut at = 0;
         loop {
-            let op = self.ops.lock().close(&mut at);
+            let op = self.ops.lock().shut_down_next(&mut at);
             let Some(op) = op else { break };
-            op.finish(Err(ESHUTDOWN));
+            op.complete(Err(ESHUTDOWN));
         }
         let service = self.service.lock().clone();
         if let Some(service) = service {
             service.stop(self);
         }
         loop {
-            let unlinked = self.table.lock().close();
+            let unlinked = self.table.lock().shut_down_next();
             if unlinked.is_none() {
                 break;
             }
@@ -320,51 +243,52 @@ impl Core {
     }
 }
 
-/// The built-in message layer of one interface.
+/// The embedded message layer of one interface.
 pub(crate) struct Portals {
-    core: Arc<Core>,
+    inner: Arc<PortalsInner>,
 }
 
 impl Portals {
-    /// The message layer of one interface of `node`. It answers pings from the start. Sessions of its bulk
-    /// service take their memory from what the module has for all. May sleep.
+    /// The message layer of one interface of `node`. It answers pings from now on. Sessions of its bulk
+    /// service get their memory from `memory`. May sleep.
     fn new(memory: &Arc<BulkMemory>, node: &Arc<Node>) -> Result<Arc<Self>> {
-        let core = Core::new(memory, node)?;
-        ping::serve(&core)?;
-        Ok(Arc::new(Self { core }, GFP_KERNEL)?)
+        let inner = PortalsInner::new(memory, node)?;
+        ping::post_push_buffer(&inner)?;
+        Ok(Arc::new(Self { inner }, GFP_KERNEL)?)
     }
 }
 
 impl MessageLayer for Portals {
     fn started(&self, ni: NiRef<'_>) -> Result {
-        self.core.node.add(ni, &self.core)
+        self.inner.node.add_ni(ni, &self.inner)
     }
 
     fn parse(&self, ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
-        let core = &self.core;
+        let inner = &self.inner;
         Ok(match msg.header {
             Ok(header) if header.src == msg.via && header.dest == ni.nid() => {
-                token.deliver(core.parse(ni, msg, header))
+                token.deliver(inner.parse(ni, msg, header))
             }
-            Ok(header) => core.parse_routed(ni, msg, header, token),
-            Err(foreign) => core.refuse(ni, msg.via, foreign, token),
+            Ok(header) => inner.parse_routed(ni, msg, header, token),
+            Err(foreign) => inner.drop_foreign(ni, msg.via, foreign, token),
         })
     }
 
     fn peer_down(&self, ni: NiRef<'_>, peer: Nid, loss: Loss, _last_alive_ms: u64) {
         if loss == Loss::Failed {
-            // First of all: who is told now of a loss and tries again does so by another gateway.
-            self.peer_found(ni, peer, PeerState::Down);
+            // First, so that a message that is sent again goes through another gateway.
+            self.inner
+                .set_gateway_state(ni.nid(), peer, PeerState::Down);
         }
-        self.core.peer_down(peer);
+        self.inner.peer_down(peer);
     }
 
     fn conn_ended(&self, conn: ConnId, why: Error) {
-        self.core.conn_ended(conn, why);
+        self.inner.conn_ended(conn, why);
     }
 
     fn peer_found(&self, ni: NiRef<'_>, peer: Nid, state: PeerState) {
-        self.core.peer_found(ni.nid(), peer, state);
+        self.inner.set_gateway_state(ni.nid(), peer, state);
     }
 
     fn link_changed(&self, ni: NiRef<'_>, link: Link) {
@@ -376,14 +300,14 @@ impl MessageLayer for Portals {
     }
 
     fn shutdown(&self, ni: NiRef<'_>) {
-        self.core.node.remove(ni.nid());
-        self.core.shutdown();
+        self.inner.node.remove_ni(ni.nid());
+        self.inner.shutdown();
     }
 }
 
 impl Drop for Portals {
     fn drop(&mut self) {
-        // An interface that failed to start was never shut down.
-        self.core.shutdown();
+        // An interface that failed to start was not shut down.
+        self.inner.shutdown();
     }
 }

@@ -11,9 +11,9 @@
 //! while locks further up are held, of those that its last column names. `scripts/check-locks` fails if
 //! one is missing here. "Any of the above" includes none.
 //!
-//! Nobody sleeps or does socket I/O under a spinlock. Where a function may not be called with one held,
-//! `lib_linux::misc::assert_may_sleep` says so. What may be allocated under a mutex
-//! must not enter a file system, see `lib_linux::misc::memalloc_nofs`.
+//! No thread sleeps or does socket I/O while it holds a spinlock. Functions that must not be called with one held
+//! check that by `lib_linux::misc::assert_may_sleep`. Allocations with a mutex held must not enter a file system,
+//! see `lib_linux::misc::memalloc_nofs`; where it matters, `assert_memalloc_nofs` checks that.
 //!
 //! ## The kernel's own
 //!
@@ -31,7 +31,7 @@
 //! |---|---|---|---|
 //! | `socklnd_ctl_services` | `portals::door::File` | the bulk services of an open device file | nothing |
 //! | `socklnd_config` | `Lnd` | that one NI at a time comes or goes; nobody waits under it until one has ended | nothing |
-//! | `socklnd_fwd_switch` | `fwd::Forwarder` | whether the node forwards | `socklnd_config` |
+//! | `socklnd_fwd_enabled` | `fwd::Forwarder` | whether the node forwards | `socklnd_config` |
 //! | `socklnd_listeners` | `acceptor::Acceptor` | the list of listeners | `socklnd_config` |
 //! | `socklnd_listener` | `acceptor::Listener` | its socket | `socklnd_listeners` |
 //! | `socklnd_conn_io` | `conn::Conn` | what the thread that does its I/O uses; given up while the message layer is called | nothing |
@@ -39,7 +39,7 @@
 //! | `socklnd_handshakes` | `conn::HandshakeTable` | an NI's list of handshakes | `socklnd_conn_io` |
 //! | `socklnd_strangers` | `peer::Strangers` | which strangers an NI has, or connects to; two of these, never one inside the other | any of the above |
 //! | `socklnd_sched_thread` | `sched::Sched` | the handle of its thread | nothing |
-//! | `socklnd_portals_service` | `portals::Core` | the bulk service that is offered | `socklnd_ctl_services` |
+//! | `socklnd_portals_service` | `portals::PortalsInner` | the bulk service that is offered | `socklnd_ctl_services` |
 //! | `socklnd_bulk_service` | `portals::bulk` | a bulk service's sessions; of another service only by `try_lock` | `socklnd_portals_service` |
 //! | `socklnd_test_layers` | `test_layer::State` | interfaces under the message layer for tests | `socklnd_config` |
 //! | `socklnd_test_jobs` | `test_layer::State` | its answers that are due | nothing |
@@ -52,7 +52,7 @@
 //! |---|---|---|---|
 //! | `socklnd_nis` | `Lnd` | the list of NIs | `socklnd_config`, `rtnl_mutex`, `param_lock` |
 //! | `socklnd_portals_nodes` | `portals::Layer` | the list of nodes | `socklnd_config` |
-//! | `socklnd_portals_locals` | `portals::Node` | a node's interfaces | any mutex |
+//! | `socklnd_portals_nis` | `portals::Node` | a node's interfaces | any mutex |
 //! | `socklnd_listener_users` | `acceptor::Listener` | who listens there | `socklnd_listeners` |
 //! | `socklnd_peer_table` | `peer::PeerTable` | a bucket of an NI's peers | any mutex |
 //! | `socklnd_peer` | `peer::Peer` | its routes, connections and queue | any mutex, `socklnd_peer_table` |
@@ -62,15 +62,15 @@
 //! | `socklnd_local_msg_asked` | `ni::LocalMsg` | who says where it goes | nothing |
 //! | `socklnd_interfaces` | `interface::Interfaces` | an NI's addresses | any mutex, `socklnd_peer`, `socklnd_nis` |
 //! | `socklnd_peer_unacked` | `peer::Peer` | messages that it has yet to acknowledge | any mutex, `socklnd_peer` |
-//! | `socklnd_portals_ops` | `portals::Core` | operations that wait for an answer | any mutex, `socklnd_peer` |
-//! | `socklnd_portals_table` | `portals::Core` | match entries | any mutex |
-//! | `socklnd_portals_owed` | `portals::Owed` | how many answers wait to be sent | any mutex |
+//! | `socklnd_portals_ops` | `portals::PortalsInner` | operations that wait for a response | any mutex, `socklnd_peer` |
+//! | `socklnd_portals_table` | `portals::PortalsInner` | match entries | any mutex |
+//! | `socklnd_portals_credits` | `portals::ResponseCredits` | how many responses wait to be sent | any mutex |
 //! | `socklnd_router` | `portals::Router` | routes to other networks | any mutex |
-//! | `socklnd_inbox` | `portals::Inbox` | outcomes of operations | any mutex |
-//! | `socklnd_bulk_state` | `portals::bulk` | what a session's client is told | any mutex |
+//! | `socklnd_portals_eq` | `portals::EventQueue` | events of operations | any mutex |
+//! | `socklnd_bulk_state` | `portals::bulk` | a session's state | any mutex |
 //! | `socklnd_bulk_memory` | `portals::bulk` | how much memory sessions have | any mutex |
-//! | `socklnd_fwd_shares` | `fwd::Forwarder` | shares of addresses and nodes | any mutex |
-//! | `socklnd_fwd_pool` | `fwd::Pool` | forwarding buffers and who waits for one | any mutex |
+//! | `socklnd_fwd_credits` | `fwd::Forwarder` | how many buffers addresses and nodes hold | any mutex |
+//! | `socklnd_fwd_pool` | `fwd::Pool` | forwarding buffers and messages that wait for one | any mutex |
 //! | `socklnd_frags` | `lib_linux` | a processor's page for small pieces | any mutex |
 //!
 //! ## Spinlocks with interrupts off

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters of events and traffic, and gauges of live objects.
+//! Counters: how often something has happened, and how many objects exist.
 //!
-//! All are atomics without a lock. Traffic is counted per connection, where one thread writes, and added up
-//! when a connection ends. The [`Ledger`] of an NI, which has a mutex, makes sure that sums miss nothing and
-//! count nothing twice.
+//! All are atomics without a lock. Traffic is counted per connection, by the one thread that does its I/O, and added up
+//! when the connection ends. Other counters, and the [`Gauge`]s, belong to an interface or to a peer, and any
+//! processor may write to them: the message layer's counters and the gauge of transmits once for each message.
+//! A [`Ledger`] makes sure that the sums of traffic count each connection once; it has a mutex.
 
 use kernel::{
     new_condvar,
@@ -51,63 +52,80 @@ impl Counter {
     }
 }
 
-/// Messages and bytes, both ways.
-pub(crate) struct Traffic {
-    pub(crate) tx_msgs: Counter,
-    pub(crate) tx_bytes: Counter,
-    pub(crate) rx_msgs: Counter,
-    pub(crate) rx_bytes: Counter,
-    /// Of the messages sent, those that were sent without a copy.
-    pub(crate) zc_msgs: Counter,
-    /// Their bytes, headers included.
-    pub(crate) zc_bytes: Counter,
+/// Defines a struct of counters.
+macro_rules! counters {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident {
+            $($(#[$field_meta:meta])* $field:ident,)+
+        }
+    ) => {
+        $(#[$meta])*
+        $vis struct $name {
+            $($(#[$field_meta])* $vis $field: $crate::stats::Counter,)+
+        }
+
+        impl $name {
+            /// All zero.
+            $vis const fn new() -> Self {
+                Self {
+                    $($field: $crate::stats::Counter::new(),)+
+                }
+            }
+
+            /// Each counter with its name.
+            $vis fn all(&self) -> impl Iterator<Item = (&'static str, &$crate::stats::Counter)> {
+                [$((stringify!($field), &self.$field),)+].into_iter()
+            }
+        }
+    };
+}
+pub(crate) use counters;
+
+counters! {
+    /// Messages and bytes in both directions.
+    pub(crate) struct Traffic {
+        tx_msgs,
+        tx_bytes,
+        rx_msgs,
+        rx_bytes,
+        /// Messages that TCP has sent from the pages of their payload, without a copy.
+        zc_msgs,
+        /// Bytes of these, headers included.
+        zc_bytes,
+    }
 }
 
 impl Traffic {
-    /// All zero.
-    pub(crate) const fn new() -> Self {
-        Self {
-            tx_msgs: Counter::new(),
-            tx_bytes: Counter::new(),
-            rx_msgs: Counter::new(),
-            rx_bytes: Counter::new(),
-            zc_msgs: Counter::new(),
-            zc_bytes: Counter::new(),
+    /// Adds the traffic in `other`.
+    pub(crate) fn add(&self, other: &Self) {
+        for ((_, sum), (_, counter)) in self.all().zip(other.all()) {
+            sum.add(counter.get());
         }
-    }
-
-    /// Adds the sums of `other`.
-    pub(crate) fn absorb(&self, other: &Self) {
-        self.tx_msgs.add(other.tx_msgs.get());
-        self.tx_bytes.add(other.tx_bytes.get());
-        self.rx_msgs.add(other.rx_msgs.get());
-        self.rx_bytes.add(other.rx_bytes.get());
-        self.zc_msgs.add(other.zc_msgs.get());
-        self.zc_bytes.add(other.zc_bytes.get());
     }
 }
 
-/// The traffic of an NI's connections: of those that exist, and of those that have ended. Its mutex is inside
-/// of all others except a connection's I/O mutex, which is not taken with it.
+/// The traffic of all connections of an interface, including those that have ended. No other lock is taken
+/// while its mutex is held; it is not taken while a connection's I/O mutex is held.
 #[pin_data]
 pub(crate) struct Ledger {
     #[pin]
     books: Mutex<Books>,
 }
 
-/// The key of an account: its peer and its connection, each by the address of its counters, which is unique
-/// while the account exists.
+/// Identifies an account: the addresses of the counters of its peer and of its connection, which are
+/// unique while the account exists.
 type AccountId = (usize, usize);
 
 struct Books {
-    /// The traffic of connections that exist.
+    /// Of connections that have not ended.
     open: RBTree<AccountId, Arc<Traffic>>,
-    /// The sum of all that have ended.
+    /// The sum of those that have.
     closed: Traffic,
 }
 
 impl Ledger {
-    /// An empty ledger. May sleep.
+    /// No traffic. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -127,36 +145,33 @@ impl Ledger {
     pub(crate) fn total(&self) -> Traffic {
         let books = self.books.lock();
         let total = Traffic::new();
-        total.absorb(&books.closed);
-        books
-            .open
-            .values()
-            .for_each(|traffic| total.absorb(traffic));
+        total.add(&books.closed);
+        books.open.values().for_each(|traffic| total.add(traffic));
         total
     }
 
-    /// The traffic so far of all connections of a peer; `closed` has the sum of those that have ended. May
-    /// sleep.
+    /// The traffic so far of all connections of a peer. `closed` is the sum of the peer's connections that have
+    /// ended. May sleep.
     pub(crate) fn total_of(&self, closed: &Arc<Traffic>) -> Traffic {
         let peer = address(closed);
         let mut books = self.books.lock();
         let total = Traffic::new();
-        total.absorb(closed);
+        total.add(closed);
         let mut cursor = books.open.cursor_lower_bound_mut(&(peer, 0));
         while let Some(at) = cursor {
             let ((owner, _), traffic) = at.current();
             if *owner != peer {
                 break;
             }
-            total.absorb(traffic);
+            total.add(traffic);
             cursor = at.move_next();
         }
         total
     }
 }
 
-/// A connection's account in a [`Ledger`]. Dropping it adds the traffic to the sums of the NI and of the peer;
-/// may sleep.
+/// A connection's account in a [`Ledger`]. When it is dropped, its traffic is added to the sums of the interface
+/// and of the peer; that may sleep.
 pub(crate) struct Account {
     ledger: Arc<Ledger>,
     peer: Arc<Traffic>,
@@ -164,8 +179,8 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// An account for a connection that counts in `traffic`, to a peer for which `peer` has the sum of ended
-    /// connections. May sleep.
+    /// For a connection that counts in `traffic`. `peer` is the sum of its peer's connections that have ended.
+    /// May sleep.
     ///
     /// # Errors
     ///
@@ -180,10 +195,10 @@ impl Account {
             peer: peer.clone(),
             traffic: traffic.clone(),
         };
-        // Allocate before the mutex is locked, so that readers of sums do not wait.
+        // Memory is allocated before the lock is taken.
         let node = RBTreeNode::new(this.id(), traffic.clone(), GFP_KERNEL)?;
         let replaced = ledger.books.lock().open.insert(node);
-        // The addresses are those of objects that there are, so there was no such account.
+        // Nothing was replaced, as the addresses are unique.
         drop(replaced);
         Ok(this)
     }
@@ -198,8 +213,8 @@ impl Drop for Account {
         let id = self.id();
         let mut books = self.ledger.books.lock();
         let removed = books.open.remove_node(&id);
-        books.closed.absorb(&self.traffic);
-        self.peer.absorb(&self.traffic);
+        books.closed.add(&self.traffic);
+        self.peer.add(&self.traffic);
         drop(books);
         drop(removed);
     }
@@ -209,71 +224,48 @@ fn address(traffic: &Arc<Traffic>) -> usize {
     core::ptr::from_ref::<Traffic>(traffic).addr()
 }
 
-/// The event counters of an NI, and of each of its peers.
-pub(crate) struct Events {
-    /// Attempts of this node to connect.
-    pub(crate) attempts: Counter,
-    /// Connections that this node opened.
-    pub(crate) connects: Counter,
-    /// Connections that other nodes opened.
-    pub(crate) accepts: Counter,
-    /// Attempts of this node that failed.
-    pub(crate) connect_failures: Counter,
-    /// Passive handshakes that were refused by the rules: a lost race, a duplicate, an old incarnation.
-    pub(crate) refusals: Counter,
-    /// Passive handshakes that failed otherwise: wrong data, timeouts, too many at once.
-    pub(crate) bad_handshakes: Counter,
-    /// Those of them that were refused because there were too many strangers.
-    pub(crate) strangers_refused: Counter,
-    /// Idle strangers whose connections were closed in favour of others.
-    pub(crate) strangers_closed: Counter,
-    /// Messages to strangers that were refused because this node would have had to connect to too many.
-    pub(crate) calls_refused: Counter,
-    /// Messages that the peer should not have sent here: not for this NI, or from a sender that the peer is no
-    /// router for.
-    pub(crate) misrouted: Counter,
-    /// Connections closed because the peer violated the protocol.
-    pub(crate) protocol_errors: Counter,
-    /// Connections closed because the peer reset or closed them.
-    pub(crate) disconnects: Counter,
-    /// Connections closed, and queued transmits failed, because of a timeout.
-    pub(crate) timeouts: Counter,
-    /// Transmits that failed.
-    pub(crate) tx_errors: Counter,
-    /// How often a socket had no memory to send.
-    pub(crate) enomem: Counter,
-    /// Times that the link of an interface has come or gone.
-    pub(crate) link_changes: Counter,
-    /// Messages sent without a copy of which the kernel copied something on the way after all.
-    pub(crate) zc_copied: Counter,
-}
-
-impl Events {
-    /// All zero.
-    pub(crate) const fn new() -> Self {
-        Self {
-            attempts: Counter::new(),
-            connects: Counter::new(),
-            accepts: Counter::new(),
-            connect_failures: Counter::new(),
-            refusals: Counter::new(),
-            bad_handshakes: Counter::new(),
-            strangers_refused: Counter::new(),
-            strangers_closed: Counter::new(),
-            calls_refused: Counter::new(),
-            misrouted: Counter::new(),
-            protocol_errors: Counter::new(),
-            disconnects: Counter::new(),
-            timeouts: Counter::new(),
-            tx_errors: Counter::new(),
-            enomem: Counter::new(),
-            link_changes: Counter::new(),
-            zc_copied: Counter::new(),
-        }
+counters! {
+    /// What an interface, and each of its peers, counts by cause.
+    pub(crate) struct Events {
+        /// Attempts of this node to connect.
+        connect_attempts,
+        /// Attempts of this node that failed.
+        connect_failures,
+        /// Connections that this node opened.
+        connects,
+        /// Connections that other nodes opened.
+        accepts,
+        /// Handshakes of other nodes that the rules refused: a lost race, a duplicate, an old incarnation.
+        refusals,
+        /// Handshakes of other nodes that failed otherwise: malformed, too slow, too many at a time.
+        bad_handshakes,
+        /// Those of them that were refused because there were too many strangers.
+        strangers_refused,
+        /// Connections of idle strangers that were closed to make room for others.
+        strangers_closed,
+        /// Messages to strangers that were refused because there are too many that this node would have to connect to.
+        calls_refused,
+        /// Messages that the peer should not have sent here: not for this interface, or from a source that the
+        /// peer is no gateway for.
+        misrouted,
+        /// Connections closed because the peer broke the protocol.
+        protocol_errors,
+        /// Connections closed because the peer reset or closed them.
+        disconnects,
+        /// Connections closed, and queued transmits ended, by a deadline.
+        timeouts,
+        /// Transmits that ended with an error.
+        tx_errors,
+        /// Times that a scheduler ran out of memory for a socket, and tried again later.
+        enomem,
+        /// Times that the link of an interface has changed.
+        link_changes,
+        /// Messages that were sent without a copy, but of which TCP has copied a part after all.
+        zc_copied,
     }
 }
 
-/// How many objects of a kind exist; a thread can wait until there are none.
+/// The number of objects of a kind that exist. A thread may wait until there is none.
 #[pin_data]
 pub(crate) struct Gauge {
     count: Atomic<i64>,
@@ -285,7 +277,7 @@ pub(crate) struct Gauge {
 }
 
 impl Gauge {
-    /// A gauge at zero. May sleep.
+    /// No object exists. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -298,39 +290,39 @@ impl Gauge {
         )
     }
 
-    /// Counts one object, until the guard is dropped. Any context.
+    /// Counts one more object until the guard is dropped. Any context.
     pub(crate) fn enter(this: &Arc<Self>) -> LiveGuard {
         this.count.add(1, Relaxed);
         LiveGuard(this.clone())
     }
 
-    /// How many objects there are.
+    /// The number of objects.
     pub(crate) fn get(&self) -> i64 {
         self.count.load(Relaxed)
     }
 
-    /// Waits until there are none. The caller has made sure that no more are created. Sleeps.
+    /// Waits until there is no object. The caller makes sure that none is made any more. Sleeps.
     pub(crate) fn wait_zero(&self) {
         let mut guard = self.lock.lock();
-        // Fully ordered against the count: either the last guard sees that a thread waits, or this thread
-        // sees zero.
+        // Fully ordered with the count: either the last guard sees that a thread waits, or this thread sees
+        // zero.
         self.waiting.xchg(true, Full);
         while self.count.fetch_add(0, Full) != 0 {
             self.zero.wait(&mut guard);
         }
     }
 
-    /// As [`Gauge::wait_zero`], but at most for about `limit`, and not after a signal.
+    /// As [`Gauge::wait_zero`], but not longer than about `limit`, and not when a signal is pending.
     pub(crate) fn try_wait_zero(&self, limit: Delta) -> Waited {
+        let limit_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         let mut guard = self.lock.lock();
         // As above.
         self.waiting.xchg(true, Full);
-        let limit_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         let mut left = msecs_to_jiffies(limit_ms);
         while self.count.fetch_add(0, Full) != 0 {
             left = match self.zero.wait_interruptible_timeout(&mut guard, left) {
                 CondVarTimeoutResult::Woken { jiffies } => jiffies,
-                CondVarTimeoutResult::Timeout => return Waited::InVain,
+                CondVarTimeoutResult::Timeout => return Waited::TimedOut,
                 CondVarTimeoutResult::Signal { .. } => return Waited::Interrupted,
             };
         }
@@ -338,14 +330,14 @@ impl Gauge {
     }
 }
 
-/// The result of a wait with a limit.
+/// How a wait with a limit has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waited {
-    /// There are none.
+    /// There is no object.
     Zero,
-    /// The time is over, and there are some.
-    InVain,
-    /// There was a signal, and there are some.
+    /// There are objects, and the time has passed.
+    TimedOut,
+    /// There are objects, and a signal is pending.
     Interrupted,
 }
 

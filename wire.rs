@@ -148,26 +148,34 @@ impl ByteOrder {
 }
 
 /// Reads values from the front of received bytes.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     order: ByteOrder,
 }
 
 impl<'a> Reader<'a> {
+    /// Of `bytes`, with numbers in this `order`.
     #[inline]
-    fn new(bytes: &'a [u8], order: ByteOrder) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], order: ByteOrder) -> Self {
         Self { bytes, order }
     }
 
+    /// The bytes that are left.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The next `N` bytes.
     #[inline]
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (head, tail) = self.bytes.split_first_chunk().ok_or(WireError::Truncated)?;
         self.bytes = tail;
         Ok(*head)
     }
 
+    /// The next 4 bytes, a number.
     #[inline]
-    fn u32(&mut self) -> Result<u32, WireError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, WireError> {
         let bytes = self.take()?;
         Ok(match self.order {
             ByteOrder::Little => u32::from_le_bytes(bytes),
@@ -181,8 +189,9 @@ impl<'a> Reader<'a> {
         self.u32().map(|value| value as i32)
     }
 
+    /// The next 8 bytes, a number.
     #[inline]
-    fn u64(&mut self) -> Result<u64, WireError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, WireError> {
         let bytes = self.take()?;
         Ok(match self.order {
             ByteOrder::Little => u64::from_le_bytes(bytes),
@@ -204,19 +213,21 @@ impl<'a> Reader<'a> {
 }
 
 /// Writes values to the front of a buffer.
-struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     room: &'a mut [u8],
     order: ByteOrder,
 }
 
 impl<'a> Writer<'a> {
+    /// Into `room`, with numbers in this `order`.
     #[inline]
-    fn new(room: &'a mut [u8], order: ByteOrder) -> Self {
+    pub(crate) fn new(room: &'a mut [u8], order: ByteOrder) -> Self {
         Self { room, order }
     }
 
+    /// Puts `N` bytes there. `Truncated` if there is no room for them.
     #[inline]
-    fn put<const N: usize>(&mut self, value: [u8; N]) -> Result<(), WireError> {
+    pub(crate) fn put<const N: usize>(&mut self, value: [u8; N]) -> Result<(), WireError> {
         let (head, tail) = mem::take(&mut self.room)
             .split_first_chunk_mut()
             .ok_or(WireError::Truncated)?;
@@ -225,8 +236,9 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Puts a number of 4 bytes there.
     #[inline]
-    fn u32(&mut self, value: u32) -> Result<(), WireError> {
+    pub(crate) fn u32(&mut self, value: u32) -> Result<(), WireError> {
         self.put(match self.order {
             ByteOrder::Little => value.to_le_bytes(),
             ByteOrder::Big => value.to_be_bytes(),
@@ -239,8 +251,9 @@ impl<'a> Writer<'a> {
         self.u32(value as u32)
     }
 
+    /// Puts a number of 8 bytes there.
     #[inline]
-    fn u64(&mut self, value: u64) -> Result<(), WireError> {
+    pub(crate) fn u64(&mut self, value: u64) -> Result<(), WireError> {
         self.put(match self.order {
             ByteOrder::Little => value.to_le_bytes(),
             ByteOrder::Big => value.to_be_bytes(),

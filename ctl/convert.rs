@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Between what user space passes and what the driver works with.
+//! Converts between the structures of the ioctl interface and the driver's types.
 //!
-//! Everything that comes in is checked here, before anything is done about it. Plain functions on
-//! values: nothing to protect, nothing to free.
+//! All values from user space are checked here, before a request has any effect. Plain functions on values:
+//! there is nothing to protect or to free.
 
 use super::ffi as uapi;
 use crate::wire::{
@@ -16,7 +16,10 @@ use core::net::{
     Ipv6Addr,
     SocketAddr, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::Delta, //
+};
 
 /// The LND type of all NIDs here, as wide as in the structures.
 const LND_TCP: u16 = uapi::SOCKLND_LND_TCP as u16;
@@ -26,19 +29,19 @@ const FAMILY_ANY: u8 = uapi::SOCKLND_ADDR_ANY as u8;
 const FAMILY_IPV4: u8 = uapi::SOCKLND_ADDR_IPV4 as u8;
 const FAMILY_IPV6: u8 = uapi::SOCKLND_ADDR_IPV6 as u8;
 
-/// Which NIDs a request is about.
+/// Which NIDs a request applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pattern {
-    /// Every one.
+    /// All.
     Any,
-    /// Every one of the network with this number.
+    /// All of the network with this number.
     Net(u16),
     /// This one.
     One(Nid),
 }
 
 impl Pattern {
-    /// Whether the request is about `nid`.
+    /// Whether the request applies to `nid`.
     pub(crate) fn matches(self, nid: Nid) -> bool {
         match self {
             Self::Any => true,
@@ -47,8 +50,8 @@ impl Pattern {
         }
     }
 
-    /// What to say if nothing matched: an error if there should have been something.
-    pub(crate) fn nothing_found(self) -> Result {
+    /// The result of a request that has found nothing: `ENOENT` if it was for one NID.
+    pub(crate) fn check_none_found(self) -> Result {
         match self {
             Self::One(_) => Err(ENOENT),
             Self::Any | Self::Net(_) => Ok(()),
@@ -56,7 +59,7 @@ impl Pattern {
     }
 }
 
-/// Refuses a request in which one of `values`, members without a meaning so far, is not zero.
+/// Refuses a request unless all of `values`, which are reserved members, are zero.
 pub(crate) fn check_zero<const N: usize>(values: [u32; N]) -> Result {
     if values == [0; N] {
         Ok(())
@@ -70,22 +73,21 @@ pub(crate) fn check_flags(flags: u32, known: u32) -> Result {
     check_zero([flags & !known])
 }
 
-/// Refuses a time that is zero or too long.
-pub(crate) fn check_timeout(ms: u32) -> Result {
+/// Converts a timeout in milliseconds. `EINVAL` if it is zero or too long.
+pub(crate) fn timeout(ms: u32) -> Result<Delta> {
     if (1..=uapi::SOCKLND_MAX_TIMEOUT_MS).contains(&ms) {
-        Ok(())
+        Ok(Delta::from_millis(ms.into()))
     } else {
         Err(EINVAL)
     }
 }
 
-/// Reads an address; `None` is "any".
+/// Converts an address; `None` is "any".
 ///
 /// # Errors
 ///
-/// - `EINVAL` if it is malformed, or an address that no host has.
-/// - `EAFNOSUPPORT` if it is an IPv6 address that means something only together with a device, which
-///   nobody says here.
+/// - `EINVAL` if it is malformed, or not the address of a host.
+/// - `EAFNOSUPPORT` if it is a link-local IPv6 address: the structure has no device for its scope.
 pub(crate) fn addr(raw: &uapi::socklnd_addr) -> Result<Option<IpAddr>> {
     if raw.pad != [0; 3] {
         return Err(EINVAL);
@@ -115,7 +117,7 @@ pub(crate) fn addr(raw: &uapi::socklnd_addr) -> Result<Option<IpAddr>> {
     }
 }
 
-/// Reads a pattern of NIDs. Errors as of [`addr`].
+/// Converts a pattern of NIDs. The errors are those of [`addr`].
 pub(crate) fn pattern(raw: &uapi::socklnd_nid) -> Result<Pattern> {
     match (raw.lnd, raw.net, addr(&raw.addr)?) {
         (LND_ANY, 0, None) => Ok(Pattern::Any),
@@ -125,7 +127,7 @@ pub(crate) fn pattern(raw: &uapi::socklnd_nid) -> Result<Pattern> {
     }
 }
 
-/// Reads a NID. Errors as of [`addr`]; `EINVAL` also for one that no other node could reach.
+/// Converts a NID. The errors are those of [`addr`]; `EINVAL` too if no other node could reach it.
 pub(crate) fn nid(raw: &uapi::socklnd_nid) -> Result<Nid> {
     match pattern(raw)? {
         Pattern::One(nid) if nid.is_of_a_node() => Ok(nid),
@@ -133,7 +135,7 @@ pub(crate) fn nid(raw: &uapi::socklnd_nid) -> Result<Nid> {
     }
 }
 
-/// Reads which networks a request is about; `None` is all of them. A NID names no network.
+/// Converts a network; `None` is any. `EINVAL` for a NID.
 pub(crate) fn network(raw: &uapi::socklnd_nid) -> Result<Option<u16>> {
     match pattern(raw)? {
         Pattern::Any => Ok(None),
@@ -169,7 +171,7 @@ pub(crate) fn raw_addr(addr: IpAddr) -> uapi::socklnd_addr {
     raw
 }
 
-/// An address and a port for user space. IPv4 addresses come as such, even from IPv6 sockets.
+/// An address and a port for user space. An IPv4 address of an IPv6 socket is converted to IPv4.
 pub(crate) fn raw_socket(addr: SocketAddr) -> (uapi::socklnd_addr, u16) {
     (raw_addr(addr.ip().to_canonical()), addr.port())
 }
@@ -183,7 +185,7 @@ pub(crate) fn raw_nid(nid: Nid) -> uapi::socklnd_nid {
     }
 }
 
-/// Reads how many bits of `addr` are the subnet's.
+/// Converts the length of the subnet prefix of `addr`.
 pub(crate) fn prefix_len(addr: IpAddr, raw: u32) -> Result<u8> {
     let most = if addr.is_ipv4() { 32 } else { 128 };
     u8::try_from(raw)
@@ -192,7 +194,7 @@ pub(crate) fn prefix_len(addr: IpAddr, raw: u32) -> Result<u8> {
         .ok_or(EINVAL)
 }
 
-/// Reads a type of connections; `None` is the one that the other end is going to say.
+/// Converts a type of connections; `None` is for one that the peer will choose.
 pub(crate) fn conn_type(raw: u32) -> Result<Option<ConnType>> {
     Ok(Some(match raw {
         uapi::SOCKLND_CONN_NONE => return Ok(None),
@@ -214,7 +216,7 @@ pub(crate) fn raw_conn_type(kind: ConnType) -> u32 {
     }
 }
 
-/// A count for user space: counts of more than 32 bits don't occur, but nothing proves it.
+/// A count for user space. Saturates; larger ones do not occur.
 pub(crate) fn count(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
@@ -326,8 +328,8 @@ mod tests {
         assert!(!Pattern::Net(0).matches(one));
         assert!(Pattern::One(one).matches(one));
         assert!(!Pattern::One(one).matches(Nid::tcp(7, [10, 0, 0, 2])));
-        assert_eq!(Pattern::One(one).nothing_found(), Err(ENOENT));
-        assert_eq!(Pattern::Net(7).nothing_found(), Ok(()));
+        assert_eq!(Pattern::One(one).check_none_found(), Err(ENOENT));
+        assert_eq!(Pattern::Net(7).check_none_found(), Ok(()));
     }
 
     #[test]
@@ -387,10 +389,10 @@ mod tests {
         assert_eq!(check_flags(1, 1), Ok(()));
         assert_eq!(check_flags(3, 1), Err(EINVAL));
         assert_eq!(check_flags(1 << 31, 1), Err(EINVAL));
-        assert_eq!(check_timeout(0), Err(EINVAL));
-        assert_eq!(check_timeout(1), Ok(()));
-        assert_eq!(check_timeout(uapi::SOCKLND_MAX_TIMEOUT_MS), Ok(()));
-        assert_eq!(check_timeout(uapi::SOCKLND_MAX_TIMEOUT_MS + 1), Err(EINVAL));
+        assert_eq!(timeout(0), Err(EINVAL));
+        assert_eq!(timeout(1), Ok(Delta::from_millis(1)));
+        assert!(timeout(uapi::SOCKLND_MAX_TIMEOUT_MS).is_ok());
+        assert_eq!(timeout(uapi::SOCKLND_MAX_TIMEOUT_MS + 1), Err(EINVAL));
         assert_eq!(errno(ETIMEDOUT), 110);
         assert_eq!(count(usize::MAX), u32::MAX);
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lists: what there is, in tables that user space provides.
+//! Requests for lists, which are written to arrays of user space.
 //!
-//! A list is made as a whole in memory of the request's own, then copied out. Nothing is shared, and
-//! no lock is held while user space's memory is touched.
+//! A list is first made as a whole in memory of the request, and then copied. Nothing is shared, and no lock is
+//! held while user space's memory is accessed.
 
 use super::{
     convert::{
@@ -44,7 +44,7 @@ use kernel::{
 
 /// An entry of a list.
 pub(crate) trait Entry: AsBytes {
-    /// Its size in the first version of the interface: what a caller must have room for.
+    /// Its size in the first version of the interface, which is the least that a caller may use.
     const OLDEST_SIZE: usize;
 
     /// Adds the entries of one interface. May sleep.
@@ -53,7 +53,7 @@ pub(crate) trait Entry: AsBytes {
         Self: Sized;
 }
 
-/// Answers the request for a list of `T`s. May sleep.
+/// Handles a request for a list of `T`s. May sleep.
 pub(super) fn list<T: Entry>(caller: &Caller, request: &mut uapi::socklnd_list) -> Result {
     let layout = Layout::new::<T>(request)?;
     let mut entries = KVVec::new();
@@ -65,7 +65,7 @@ pub(super) fn list<T: Entry>(caller: &Caller, request: &mut uapi::socklnd_list) 
     layout.write(entries.iter().take(request.count as usize))
 }
 
-/// Where entries go in user space, and how large they are there.
+/// The array in user space.
 struct Layout {
     start: usize,
     entry_size: usize,
@@ -73,7 +73,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// Checks all of a request but its pattern.
+    /// Checks a request, except its pattern.
     fn new<T: Entry>(request: &uapi::socklnd_list) -> Result<Self> {
         check_zero([request.flags, request.pad])?;
         let entry_size = request.entry_size as usize;
@@ -88,7 +88,7 @@ impl Layout {
         })
     }
 
-    /// Writes entries, of which there are not more than there is room for.
+    /// Writes entries, at most as many as there is room for.
     fn write<'a, T: Entry + 'a>(&self, entries: impl ExactSizeIterator<Item = &'a T>) -> Result {
         let len = entries
             .len()
@@ -104,7 +104,7 @@ impl Layout {
         Ok(())
     }
 
-    /// The part of an entry that both sides know, and how many zeros follow it.
+    /// The part of an entry that both sides know, and the number of zeros behind it.
     fn split<'a, T: Entry>(&self, entry: &'a T) -> (&'a [u8], usize) {
         let bytes = entry.as_bytes();
         match bytes.split_at_checked(self.entry_size) {
@@ -123,7 +123,7 @@ fn write_zeros(to: &mut UserSliceWriter, mut len: usize) -> Result {
     Ok(())
 }
 
-/// All peers of an interface with what there is to tell about each. May sleep.
+/// The state of all peers of an interface. May sleep.
 fn peers(ni: &Ni) -> Result<KVVec<PeerInfo>> {
     let peers = ni.peers().collect()?;
     let mut infos = KVVec::with_capacity(peers.len(), GFP_KERNEL)?;
@@ -203,8 +203,8 @@ impl Entry for uapi::socklnd_peer_entry {
     }
 }
 
-/// An incarnation, which today's nodes give in nanoseconds. Those of 2005 gave microseconds: then it
-/// would be one of before 1975.
+/// Converts an incarnation to microseconds. Today's nodes send nanoseconds since 1970. Nodes of 2005 sent microseconds,
+/// which taken for nanoseconds would be before 1975.
 fn microseconds(incarnation: u64) -> u64 {
     const FIVE_YEARS_NS: u64 = 5 * 365 * 86_400 * 1_000_000_000;
     match incarnation {
@@ -265,7 +265,7 @@ impl Entry for uapi::socklnd_conn_entry {
 fn conn_entry(ni: &Ni, peer: &PeerInfo, conn: &Conn, now_ms: u64) -> uapi::socklnd_conn_entry {
     let (local_addr, local_port) = raw_socket(conn.local());
     let (peer_addr, peer_port) = raw_socket(conn.remote());
-    // While it is being closed it has no socket any more.
+    // A connection that is being closed has no socket.
     let (tx_buffer, rx_buffer, nagle) = conn.socket_options().unwrap_or_default();
     let mut flags = 0;
     if conn.is_active() {
@@ -328,7 +328,7 @@ fn peer_stats_entry(peer: &Peer, info: &PeerInfo, now_ms: u64) -> uapi::socklnd_
         rx_bytes: traffic.rx_bytes.get(),
         zc_msgs: traffic.zc_msgs.get(),
         zc_bytes: traffic.zc_bytes.get(),
-        attempts: events.attempts.get(),
+        attempts: events.connect_attempts.get(),
         connects: events.connects.get(),
         accepts: events.accepts.get(),
         misrouted: events.misrouted.get(),
@@ -440,13 +440,13 @@ mod tests {
         assert_eq!(unknown, 0);
         assert!(known.ends_with(&[2; 4]));
 
-        // As this module sees a later caller.
+        // A caller that knows a later version of the entry.
         let whole = size_of::<Small>();
         let (known, unknown) = Layout::new::<Small>(&request(64))?.split(&entry);
         assert_eq!(known.len(), whole);
         assert_eq!(unknown, 64 - whole);
 
-        // As a later module sees an older caller.
+        // A caller that knows an earlier version of the entry.
         let older = Layout {
             start: 0,
             entry_size: 40,

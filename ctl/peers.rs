@@ -2,7 +2,7 @@
 
 //! Requests about peers, their addresses and their connections.
 //!
-//! Nothing is shared here: what changes is the peers' own.
+//! There is no state here.
 
 use super::{
     convert::{
@@ -53,7 +53,7 @@ pub(super) fn peer_del(caller: &Caller, request: &mut uapi::socklnd_peer_del) ->
     let deleted = peers.iter().filter(|p| p.del_route(addr, what));
     request.count = count(deleted.count());
     if request.count == 0 {
-        nid.nothing_found()?;
+        nid.check_none_found()?;
     }
     Ok(())
 }
@@ -66,7 +66,7 @@ pub(super) fn conn_close(caller: &Caller, request: &mut uapi::socklnd_conn_close
     let closed = peers.iter().map(|p| p.close_matching(addr));
     request.count = count(closed.sum());
     if request.count == 0 {
-        nid.nothing_found()?;
+        nid.check_none_found()?;
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ impl Lnd {
             loop {
                 match sched.zc_batches().try_wait_zero(limit) {
                     Waited::Zero => break,
-                    Waited::InVain => self.warn_waiting(),
+                    Waited::TimedOut => self.warn_waiting(),
                     Waited::Interrupted => return self.give_up_zc_batches(),
                 }
                 limit = INTERVAL;

@@ -19,6 +19,7 @@ use crate::{
         RouteUse,
         MAX_INTERFACES, //
     },
+    lib_linux::misc,
     upper::Failure,
     wire::IpVec, //
 };
@@ -149,6 +150,7 @@ impl Peer {
     /// Closes connections from `addr`, an address of this node that is removed, and deletes routes without
     /// shares that use it. Other routes choose another address. Thread context, no spinlock held.
     pub(crate) fn drop_local_addr(self: &Arc<Self>, addr: IpAddr, why: Failure) {
+        misc::assert_may_sleep();
         let mut inner = self.inner.lock();
         inner.told_addrs.retain(|told| told.addr() != addr);
         let on_it = |inner: &PeerInner, route: &Arc<Route>| {

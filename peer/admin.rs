@@ -14,7 +14,10 @@ use super::{
 use crate::{
     conn::Conn,
     interface::RouteUse,
-    lib_linux::queue::Fifo,
+    lib_linux::{
+        misc,
+        queue::Fifo, //
+    },
     upper::{
         Failure,
         Health,
@@ -86,6 +89,7 @@ impl Peer {
     /// Closes all connections of a peer that does not receive, and fails its queued transmits. Thread context,
     /// no spinlock held.
     pub(crate) fn give_up(self: &Arc<Self>) {
+        misc::assert_may_sleep();
         let mut waiting = Fifo::new();
         waiting.append(&mut self.inner.lock().queue);
         self.count(1, |events| &events.timeouts);

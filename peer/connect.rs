@@ -216,7 +216,7 @@ impl Peer {
         state.racing_since = Some(time::monotonic_ms());
         state.attempts = state.attempts.saturating_add(1);
         drop(inner);
-        self.count(1, |events| &events.attempts);
+        self.count(1, |events| &events.connect_attempts);
         Ok(true)
     }
 

@@ -1,38 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The bulk service: something to move data to and from, for tests and measurements.
+//! The bulk service: moves data between nodes, for tests and measurements.
 //!
-//! A client opens a session with a node that offers the service, moves messages of one size in one
-//! direction, as many at a time as were agreed on, and closes it. No message needs a buffer that
+//! A client opens a session with a node that offers the service. It moves messages of one size in one
+//! direction, up to an agreed number at a time, and closes the session. No message needs memory that
 //! another one may be using:
 //!
-//! - To PUT, the client has as many slots as the window is large, and the server has memory for
-//!   each. The slot is in the match bits. The memory takes one message at a time, and is looked at
-//!   before the ACK leaves; so a client that waits for the ACK before it uses the slot again always
-//!   finds it free. The PUT carries the hash of its contents, which the server compares with that
-//!   of what it received.
-//! - To GET, the server has one piece of memory that is only read, with a pattern that the client
-//!   can make as well.
+//! - For PUTs, the client has as many slots as the window is large, and the server has memory for each slot. The slot
+//!   is in the match bits. The memory is for one message at a time, and its event is handled before the
+//!   ACK is sent. So a client that waits for the ACK before it uses the slot again always finds it
+//!   free. The PUT contains the hash of its payload, which the server compares with that of what it has received.
+//! - For GETs, the server has one piece of memory that is only read. It contains a pattern that the client can
+//!   compute too.
 //!
-//! What is asked of the server, to open and to close, fits into the match bits and the eight bytes
-//! of `hdr_data`. What the server has to say is a [`State`], which the client gets: whether there
-//! is a session, how large its window is, and what has arrived.
+//! The requests to open and to close a session fit into the match bits and the eight bytes of `hdr_data`. The
+//! client GETs a [`SessionState`] from the server: whether there is a session, how large its window is, and what
+//! has been received.
 //!
 //! | portal | match bits | what |
 //! |---|---|---|
-//! | 50 | `OPEN`, session | empty PUT with an [`Offer`]: opens a session |
+//! | 50 | `OPEN`, session | empty PUT with [`SessionParams`]: opens a session |
 //! | 50 | `DATA`, session, slot | PUT of a message |
-//! | 50 | `CLOSE`, session | empty PUT: closes it |
+//! | 50 | `CLOSE`, session | empty PUT: closes the session |
 //! | 51 | `DATA`, session | GET of a message |
-//! | 51 | `STATE`, session | GET of the [`State`] |
+//! | 51 | `STATE`, session | GET of the [`SessionState`] |
 //!
-//! A session is named by a random number that the client makes up. Who knows it may use the session: a
-//! client may have several NIDs, and each of its messages come from another one. The server bounds
-//! sessions and memory, and when it needs room it forgets the sessions of clients that are gone or silent.
+//! The client chooses a random number as the session's ID. A message with that ID belongs to the session whatever
+//! NID it comes from, as a client may have several NIDs. The server bounds sessions and memory. When it
+//! needs room, it evicts sessions of clients that are down or idle.
 //!
-//! Contents differ from message to message, not only from slot to slot: each is a part of a longer
-//! pattern, which begins somewhere else each [`TURNS`] times. So data that is stale or in the wrong
-//! place is found.
+//! Not only slots have different contents, messages have too: each is a part of a longer pattern, at one of
+//! [`NPATTERNS`] offsets in turn. So data that is stale or in the wrong place is detected.
 
 mod client;
 mod memory;
@@ -42,56 +40,63 @@ use crate::wire::{
     Nid,
     MAX_PAYLOAD, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::Delta, //
+};
 
-pub(super) use client::run;
-pub(crate) use memory::BulkMemory;
-pub(super) use server::BulkService;
-pub(crate) use server::Service;
+pub(super) use self::{
+    client::run,
+    server::BulkService, //
+};
+pub(crate) use self::{
+    memory::BulkMemory,
+    server::Service, //
+};
 
-/// Where the service receives.
+/// The portal for PUTs to the server.
 const PORTAL_PUT: u32 = 50;
-/// Where the service is read from.
+/// The portal for GETs from the server.
 const PORTAL_GET: u32 = 51;
 
-/// The most messages of a session that are under way at a time.
+/// The most messages of a session at a time.
 const MAX_WINDOW: u32 = 256;
 /// The most memory for the messages of a session, in bytes.
 const MAX_SESSION_BYTES: u32 = 32 << 20;
 
-/// How many different contents the messages of a slot have.
-const TURNS: u32 = 16;
-/// How far apart these begin in the pattern, in bytes.
-const TURN_BYTES: u32 = 64;
-/// By how much the pattern is longer than a message.
-const SPREAD: u32 = TURNS * TURN_BYTES;
+/// The number of offsets in the pattern at which the messages of a slot begin.
+const NPATTERNS: u32 = 16;
+/// The distance between these, in bytes.
+const PATTERN_STEP: u32 = 64;
+/// The difference between the lengths of the pattern and of a message, in bytes.
+const PATTERN_EXTRA: u32 = NPATTERNS * PATTERN_STEP;
 
-/// Bits of a session's number.
-const NONCE_BITS: u32 = 40;
-const NONCE_MASK: u64 = (1 << NONCE_BITS) - 1;
+/// The number of bits of a session's ID.
+const SESSION_ID_BITS: u32 = 40;
+const SESSION_ID_MASK: u64 = (1 << SESSION_ID_BITS) - 1;
 const SLOT_BITS: u32 = 16;
-const KIND_SHIFT: u32 = NONCE_BITS + SLOT_BITS;
+const KIND_SHIFT: u32 = SESSION_ID_BITS + SLOT_BITS;
 
-/// What a message of the service is about: the highest byte of its match bits.
+/// What a message of the service is: the highest byte of its match bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Kind {
+enum RequestKind {
     Open = 1,
     Close = 2,
     Data = 3,
     State = 4,
 }
 
-impl Kind {
+impl RequestKind {
     /// The match bits of a message.
-    fn bits(self, nonce: u64, slot: u32) -> u64 {
+    fn match_bits(self, session_id: u64, slot: u32) -> u64 {
         ((self as u64) << KIND_SHIFT)
-            | ((nonce & NONCE_MASK) << SLOT_BITS)
+            | ((session_id & SESSION_ID_MASK) << SLOT_BITS)
             | u64::from(slot & ((1 << SLOT_BITS) - 1))
     }
 
     /// Whether these are match bits of this kind.
-    fn is_in(self, bits: u64) -> bool {
+    fn matches(self, bits: u64) -> bool {
         bits >> KIND_SHIFT == self as u64
     }
 }
@@ -99,12 +104,12 @@ impl Kind {
 /// All match bits but the kind.
 const ANY_SESSION: u64 = (1 << KIND_SHIFT) - 1;
 
-/// The session in match bits.
-fn nonce_in(bits: u64) -> u64 {
-    (bits >> SLOT_BITS) & NONCE_MASK
+/// The session's ID in match bits.
+fn session_id_in(bits: u64) -> u64 {
+    (bits >> SLOT_BITS) & SESSION_ID_MASK
 }
 
-/// In which direction data goes, as the client sees it.
+/// The direction of the data, from the client's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BulkOp {
     /// To the server.
@@ -113,58 +118,58 @@ pub(crate) enum BulkOp {
     Get,
 }
 
-/// What a client wants to do.
+/// What a client does.
 pub(crate) struct BulkSpec {
     /// The server.
     pub(crate) peer: Nid,
     /// The direction.
     pub(crate) op: BulkOp,
-    /// Bytes a message, at most 1 MiB; may be 0.
+    /// Bytes per message, at most 1 MiB; may be 0.
     pub(crate) size: u32,
-    /// Messages in all, at least 1.
+    /// The number of messages, at least 1.
     pub(crate) count: u64,
-    /// Messages at a time, 1 to 256. The server may allow fewer.
+    /// The number of messages at a time, 1 to 256. The server may allow fewer.
     pub(crate) in_flight: u32,
     /// Whether contents are compared.
     pub(crate) verify: bool,
-    /// How long all of it may take.
-    pub(crate) timeout_ms: u32,
+    /// How long all of it may take. Positive.
+    pub(crate) timeout: Delta,
 }
 
-/// How it went.
+/// The result of what a client has done.
 #[derive(Default)]
 pub(crate) struct BulkResult {
-    /// Messages that went through.
+    /// Messages that succeeded.
     pub(crate) messages: u64,
-    /// Their payload.
+    /// Bytes of their payload.
     pub(crate) bytes: u64,
     /// From the start of the first message to the end of the last one.
     pub(crate) elapsed_ns: u64,
     /// Messages that failed.
     pub(crate) errors: u64,
-    /// What the first of these failed with.
+    /// The error of the first message that failed.
     pub(crate) first_error: Option<Error>,
-    /// Messages that went through with wrong contents.
+    /// Messages that succeeded with wrong contents.
     pub(crate) verify_failures: u64,
-    /// Shortest time from a message's start to its end, 0 if none went through.
+    /// The shortest time from a message's start to its end, 0 if none succeeded.
     pub(crate) latency_min_ns: u64,
-    /// Mean of these.
+    /// The mean of these times.
     pub(crate) latency_mean_ns: u64,
-    /// Longest of these.
+    /// The longest of these times.
     pub(crate) latency_max_ns: u64,
 }
 
-/// What a client asks for when it opens a session: `hdr_data` of the PUT.
+/// The parameters of a session, which the client chooses: `hdr_data` of the PUT that opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Offer {
+struct SessionParams {
     op: BulkOp,
     verify: bool,
     size: u32,
     in_flight: u32,
 }
 
-impl Offer {
-    /// In the highest byte: whether the two sides mean the same by all this.
+impl SessionParams {
+    /// The version of the service, in the highest byte.
     const VERSION: u64 = 1;
     const GET: u64 = 1 << 40;
     const VERIFY: u64 = 1 << 41;
@@ -181,9 +186,9 @@ impl Offer {
         word
     }
 
-    /// `None` if it makes no sense.
+    /// `None` if it is invalid.
     fn decode(word: u64) -> Option<Self> {
-        let offer = Self {
+        let params = Self {
             op: if word & Self::GET != 0 {
                 BulkOp::Get
             } else {
@@ -194,21 +199,21 @@ impl Offer {
             size: (word & 0xff_ffff) as u32,
             in_flight: ((word >> 24) & 0xffff) as u32,
         };
-        // Encoding it again shows whether there was anything else in it.
-        (offer.encode() == word && offer.is_sane()).then_some(offer)
+        // Differs from `word` if that has another version or unknown bits.
+        (params.encode() == word && params.is_valid()).then_some(params)
     }
 
-    fn is_sane(&self) -> bool {
+    fn is_valid(&self) -> bool {
         self.size <= MAX_PAYLOAD && (1..=MAX_WINDOW).contains(&self.in_flight)
     }
 
-    /// How many messages may be under way, so that there is memory for them: at least one.
+    /// The number of messages at a time, at least one, as the memory of a session is bounded.
     fn window(&self) -> u32 {
         let room = MAX_SESSION_BYTES / self.size.max(1);
         self.in_flight.min(room).max(1)
     }
 
-    /// Bytes of memory for the session at the server.
+    /// Bytes of memory that the server needs for the session.
     fn server_bytes(&self) -> usize {
         match self.op {
             BulkOp::Put => self.size as usize * self.window() as usize,
@@ -216,38 +221,38 @@ impl Offer {
         }
     }
 
-    /// Bytes of a pattern, of which messages are parts.
+    /// Bytes of the pattern that messages are parts of.
     fn pattern_len(&self) -> usize {
-        self.size as usize + SPREAD as usize
+        self.size as usize + PATTERN_EXTRA as usize
     }
 }
 
-/// What the server says about a session. All little-endian on the wire.
+/// The state of a session at the server. Little-endian on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct State {
-    /// 0, or why there is no session.
+struct SessionState {
+    /// 0, or [`NO_SESSION`].
     status: u32,
-    /// Bytes a message.
+    /// Bytes per message.
     size: u32,
-    /// Messages that may be under way at a time.
+    /// The number of messages at a time.
     window: u32,
-    /// Messages that arrived with the right contents, or were sent.
+    /// Messages that were received with the right contents, or sent.
     good: u64,
-    /// Messages that arrived with wrong ones.
+    /// Messages that were received with wrong contents.
     bad: u64,
-    /// Messages that did not arrive, or were not sent, completely.
+    /// Messages that were not received, or sent, completely.
     broken: u64,
-    /// Bytes that arrived or were sent.
+    /// Bytes that were received or sent.
     bytes: u64,
 }
 
-/// Bytes of a [`State`].
+/// Bytes of a [`SessionState`].
 const STATE_LEN: usize = 48;
 const STATE_MAGIC: u32 = 0x6b6c_7562;
 /// Status: there is no such session.
 const NO_SESSION: u32 = 1;
 
-impl State {
+impl SessionState {
     fn to_bytes(self) -> [u8; STATE_LEN] {
         let mut bytes = [0; STATE_LEN];
         let words = [
@@ -264,7 +269,7 @@ impl State {
         bytes
     }
 
-    /// `None` if it is none.
+    /// `None` if it has no magic.
     fn from_bytes(bytes: &[u8; STATE_LEN]) -> Option<Self> {
         let mut words = [0u64; STATE_LEN / 8];
         for (word, from) in words.iter_mut().zip(bytes.chunks_exact(8)) {
@@ -288,7 +293,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const OFFER: Offer = Offer {
+    const PARAMS: SessionParams = SessionParams {
         op: BulkOp::Put,
         verify: true,
         size: 4096,
@@ -300,13 +305,13 @@ mod tests {
         for op in [BulkOp::Put, BulkOp::Get] {
             for verify in [false, true] {
                 for size in [0, 1, 4096, MAX_PAYLOAD] {
-                    let offer = Offer {
+                    let params = SessionParams {
                         op,
                         verify,
                         size,
                         in_flight: MAX_WINDOW,
                     };
-                    assert!(Offer::decode(offer.encode()) == Some(offer));
+                    assert!(SessionParams::decode(params.encode()) == Some(params));
                 }
             }
         }
@@ -314,13 +319,13 @@ mod tests {
 
     #[test]
     fn hostile_offers() {
-        let good = OFFER.encode();
-        assert!(Offer::decode(good).is_some());
-        assert!(Offer::decode(0).is_none());
-        assert!(Offer::decode(u64::MAX).is_none());
+        let good = PARAMS.encode();
+        assert!(SessionParams::decode(good).is_some());
+        assert!(SessionParams::decode(0).is_none());
+        assert!(SessionParams::decode(u64::MAX).is_none());
         // Another version, unknown flags.
         for bit in 42..64 {
-            assert!(Offer::decode(good ^ (1 << bit)).is_none());
+            assert!(SessionParams::decode(good ^ (1 << bit)).is_none());
         }
         for (size, in_flight) in [
             (MAX_PAYLOAD + 1, 1),
@@ -329,22 +334,22 @@ mod tests {
             (0, MAX_WINDOW + 1),
             (0, 0xffff),
         ] {
-            let offer = Offer {
+            let params = SessionParams {
                 size,
                 in_flight,
-                ..OFFER
+                ..PARAMS
             };
-            assert!(Offer::decode(offer.encode()).is_none());
+            assert!(SessionParams::decode(params.encode()).is_none());
         }
     }
 
     #[test]
     fn windows_are_bounded_by_memory() {
         let window = |size, in_flight| {
-            Offer {
+            SessionParams {
                 size,
                 in_flight,
-                ..OFFER
+                ..PARAMS
             }
             .window()
         };
@@ -356,20 +361,20 @@ mod tests {
 
     #[test]
     fn match_bits() {
-        let bits = Kind::Data.bits(0x12_3456_789a, 0xbcde);
+        let bits = RequestKind::Data.match_bits(0x12_3456_789a, 0xbcde);
         assert_eq!(bits, 0x0312_3456_789a_bcde);
-        assert!(Kind::Data.is_in(bits));
-        assert!(!Kind::Open.is_in(bits));
-        assert_eq!(nonce_in(bits), 0x12_3456_789a);
+        assert!(RequestKind::Data.matches(bits));
+        assert!(!RequestKind::Open.matches(bits));
+        assert_eq!(session_id_in(bits), 0x12_3456_789a);
         assert_eq!(
-            Kind::Open.bits(u64::MAX, u32::MAX) & ANY_SESSION,
+            RequestKind::Open.match_bits(u64::MAX, u32::MAX) & ANY_SESSION,
             ANY_SESSION
         );
     }
 
     #[test]
     fn states_survive_the_wire() {
-        let state = State {
+        let state = SessionState {
             status: 1,
             size: 2,
             window: 3,
@@ -379,8 +384,8 @@ mod tests {
             bytes: 7,
         };
         let mut bytes = state.to_bytes();
-        assert!(State::from_bytes(&bytes) == Some(state));
+        assert!(SessionState::from_bytes(&bytes) == Some(state));
         bytes[0] ^= 1;
-        assert!(State::from_bytes(&bytes).is_none());
+        assert!(SessionState::from_bytes(&bytes).is_none());
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The embedded message layer's own door: its requests of `/dev/socklnd`, see [`crate::ctl`], and what it shows
-//! in debugfs.
+//! The embedded message layer's own interface for administrators: its requests of `/dev/socklnd`, see
+//! [`crate::ctl`], and its part of debugfs.
 //!
-//! A [`File`] belongs to an open file of the device, and keeps the bulk services that were started by it. They
-//! are behind a mutex that is taken outside everything else.
+//! A [`File`] belongs to an open file of the device. Its mutex protects the bulk services that were started by that
+//! file, and is taken outside all other locks of the module. They end when the file is closed.
 
 mod routing;
 mod transfer;
@@ -26,7 +26,7 @@ use super::{
     bulk::Service,
     router::NetRoute,
     Counters,
-    Local,
+    LocalNi,
     LAYER, //
 };
 use crate::{
@@ -38,7 +38,8 @@ use crate::{
     },
     debugfs::{
         count,
-        lines, //
+        lines,
+        show_counters, //
     },
     fwd::Forwarder,
     lib_linux::netns::Net,
@@ -53,88 +54,86 @@ use kernel::{
     sync::Mutex, //
 };
 
-/// What an open file has of this layer.
+/// The part of an open file that belongs to this layer.
 #[pin_data]
 pub(crate) struct File {
-    /// The bulk services that it keeps up.
+    /// The bulk services that were started by the file.
     #[pin]
     services: Mutex<KVec<Service>>,
 }
 
 impl File {
-    /// Without services.
+    /// A file without services.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             services <- new_mutex!(KVec::new(), "socklnd_ctl_services"),
         })
     }
 
-    /// A request of this layer's. May sleep.
+    /// Handles a request of this layer. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENOTTY` if it is none; `EPERM`, `EFAULT`, and those of the request.
+    /// `ENOTTY` if it is not a request of this layer; `EPERM`, `EFAULT`, and those of the request.
     pub(crate) fn request(&self, cmd: u32, arg: &Arg) -> Result {
         match cmd {
-            uapi::SOCKLND_IOC_ROUTE_ADD => arg.obey(route_add),
+            uapi::SOCKLND_IOC_ROUTE_ADD => arg.command(route_add),
             uapi::SOCKLND_IOC_ROUTE_DEL => {
                 let caller = Caller::admin()?;
-                arg.change(|request| route_del(&caller, request))
+                arg.command_and_reply(|request| route_del(&caller, request))
             }
             uapi::SOCKLND_IOC_ROUTE_LIST => arg.list::<uapi::socklnd_route_entry>(),
-            uapi::SOCKLND_IOC_ROUTE_NOTIFY => arg.obey(route_notify),
-            uapi::SOCKLND_IOC_ROUTING_SET => arg.obey(routing_set),
+            uapi::SOCKLND_IOC_ROUTE_NOTIFY => arg.command(route_notify),
+            uapi::SOCKLND_IOC_ROUTING_SET => arg.command(routing_set),
             uapi::SOCKLND_IOC_ROUTING_GET => {
-                arg.update(|request| routing_get(&Caller::anyone()?, request))
+                arg.query(|request| routing_get(&Caller::any()?, request))
             }
             uapi::SOCKLND_IOC_PING => {
                 let caller = Caller::admin()?;
-                arg.change(|request| ping(&caller, request))
+                arg.command_and_reply(|request| ping(&caller, request))
             }
             uapi::SOCKLND_IOC_SERVICE => {
                 let caller = Caller::admin()?;
-                arg.change(|request| self.start_services(&caller, request))
+                arg.command_and_reply(|request| self.start_services(&caller, request))
             }
             uapi::SOCKLND_IOC_BENCH => {
                 let caller = Caller::admin()?;
-                arg.change(|request| bench(&caller, request))
+                arg.command_and_reply(|request| bench(&caller, request))
             }
             _ => Err(ENOTTY),
         }
     }
 }
 
-/// What this layer has of an interface. `ENOENT` if that is no longer there. Thread context.
-fn local(caller: &Caller, nid: Nid) -> Result<Local> {
-    Local::find(&caller.net, nid).ok_or(ENOENT)
+/// An interface's part in this layer. `ENOENT` if it was shut down. Thread context.
+fn local_ni(caller: &Caller, nid: Nid) -> Result<LocalNi> {
+    LocalNi::find(&caller.net, nid).ok_or(ENOENT)
 }
 
-/// The first interface that matches and from which messages get to `target`: in its network, or with a
-/// route there. May sleep.
+/// The first interface that matches and is in the network of `target`, or has a route there. May sleep.
 ///
 /// # Errors
 ///
 /// As [`Caller::interface_for`].
-fn local_towards(caller: &Caller, pattern: Pattern, target: Nid) -> Result<Local> {
+fn local_ni_towards(caller: &Caller, pattern: Pattern, target: Nid) -> Result<LocalNi> {
     match caller.interface_for(pattern, target) {
         Err(e) if e == ENETUNREACH => {}
-        direct => return local(caller, direct?.nid()),
+        direct => return local_ni(caller, direct?.nid()),
     }
     let leads_there = |route: &NetRoute| route.target == target.net();
     for ni in caller.interfaces(pattern)?.iter() {
-        match local(caller, ni.nid()) {
-            Ok(local) if local.router().any(leads_there) => return Ok(local),
+        match local_ni(caller, ni.nid()) {
+            Ok(local) if local.router().has_route(leads_there) => return Ok(local),
             _ => {}
         }
     }
     Err(ENETUNREACH)
 }
 
-/// What became of an interface's messages so far.
+/// Counts an interface's messages by what was done with them.
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) drops: u64,
-    pub(crate) unanswered: u64,
     pub(crate) fwd_msgs: u64,
     pub(crate) fwd_bytes: u64,
     pub(crate) fwd_failed: u64,
@@ -145,16 +144,15 @@ pub(crate) struct Counts {
     pub(crate) fwd_back: u64,
 }
 
-/// Those of the interface with this NID in `net`; 0 if there is none. Thread context.
+/// The counts of the interface with this NID in `net`; 0 if there is none. Thread context.
 pub(crate) fn counts(net: &Net, nid: Nid) -> Counts {
-    let Some(local) = Local::find(net, nid) else {
+    let Some(local) = LocalNi::find(net, nid) else {
         return Counts::default();
     };
     let counters = local.counters();
     let get = |which: fn(&Counters) -> &Counter| which(counters).get();
     Counts {
         drops: get(|c| &c.drops),
-        unanswered: get(|c| &c.unanswered),
         fwd_msgs: get(|c| &c.fwd_msgs),
         fwd_bytes: get(|c| &c.fwd_bytes),
         fwd_failed: get(|c| &c.fwd_failed),
@@ -166,30 +164,16 @@ pub(crate) fn counts(net: &Net, nid: Nid) -> Counts {
     }
 }
 
-/// Writes them as debugfs has them. Thread context.
+/// Writes the counters of the interface with this NID in `net` for debugfs. Thread context.
 pub(crate) fn show_interface(out: &SeqFile, net: &Net, nid: Nid) {
-    let counts = counts(net, nid);
-    lines(
-        out,
-        "  ",
-        &[
-            ("fwd_msgs", counts.fwd_msgs),
-            ("fwd_bytes", counts.fwd_bytes),
-            ("fwd_failed", counts.fwd_failed),
-            ("fwd_forged", counts.fwd_forged),
-            ("fwd_direct", counts.fwd_direct),
-            ("fwd_off", counts.fwd_off),
-            ("fwd_no_route", counts.fwd_no_route),
-            ("fwd_back", counts.fwd_back),
-            ("drops", counts.drops),
-            ("unanswered", counts.unanswered),
-        ],
-    );
+    if let Some(local) = LocalNi::find(net, nid) {
+        show_counters(out, "  ", local.counters().all());
+    }
 }
 
-/// Writes what belongs to the node `net` as a whole. Thread context.
+/// Writes the state of the node `net` for debugfs. Thread context.
 pub(crate) fn show_node(out: &SeqFile, net: &Net) {
-    if let Some(node) = LAYER.get().and_then(|layer| layer.find(net)) {
+    if let Some(node) = LAYER.get().and_then(|layer| layer.find_node(net)) {
         show_forwarder(out, node.forwarder());
     }
 }
@@ -198,7 +182,7 @@ pub(crate) fn show_node(out: &SeqFile, net: &Net) {
 fn show_forwarder(out: &SeqFile, forwarder: &Forwarder) {
     let info = forwarder.info();
     seq_print!(out, "forwarding namespace {}\n", forwarder.net().inode());
-    lines(out, "  ", &[("on", info.on.into())]);
+    lines(out, "  ", &[("on", info.is_enabled.into())]);
     for (name, pool) in [("small", &info.small), ("large", &info.large)] {
         seq_print!(out, "  pool {name}\n");
         lines(

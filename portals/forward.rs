@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Forwarding: which messages are passed on, by which interface, and to whom.
+//! Forwarding: which messages are forwarded, by which interface, and to which node.
 //!
-//! A message that is to go on is a [`FwdMsg`]. It is first what its connection is parked with: until the
-//! payload is there, in the transport's own memory of that connection, so that no buffer is held by what
-//! has not come; then until there is a buffer, see [`crate::fwd`]. With one it is the completion first of the
-//! payload that is being received, then of the transmit that sends it on from the very same pages. However
-//! that ends, it is dropped then, and with it the buffer goes back to its pool. Nobody tells the sender when
-//! a message could not be passed on: it gets no answer. Nor does anything count how often a message was
-//! passed on: gateways whose routes lead round in a circle send it round for ever.
+//! A message to be forwarded is a [`FwdMsg`]. Its connection is parked with it, first until the payload has
+//! arrived in TCP's receive queue, so that no buffer is held for a payload that has not been sent; then until
+//! there is a buffer, see [`crate::fwd`]. With a buffer, the [`FwdMsg`] is the completion of the payload that is
+//! received into it, and then of the transmit that sends it from the same pages. When that has ended, well or
+//! not, it is dropped, and the buffer goes back to its pool. The sender of a message that could not be
+//! forwarded is not told: it gets no answer. No field of a message counts its hops: gateways whose routes form
+//! a loop forward it for ever.
 //!
-//! A [`FwdMsg`] has one owner at a time, so nothing protects it.
+//! A [`FwdMsg`] has one owner at a time, so no lock protects it.
 
 use super::{
-    node::Local,
+    node::LocalNi,
     router::NetRoute,
-    Core,
     Counters, //
+    PortalsInner,
 };
 use crate::{
     fwd::{
         Fmb,
-        Place,
-        Pool,
-        Take,
-        Way, //
+        FmbRequest,
+        FwdPath,
+        Grant,
+        Pool, //
     },
     lib_linux::{
         page::PageRange,
@@ -60,24 +60,23 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Why a message that is not for the interface goes nowhere.
+/// Why a message is neither for this interface nor forwarded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Misrouted {
-    /// It says that it is from a node that the peer can't speak for.
+    /// Its source is a node that the peer is no gateway for.
     Forged,
-    /// The sender could have sent it to its target directly, or by this node's NID in the sender's
-    /// own network.
+    /// The sender should have sent it to its target directly, or by this node's NID in the sender's network.
     Direct,
-    /// This node does not forward.
+    /// Forwarding is disabled.
     Off,
-    /// Nothing leads there.
+    /// No route leads to its target.
     NoRoute,
-    /// It would go back to the network that it came from.
+    /// The only routes to its target lead back to the network that it came from.
     Back,
 }
 
 impl Misrouted {
-    /// Where it is counted.
+    /// The counter of such messages.
     fn counter(self, counters: &Counters) -> &Counter {
         match self {
             Self::Forged => &counters.fwd_forged,
@@ -90,18 +89,18 @@ impl Misrouted {
 
     fn text(self) -> &'static str {
         match self {
-            Self::Forged => "the peer can't speak for its sender",
-            Self::Direct => "its sender should have sent it straight there",
-            Self::Off => "forwarding is off",
-            Self::NoRoute => "no gateway leads there",
-            Self::Back => "it would go back where it came from",
+            Self::Forged => "the peer is no gateway for its source",
+            Self::Direct => "its source should have sent it directly",
+            Self::Off => "forwarding is disabled",
+            Self::NoRoute => "there is no route to its target",
+            Self::Back => "it would go back to the network that it came from",
         }
     }
 }
 
-impl Core {
-    /// A message that a gateway has passed on, or that is for another node. Not inlined: what is neither
-    /// needs less of the stack.
+impl PortalsInner {
+    /// Handles the header of a message that was received through a gateway, or that is for another node. Not
+    /// inlined, so that other messages use less of the stack.
     #[inline(never)]
     pub(super) fn parse_routed(
         self: &Arc<Self>,
@@ -110,13 +109,13 @@ impl Core {
         header: &Header,
         token: RecvToken<'_>,
     ) -> Answer {
-        match self.route(ni, msg, header) {
+        match self.route_msg(ni, msg, header) {
             Ok(None) => token.deliver(self.parse(ni, msg, header)),
-            Ok(Some(onwards)) => token.wait(onwards, Until::Arrived),
+            Ok(Some(msg)) => token.wait(msg, Until::Arrived),
             Err(why) => {
                 why.counter(&self.counters).add(1);
                 pr_info_ratelimited!(
-                    "{}: dropped a message from {} for {}, sent by {}: {}\n",
+                    "{}: dropped a message from {} to {}, received from {}: {}\n",
                     ni.nid(),
                     header.src,
                     header.dest,
@@ -128,10 +127,10 @@ impl Core {
         }
     }
 
-    /// Drops a message that `via` has sent, and whose target or source is on a network of another kind, of
-    /// which nothing here knows NIDs. Thread context.
+    /// Drops a message whose target or source is not on a TCP network, and that was received from `via`. Thread
+    /// context.
     #[inline(never)]
-    pub(super) fn refuse(
+    pub(super) fn drop_foreign(
         &self,
         ni: NiRef<'_>,
         via: Nid,
@@ -139,14 +138,14 @@ impl Core {
         token: RecvToken<'_>,
     ) -> Answer {
         let why = match foreign.end {
-            // No route here leads to such a network, so nobody is a gateway to it.
+            // This node has no routes to such networks, so it knows no gateway to them.
             End::Source => Misrouted::Forged,
-            End::Target if self.node.forwarder().is_on() => Misrouted::NoRoute,
+            End::Target if self.node.forwarder().is_enabled() => Misrouted::NoRoute,
             End::Target => Misrouted::Off,
         };
         why.counter(&self.counters).add(1);
         pr_info_ratelimited!(
-            "{}: dropped a message {}, sent by {}: {}\n",
+            "{}: dropped a message {}, received from {}: {}\n",
             ni.nid(),
             foreign,
             via,
@@ -155,8 +154,9 @@ impl Core {
         token.deliver(Delivery::Misrouted)
     }
 
-    /// Where a message is to go: `None` is to this interface. Thread context, may sleep for memory.
-    fn route(
+    /// Decides what is done with a message: `None` if it is for this interface, else what forwards it. Thread
+    /// context, may sleep for memory.
+    fn route_msg(
         self: &Arc<Self>,
         ni: NiRef<'_>,
         msg: &Incoming<'_>,
@@ -164,11 +164,11 @@ impl Core {
     ) -> core::result::Result<Option<KBox<FwdMsg>>, Misrouted> {
         let own = ni.nid();
         if header.src != msg.via {
-            // A gateway speaks for the networks that it leads to; but nobody for one that this node is
-            // in itself.
+            // A gateway forwards messages from the networks that it leads to; but not from one that this node is
+            // connected to itself.
             let source = header.src.net();
             let leads_there = |route: &NetRoute| route.gateway == msg.via && route.target == source;
-            if !self.router.any(leads_there) || self.is_local(own, source) {
+            if !self.router.has_route(leads_there) || self.is_local(own, source) {
                 return Err(Misrouted::Forged);
             }
         }
@@ -176,19 +176,19 @@ impl Core {
             return Ok(None);
         }
         let node = &self.node;
-        if header.dest.net() == own.net() || node.local(header.dest).is_some() {
+        if header.dest.net() == own.net() || node.find_ni(|l| l.nid() == header.dest).is_some() {
             return Err(Misrouted::Direct);
         }
         let forwarder = node.forwarder();
-        if !forwarder.is_on() {
+        if !forwarder.is_enabled() {
             return Err(Misrouted::Off);
         }
-        let (out, hop) = self.next_hop(own, header.dest)?;
-        let way = forwarder.way(msg.addr, msg.via, hop);
-        let onwards = FwdMsg {
+        let (out, hop) = self.choose_egress(own, header.dest)?;
+        let path = forwarder.path(msg.addr, msg.via, hop);
+        let msg = FwdMsg {
             pool: forwarder.pool(header.payload_len as usize).clone(),
-            way: way.map_err(|_| Misrouted::NoRoute)?,
-            place: None,
+            path: path.map_err(|_| Misrouted::NoRoute)?,
+            request: FmbRequest::default(),
             buffer: None,
             from: self.clone(),
             out,
@@ -200,32 +200,33 @@ impl Core {
                 Cause::Own
             },
             header: *header,
-            received: false,
+            is_received: false,
         };
-        let onwards = KBox::new(onwards, GFP_KERNEL);
-        Ok(Some(onwards.map_err(|_| Misrouted::NoRoute)?))
+        let msg = KBox::new(msg, GFP_KERNEL);
+        Ok(Some(msg.map_err(|_| Misrouted::NoRoute)?))
     }
 
-    /// Whether the node of the interface `own` is in a network. Thread context.
+    /// Whether the node, of which `own` is an interface, is connected to a network. Thread context.
     fn is_local(&self, own: Nid, network: u16) -> bool {
-        network == own.net() || self.node.first(|l| l.nid().net() == network).is_some()
+        network == own.net() || self.node.find_ni(|l| l.nid().net() == network).is_some()
     }
 
-    /// Through which other interface a message that came in by `own` goes on, and to whom there.
-    fn next_hop(
+    /// Chooses the interface by which a message to `dest` is forwarded, which is not in the network of `own`, and
+    /// the next hop there.
+    fn choose_egress(
         &self,
         own: Nid,
         dest: Nid,
     ) -> core::result::Result<(Arc<dyn LndNi>, Nid), Misrouted> {
-        if let Some(out) = self.node.first(|l| l.nid().net() == dest.net()) {
+        if let Some(out) = self.node.find_ni(|l| l.nid().net() == dest.net()) {
             return Ok((out.ni, dest));
         }
-        let locals = self.node.locals().map_err(|_| Misrouted::NoRoute)?;
+        let nis = self.node.nis().map_err(|_| Misrouted::NoRoute)?;
         let mut only_back = false;
-        for Local { ni, core } in locals.iter() {
+        for LocalNi { ni, portals } in nis.iter() {
             if ni.nid().net() == own.net() {
-                only_back |= core.router.choose(dest.net()).is_some();
-            } else if let Some(gateway) = core.router.choose(dest.net()) {
+                only_back |= portals.router.choose(dest.net()).is_some();
+            } else if let Some(gateway) = portals.router.choose(dest.net()) {
                 return Ok((ni.clone(), gateway));
             }
         }
@@ -237,28 +238,30 @@ impl Core {
     }
 }
 
-/// A message that is to be sent on: what waits for its payload, and then for a buffer; then what is completed
-/// when it was received into that, and at last when it was sent from there.
+/// A message that is forwarded: first the waiter, until its payload has arrived and there is a buffer; then the
+/// completion of the payload that is received into the buffer, and last of the message that is sent from it.
 struct FwdMsg {
     pool: Arc<Pool>,
-    way: Way,
-    /// Where it waits, once it has asked for a buffer.
-    place: Option<Place>,
-    /// Goes back to its pool with this.
+    path: FwdPath,
+    /// Its request for a buffer.
+    request: FmbRequest,
+    /// The buffer that it was granted, and the part of it that has the payload.
     buffer: Option<(Fmb, PageRange)>,
-    /// The message layer of the interface by which it came.
-    from: Arc<Core>,
-    /// By which interface it goes on, and to whom there.
+    /// The message layer of the interface that received it.
+    from: Arc<PortalsInner>,
+    /// The interface that sends it.
     out: Arc<dyn LndNi>,
+    /// The node that it is sent to.
     hop: Nid,
     cause: Cause,
     header: Header,
-    received: bool,
+    /// Whether its payload was received, so that what is completed next is the transmit.
+    is_received: bool,
 }
 
 impl FwdMsg {
-    /// It has a buffer. `EINVAL` if that is too small.
-    fn give(&mut self, fmb: Fmb) -> Result<PageRange> {
+    /// Stores the buffer that it was granted. `EINVAL` if that is too small.
+    fn set_buffer(&mut self, fmb: Fmb) -> Result<PageRange> {
         let range = fmb.range(self.header.payload_len as usize)?;
         self.buffer = Some((fmb, range.clone()));
         Ok(range)
@@ -268,13 +271,13 @@ impl FwdMsg {
 impl Waiter for FwdMsg {
     fn ask(mut self: KBox<Self>, arrived: Arrived, token: RecvToken<'_>) -> Answer {
         let this = &mut *self;
-        let taken = this
+        let grant = this
             .pool
-            .take(token.conn(), &this.way, arrived, &mut this.place);
-        match taken {
-            Take::Wait => token.wait(self, Until::Woken),
-            Take::NoMemory => token.wait(self, Until::Memory),
-            Take::Got(fmb) => match self.give(fmb) {
+            .request(token.conn(), &this.path, arrived, &mut this.request);
+        match grant {
+            Grant::Queued => token.wait(self, Until::Woken),
+            Grant::NoMemory => token.wait(self, Until::Memory),
+            Grant::Granted(fmb) => match self.set_buffer(fmb) {
                 Ok(range) => token.deliver(Delivery::Accept(Sink {
                     memory: range.into(),
                     done: self,
@@ -284,12 +287,12 @@ impl Waiter for FwdMsg {
                     token.deliver(Delivery::Discard)
                 }
             },
-            Take::TooMany => {
+            Grant::QueueFull => {
                 self.from.counters.fwd_failed.add(1);
                 token.deliver(Delivery::Discard)
             }
-            Take::Closed => {
-                // Forwarding was switched off meanwhile.
+            Grant::Closed => {
+                // Forwarding was disabled meanwhile.
                 self.from.counters.fwd_off.add(1);
                 token.deliver(Delivery::Misrouted)
             }
@@ -303,26 +306,26 @@ impl Completion for FwdMsg {
             return;
         };
         let counters = &self.from.counters;
-        if self.received {
-            fmb.target().set_reached(status.is_ok());
+        if self.is_received {
+            fmb.next_hop().set_reached(status.is_ok());
         }
         if let Err(why) = status {
             counters.fwd_failed.add(1);
             pr_info_ratelimited!(
-                "could not pass on a message from {} for {}: {:?}\n",
+                "could not forward a message from {} to {}: {:?}\n",
                 self.header.src,
                 self.header.dest,
                 why.error
             );
-        } else if self.received {
+        } else if self.is_received {
             counters.fwd_msgs.add(1);
             counters.fwd_bytes.add(self.header.payload_len.into());
         } else {
-            fmb.received();
+            fmb.set_received();
             let payload = Some(range.clone()).filter(|range| range.len() > 0);
             let payload = payload.map(Payload::from);
             let (out, hop, cause, header) = (self.out.clone(), self.hop, self.cause, self.header);
-            self.received = true;
+            self.is_received = true;
             let out = out.as_arc_borrow();
             out.send(hop, cause, SentHeader::Parsed(&header), payload, self);
         }
@@ -331,8 +334,6 @@ impl Completion for FwdMsg {
 
 impl Drop for FwdMsg {
     fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.pool.cancel(place);
-        }
+        self.pool.cancel(&mut self.request);
     }
 }

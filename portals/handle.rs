@@ -1,70 +1,70 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Names for objects that others give back to us.
+//! Handles: numbers for objects, which a peer sends back.
 //!
-//! A peer answers an operation by the name that it was given, and may do so late, twice, or with a
-//! name that it made up. So a name is the index of a slot together with how often that slot has
-//! been used: it is good for one use of one slot, and looking up any other gives nothing.
+//! A peer answers an operation by the handle that it was given. It may do so late, twice, or with a handle
+//! that it made up. So a handle is the index of a slot together with the number of times that the slot has
+//! been emptied: it is valid for one use of one slot.
 //!
-//! A [`HandleTable`] has no lock of its own; whoever owns it protects it. It never allocates, so
-//! that it can live under a spinlock: room is made outside and brought in by
-//! [`HandleTable::enlarge`].
+//! A [`HandleTable`] has no lock; its owner protects it. It never allocates, so that it can be used under
+//! a spinlock: memory is allocated outside and passed to [`HandleTable::grow`].
 
 use kernel::prelude::*;
 
-/// Bits of a name that are the slot's index.
+/// Bits of a handle that are the slot's index.
 const INDEX_BITS: u32 = 16;
 
-/// Where the list of free slots ends. Too large to be an index.
+/// The end of the list of free slots. Too large to be an index.
 const END: u32 = u32::MAX;
 
 enum State<T> {
-    /// Not in use; the next free one.
+    /// Free; the index of the next free slot.
     Free(u32),
     Used(T),
 }
 
 /// Room for one object.
 pub(super) struct Slot<T> {
-    /// How often the slot has been emptied. At one use a nanosecond 48 bits last for 3 days, and
-    /// then a name would have to be kept that long to be mistaken.
+    /// How often the slot has been emptied. At one use per nanosecond, 48 bits overflow after 3 days, and a
+    /// handle that old would have to be used then.
     generation: u64,
     state: State<T>,
 }
 
-/// Objects by name.
+/// Objects by handle.
 pub(super) struct HandleTable<T> {
     slots: KVVec<Slot<T>>,
+    /// The first free slot.
     free: u32,
-    live: usize,
+    len: usize,
 }
 
 impl<T> HandleTable<T> {
     /// The most objects that a table can hold.
     pub(super) const MAX: usize = 1 << INDEX_BITS;
 
-    /// An empty table without room.
+    /// An empty table without memory.
     pub(super) const fn new() -> Self {
         Self {
             slots: KVVec::new(),
             free: END,
-            live: 0,
+            len: 0,
         }
     }
 
-    /// How many objects are in it.
+    /// The number of objects in it.
     pub(super) fn len(&self) -> usize {
-        self.live
+        self.len
     }
 
-    /// How many there is room for.
+    /// The number of objects that there is memory for.
     pub(super) fn capacity(&self) -> usize {
         self.slots.capacity().min(Self::MAX)
     }
 
-    /// Replaces the room with `room` if that is larger; what is left over is in `room` afterwards,
-    /// to be dropped with no lock held.
-    pub(super) fn enlarge(&mut self, room: &mut KVVec<Slot<T>>) {
+    /// Moves the slots to `room` if that is larger. The smaller memory is in `room` afterwards, to be dropped with
+    /// no lock held.
+    pub(super) fn grow(&mut self, room: &mut KVVec<Slot<T>>) {
         if room.capacity() <= self.slots.capacity() || !room.is_empty() {
             return;
         }
@@ -75,26 +75,26 @@ impl<T> HandleTable<T> {
         core::mem::swap(&mut self.slots, room);
     }
 
-    fn name(index: u32, generation: u64) -> u64 {
+    fn handle(index: u32, generation: u64) -> u64 {
         (generation << INDEX_BITS) | u64::from(index)
     }
 
-    fn slot(&mut self, name: u64) -> Option<(u32, &mut Slot<T>)> {
+    fn slot(&mut self, handle: u64) -> Option<(u32, &mut Slot<T>)> {
         // CAST: masked to 16 bits.
-        let index = (name & (Self::MAX as u64 - 1)) as u32;
+        let index = (handle & (Self::MAX as u64 - 1)) as u32;
         let slot = self.slots.get_mut(index as usize)?;
-        (Self::name(index, slot.generation) == name).then_some((index, slot))
+        (Self::handle(index, slot.generation) == handle).then_some((index, slot))
     }
 
-    /// Puts `object` in and names it; gives it back if there is no room.
+    /// Adds `object` and returns its handle; returns the object if there is no room.
     pub(super) fn insert(&mut self, object: T) -> core::result::Result<u64, T> {
         if let Some(slot) = self.slots.get_mut(self.free as usize) {
             if let State::Free(next) = slot.state {
-                let name = Self::name(self.free, slot.generation);
+                let handle = Self::handle(self.free, slot.generation);
                 slot.state = State::Used(object);
                 self.free = next;
-                self.live += 1;
-                return Ok(name);
+                self.len += 1;
+                return Ok(handle);
             }
         }
         let index = self.slots.len();
@@ -107,44 +107,48 @@ impl<T> HandleTable<T> {
         };
         // There is room, so this can't fail.
         let _ = self.slots.push_within_capacity(slot);
-        self.live += 1;
+        self.len += 1;
         // CAST: less than `MAX`.
-        Ok(Self::name(index as u32, 0))
+        Ok(Self::handle(index as u32, 0))
     }
 
-    /// The object of that name, if it is still there.
-    pub(super) fn get_mut(&mut self, name: u64) -> Option<&mut T> {
-        match &mut self.slot(name)?.1.state {
+    /// The object with this handle, if it has not been removed.
+    pub(super) fn get_mut(&mut self, handle: u64) -> Option<&mut T> {
+        match &mut self.slot(handle)?.1.state {
             State::Used(object) => Some(object),
             State::Free(_) => None,
         }
     }
 
-    /// Takes out the object of that name. The name is good for nothing afterwards.
-    pub(super) fn remove(&mut self, name: u64) -> Option<T> {
+    /// Removes the object with this handle, which is not valid any more.
+    pub(super) fn remove(&mut self, handle: u64) -> Option<T> {
         let free = self.free;
-        let (index, slot) = self.slot(name)?;
+        let (index, slot) = self.slot(handle)?;
         if let State::Free(_) = slot.state {
             return None;
         }
         let State::Used(object) = core::mem::replace(&mut slot.state, State::Free(free)) else {
             return None;
         };
-        // What does not fit into a name must not count as a difference between two.
+        // Only as many bits as fit into a handle.
         slot.generation = slot.generation.wrapping_add(1) & (u64::MAX >> INDEX_BITS);
         self.free = index;
-        self.live -= 1;
+        self.len -= 1;
         Some(object)
     }
 
-    /// Takes out the first object from slot `*at` on for which `which` holds, and moves `*at` there.
-    pub(super) fn remove_next(&mut self, at: &mut usize, which: impl Fn(&T) -> bool) -> Option<T> {
+    /// Removes the first object that `matches`, from slot `*at` on. Sets `*at` to its slot.
+    pub(super) fn remove_next(
+        &mut self,
+        at: &mut usize,
+        matches: impl Fn(&T) -> bool,
+    ) -> Option<T> {
         while let Some(slot) = self.slots.get(*at) {
             if let State::Used(object) = &slot.state {
-                if which(object) {
+                if matches(object) {
                     // CAST: less than `MAX`.
-                    let name = Self::name(*at as u32, slot.generation);
-                    return self.remove(name);
+                    let handle = Self::handle(*at as u32, slot.generation);
+                    return self.remove(handle);
                 }
             }
             *at += 1;
@@ -159,7 +163,7 @@ mod tests {
 
     fn table(capacity: usize) -> Result<HandleTable<u32>> {
         let mut table = HandleTable::new();
-        table.enlarge(&mut KVVec::with_capacity(capacity, GFP_KERNEL)?);
+        table.grow(&mut KVVec::with_capacity(capacity, GFP_KERNEL)?);
         Ok(table)
     }
 
@@ -178,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_name_finds_nothing() -> Result {
+    fn a_stale_handle_finds_nothing() -> Result {
         let mut table = table(1)?;
         let old = table.insert(1).map_err(|_| ENOSPC)?;
         assert_eq!(table.remove(old), Some(1));
@@ -192,11 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn a_made_up_name_finds_nothing() -> Result {
+    fn a_made_up_handle_finds_nothing() -> Result {
         let mut table = table(4)?;
-        let name = table.insert(1).map_err(|_| ENOSPC)?;
+        let handle = table.insert(1).map_err(|_| ENOSPC)?;
         for bit in 0..64 {
-            assert_eq!(table.remove(name ^ (1 << bit)), None);
+            assert_eq!(table.remove(handle ^ (1 << bit)), None);
         }
         assert_eq!(table.remove(u64::MAX), None);
         assert_eq!(table.len(), 1);
@@ -204,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn full_and_enlarged() -> Result {
+    fn full_and_grown() -> Result {
         let mut table = table(2)?;
         let room = table.capacity();
         let first = table.insert(0).map_err(|_| ENOSPC)?;
@@ -212,7 +216,7 @@ mod tests {
             assert!(table.insert(i as u32).is_ok());
         }
         assert_eq!(table.insert(7), Err(7));
-        table.enlarge(&mut KVVec::with_capacity(room * 2, GFP_KERNEL)?);
+        table.grow(&mut KVVec::with_capacity(room * 2, GFP_KERNEL)?);
         assert!(table.insert(7).is_ok());
         assert_eq!(table.remove(first), Some(0));
         Ok(())

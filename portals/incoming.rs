@@ -1,38 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages that come in: what is done with each, and what is answered.
+//! Incoming messages: what is done with each, and the response to it.
 //!
-//! A PUT or GET that has found memory is a [`Usage`] until it has ended; that belongs to the
-//! completion of the received payload or of the REPLY, and keeps memory and message layer alive.
-//! Answers that wait to be sent are counted, see [`super::owed`].
+//! A PUT or GET that has matched an entry has an [`MdUse`] until it has ended. That is owned by the completion of the
+//! received payload or of the REPLY, and holds references to the memory and to the message layer.
+//! Responses that wait to be sent are counted, see [`super::credits`].
 
 use super::{
-    completion,
+    credits::ResponseCredit,
     md::{
         Access,
-        Event,
         Md,
+        MdEvent,
         Reuse, //
     },
-    op::Unwanted,
-    outgoing::Got,
-    owed::Debt,
+    op::{
+        OpHandle,
+        Unwanted, //
+    },
+    outgoing::{
+        ReplyReceived,
+        Requester, //
+    },
     ping,
     table::{
         Match,
-        Request, //
+        MatchInfo,
+        MeHandle, //
     },
-    Core,
-    Finish, //
+    PortalsInner, //
 };
 use crate::{
-    lib_linux::ratelimit::pr_info_ratelimited,
+    lib_linux::{
+        misc,
+        page::PageRange,
+        ratelimit::pr_info_ratelimited, //
+    },
     upper::{
+        Completion,
         Delivery,
         Incoming,
         LndNi,
         NiRef,
-        Sink, //
+        Sink,
+        Status, //
     },
     wire::{
         Body,
@@ -41,25 +52,13 @@ use crate::{
         WireHandle, //
     }, //
 };
-use core::net::IpAddr;
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 
-/// Who has sent a message, and may want an answer.
-#[derive(Clone, Copy)]
-pub(super) struct Asker {
-    /// The node that it is from.
-    pub(super) nid: Nid,
-    /// The peer that it came from: that node, or a gateway.
-    pub(super) via: Nid,
-    /// The address that it came from.
-    pub(super) addr: IpAddr,
-}
-
-impl Core {
-    /// Says what becomes of a message for this interface, whose header is `hdr`.
+impl PortalsInner {
+    /// Handles the header `hdr` of a message for this interface: says where its payload goes.
     pub(super) fn parse(
         self: &Arc<Self>,
         ni: NiRef<'_>,
@@ -67,7 +66,7 @@ impl Core {
         hdr: &Header,
     ) -> Delivery {
         let from = hdr.src;
-        let asker = Asker {
+        let requester = Requester {
             nid: from,
             via: msg.via,
             addr: msg.addr,
@@ -80,7 +79,7 @@ impl Core {
                 portal,
                 offset,
             } => {
-                let request = Request {
+                let info = MatchInfo {
                     access: Access::Put,
                     from,
                     portal,
@@ -88,7 +87,7 @@ impl Core {
                     offset,
                     length: hdr.payload_len,
                 };
-                self.parse_put(ni, asker, &request, ack_wmd, hdr_data)
+                self.parse_put(ni, requester, &info, ack_wmd, hdr_data)
             }
             Body::Get {
                 return_wmd,
@@ -97,7 +96,7 @@ impl Core {
                 src_offset,
                 sink_len,
             } => {
-                let request = Request {
+                let info = MatchInfo {
                     access: Access::Get,
                     from,
                     portal,
@@ -105,7 +104,7 @@ impl Core {
                     offset: src_offset,
                     length: sink_len,
                 };
-                self.parse_get(ni, asker, &request, return_wmd)
+                self.parse_get(ni, requester, &info, return_wmd)
             }
             Body::Ack {
                 dst_wmd,
@@ -116,25 +115,25 @@ impl Core {
         }
     }
 
-    fn find(&self, request: &Request) -> Option<Match> {
-        self.table.lock().find(request)
+    fn match_md(&self, info: &MatchInfo) -> Option<Match> {
+        self.table.lock().match_md(info)
     }
 
-    /// A message can't be taken.
+    /// Drops a PUT or GET.
     #[inline(never)]
-    fn dropped(&self, request: &Request) -> Delivery {
+    fn drop_msg(&self, info: &MatchInfo) -> Delivery {
         self.counters.drops.add(1);
         pr_info_ratelimited!(
             "dropped a {} of {} bytes from {} for portal {}, match bits {:#x}, offset {}\n",
-            match request.access {
+            match info.access {
                 Access::Put => "PUT",
                 Access::Get => "GET",
             },
-            request.length,
-            request.from,
-            request.portal,
-            request.match_bits,
-            request.offset
+            info.length,
+            info.from,
+            info.portal,
+            info.match_bits,
+            info.offset
         );
         Delivery::Discard
     }
@@ -142,155 +141,182 @@ impl Core {
     fn parse_put(
         self: &Arc<Self>,
         ni: NiRef<'_>,
-        asker: Asker,
-        request: &Request,
+        requester: Requester,
+        info: &MatchInfo,
         ack_wmd: WireHandle,
         hdr_data: u64,
     ) -> Delivery {
-        // The ACK is counted before it is due, so that there is no payload that it then lacks.
-        let debt = if ack_wmd == WireHandle::NONE {
+        // Counted before the payload is received, so that a PUT is not received whose ACK can't be sent.
+        let ack = if ack_wmd == WireHandle::NONE {
             None
         } else {
-            let Some(debt) = Debt::new(self, asker.nid, asker.via) else {
-                return self.dropped(request);
+            let Some(credit) = ResponseCredit::new(self, requester.nid, requester.via) else {
+                return self.drop_msg(info);
             };
-            Some((debt, ack_wmd))
+            Some((credit, ack_wmd))
         };
-        let Some(found) = self.find(request) else {
-            return self.dropped(request);
+        let Ok(room) = KBox::<PutReceived>::new_uninit(GFP_KERNEL) else {
+            return self.drop_msg(info);
+        };
+        let Some(found) = self.match_md(info) else {
+            return self.drop_msg(info);
         };
         self.counters.puts.add(1);
-        let arrival = Arrival {
+        let md_use = MdUse::new(self, info, found, hdr_data);
+        let range = md_use.event.range.clone();
+        let received = PutReceived {
             ni: ni.into(),
-            asker,
-            usage: Usage::new(self, request, found, hdr_data),
-            debt,
+            requester,
+            md_use,
+            ack,
         };
-        let range = arrival.usage.event.range.clone();
-        match completion(arrival) {
-            Ok(done) => Delivery::Accept(Sink {
-                memory: range.into(),
-                done,
-            }),
-            Err(_) => self.dropped(request),
-        }
+        let done: KBox<_> = KBox::write(room, received);
+        Delivery::Accept(Sink {
+            memory: range.into(),
+            done,
+        })
     }
 
     fn parse_get(
         self: &Arc<Self>,
         ni: NiRef<'_>,
-        asker: Asker,
-        request: &Request,
+        requester: Requester,
+        info: &MatchInfo,
         return_wmd: WireHandle,
     ) -> Delivery {
-        let Some(debt) = Debt::new(self, asker.nid, asker.via) else {
-            return self.dropped(request);
+        let Some(credit) = ResponseCredit::new(self, requester.nid, requester.via) else {
+            return self.drop_msg(info);
         };
-        let (usage, payload) = if ping::is_question(request) {
-            let Ok(description) = ping::answer(&self.node, ni, request) else {
-                return self.dropped(request);
+        let Ok(room) = KBox::<ResponseSent>::new_uninit(GFP_KERNEL) else {
+            return self.drop_msg(info);
+        };
+        let (md_use, payload) = if ping::is_ping(info) {
+            let Ok(range) = self.ping_reply(ni, info) else {
+                return self.drop_msg(info);
             };
-            (None, description)
+            (None, range)
         } else {
-            let Some(found) = self.find(request) else {
-                return self.dropped(request);
+            let Some(found) = self.match_md(info) else {
+                return self.drop_msg(info);
             };
             let range = found.range.clone();
-            (Some(Usage::new(self, request, found, 0)), range)
+            (Some(MdUse::new(self, info, found, 0)), range)
         };
         self.counters.gets.add(1);
-        let answer = Answer { usage, debt };
-        if let Ok(done) = completion(answer) {
-            let body = Body::Reply {
-                dst_wmd: return_wmd,
-            };
-            self.answer(ni, asker, body, Some(payload), done);
-        }
+        let done: KBox<_> = KBox::write(room, ResponseSent { md_use, credit });
+        let body = Body::Reply {
+            dst_wmd: return_wmd,
+        };
+        self.send_response(ni, requester, body, Some(payload), done);
         Delivery::Discard
     }
 
+    /// The payload of the REPLY to a ping that `ni` has received. May sleep.
+    fn ping_reply(&self, ni: NiRef<'_>, info: &MatchInfo) -> Result<PageRange> {
+        let nis = self.node.ping_nis(ni)?;
+        ping::reply(&nis, self.node.routing(), info)
+    }
+
     fn parse_ack(&self, from: Nid, handle: WireHandle, match_bits: u64, mlength: u32) -> Delivery {
-        let op = self.ops.lock().ack(from, handle, match_bits, mlength);
+        let op = self
+            .ops
+            .lock()
+            .remove_acked(from, handle, match_bits, mlength);
         match op {
             Ok(op) => {
                 self.counters.acks.add(1);
-                op.finish(Ok(mlength));
+                op.complete(Ok(mlength));
             }
-            Err(why) => self.unwanted("ACK", from, why),
+            Err(why) => self.count_unwanted("ACK", from, why),
         }
         Delivery::Discard
     }
 
     fn parse_reply(self: &Arc<Self>, from: Nid, handle: WireHandle, length: u32) -> Delivery {
-        let op = self.ops.lock().reply(from, handle);
-        let (op, sink) = match op {
+        let begun = self.ops.lock().begin_reply(from, handle);
+        let (op, sink) = match begun {
             Ok(found) => found,
             Err(why) => {
-                self.unwanted("REPLY", from, why);
+                self.count_unwanted("REPLY", from, why);
                 return Delivery::Discard;
             }
         };
         self.counters.replies.add(1);
-        // What is longer than was asked for is cut off.
-        let range = match sink.slice(0, sink.len().min(length as usize)) {
-            Ok(range) => range,
+        match self.receive_reply(op, sink, length) {
+            Ok(sink) => Delivery::Accept(sink),
             Err(e) => {
-                self.finish_op(op, Err(e));
-                return Delivery::Discard;
+                self.complete_op(op, Err(e));
+                Delivery::Discard
             }
-        };
-        let got = Got {
-            core: self.clone(),
-            op,
-            // CAST: at most `length`.
-            mlength: range.len() as u32,
-        };
-        match completion(got) {
-            Ok(done) => Delivery::Accept(Sink {
-                memory: range.into(),
-                done,
-            }),
-            Err(_) => Delivery::Discard,
         }
     }
 
+    /// Where the payload of a REPLY goes, which is truncated if it is longer than `memory`.
+    fn receive_reply(
+        self: &Arc<Self>,
+        op: OpHandle,
+        memory: PageRange,
+        length: u32,
+    ) -> Result<Sink> {
+        let range = memory.slice(0, memory.len().min(length as usize))?;
+        let done = KBox::new(
+            ReplyReceived {
+                portals: self.clone(),
+                op,
+                // CAST: at most `length`.
+                mlength: range.len() as u32,
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(Sink {
+            memory: range.into(),
+            done,
+        })
+    }
+
     #[inline(never)]
-    fn unwanted(&self, what: &str, from: Nid, why: Unwanted) {
+    fn count_unwanted(&self, kind: &str, from: Nid, why: Unwanted) {
         self.counters.unwanted.add(1);
         pr_info_ratelimited!(
-            "dropped an unwanted {} from {}: {}\n",
-            what,
+            "dropped an unexpected {} from {}: {}\n",
+            kind,
             from,
             match why {
-                Unwanted::Unknown => "nobody waits for it",
-                Unwanted::Wrong => "it does not fit the question",
-                Unwanted::Twice => "it is there already",
+                Unwanted::Unknown => "no operation has its handle",
+                Unwanted::Mismatch => "it does not fit the operation",
+                Unwanted::Duplicate => "there is one already",
             }
         );
     }
 }
 
-/// The use of a memory descriptor of ours by somebody's message.
-pub(super) struct Usage {
-    core: Arc<Core>,
+/// The use of a memory descriptor by a message.
+pub(super) struct MdUse {
+    portals: Arc<PortalsInner>,
+    me: MeHandle,
     md: Arc<Md>,
-    event: Event,
+    event: MdEvent,
 }
 
-impl Usage {
-    pub(super) fn new(core: &Arc<Core>, request: &Request, found: Match, hdr_data: u64) -> Self {
-        // The entry goes if this was its last use; the descriptor stays for as long as it takes.
+impl MdUse {
+    pub(super) fn new(
+        portals: &Arc<PortalsInner>,
+        info: &MatchInfo,
+        found: Match,
+        hdr_data: u64,
+    ) -> Self {
+        // The entry is freed if this was its last use; the descriptor lives as long as this.
         drop(found.unlinked);
         Self {
-            core: core.clone(),
-            event: Event {
-                me: found.me,
-                access: request.access,
-                from: request.from,
-                match_bits: request.match_bits,
+            portals: portals.clone(),
+            me: found.me,
+            event: MdEvent {
+                access: info.access,
+                from: info.from,
+                match_bits: info.match_bits,
                 hdr_data,
-                rlength: request.length,
-                // CAST: at most the length of the request.
+                rlength: info.length,
+                // CAST: at most `info.length`.
                 mlength: found.range.len() as u32,
                 range: found.range,
                 result: Ok(()),
@@ -299,65 +325,69 @@ impl Usage {
         }
     }
 
-    /// The message has ended.
-    pub(super) fn end(mut self, result: Result) {
+    /// Ends the use: calls the descriptor's handler. May sleep.
+    pub(super) fn end(&mut self, result: Result) {
+        misc::assert_may_sleep();
         self.event.result = result;
         if let Some(handler) = &self.md.handler {
-            handler.event(&self.core, &self.event);
+            handler.event(&self.portals, &self.event);
         }
         if self.md.reuse == Reuse::OneAtATime {
-            self.core.table.lock().release(self.event.me);
+            self.portals.table.lock().release(self.me);
         }
     }
 }
 
-/// When a PUT was received.
-struct Arrival {
+/// Completes the payload of a PUT.
+struct PutReceived {
     ni: Arc<dyn LndNi>,
-    asker: Asker,
-    usage: Usage,
-    /// The ACK that is due, and what it has to name.
-    debt: Option<(Debt, WireHandle)>,
+    requester: Requester,
+    md_use: MdUse,
+    /// For the ACK, if the PUT asks for one: its credit, and the handle that it contains.
+    ack: Option<(ResponseCredit, WireHandle)>,
 }
 
-impl Finish for Arrival {
-    fn finish(self, result: Result) {
-        let Event {
-            match_bits,
-            mlength,
-            ..
-        } = self.usage.event;
-        let core = self.usage.core.clone();
-        // Before the ACK: who gets it may count on the event having been handled.
-        self.usage.end(result);
-        let (Ok(()), Some((debt, dst_wmd))) = (result, self.debt) else {
+impl Completion for PutReceived {
+    fn complete(mut self: KBox<Self>, status: Status) {
+        let result = status.map_err(|failure| failure.error);
+        // Before the ACK, so that its receiver can rely on the event having been handled.
+        self.md_use.end(result);
+        let (Ok(()), Some((credit, dst_wmd))) = (result, self.ack.take()) else {
             return;
         };
-        if let Ok(done) = completion(Answer { usage: None, debt }) {
-            let body = Body::Ack {
-                dst_wmd,
-                match_bits,
-                mlength,
-            };
-            core.answer(self.ni.as_arc_borrow(), self.asker, body, None, done);
-        }
+        let MdUse { portals, event, .. } = &self.md_use;
+        let sent = ResponseSent {
+            md_use: None,
+            credit,
+        };
+        let Ok(done) = KBox::new(sent, GFP_KERNEL) else {
+            portals.counters.unanswered.add(1);
+            return;
+        };
+        let body = Body::Ack {
+            dst_wmd,
+            match_bits: event.match_bits,
+            mlength: event.mlength,
+        };
+        let ni = self.ni.as_arc_borrow();
+        portals.send_response(ni, self.requester, body, None, done);
     }
 }
 
-/// When an ACK or a REPLY was sent.
-struct Answer {
-    /// Of a REPLY: the descriptor that it was read from, if it was from one.
-    usage: Option<Usage>,
-    debt: Debt,
+/// Completes the transmit of an ACK or a REPLY.
+struct ResponseSent {
+    /// Of a REPLY to a GET that has matched an entry.
+    md_use: Option<MdUse>,
+    credit: ResponseCredit,
 }
 
-impl Finish for Answer {
-    fn finish(self, result: Result) {
-        if result.is_err() {
-            self.debt.core().counters.unanswered.add(1);
+impl Completion for ResponseSent {
+    fn complete(mut self: KBox<Self>, status: Status) {
+        if status.is_err() {
+            self.credit.portals().counters.unanswered.add(1);
         }
-        if let Some(usage) = self.usage {
-            usage.end(result);
+        if let Some(md_use) = &mut self.md_use {
+            md_use.end(status.map_err(|failure| failure.error));
         }
     }
 }

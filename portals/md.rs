@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory descriptors: memory that messages of others may write to or read from.
+//! Memory descriptors: memory that messages of other nodes write to or read from.
 //!
-//! An [`Md`] never changes once it is made. It is shared by [`Arc`] between its match entry and the
-//! messages under way, and keeps its pages alive; so unlinking an entry never takes memory from
-//! under a message. What does change, how often it may still be used and how far it is filled,
-//! belongs to the entry and is protected by the table's lock.
+//! An [`Md`] does not change. It is shared by [`Arc`] between its match entry and the messages that use it, and
+//! keeps its pages allocated: unlinking an entry does not free memory that a message is using. What does
+//! change, how often it may still be used and how much of it is filled, is part of the entry and protected
+//! by the table's lock.
 
-use super::{
-    table::MeHandle,
-    Core, //
-};
+use super::PortalsInner;
 use crate::{
     lib_linux::page::PageRange,
     wire::Nid, //
@@ -29,24 +26,33 @@ pub(crate) enum Access {
     Get,
 }
 
-/// Who says where in the memory a message begins.
+/// Where in the memory a message begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
-    /// The sender of the message.
+    /// At the offset that its sender has chosen.
     Remote,
-    /// The memory is used up from its beginning to its end, each message behind the one before.
+    /// Behind the message before. The memory is used up from its beginning to its end.
     Append,
+}
+
+/// What happens to a message that is longer than the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TooLong {
+    /// It is truncated.
+    Truncate,
+    /// It does not match.
+    Reject,
 }
 
 /// How often a descriptor may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reuse {
-    /// As often as messages come, several at a time.
+    /// Without limit, by several messages at a time.
     Always,
-    /// So many times; with the last use the entry is unlinked.
+    /// This number of times; with the last use the entry is unlinked.
     Times(u32),
-    /// As often as messages come, but one at a time: until the event of a message has been handled
-    /// the entry matches no other. For memory that has to be looked at before it is overwritten.
+    /// Without limit, but by one message at a time: the entry matches no other message until the event of
+    /// this one was handled. For memory that is read before it may be overwritten.
     OneAtATime,
 }
 
@@ -56,66 +62,65 @@ pub(crate) struct Md {
     pub(crate) range: PageRange,
     /// What it may be used for.
     pub(crate) access: Access,
-    /// Whether a message that is too long is cut off. Otherwise it does not match.
-    pub(crate) truncate: bool,
+    /// What happens to a message that is too long.
+    pub(crate) too_long: TooLong,
     /// Where messages begin.
     pub(crate) placement: Placement,
     /// How often it may be used.
     pub(crate) reuse: Reuse,
-    /// Who is told about each use.
+    /// What is called after each use.
     pub(crate) handler: Option<Arc<dyn Handler>>,
 }
 
 impl Md {
-    /// How many of `length` bytes at `offset` it takes; `None` if it can't take the message.
+    /// How many of `length` bytes at `offset` are moved; `None` if the message does not match.
     pub(super) fn fit(&self, offset: u32, length: u32) -> Option<u32> {
-        fit(self.range.len(), self.truncate, offset, length)
+        self.too_long.fit(self.range.len(), offset, length)
     }
 }
 
-/// How many of `length` bytes memory of `size` bytes takes at `offset`.
-pub(super) fn fit(size: usize, truncate: bool, offset: u32, length: u32) -> Option<u32> {
-    // An offset behind the end does not match at all: there is no room to speak of.
-    let room = size.checked_sub(offset as usize)?;
-    let room = u32::try_from(room).unwrap_or(u32::MAX);
-    if length <= room {
-        Some(length)
-    } else if truncate {
-        Some(room)
-    } else {
-        None
+impl TooLong {
+    /// How many of `length` bytes at `offset` are moved to or from memory of `size` bytes; `None` if the message
+    /// does not match.
+    pub(super) fn fit(self, size: usize, offset: u32, length: u32) -> Option<u32> {
+        // An offset behind the end does not match, even for a message without a payload.
+        let room = size.checked_sub(offset as usize)?;
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
+        match self {
+            _ if length <= room => Some(length),
+            Self::Truncate => Some(room),
+            Self::Reject => None,
+        }
     }
 }
 
-/// What happened to a memory descriptor.
-pub(crate) struct Event {
-    /// The entry that matched.
-    pub(crate) me: MeHandle,
-    /// A PUT has been received, or the REPLY to a GET has been sent.
+/// A memory descriptor was used by a message.
+pub(crate) struct MdEvent {
+    /// A PUT was received, or the REPLY to a GET was sent.
     pub(crate) access: Access,
-    /// Whose message it was.
+    /// The node that sent the message.
     pub(crate) from: Nid,
-    /// The match bits of the message, which an entry with ignore bits can't know beforehand.
+    /// The match bits of the message.
     pub(crate) match_bits: u64,
-    /// Eight bytes that came with a PUT; 0 for a GET.
+    /// The eight bytes that a PUT has in its header; 0 for a GET.
     pub(crate) hdr_data: u64,
-    /// Bytes that the sender had to offer, or room for.
+    /// The length of the PUT's payload, or of the memory that a GET is for.
     pub(crate) rlength: u32,
     /// Bytes that were moved.
     pub(crate) mlength: u32,
-    /// Where they are: `mlength` bytes of the descriptor.
+    /// These bytes: a part of the descriptor's memory.
     pub(crate) range: PageRange,
-    /// With an error, any part of the memory may have been written.
+    /// How the message has ended. After an error, any part of `range` may have been written.
     pub(crate) result: Result,
 }
 
-/// Who is told about the use of a memory descriptor.
+/// Handles the events of a memory descriptor.
 pub(crate) trait Handler: Send + Sync {
-    /// A message for the descriptor has ended, well or not.
+    /// A message that uses the descriptor has ended.
     ///
-    /// Thread context, may sleep; no lock is held that sending or receiving takes. A scheduler waits, so
-    /// it must not wait for the network. The ACK of a PUT leaves only after this has returned.
-    fn event(&self, core: &Arc<Core>, event: &Event);
+    /// Thread context, may sleep; no lock is held that sending or receiving takes. It must not wait for
+    /// the network, because a scheduler calls it. The ACK of a PUT is sent after this has returned.
+    fn event(&self, portals: &Arc<PortalsInner>, event: &MdEvent);
 }
 
 #[kunit_tests(socklnd_portals_md)]
@@ -124,25 +129,25 @@ mod tests {
 
     #[test]
     fn fits() {
-        assert_eq!(fit(100, false, 0, 100), Some(100));
-        assert_eq!(fit(100, false, 60, 40), Some(40));
-        assert_eq!(fit(100, false, 100, 0), Some(0));
-        assert_eq!(fit(0, false, 0, 0), Some(0));
+        assert_eq!(TooLong::Reject.fit(100, 0, 100), Some(100));
+        assert_eq!(TooLong::Reject.fit(100, 60, 40), Some(40));
+        assert_eq!(TooLong::Reject.fit(100, 100, 0), Some(0));
+        assert_eq!(TooLong::Reject.fit(0, 0, 0), Some(0));
     }
 
     #[test]
     fn too_long() {
-        assert_eq!(fit(100, false, 0, 101), None);
-        assert_eq!(fit(100, false, 60, 41), None);
-        assert_eq!(fit(100, true, 0, 101), Some(100));
-        assert_eq!(fit(100, true, 60, u32::MAX), Some(40));
-        assert_eq!(fit(100, true, 100, 1), Some(0));
+        assert_eq!(TooLong::Reject.fit(100, 0, 101), None);
+        assert_eq!(TooLong::Reject.fit(100, 60, 41), None);
+        assert_eq!(TooLong::Truncate.fit(100, 0, 101), Some(100));
+        assert_eq!(TooLong::Truncate.fit(100, 60, u32::MAX), Some(40));
+        assert_eq!(TooLong::Truncate.fit(100, 100, 1), Some(0));
     }
 
     #[test]
     fn offset_behind_the_end() {
-        assert_eq!(fit(100, true, 101, 0), None);
-        assert_eq!(fit(100, true, u32::MAX, u32::MAX), None);
-        assert_eq!(fit(100, false, u32::MAX, 1), None);
+        assert_eq!(TooLong::Truncate.fit(100, 101, 0), None);
+        assert_eq!(TooLong::Truncate.fit(100, u32::MAX, u32::MAX), None);
+        assert_eq!(TooLong::Reject.fit(100, u32::MAX, 1), None);
     }
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes: the interfaces of one network namespace, and what they have in common. The door for commands.
+//! Nodes: the interfaces of one network namespace, and what they share. Commands enter the message layer here.
 //!
-//! The [`Layer`] is one for the module, published in [`LAYER`] as long as there are interfaces. It lists the
-//! nodes, each from its first interface to the end of its namespace. A [`Node`] lists its interfaces while they
-//! work; each entry is a [`Local`], by which commands get at an interface and its message layer. The two lists
-//! have a spinlock each, taken in thread context and never together, under which nothing is freed.
+//! There is one [`Layer`] for the module, which [`LAYER`] refers to while the module is in use. It lists the
+//! nodes. A node is listed from its first interface on until its namespace is deleted. A [`Node`] lists
+//! its interfaces while they work, each as a [`LocalNi`], which commands use. Each list has a
+//! spinlock, taken in thread context; the two are not held together, and nothing is freed while one is held.
 //!
-//! A node's entries refer to interfaces, whose message layers refer to the node: that circle ends when the
-//! interface is shut down and its entry goes.
+//! A node refers to its interfaces, whose message layers refer to the node. This cycle ends when an interface is shut
+//! down and removed from the list.
 
 use super::{
     bulk::{
@@ -20,12 +20,17 @@ use super::{
     },
     ping::{
         self,
-        PingReport, //
+        PingNi,
+        PingReport,
+        Routing, //
     },
-    router::Router,
-    Core,
+    router::{
+        Liveness,
+        Router, //
+    },
     Counters,
     Portals, //
+    PortalsInner,
 };
 use crate::{
     fwd::Forwarder,
@@ -51,13 +56,14 @@ use kernel::{
     sync::{
         Arc,
         SpinLock, //
-    }, //
+    },
+    time::Delta, //
 };
 
-/// The embedded message layer, for its own commands.
+/// The embedded message layer, for its commands.
 pub(crate) static LAYER: Instance<Layer> = Instance::new();
 
-/// The embedded message layer of the module.
+/// What the message layers of all interfaces share.
 #[pin_data]
 pub(crate) struct Layer {
     memory: Arc<BulkMemory>,
@@ -66,7 +72,7 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// Without nodes. May sleep.
+    /// A layer without nodes. May sleep.
     ///
     /// # Errors
     ///
@@ -82,25 +88,28 @@ impl Layer {
         )
     }
 
-    /// The node `net`, if it is known. Thread context.
-    pub(crate) fn find(&self, net: &Net) -> Option<Arc<Node>> {
+    /// The node of the namespace `net`, if it is listed. Thread context.
+    pub(crate) fn find_node(&self, net: &Net) -> Option<Arc<Node>> {
         let nodes = self.nodes.lock();
         nodes.iter().find(|node| node.net() == net).cloned()
     }
 
-    /// The node `net`, made if it is not known: it forwards or not, as the module was told. May sleep.
+    /// The node of the namespace `net`. If it is not listed, a new one is, which forwards if the module's parameter
+    /// says so. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, also for its buffers.
-    pub(crate) fn node(&self, net: &Net) -> Result<Arc<Node>> {
-        if let Some(node) = self.find(net) {
+    /// `ENOMEM`, also for its forwarding buffers.
+    pub(crate) fn find_or_add_node(&self, net: &Net) -> Result<Arc<Node>> {
+        if let Some(node) = self.find_node(net) {
             return Ok(node);
         }
         let new = Node::new(net.clone())?;
-        new.forwarder.set(tunables::forwarding_at_first())?;
+        if tunables::forwarding_at_first() {
+            new.forwarder.enable()?;
+        }
         let mut nodes = self.nodes.lock();
-        // Somebody else may have been faster.
+        // Another thread may have added it.
         if let Some(node) = nodes.iter().find(|node| node.net() == net) {
             return Ok(node.clone());
         }
@@ -111,29 +120,29 @@ impl Layer {
 
 impl MessageLayers for Layer {
     fn startup(&self, net: &Net, _nid: Nid) -> Result<Arc<dyn MessageLayer>> {
-        let portals = Portals::new(&self.memory, &self.node(net)?)?;
+        let portals = Portals::new(&self.memory, &self.find_or_add_node(net)?)?;
         Ok(portals)
     }
 
     fn tick(&self, now_ms: u64) {
-        // Without memory, the next time may have more luck.
+        // Without memory, this is done at the next tick.
         let Ok(nodes) = misc::cloned_where(&self.nodes, |_| true) else {
             return;
         };
         for node in nodes.iter() {
             node.probe_gateways(now_ms);
-            node.relieve(now_ms);
+            node.free_stuck_buffers();
         }
     }
 
     fn namespace_gone(&self, net: &Net) {
-        let gone = {
+        let removed = {
             let mut nodes = self.nodes.lock();
             let at = nodes.iter().position(|node| node.net() == net);
             at.and_then(|at| nodes.remove(at).ok())
         };
-        // With no lock held: it may have much to free.
-        drop(gone);
+        // After the lock was released, as it frees its buffers.
+        drop(removed);
     }
 }
 
@@ -142,17 +151,17 @@ impl MessageLayers for Layer {
 pub(crate) struct Node {
     forwarder: Arc<Forwarder>,
     #[pin]
-    locals: SpinLock<KVec<Local>>,
+    nis: SpinLock<KVec<LocalNi>>,
 }
 
 impl Node {
-    /// Without interfaces; it does not forward. May sleep.
+    /// A node without interfaces, which does not forward. May sleep.
     pub(super) fn new(net: Net) -> Result<Arc<Self>> {
         let forwarder = Forwarder::new(net)?;
         Arc::pin_init(
             pin_init!(Self {
                 forwarder,
-                locals <- new_spinlock!(KVec::new(), "socklnd_portals_locals"),
+                nis <- new_spinlock!(KVec::new(), "socklnd_portals_nis"),
             }),
             GFP_KERNEL,
         )
@@ -168,62 +177,79 @@ impl Node {
         &self.forwarder
     }
 
-    /// An interface works.
-    pub(super) fn add(&self, ni: NiRef<'_>, core: &Arc<Core>) -> Result {
-        let local = Local {
+    /// Adds an interface, which works now.
+    pub(super) fn add_ni(&self, ni: NiRef<'_>, portals: &Arc<PortalsInner>) -> Result {
+        let local = LocalNi {
             ni: ni.into(),
-            core: core.clone(),
+            portals: portals.clone(),
         };
-        Ok(self.locals.lock().push(local, GFP_ATOMIC)?)
+        Ok(self.nis.lock().push(local, GFP_ATOMIC)?)
     }
 
-    /// An interface was shut down.
-    pub(super) fn remove(&self, nid: Nid) {
-        let gone = {
-            let mut locals = self.locals.lock();
-            let at = locals.iter().position(|local| local.nid() == nid);
-            at.and_then(|at| locals.remove(at).ok())
+    /// Removes an interface, which was shut down.
+    pub(super) fn remove_ni(&self, nid: Nid) {
+        let removed = {
+            let mut nis = self.nis.lock();
+            let at = nis.iter().position(|local| local.nid() == nid);
+            at.and_then(|at| nis.remove(at).ok())
         };
-        drop(gone);
+        drop(removed);
     }
 
-    /// The interface with this NID, if it works. Thread context.
-    pub(crate) fn local(&self, nid: Nid) -> Option<Local> {
-        self.first(|local| local.nid() == nid)
-    }
-
-    /// The first interface that matches. Thread context; the list is locked.
-    pub(super) fn first(&self, matching: impl Fn(&Local) -> bool) -> Option<Local> {
-        let locals = self.locals.lock();
-        let mut locals = locals.iter();
-        locals.find(|local| matching(local)).cloned()
+    /// The first interface that `matches`, oldest first. Thread context; the list is locked.
+    pub(super) fn find_ni(&self, matches: impl Fn(&LocalNi) -> bool) -> Option<LocalNi> {
+        let nis = self.nis.lock();
+        let mut nis = nis.iter();
+        nis.find(|local| matches(local)).cloned()
     }
 
     /// Its interfaces, oldest first. May sleep.
-    pub(super) fn locals(&self) -> Result<KVec<Local>> {
-        misc::cloned_where(&self.locals, |_| true)
+    pub(super) fn nis(&self) -> Result<KVec<LocalNi>> {
+        misc::cloned_where(&self.nis, |_| true)
     }
 
-    /// Looks for gateways that were lost. Without memory, the next time may have more luck. May sleep.
+    /// Its interfaces for a ping that `ni` has received. May sleep.
+    pub(super) fn ping_nis(&self, ni: NiRef<'_>) -> Result<KVec<PingNi>> {
+        let nis = self.nis()?;
+        let mut pinged = KVec::with_capacity(nis.len().saturating_add(1), GFP_KERNEL)?;
+        if !nis.iter().any(|local| local.nid() == ni.nid()) {
+            // It is not listed yet, or no longer.
+            pinged.push(PingNi::of(&*ni), GFP_KERNEL)?;
+        }
+        for local in nis.iter() {
+            pinged.push(PingNi::of(&*local.ni), GFP_KERNEL)?;
+        }
+        Ok(pinged)
+    }
+
+    /// Whether it forwards. Thread context.
+    pub(super) fn routing(&self) -> Routing {
+        if self.forwarder.is_enabled() {
+            Routing::Enabled
+        } else {
+            Routing::Disabled
+        }
+    }
+
+    /// Connects to gateways that are down. Without memory, this is done at the next tick. May sleep.
     fn probe_gateways(&self, now_ms: u64) {
-        let Ok(locals) = self.locals() else { return };
-        for Local { ni, core } in locals.iter() {
+        let Ok(nis) = self.nis() else { return };
+        for LocalNi { ni, portals } in nis.iter() {
             let mut at = 0;
-            while let Some(gateway) = core.router.next_down(&mut at) {
+            while let Some(gateway) = portals.router.next_down(&mut at) {
                 if ni.as_arc_borrow().probe(gateway, now_ms) {
-                    core.peer_found(ni.nid(), gateway, PeerState::Up);
+                    portals.set_gateway_state(ni.nid(), gateway, PeerState::Up);
                 }
             }
         }
     }
 
-    /// If messages wait for buffers and none comes back, has one node give up those that it holds. May
-    /// sleep.
-    fn relieve(&self, now_ms: u64) {
-        self.forwarder.relieve(now_ms, |peer| {
-            if let Some(Local { ni, .. }) = self.first(|local| local.nid().net() == peer.net()) {
+    /// Frees forwarding buffers that messages wait for, see [`Forwarder::free_stuck`]. May sleep.
+    fn free_stuck_buffers(&self) {
+        self.forwarder.free_stuck(|peer| {
+            if let Some(LocalNi { ni, .. }) = self.find_ni(|local| local.nid().net() == peer.net()) {
                 pr_info_ratelimited!(
-                    "{}: {peer} holds up messages to others, and is given up\n",
+                    "{}: closed the connections to {peer}, which holds up messages to other nodes\n",
                     ni.nid()
                 );
                 ni.give_up(peer);
@@ -234,15 +260,16 @@ impl Node {
 
 /// An interface of this node, and its message layer.
 #[derive(Clone)]
-pub(crate) struct Local {
+pub(crate) struct LocalNi {
     pub(super) ni: Arc<dyn LndNi>,
-    pub(super) core: Arc<Core>,
+    pub(super) portals: Arc<PortalsInner>,
 }
 
-impl Local {
-    /// The one with this NID in `net`, if it works. Thread context.
+impl LocalNi {
+    /// The interface with this NID in the namespace `net`, if it works. Thread context.
     pub(crate) fn find(net: &Net, nid: Nid) -> Option<Self> {
-        LAYER.get()?.find(net)?.local(nid)
+        let node = LAYER.get()?.find_node(net)?;
+        node.find_ni(|local| local.nid() == nid)
     }
 
     /// Its NID.
@@ -250,69 +277,70 @@ impl Local {
         self.ni.nid()
     }
 
-    /// What became of its messages so far.
+    /// The counters of its message layer.
     pub(crate) fn counters(&self) -> &Counters {
-        &self.core.counters
+        &self.portals.counters
     }
 
     /// Its routes to other networks.
     pub(crate) fn router(&self) -> &Router {
-        &self.core.router
+        &self.portals.router
     }
 
     /// Adds a route to network `target` through `gateway`. May sleep.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if that makes no sense; `EPROTONOSUPPORT` for a gateway with an IPv6 address, if the
-    /// version is not to be spoken that it takes; those of [`Router::add`].
+    /// `EINVAL` if the target is the interface's own network, or the gateway is not in that; `EPROTONOSUPPORT` if
+    /// the gateway has an IPv6 address and no protocol version that is enabled supports that; those of
+    /// [`Router::add`].
     pub(crate) fn add_route(&self, target: u16, gateway: Nid, priority: u32) -> Result {
         if target == self.nid().net() {
             return Err(EINVAL);
         }
         self.ni.check_peer(gateway)?;
-        self.core.router.add(target, gateway, priority)
+        self.portals.router.add(target, gateway, priority)
     }
 
-    /// An administrator says that `gateway` is to be used, or not: then its connections are closed,
-    /// and what was sent over them and not answered ends with an error. Thread context, may sleep.
+    /// Sets a gateway up or down for an administrator. If it is set down, its connections are closed, and
+    /// operations that were sent by them end with an error. Thread context, may sleep.
     ///
     /// # Errors
     ///
     /// `ENOENT` if it is no gateway.
-    pub(crate) fn notify_gateway(&self, gateway: Nid, alive: bool) -> Result {
-        self.core.router.notify(gateway, alive)?;
-        if !alive {
+    pub(crate) fn notify_gateway(&self, gateway: Nid, liveness: Liveness) -> Result {
+        self.portals.router.notify(gateway, liveness)?;
+        if liveness == Liveness::Dead {
             self.ni.close_peer(gateway, ECONNRESET);
         }
         Ok(())
     }
 
-    /// Asks `to` who it is. Sleeps, but not longer than `timeout_ms`.
+    /// Pings `to`. Sleeps at most for `timeout`.
     ///
     /// # Errors
     ///
-    /// - `ETIMEDOUT` if there was no answer in time.
-    /// - `EINTR` if a signal came.
-    /// - `EPROTO` if the answer makes no sense.
-    /// - What [`LndNi::send`] says: `EHOSTUNREACH`, `ECONNREFUSED`, `ESHUTDOWN`, ...
-    pub(crate) fn ping(&self, to: Nid, timeout_ms: u32) -> Result<PingReport> {
-        ping::ping(&self.core, self.ni.as_arc_borrow(), to, timeout_ms)
+    /// - `ETIMEDOUT` if there was no response in time.
+    /// - `EINTR` if a signal is pending.
+    /// - `EPROTO` if the response is malformed.
+    /// - Those of [`LndNi::send`]: `EHOSTUNREACH`, `ECONNREFUSED`, `ESHUTDOWN`, ...
+    pub(crate) fn ping(&self, to: Nid, timeout: Delta) -> Result<PingReport> {
+        ping::ping(&self.portals, self.ni.as_arc_borrow(), to, timeout)
     }
 
-    /// Moves bulk data to or from a node that offers the service. Sleeps, but not longer than the
-    /// time in `spec`. See [`bulk`].
+    /// Moves bulk data to or from a node that offers the service, see [`bulk`]. Sleeps at most for the timeout
+    /// in `spec`.
     ///
     /// # Errors
     ///
-    /// None once messages were sent: those that failed are in the result; except `EINTR`. Else:
+    /// After the session was opened, only `EINTR`: messages that fail are counted in the result. Before:
     ///
-    /// - `EINVAL` if `spec` makes no sense, `EMSGSIZE` if its messages are too long.
-    /// - `EBUSY` if the peer can't serve this now.
-    /// - `EPROTO` if its answer makes no sense.
-    /// - The errors of [`Local::ping`]. A node that does not offer the service does not answer.
+    /// - `EINVAL` if `spec` is invalid, `EMSGSIZE` if its messages are too long.
+    /// - `EBUSY` if the server has no room for a session.
+    /// - `EPROTO` if its response is malformed.
+    /// - Those of [`LocalNi::ping`]. A node that does not offer the service does not respond.
     pub(crate) fn run_bulk(&self, spec: &BulkSpec) -> Result<BulkResult> {
-        bulk::run(&self.core, self.ni.as_arc_borrow(), spec)
+        bulk::run(&self.portals, self.ni.as_arc_borrow(), spec)
     }
 
     /// Offers the bulk service until the guard is dropped. May sleep.
@@ -321,6 +349,6 @@ impl Local {
     ///
     /// `EBUSY` if it is offered already, `ESHUTDOWN`, `ENOMEM`, `ENOSPC`.
     pub(crate) fn start_service(&self) -> Result<Service> {
-        Service::start(&self.core)
+        Service::start(&self.portals)
     }
 }

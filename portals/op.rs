@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Operations of our own: PUTs and GETs that wait for their ACK or REPLY.
+//! Operations: PUTs and GETs of this node that wait for their ACK or REPLY.
 //!
-//! An [`Op`] is in the [`OpTable`] from its start to its end. Whoever takes it out of the table is
-//! the one who ends it: the answer, an error of the transmit, the end of the connection that it went
-//! by, shutdown, or the owner who does not want to wait any longer. So it ends exactly once, and
-//! what comes after that finds nothing under its name.
+//! An [`Op`] is in the [`OpTable`] from its start to its end. Whatever ends it takes it out of the table first: the
+//! response, an error of the transmit, the end of the connection that it was sent by, shutdown, or its owner who
+//! cancels it. So it ends exactly once, and a later response finds no operation with its handle.
 //!
-//! The outcome goes to an [`Inbox`], which belongs to the thread that waits for it and is kept
-//! alive by its operations. The table is protected by a spinlock of [`super::Core`], an inbox by
-//! its own; neither is taken while the other is held.
+//! How an operation has ended is an [`OpEvent`] in an [`EventQueue`]. That belongs to the thread that waits for
+//! it, and its operations hold references to it. The table is protected by a spinlock of
+//! [`super::PortalsInner`], an event queue by its own; neither is taken while the other is held.
 
 use super::handle::{
     HandleTable,
@@ -17,8 +16,8 @@ use super::handle::{
 };
 use crate::{
     lib_linux::{
-        page::PageRange,
-        time, //
+        misc,
+        page::PageRange, //
     },
     upper::ConnId,
     wire::{
@@ -39,58 +38,59 @@ use kernel::{
     },
     time::{
         msecs_to_jiffies,
+        Delta,
         Instant,
         Monotonic, //
     }, //
 };
 
-/// The most operations that may be under way on one interface.
+/// The longest time that [`EventQueue::wait`] sleeps at once; it fits into jiffies whatever their length is.
+const MAX_SLEEP: Delta = Delta::from_secs(3600);
+
+/// The most operations of one interface at a time.
 const MAX_OPS: usize = 4096;
-/// Room for so many is made at first.
+/// The number of operations that memory is allocated for at first.
 const MIN_OPS: usize = 64;
 
 /// What an operation waits for.
 pub(super) enum Expect {
-    /// Of a PUT: only for the message to be sent.
-    Sent {
-        /// Its payload in bytes.
-        length: u32,
-    },
-    /// Of a PUT: the ACK.
+    /// A PUT: the ACK.
     Ack {
-        /// The match bits, which the ACK has to repeat.
+        /// The match bits, which the ACK repeats.
         match_bits: u64,
-        /// Its payload in bytes: the target can't have kept more.
+        /// Its payload in bytes, which bounds the length in the ACK.
         length: u32,
     },
-    /// Of a GET: the REPLY.
+    /// A GET: the REPLY.
     Reply {
-        /// Where its payload goes. Taken when it begins to arrive, so that no second one does.
+        /// The memory for its payload. Taken when a REPLY begins to arrive, so that a second one finds none.
         sink: Option<PageRange>,
     },
 }
 
 /// An operation that has not ended.
 pub(super) struct Op {
-    /// To whom it was sent, the only one who may answer it.
-    pub(super) peer: Nid,
+    /// The node that it was sent to, and that may answer it.
+    pub(super) target: Nid,
     pub(super) expect: Expect,
-    /// The connection by which the message went: once TCP has accepted all of it and
-    /// needs no page of it any more. If that comes with the connection's end, the operation fails.
+    /// The connection that has sent the message. Set when the transmit was completed: until then, the
+    /// end of the connection completes the transmit with an error, which ends the operation.
     pub(super) sent_by: Option<ConnId>,
-    pub(super) inbox: Arc<Inbox>,
-    /// The owner's name for it.
+    pub(super) eq: Arc<EventQueue>,
+    /// Identifies it to its owner.
     pub(super) tag: u32,
 }
 
 impl Op {
+    /// Whether a REPLY is being received.
     fn is_arriving(&self) -> bool {
         matches!(self.expect, Expect::Reply { sink: None })
     }
 
-    /// Ends it: its owner is told. Thread context, no lock of the message layer held.
-    pub(super) fn finish(self, result: Result<u32>) {
-        self.inbox.push(Outcome {
+    /// Completes it: queues its event. Thread context, no lock of the message layer held.
+    pub(super) fn complete(self, result: Result<u32>) {
+        misc::assert_may_sleep();
+        self.eq.push(OpEvent {
             tag: self.tag,
             result,
             at: Instant::now(),
@@ -98,41 +98,41 @@ impl Op {
     }
 }
 
-/// Names an operation of this node.
+/// Identifies an operation of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpHandle(pub(super) u64);
 
-/// Why an answer was not taken.
+/// Why an ACK or a REPLY belongs to no operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unwanted {
-    /// No operation has that name: it has ended, or never was.
+    /// No operation has its handle.
     Unknown,
-    /// There is such an operation, but this can't be its answer: not from the peer that was asked,
-    /// of another type, or with impossible contents.
-    Wrong,
-    /// An answer is already arriving.
-    Twice,
+    /// The operation with its handle has another target, another type, or other match bits; or its length is
+    /// too large.
+    Mismatch,
+    /// A REPLY to the operation is being received already.
+    Duplicate,
 }
 
 /// All operations of an interface.
 pub(super) struct OpTable {
-    /// Differs between instances of an interface, so that an answer to a former one fits none.
+    /// Differs between instances of an interface, so that a response to an earlier instance is not valid.
     interface: u64,
     table: HandleTable<Op>,
-    closed: bool,
+    is_shut_down: bool,
 }
 
 impl OpTable {
-    /// An empty table whose names are marked with `interface`.
+    /// An empty table, whose handles on the wire contain `interface`.
     pub(super) const fn new(interface: u64) -> Self {
         Self {
             interface,
             table: HandleTable::new(),
-            closed: false,
+            is_shut_down: false,
         }
     }
 
-    /// The name of `op` on the wire.
+    /// The handle of `op` on the wire.
     pub(super) fn wire_handle(&self, op: OpHandle) -> WireHandle {
         WireHandle {
             interface: self.interface,
@@ -140,21 +140,21 @@ impl OpTable {
         }
     }
 
-    /// How much room there should be; `None` if there is enough, or no more allowed.
-    pub(super) fn wants_room(&self) -> Option<usize> {
+    /// The number of operations that memory is needed for; `None` if there is enough, or as much as is allowed.
+    pub(super) fn needed_capacity(&self) -> Option<usize> {
         let capacity = self.table.capacity();
         (self.table.len() >= capacity && capacity < MAX_OPS)
             .then(|| capacity.saturating_mul(2).clamp(MIN_OPS, MAX_OPS))
     }
 
-    /// Brings in room that was made without a lock held; what is left in `room` is to be dropped so.
-    pub(super) fn enlarge(&mut self, room: &mut KVVec<Slot<Op>>) {
-        self.table.enlarge(room);
+    /// See [`HandleTable::grow`].
+    pub(super) fn grow(&mut self, room: &mut KVVec<Slot<Op>>) {
+        self.table.grow(room);
     }
 
-    /// Adds an operation. On error it is given back: `ESHUTDOWN`, `ENOBUFS`.
+    /// Adds an operation. Returns it with an error, `ESHUTDOWN` or `ENOBUFS`.
     pub(super) fn insert(&mut self, op: Op) -> core::result::Result<OpHandle, (Error, Op)> {
-        if self.closed {
+        if self.is_shut_down {
             return Err((ESHUTDOWN, op));
         }
         if self.table.len() >= MAX_OPS {
@@ -166,7 +166,7 @@ impl OpTable {
             .map_err(|op| (ENOBUFS, op))
     }
 
-    /// How many there are. For tests.
+    /// The number of operations. For tests.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(super) fn len(&self) -> usize {
         self.table.len()
@@ -177,20 +177,16 @@ impl OpTable {
         self.table.get_mut(op.0).is_some()
     }
 
-    /// Takes an operation out, to end it.
+    /// Removes an operation, to complete it.
     pub(super) fn remove(&mut self, op: OpHandle) -> Option<Op> {
         self.table.remove(op.0)
     }
 
-    /// The message of an operation was sent, by a connection if not to this node itself. Takes it out
-    /// if that was all it waited for.
-    pub(super) fn sent(&mut self, op: OpHandle, by: Option<ConnId>) -> Option<(Op, u32)> {
-        let found = self.table.get_mut(op.0)?;
-        found.sent_by = by;
-        let Expect::Sent { length } = found.expect else {
-            return None;
-        };
-        Some((self.table.remove(op.0)?, length))
+    /// Notes that the message of an operation was sent by this connection.
+    pub(super) fn set_sent_by(&mut self, op: OpHandle, conn: ConnId) {
+        if let Some(op) = self.table.get_mut(op.0) {
+            op.sent_by = Some(conn);
+        }
     }
 
     fn find(&mut self, from: Nid, handle: WireHandle) -> core::result::Result<&mut Op, Unwanted> {
@@ -198,14 +194,14 @@ impl OpTable {
             return Err(Unwanted::Unknown);
         }
         let op = self.table.get_mut(handle.object).ok_or(Unwanted::Unknown)?;
-        if op.peer != from {
-            return Err(Unwanted::Wrong);
+        if op.target != from {
+            return Err(Unwanted::Mismatch);
         }
         Ok(op)
     }
 
-    /// An ACK came. Takes out the operation that it ends.
-    pub(super) fn ack(
+    /// Removes the operation that an ACK completes.
+    pub(super) fn remove_acked(
         &mut self,
         from: Nid,
         handle: WireHandle,
@@ -217,143 +213,144 @@ impl OpTable {
                 match_bits: wanted,
                 length,
             } if wanted == match_bits && mlength <= length => {}
-            _ => return Err(Unwanted::Wrong),
+            _ => return Err(Unwanted::Mismatch),
         }
         self.table.remove(handle.object).ok_or(Unwanted::Unknown)
     }
 
-    /// A REPLY begins. Says where its payload goes and which operation to end afterwards.
-    pub(super) fn reply(
+    /// Finds the operation that a REPLY completes, and the memory for its payload. Removes nothing: the
+    /// operation ends when the payload was received.
+    pub(super) fn begin_reply(
         &mut self,
         from: Nid,
         handle: WireHandle,
     ) -> core::result::Result<(OpHandle, PageRange), Unwanted> {
         let Expect::Reply { sink } = &mut self.find(from, handle)?.expect else {
-            return Err(Unwanted::Wrong);
+            return Err(Unwanted::Mismatch);
         };
-        let sink = sink.take().ok_or(Unwanted::Twice)?;
+        let sink = sink.take().ok_or(Unwanted::Duplicate)?;
         Ok((OpHandle(handle.object), sink))
     }
 
-    /// Takes out the next operation that will hardly be answered now that `conn` has ended: the
-    /// question went by it, be it to the target or to a gateway. An answer that has begun to arrive,
-    /// by whatever connection, ends it itself.
-    pub(super) fn next_lost(&mut self, at: &mut usize, conn: ConnId) -> Option<Op> {
+    /// Removes the next operation, from slot `*at` on, that was sent by `conn`, to its target or to a gateway. To be
+    /// called when `conn` has ended, as a response is not to be expected any more; except of an operation
+    /// whose REPLY is being received, which completes it in any case.
+    pub(super) fn remove_sent_by(&mut self, at: &mut usize, conn: ConnId) -> Option<Op> {
         self.table
             .remove_next(at, |op| op.sent_by == Some(conn) && !op.is_arriving())
     }
 
-    /// Admits no more operations, and takes out the next one that is still there.
-    pub(super) fn close(&mut self, at: &mut usize) -> Option<Op> {
-        self.closed = true;
+    /// Refuses new operations from now on, and removes the next one from slot `*at` on. To be called until there
+    /// is none.
+    pub(super) fn shut_down_next(&mut self, at: &mut usize) -> Option<Op> {
+        self.is_shut_down = true;
         self.table.remove_next(at, |_| true)
     }
 }
 
-/// How an operation ended.
-pub(crate) struct Outcome {
-    /// The owner's name for it.
+/// An operation has ended.
+pub(crate) struct OpEvent {
+    /// Identifies the operation to its owner.
     pub(crate) tag: u32,
-    /// Bytes that were moved, or why not.
+    /// The number of bytes that were moved, or the error.
     pub(crate) result: Result<u32>,
-    /// When.
+    /// When it has ended.
     pub(crate) at: Instant<Monotonic>,
 }
 
-struct InboxInner {
-    outcomes: KVec<Outcome>,
-    /// Outcomes that are here or will come.
-    owed: usize,
+struct EventQueueInner {
+    events: KVec<OpEvent>,
+    /// Events that are in the queue, and operations that have not ended.
+    reserved: usize,
 }
 
-/// Where the outcomes of a thread's operations arrive.
+/// Queues the events of a thread's operations.
 ///
 /// # Invariants
 ///
-/// `outcomes.len() <= owed <= capacity`, and `outcomes` has room for `capacity`.
+/// `events.len() <= reserved <= capacity`, and `events` has room for `capacity`.
 #[pin_data]
-pub(crate) struct Inbox {
+pub(crate) struct EventQueue {
     #[pin]
-    inner: SpinLock<InboxInner>,
+    inner: SpinLock<EventQueueInner>,
     #[pin]
     arrived: CondVar,
     capacity: usize,
 }
 
-impl Inbox {
-    /// An inbox for at most `capacity` operations at a time. May sleep.
+impl EventQueue {
+    /// A queue for at most `capacity` operations at a time. May sleep.
     pub(crate) fn new(capacity: usize) -> Result<Arc<Self>> {
-        let outcomes = KVec::with_capacity(capacity, GFP_KERNEL)?;
+        let events = KVec::with_capacity(capacity, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 inner <- new_spinlock!(
-                    InboxInner { outcomes, owed: 0 },
-                    "socklnd_inbox"
+                    EventQueueInner { events, reserved: 0 },
+                    "socklnd_portals_eq"
                 ),
-                arrived <- new_condvar!("socklnd_inbox_arrived"),
+                arrived <- new_condvar!("socklnd_portals_eq_arrived"),
                 capacity,
             }),
             GFP_KERNEL,
         )
     }
 
-    /// A batch to be handed to [`Inbox::wait`]. May sleep.
-    pub(crate) fn new_batch(&self) -> Result<KVec<Outcome>> {
+    /// Memory for [`EventQueue::wait`]. May sleep.
+    pub(crate) fn new_batch(&self) -> Result<KVec<OpEvent>> {
         Ok(KVec::with_capacity(self.capacity, GFP_KERNEL)?)
     }
 
-    /// Counts an operation that is about to start. `ENOBUFS` if there are too many.
+    /// Reserves the place for the event of an operation. `ENOBUFS` if there are too many.
     pub(super) fn reserve(&self) -> Result {
         let mut inner = self.inner.lock();
-        if inner.owed >= self.capacity {
+        if inner.reserved >= self.capacity {
             return Err(ENOBUFS);
         }
-        inner.owed += 1;
+        inner.reserved += 1;
         Ok(())
     }
 
-    /// An operation will have no outcome after all.
+    /// Takes back a reservation: the operation will have no event.
     pub(super) fn unreserve(&self) {
         let mut inner = self.inner.lock();
-        inner.owed = inner.owed.saturating_sub(1);
+        inner.reserved = inner.reserved.saturating_sub(1);
     }
 
-    fn push(&self, outcome: Outcome) {
-        // There is room, see the invariant.
-        let _ = self.inner.lock().outcomes.push_within_capacity(outcome);
+    fn push(&self, event: OpEvent) {
+        // There is room, by the invariant.
+        let _ = self.inner.lock().events.push_within_capacity(event);
         self.arrived.notify_one();
     }
 
-    /// Waits until there are outcomes and puts them into `batch`, which has to be one of
-    /// [`Inbox::new_batch`]; what was in it is dropped. Thread context, sleeps.
+    /// Waits until there are events, and moves them to `batch`, which is from [`EventQueue::new_batch`] and is
+    /// cleared first. Thread context, sleeps.
     ///
     /// # Errors
     ///
-    /// - `EINTR` if a signal came.
-    /// - `ETIMEDOUT` if there is none at `deadline_ms`, a time in monotonic milliseconds.
-    pub(crate) fn wait(&self, batch: &mut KVec<Outcome>, deadline_ms: u64) -> Result {
+    /// - `EINTR` if a signal is pending.
+    /// - `ETIMEDOUT` if there is no event until `deadline`.
+    pub(crate) fn wait(&self, batch: &mut KVec<OpEvent>, deadline: Instant<Monotonic>) -> Result {
         batch.clear();
         if batch.capacity() < self.capacity {
             return Err(EINVAL);
         }
         let mut inner = self.inner.lock();
         loop {
-            // Asked even if there is no need to sleep, so that a busy thread can be interrupted.
+            // Checked even if there is no need to sleep, so that a busy thread can be interrupted.
             if current!().signal_pending() {
                 return Err(EINTR);
             }
-            if !inner.outcomes.is_empty() {
-                inner.owed = inner.owed.saturating_sub(inner.outcomes.len());
+            if !inner.events.is_empty() {
+                inner.reserved = inner.reserved.saturating_sub(inner.events.len());
                 // INVARIANT: `batch` is empty and has room enough.
-                core::mem::swap(&mut inner.outcomes, batch);
+                core::mem::swap(&mut inner.events, batch);
                 return Ok(());
             }
-            let left = deadline_ms.saturating_sub(time::monotonic_ms());
-            if left == 0 {
+            let left = deadline - Instant::now();
+            if left <= Delta::ZERO {
                 return Err(ETIMEDOUT);
             }
-            // An hour at a time is enough for the loop, and fits whatever a tick is.
-            let left = u32::try_from(left).unwrap_or(u32::MAX).min(3_600_000);
+            let left = u32::try_from(left.min(MAX_SLEEP).as_millis_ceil()).unwrap_or(u32::MAX);
             match self
                 .arrived
                 .wait_interruptible_timeout(&mut inner, msecs_to_jiffies(left))
@@ -364,10 +361,10 @@ impl Inbox {
         }
     }
 
-    /// Waits for the one outcome of the only operation, as [`Inbox::wait`].
-    pub(crate) fn wait_one(&self, deadline_ms: u64) -> Result<Outcome> {
+    /// Waits for the event of the only operation, as [`EventQueue::wait`].
+    pub(crate) fn wait_one(&self, deadline: Instant<Monotonic>) -> Result<OpEvent> {
         let mut batch = self.new_batch()?;
-        self.wait(&mut batch, deadline_ms)?;
+        self.wait(&mut batch, deadline)?;
         batch.pop().ok_or(EIO)
     }
 }
@@ -381,24 +378,28 @@ mod tests {
     const CONN: ConnId = 16;
     const OTHER: ConnId = 32;
 
+    fn later() -> Instant<Monotonic> {
+        Instant::now() + MAX_SLEEP
+    }
+
     fn nid(last: u8) -> Nid {
         Nid::tcp(0, [10, 0, 0, last])
     }
 
     fn table() -> Result<OpTable> {
         let mut table = OpTable::new(COOKIE);
-        let mut room = KVVec::with_capacity(table.wants_room().ok_or(EINVAL)?, GFP_KERNEL)?;
-        table.enlarge(&mut room);
+        let mut room = KVVec::with_capacity(table.needed_capacity().ok_or(EINVAL)?, GFP_KERNEL)?;
+        table.grow(&mut room);
         Ok(table)
     }
 
-    fn add(table: &mut OpTable, inbox: &Arc<Inbox>, expect: Expect) -> Result<WireHandle> {
-        inbox.reserve()?;
+    fn add(table: &mut OpTable, eq: &Arc<EventQueue>, expect: Expect) -> Result<WireHandle> {
+        eq.reserve()?;
         let op = Op {
-            peer: nid(1),
+            target: nid(1),
             expect,
             sent_by: None,
-            inbox: inbox.clone(),
+            eq: eq.clone(),
             tag: 7,
         };
         let op = table.insert(op).map_err(|(e, _)| e)?;
@@ -421,125 +422,116 @@ mod tests {
 
     #[test]
     fn ack_ends_a_put_once() -> Result {
-        let (mut table, inbox) = (table()?, Inbox::new(4)?);
-        let handle = add(&mut table, &inbox, put())?;
-        let op = table.ack(nid(1), handle, 5, 60).map_err(|_| EINVAL)?;
-        op.finish(Ok(60));
-        assert!(table.ack(nid(1), handle, 5, 60).err() == Some(Unwanted::Unknown));
-        let outcome = inbox.wait_one(u64::MAX)?;
-        assert_eq!(outcome.tag, 7);
-        assert_eq!(outcome.result, Ok(60));
+        let (mut table, eq) = (table()?, EventQueue::new(4)?);
+        let handle = add(&mut table, &eq, put())?;
+        let op = table
+            .remove_acked(nid(1), handle, 5, 60)
+            .map_err(|_| EINVAL)?;
+        op.complete(Ok(60));
+        assert!(table.remove_acked(nid(1), handle, 5, 60).err() == Some(Unwanted::Unknown));
+        let event = eq.wait_one(later())?;
+        assert_eq!(event.tag, 7);
+        assert_eq!(event.result, Ok(60));
         assert_eq!(table.len(), 0);
         Ok(())
     }
 
     #[test]
     fn wrong_acks() -> Result {
-        let (mut table, inbox) = (table()?, Inbox::new(4)?);
-        let handle = add(&mut table, &inbox, put())?;
-        let stranger = WireHandle {
+        let (mut table, eq) = (table()?, EventQueue::new(4)?);
+        let handle = add(&mut table, &eq, put())?;
+        let foreign = WireHandle {
             interface: COOKIE ^ 1,
             ..handle
         };
-        assert!(table.ack(nid(1), stranger, 5, 60).err() == Some(Unwanted::Unknown));
-        assert!(table.ack(nid(1), WireHandle::NONE, 5, 60).err() == Some(Unwanted::Unknown));
-        assert!(table.ack(nid(2), handle, 5, 60).err() == Some(Unwanted::Wrong));
-        assert!(table.ack(nid(1), handle, 6, 60).err() == Some(Unwanted::Wrong));
-        assert!(table.ack(nid(1), handle, 5, 101).err() == Some(Unwanted::Wrong));
-        assert!(table.reply(nid(1), handle).err() == Some(Unwanted::Wrong));
-        // None of them has done any harm.
-        assert!(table.ack(nid(1), handle, 5, 100).is_ok());
+        assert!(table.remove_acked(nid(1), foreign, 5, 60).err() == Some(Unwanted::Unknown));
+        assert!(
+            table.remove_acked(nid(1), WireHandle::NONE, 5, 60).err() == Some(Unwanted::Unknown)
+        );
+        assert!(table.remove_acked(nid(2), handle, 5, 60).err() == Some(Unwanted::Mismatch));
+        assert!(table.remove_acked(nid(1), handle, 6, 60).err() == Some(Unwanted::Mismatch));
+        assert!(table.remove_acked(nid(1), handle, 5, 101).err() == Some(Unwanted::Mismatch));
+        assert!(table.begin_reply(nid(1), handle).err() == Some(Unwanted::Mismatch));
+        // None of them has changed anything.
+        assert!(table.remove_acked(nid(1), handle, 5, 100).is_ok());
         Ok(())
     }
 
     #[test]
     fn reply_begins_once_and_ends_once() -> Result {
-        let (mut table, inbox) = (table()?, Inbox::new(4)?);
-        let handle = add(&mut table, &inbox, get(64)?)?;
-        assert!(table.reply(nid(2), handle).err() == Some(Unwanted::Wrong));
-        assert!(table.ack(nid(1), handle, 0, 0).err() == Some(Unwanted::Wrong));
-        let (op, sink) = table.reply(nid(1), handle).map_err(|_| EINVAL)?;
+        let (mut table, eq) = (table()?, EventQueue::new(4)?);
+        let handle = add(&mut table, &eq, get(64)?)?;
+        assert!(table.begin_reply(nid(2), handle).err() == Some(Unwanted::Mismatch));
+        assert!(table.remove_acked(nid(1), handle, 0, 0).err() == Some(Unwanted::Mismatch));
+        let (op, sink) = table.begin_reply(nid(1), handle).map_err(|_| EINVAL)?;
         assert_eq!(sink.len(), 64);
-        assert!(table.reply(nid(1), handle).err() == Some(Unwanted::Twice));
+        assert!(table.begin_reply(nid(1), handle).err() == Some(Unwanted::Duplicate));
         assert!(table.remove(op).is_some());
-        // The one that is still arriving finds nothing to end.
+        // The REPLY that is still being received completes nothing.
         assert!(table.remove(op).is_none());
-        assert!(table.reply(nid(1), handle).err() == Some(Unwanted::Unknown));
-        Ok(())
-    }
-
-    #[test]
-    fn sending_ends_only_what_waits_for_no_answer() -> Result {
-        let (mut table, inbox) = (table()?, Inbox::new(4)?);
-        let asked = OpHandle(add(&mut table, &inbox, put())?.object);
-        let told = OpHandle(add(&mut table, &inbox, Expect::Sent { length: 9 })?.object);
-        assert!(table.sent(asked, None).is_none());
-        let ended = table.sent(told, Some(CONN));
-        assert_eq!(ended.map(|(_, length)| length), Some(9));
-        assert!(table.sent(told, Some(CONN)).is_none());
-        assert_eq!(table.len(), 1);
+        assert!(table.begin_reply(nid(1), handle).err() == Some(Unwanted::Unknown));
         Ok(())
     }
 
     #[test]
     fn the_end_of_a_connection_ends_what_went_by_it() -> Result {
-        let (mut table, inbox) = (table()?, Inbox::new(8)?);
-        let sent = OpHandle(add(&mut table, &inbox, put())?.object);
-        let other = OpHandle(add(&mut table, &inbox, put())?.object);
-        let waits = OpHandle(add(&mut table, &inbox, put())?.object);
-        let arriving = add(&mut table, &inbox, get(64)?)?;
+        let (mut table, eq) = (table()?, EventQueue::new(8)?);
+        let sent = OpHandle(add(&mut table, &eq, put())?.object);
+        let other = OpHandle(add(&mut table, &eq, put())?.object);
+        let waits = OpHandle(add(&mut table, &eq, put())?.object);
+        let arriving = add(&mut table, &eq, get(64)?)?;
         for (op, conn) in [
             (sent, CONN),
             (other, OTHER),
             (OpHandle(arriving.object), CONN),
         ] {
-            assert!(table.sent(op, Some(conn)).is_none());
+            table.set_sent_by(op, conn);
         }
-        assert!(table.reply(nid(1), arriving).is_ok());
+        assert!(table.begin_reply(nid(1), arriving).is_ok());
         let mut at = 0;
-        assert!(table.next_lost(&mut at, CONN).is_some());
-        assert!(table.next_lost(&mut at, CONN).is_none());
+        assert!(table.remove_sent_by(&mut at, CONN).is_some());
+        assert!(table.remove_sent_by(&mut at, CONN).is_none());
         assert!(table.remove(sent).is_none());
         assert!(table.remove(OpHandle(arriving.object)).is_some());
-        assert!(table.next_lost(&mut 0, OTHER).is_some());
+        assert!(table.remove_sent_by(&mut 0, OTHER).is_some());
         assert!(table.remove(waits).is_some());
         Ok(())
     }
 
     #[test]
     fn closed() -> Result {
-        let (mut table, inbox) = (table()?, Inbox::new(4)?);
-        let handle = add(&mut table, &inbox, put())?;
+        let (mut table, eq) = (table()?, EventQueue::new(4)?);
+        let handle = add(&mut table, &eq, put())?;
         let mut at = 0;
-        let op = table.close(&mut at).ok_or(EINVAL)?;
-        op.finish(Err(ESHUTDOWN));
-        assert!(table.close(&mut at).is_none());
-        assert!(table.ack(nid(1), handle, 5, 0).err() == Some(Unwanted::Unknown));
-        assert_eq!(add(&mut table, &inbox, put()).err(), Some(ESHUTDOWN));
-        assert_eq!(inbox.wait_one(u64::MAX)?.result, Err(ESHUTDOWN));
+        let op = table.shut_down_next(&mut at).ok_or(EINVAL)?;
+        op.complete(Err(ESHUTDOWN));
+        assert!(table.shut_down_next(&mut at).is_none());
+        assert!(table.remove_acked(nid(1), handle, 5, 0).err() == Some(Unwanted::Unknown));
+        assert_eq!(add(&mut table, &eq, put()).err(), Some(ESHUTDOWN));
+        assert_eq!(eq.wait_one(later())?.result, Err(ESHUTDOWN));
         Ok(())
     }
 
     #[test]
     fn inbox_is_bounded() -> Result {
-        let inbox = Inbox::new(2)?;
-        inbox.reserve()?;
-        inbox.reserve()?;
-        assert_eq!(inbox.reserve(), Err(ENOBUFS));
-        inbox.unreserve();
-        inbox.reserve()?;
+        let eq = EventQueue::new(2)?;
+        eq.reserve()?;
+        eq.reserve()?;
+        assert_eq!(eq.reserve(), Err(ENOBUFS));
+        eq.unreserve();
+        eq.reserve()?;
         for tag in 0..2 {
-            inbox.push(Outcome {
+            eq.push(OpEvent {
                 tag,
                 result: Ok(0),
                 at: Instant::now(),
             });
         }
-        let mut batch = inbox.new_batch()?;
-        inbox.wait(&mut batch, u64::MAX)?;
+        let mut batch = eq.new_batch()?;
+        eq.wait(&mut batch, later())?;
         assert_eq!(batch.len(), 2);
-        assert_eq!(inbox.wait(&mut batch, 0), Err(ETIMEDOUT));
-        inbox.reserve()?;
+        assert_eq!(eq.wait(&mut batch, Instant::now()), Err(ETIMEDOUT));
+        eq.reserve()?;
         Ok(())
     }
 }

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages that go out: PUTs and GETs of this node, and how any message is sent.
+//! Outgoing messages: PUTs and GETs of this node, and how a message is sent to its next hop.
 //!
-//! See [`super::op`] for who ends an operation.
+//! What ends an operation is described in [`super::op`].
 
 use super::{
-    completion,
-    incoming::Asker,
     op::{
+        EventQueue,
         Expect,
-        Inbox,
         Op,
+        OpEvent, //
         OpHandle,
-        Outcome, //
     },
-    Core,
-    Finish, //
+    PortalsInner, //
 };
 use crate::{
     lib_linux::page::PageRange,
@@ -26,7 +23,8 @@ use crate::{
         Failure,
         NiRef,
         Payload,
-        SentHeader, //
+        SentHeader,
+        Status, //
     },
     wire::{
         Body,
@@ -37,94 +35,104 @@ use crate::{
         PID_LUSTRE, //
     },
 };
+use core::net::IpAddr;
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
 };
 
-/// A PUT of ours.
+/// A PUT of this node. It ends with the ACK of its target.
 pub(crate) struct Put {
-    /// Whom it is for.
+    /// The target.
     pub(crate) to: Nid,
-    /// The portal there.
+    /// The target's portal.
     pub(crate) portal: u32,
-    /// What selects the memory there.
+    /// Selects the memory of the target.
     pub(crate) match_bits: u64,
-    /// Eight bytes for the event there.
+    /// Eight bytes for the target's event.
     pub(crate) hdr_data: u64,
-    /// Where in the memory there.
+    /// The offset in the memory of the target.
     pub(crate) offset: u32,
-    /// What is put. Must not change until the operation has ended: TCP may have to send it again.
-    /// If it ends with an error, it must never change. A peer that sends the ACK before it has
-    /// received everything gets of the rest what is there later.
+    /// The payload. It must not change until the operation has ended, as TCP may have to send it again; and
+    /// never, if the operation ends with an error. If the target sends the ACK before it has received
+    /// all of it, it may receive what the memory contains later.
     pub(crate) payload: Option<PageRange>,
-    /// Whether it ends with the ACK, and not already when it is sent.
-    pub(crate) ack: bool,
 }
 
-/// A GET of ours.
+/// A GET of this node.
 pub(crate) struct Get {
-    /// Whom it is for.
+    /// The target.
     pub(crate) to: Nid,
-    /// The portal there.
+    /// The target's portal.
     pub(crate) portal: u32,
-    /// What selects the memory there.
+    /// Selects the memory of the target.
     pub(crate) match_bits: u64,
-    /// Where in the memory there.
+    /// The offset in the memory of the target.
     pub(crate) offset: u32,
-    /// Where what is got goes. If the operation ends with an error, the memory may still be written
-    /// for a while.
+    /// The memory for the payload of the REPLY. If the operation ends with an error, it may still be written to
+    /// later.
     pub(crate) sink: PageRange,
 }
 
-impl Core {
+/// The node that has sent a request, and gets the response.
+#[derive(Clone, Copy)]
+pub(super) struct Requester {
+    /// The node.
+    pub(super) nid: Nid,
+    /// The peer that the request was received from: that node, or a gateway.
+    pub(super) via: Nid,
+    /// The address that it was received from.
+    pub(super) addr: IpAddr,
+}
+
+impl PortalsInner {
     /// Starts a PUT. Thread context, may sleep for memory.
     ///
-    /// On success `inbox` will get exactly one outcome with this `tag`, unless [`Core::cancel`] says
-    /// that it won't. On error nothing was started: `EMSGSIZE`, `ENOBUFS`, `ENOMEM`, `ESHUTDOWN`.
+    /// On success exactly one event with this `tag` is queued in `eq`, unless the operation is cancelled, see
+    /// [`PortalsInner::cancel`]. On error nothing was started: `EMSGSIZE`, `ENOBUFS`, `ENOMEM`, `ESHUTDOWN`.
     pub(crate) fn put(
         self: &Arc<Self>,
         ni: NiRef<'_>,
         put: Put,
-        inbox: &Arc<Inbox>,
+        eq: &Arc<EventQueue>,
         tag: u32,
     ) -> Result<OpHandle> {
         let length = payload_len(put.payload.as_ref())?;
-        let expect = if put.ack {
-            Expect::Ack {
-                match_bits: put.match_bits,
-                length,
-            }
-        } else {
-            Expect::Sent { length }
+        let expect = Expect::Ack {
+            match_bits: put.match_bits,
+            length,
         };
-        let via = self.hop(ni, put.to);
-        let (op, handle) = self.start(put.to, expect, inbox, tag)?;
+        let via = self.next_hop(ni, put.to);
+        let (op, ack_wmd) = self.start_op(put.to, expect, eq, tag)?;
         let body = Body::Put {
-            ack_wmd: if put.ack { handle } else { WireHandle::NONE },
+            ack_wmd,
             match_bits: put.match_bits,
             hdr_data: put.hdr_data,
             portal: put.portal,
             offset: put.offset,
         };
-        self.send(ni, via, put.to, body, put.payload, op);
+        self.send_op(ni, via, put.to, body, put.payload, op);
         Ok(op)
     }
 
-    /// Starts a GET, as [`Core::put`].
+    /// Starts a GET, as [`PortalsInner::put`].
     pub(crate) fn get(
         self: &Arc<Self>,
         ni: NiRef<'_>,
         get: Get,
-        inbox: &Arc<Inbox>,
+        eq: &Arc<EventQueue>,
         tag: u32,
     ) -> Result<OpHandle> {
         let sink_len = payload_len(Some(&get.sink))?;
         let expect = Expect::Reply {
             sink: Some(get.sink),
         };
-        let via = self.hop(ni, get.to);
-        let (op, return_wmd) = self.start(get.to, expect, inbox, tag)?;
+        let via = self.next_hop(ni, get.to);
+        let (op, return_wmd) = self.start_op(get.to, expect, eq, tag)?;
         let body = Body::Get {
             return_wmd,
             match_bits: get.match_bits,
@@ -132,75 +140,80 @@ impl Core {
             src_offset: get.offset,
             sink_len,
         };
-        self.send(ni, via, get.to, body, None, op);
+        self.send_op(ni, via, get.to, body, None, op);
         Ok(op)
     }
 
-    /// A PUT, and the wait for its end: as [`Core::put`] and [`Inbox::wait_one`].
+    /// Starts a PUT and waits for its end: as [`PortalsInner::put`] and [`EventQueue::wait_one`].
     pub(super) fn put_and_wait(
         self: &Arc<Self>,
         ni: NiRef<'_>,
         put: Put,
-        deadline_ms: u64,
-    ) -> Result<Outcome> {
-        let inbox = Inbox::new(1)?;
-        let op = self.put(ni, put, &inbox, 0)?;
-        self.wait(op, &inbox, deadline_ms)
+        deadline: Instant<Monotonic>,
+    ) -> Result<OpEvent> {
+        let eq = EventQueue::new(1)?;
+        let op = self.put(ni, put, &eq, 0)?;
+        self.wait_op(op, &eq, deadline)
     }
 
-    /// A GET, and the wait for its end: as [`Core::get`] and [`Inbox::wait_one`].
+    /// Starts a GET and waits for its end: as [`PortalsInner::get`] and [`EventQueue::wait_one`].
     pub(super) fn get_and_wait(
         self: &Arc<Self>,
         ni: NiRef<'_>,
         get: Get,
-        deadline_ms: u64,
-    ) -> Result<Outcome> {
-        let inbox = Inbox::new(1)?;
-        let op = self.get(ni, get, &inbox, 0)?;
-        self.wait(op, &inbox, deadline_ms)
+        deadline: Instant<Monotonic>,
+    ) -> Result<OpEvent> {
+        let eq = EventQueue::new(1)?;
+        let op = self.get(ni, get, &eq, 0)?;
+        self.wait_op(op, &eq, deadline)
     }
 
-    fn wait(&self, op: OpHandle, inbox: &Inbox, deadline_ms: u64) -> Result<Outcome> {
-        inbox.wait_one(deadline_ms).inspect_err(|_| {
-            // If it has ended this very moment, nobody looks at how.
+    fn wait_op(
+        &self,
+        op: OpHandle,
+        eq: &EventQueue,
+        deadline: Instant<Monotonic>,
+    ) -> Result<OpEvent> {
+        eq.wait_one(deadline).inspect_err(|_| {
+            // If it has ended at this moment, its event is dropped with the queue.
             self.cancel(op);
         })
     }
 
-    /// Ends an operation without an outcome. `false`: there is one, or it is about to arrive.
+    /// Ends an operation without an event. Returns `false` if it has ended already: its event is queued, or
+    /// about to be.
     pub(crate) fn cancel(&self, op: OpHandle) -> bool {
         let Some(op) = self.ops.lock().remove(op) else {
             return false;
         };
-        op.inbox.unreserve();
+        op.eq.unreserve();
         true
     }
 
-    /// Where a message to `to` goes first. To a network without a gateway that lives it goes
-    /// directly, which is refused with `EHOSTUNREACH` when it is sent.
-    fn hop(&self, ni: NiRef<'_>, to: Nid) -> Nid {
+    /// The next hop of a message to `to`. If it is in a network to which no gateway is up, that is `to` itself,
+    /// which the driver refuses with `EHOSTUNREACH`.
+    fn next_hop(&self, ni: NiRef<'_>, to: Nid) -> Nid {
         if to.net() == ni.nid().net() {
             return to;
         }
         self.router.choose(to.net()).unwrap_or(to)
     }
 
-    /// Sends an answer to `asker`: by the way that the question came if it can be, so that the two nodes don't
-    /// depend on a third more than they have to. `done` is completed exactly once, possibly before this
-    /// returns.
-    pub(super) fn answer(
+    /// Sends a response to `requester`: the way that the request has come if it can be, so that the two nodes do not
+    /// depend on one more gateway. `done` is completed exactly once, possibly before this returns.
+    pub(super) fn send_response(
         &self,
         ni: NiRef<'_>,
-        asker: Asker,
+        requester: Requester,
         body: Body,
         payload: Option<PageRange>,
         done: KBox<dyn Completion>,
     ) {
-        let Asker { nid: to, via, addr } = asker;
+        let Requester { nid: to, via, addr } = requester;
         let hop = if via == to || self.router.is_usable(via, to.net()) {
             via
         } else {
-            self.hop(ni, to)
+            self.next_hop(ni, to)
         };
         let cause = if hop == to {
             Cause::Answer(addr)
@@ -208,52 +221,52 @@ impl Core {
             // An administrator has named that gateway.
             Cause::Own
         };
-        send(ni, hop, cause, to, body, payload, done);
+        send_msg(ni, hop, cause, to, body, payload, done);
     }
 
-    fn start(
+    fn start_op(
         &self,
-        peer: Nid,
+        target: Nid,
         expect: Expect,
-        inbox: &Arc<Inbox>,
+        eq: &Arc<EventQueue>,
         tag: u32,
     ) -> Result<(OpHandle, WireHandle)> {
-        inbox.reserve()?;
+        eq.reserve()?;
         let op = Op {
-            peer,
+            target,
             expect,
             sent_by: None,
-            inbox: inbox.clone(),
+            eq: eq.clone(),
             tag,
         };
         self.insert_op(op).map_err(|(error, op)| {
-            op.inbox.unreserve();
+            op.eq.unreserve();
             error
         })
     }
 
     fn insert_op(&self, op: Op) -> core::result::Result<(OpHandle, WireHandle), (Error, Op)> {
         loop {
-            let wants_room = {
+            let capacity = {
                 let mut ops = self.ops.lock();
-                match ops.wants_room() {
-                    Some(wants_room) => wants_room,
+                match ops.needed_capacity() {
+                    Some(capacity) => capacity,
                     None => {
                         let op = ops.insert(op)?;
                         return Ok((op, ops.wire_handle(op)));
                     }
                 }
             };
-            // Memory is got and given back without the lock.
-            let mut room = match KVVec::with_capacity(wants_room, GFP_KERNEL) {
+            // Memory is allocated and freed without the lock.
+            let mut room = match KVVec::with_capacity(capacity, GFP_KERNEL) {
                 Ok(room) => room,
                 Err(_) => return Err((ENOMEM, op)),
             };
-            self.ops.lock().enlarge(&mut room);
+            self.ops.lock().grow(&mut room);
         }
     }
 
-    fn send(
+    fn send_op(
         self: &Arc<Self>,
         ni: NiRef<'_>,
         via: Nid,
@@ -262,22 +275,22 @@ impl Core {
         payload: Option<PageRange>,
         op: OpHandle,
     ) {
-        let sent = Sent {
-            core: self.clone(),
+        let done = OpSent {
+            portals: self.clone(),
             op,
         };
-        // Without memory for it, the operation has its outcome already.
-        if let Ok(done) = completion(sent) {
-            send(ni, via, Cause::Own, to, body, payload, done);
+        match KBox::new(done, GFP_KERNEL) {
+            Ok(done) => send_msg(ni, via, Cause::Own, to, body, payload, done),
+            Err(_) => self.complete_op(op, Err(ENOMEM)),
         }
     }
 
-    /// Takes an operation out and tells its owner how it ended.
-    pub(super) fn finish_op(&self, op: OpHandle, result: Result<u32>) {
-        // In a statement of its own: the lock is free again when the owner is told.
+    /// Removes an operation and queues its event.
+    pub(super) fn complete_op(&self, op: OpHandle, result: Result<u32>) {
+        // In a statement of its own, so that the lock is released first.
         let op = self.ops.lock().remove(op);
         if let Some(op) = op {
-            op.finish(result);
+            op.complete(result);
         }
     }
 }
@@ -291,9 +304,9 @@ fn payload_len(payload: Option<&PageRange>) -> Result<u32> {
         .ok_or(EMSGSIZE)
 }
 
-/// Sends a message to `to` by way of `via`, for the sake of `cause`. `done` is completed exactly once,
+/// Sends a message to `to` through the next hop `via`, because of `cause`. `done` is completed exactly once,
 /// possibly before this returns.
-fn send(
+fn send_msg(
     ni: NiRef<'_>,
     via: Nid,
     cause: Cause,
@@ -319,47 +332,40 @@ fn send(
     ni.send(via, cause, header, payload.map(Payload::from), done);
 }
 
-/// When the message of an operation of ours was sent.
-struct Sent {
-    core: Arc<Core>,
+/// Completes the transmit of an operation's message.
+struct OpSent {
+    portals: Arc<PortalsInner>,
     op: OpHandle,
 }
 
-impl Sent {
-    fn sent_by(self, conn: Option<ConnId>) {
-        let ended = self.core.ops.lock().sent(self.op, conn);
-        if let Some((op, length)) = ended {
-            op.finish(Ok(length));
-        }
-    }
-}
-
-impl Finish for Sent {
-    fn finish(self, result: Result) {
-        match result {
-            Ok(()) => self.sent_by(None),
-            Err(e) => self.core.finish_op(self.op, Err(e)),
+impl Completion for OpSent {
+    fn complete(self: KBox<Self>, status: Status) {
+        // A message to this node itself was sent by no connection.
+        if let Err(failure) = status {
+            self.portals.complete_op(self.op, Err(failure.error));
         }
     }
 
-    fn sent(self, conn: ConnId) {
-        self.sent_by(Some(conn));
+    fn sent(self: KBox<Self>, conn: ConnId) {
+        self.portals.ops.lock().set_sent_by(self.op, conn);
     }
 
     fn is_wanted(&self) -> bool {
-        self.core.ops.lock().contains(self.op)
+        self.portals.ops.lock().contains(self.op)
     }
 }
 
-/// When the REPLY to a GET of ours was received.
-pub(super) struct Got {
-    pub(super) core: Arc<Core>,
+/// Completes the payload of a REPLY.
+pub(super) struct ReplyReceived {
+    pub(super) portals: Arc<PortalsInner>,
     pub(super) op: OpHandle,
     pub(super) mlength: u32,
 }
 
-impl Finish for Got {
-    fn finish(self, result: Result) {
-        self.core.finish_op(self.op, result.map(|()| self.mlength));
+impl Completion for ReplyReceived {
+    fn complete(self: KBox<Self>, status: Status) {
+        let result = status.map(|()| self.mlength);
+        self.portals
+            .complete_op(self.op, result.map_err(|failure| failure.error));
     }
 }

@@ -1,48 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! LNet's ping: a node tells who it is to whoever asks.
+//! LNet's ping: a node sends its ping info, a description of itself, to any node that asks for it.
 //!
-//! The question is a GET on portal 0 with match bits 1 << 63. The answer is a description of the
-//! node: a head, and a record for each of its NIDs, the loopback interface first. It is in the byte
-//! order of the node that answers, which is told by its magic; this node writes little-endian.
+//! A ping is a GET on portal 0 with match bits 1 << 63. The ping info is a head and a record for each NID of
+//! the node, the loopback interface first. It is in the byte order of the node that sends it, which its
+//! magic tells; this node writes little-endian.
 //!
-//! A record has 8 bytes for a NID. Longer ones are in records of another form behind all those, which
-//! the head does not count: a feature says that there are some, and the last word of the first record
-//! how many bytes the whole description has. That form is not from captures, which have only IPv4.
+//! A record has 8 bytes for a NID. Longer NIDs are in long records behind all of these, which are not counted
+//! in the head: a feature bit says that there are some, and the last word of the first record is the
+//! length of the whole ping info. This form is not from captures, which have only IPv4.
 //!
-//! Nodes that do discovery also put their own description there ("push"), and wait for the ACK, which
-//! says how much of it was taken. This node does not use what others say unasked: it is received into
-//! memory that nobody reads, where descriptions of several nodes overwrite each other.
+//! Nodes that do discovery also send ("push") their own ping info to the same portal and match bits, and wait for the
+//! ACK, which says how much of it was received. This node does not use it: it is received into memory that is
+//! not read, where the ping info of several nodes overwrites each other.
 //!
-//! What a node is changes: it gets and loses NIDs, links, and the task to forward. So each answer is
-//! written when the question comes, from what is so then. It belongs to the message that carries it;
-//! the asking thread owns the memory for what it is told.
+//! What a node is changes: its NIDs, their links, and whether it forwards. So the ping info is made when the
+//! ping comes in. It is owned by the REPLY; memory for the ping info of others is owned by the thread that pings.
 
 use super::{
     md::{
-        self,
         Access,
         Md,
         Placement,
-        Reuse, //
+        Reuse,
+        TooLong, //
     },
-    node::Node,
-    op::Outcome,
+    op::OpEvent,
     outgoing::Get,
     table::{
         Criteria,
-        Position,
-        Request, //
+        MatchInfo,
+        Position, //
     },
-    Core, //
+    PortalsInner, //
 };
 use crate::{
-    lib_linux::{
-        page::{
-            PageRange,
-            Pages, //
-        },
-        time, //
+    lib_linux::page::{
+        PageRange,
+        Pages, //
     },
     upper::{
         Link,
@@ -50,8 +45,11 @@ use crate::{
         NiRef, //
     },
     wire::{
+        ByteOrder,
         Nid,
+        Reader,
         WireError,
+        Writer,
         PID_LUSTRE, //
     },
 };
@@ -59,8 +57,8 @@ use kernel::{
     prelude::*,
     sync::Arc,
     time::{
-        Instant,
-        Monotonic, //
+        Delta,
+        Instant, //
     }, //
 };
 
@@ -70,159 +68,154 @@ const MATCH_BITS: u64 = 1 << 63;
 const MAGIC: u32 = 0x7069_6e67;
 const HEAD_LEN: usize = 16;
 const RECORD_LEN: usize = 16;
-/// A status, and a NID in its form of 20 bytes.
+/// Bytes of a long record: a status, and a NID in its form of 20 bytes.
 const LONG_RECORD_LEN: usize = 24;
 
-/// The most NIDs that are asked for.
+/// The most NIDs of another node that are read.
 pub(crate) const MAX_NIS: usize = 16;
 const MAX_LEN: usize = HEAD_LEN + RECORD_LEN + MAX_NIS * LONG_RECORD_LEN;
 
-/// The most NIDs of its own that a node tells of, so that all fits into a page of the asker's.
+/// The most NIDs in the ping info of this node, so that it fits into a page.
 const MAX_OWN: usize = 128;
 
-/// As much of what is pushed is taken. Nobody has so many NIDs.
+/// The most bytes of another node's ping info that are received when it is pushed.
 const PUSH_LEN: usize = 4096;
 
-/// The records say whether an interface is up.
+/// The status in a record says whether the interface is up.
 const FEATURE_NI_STATUS: u32 = 1 << 1;
 /// The node does not forward.
 const FEATURE_NOT_A_ROUTER: u32 = 1 << 2;
-/// The records are all NIDs that the node has.
+/// The records are of all NIDs of the node.
 const FEATURE_MULTI_RAIL: u32 = 1 << 3;
-/// The node acknowledges descriptions that are pushed to it.
+/// The node acknowledges ping info that is pushed to it.
 const FEATURE_DISCOVERY: u32 = 1 << 4;
-/// There are long NIDs.
+/// There are long records.
 const FEATURE_LONG: u32 = 1 << 5;
-/// The NID by which the node wants to be known is the first of the long ones.
+/// The primary NID of the node is the first of the long ones.
 const FEATURE_PRIMARY_LONG: u32 = 1 << 6;
 
 /// The NID of the loopback interface, `0@lo`: network type 9.
 const NID_LOOPBACK: u64 = 9 << 48;
-/// In its record, the status is the version of the description.
+/// In its record, the status is the version of the ping info.
 const VERSION: u32 = 1;
 /// The status of an interface that is up.
 const STATUS_UP: u32 = 0x15aa_c0de;
 /// The status of an interface without a link.
 const STATUS_DOWN: u32 = 0xdead_face;
 
-/// A description that is being written.
-struct Writer(KVec<u8>);
-
-impl Writer {
-    fn bytes(&mut self, bytes: &[u8]) -> Result {
-        Ok(self.0.extend_from_slice(bytes, GFP_KERNEL)?)
-    }
-
-    fn u32(&mut self, value: u32) -> Result {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    fn record(&mut self, nid: u64, status: u32, whole: u32) -> Result {
-        self.bytes(&nid.to_le_bytes())?;
-        self.u32(status)?;
-        self.u32(whole)
-    }
-
-    fn long_record(&mut self, nid: Nid, status: u32) -> Result {
-        self.u32(status)?;
-        self.bytes(&nid.to_bytes20())
-    }
+/// Whether a node forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Routing {
+    Enabled,
+    Disabled,
 }
 
-/// The description of a node with the NIDs `all`, the one by which it wants to be known first. May
-/// sleep.
-fn describe(all: &[PingNi], forwards: bool) -> Result<KVec<u8>> {
+/// Writes a record. `len` is the length of the ping info if there are long records, in the first record; else 0.
+fn put_record(to: &mut Writer<'_>, nid: u64, status: u32, len: u32) -> Result<(), WireError> {
+    to.u64(nid)?;
+    to.u32(status)?;
+    to.u32(len)
+}
+
+fn put_long_record(to: &mut Writer<'_>, nid: Nid, status: u32) -> Result<(), WireError> {
+    to.u32(status)?;
+    to.put(nid.to_bytes20())
+}
+
+/// The ping info of a node with the NIDs `all`, its primary NID first. May sleep.
+fn build_ping_info(all: &[PingNi], routing: Routing) -> Result<KVec<u8>> {
     let own = all.get(..MAX_OWN).unwrap_or(all);
     let mut features = FEATURE_NI_STATUS | FEATURE_DISCOVERY;
-    if !forwards {
+    if routing == Routing::Disabled {
         features |= FEATURE_NOT_A_ROUTER;
     }
     if own.len() == all.len() {
         features |= FEATURE_MULTI_RAIL;
     }
-    let short = own.iter().filter(|ni| ni.nid.to_nid4().is_some()).count();
-    let long = own.len() - short;
-    let mut len = 0;
-    if long > 0 {
+    let nshort = own.iter().filter(|ni| ni.nid.to_nid4().is_some()).count();
+    let nlong = own.len() - nshort;
+    let len = HEAD_LEN + (1 + nshort) * RECORD_LEN + nlong * LONG_RECORD_LEN;
+    if nlong > 0 {
         features |= FEATURE_LONG;
-        len = HEAD_LEN + (1 + short) * RECORD_LEN + long * LONG_RECORD_LEN;
     }
     if own.first().is_some_and(|ni| ni.nid.to_nid4().is_none()) {
         features |= FEATURE_PRIMARY_LONG;
     }
-    let mut to = Writer(KVec::new());
+    let mut bytes = KVec::from_elem(0, len, GFP_KERNEL)?;
+    write_ping_info(&mut bytes, own, features, nshort).map_err(|_| EINVAL)?;
+    Ok(bytes)
+}
+
+/// Writes the ping info of a node with the NIDs `own`, of which `nshort` are short, into `bytes`, which has the
+/// right length.
+fn write_ping_info(
+    bytes: &mut [u8],
+    own: &[PingNi],
+    features: u32,
+    nshort: usize,
+) -> Result<(), WireError> {
+    // CAST: The length of at most `MAX_OWN` records and one.
+    let len = match features & FEATURE_LONG {
+        0 => 0,
+        _ => bytes.len() as u32,
+    };
+    let mut to = Writer::new(bytes, ByteOrder::Little);
     to.u32(MAGIC)?;
     to.u32(features)?;
     to.u32(PID_LUSTRE)?;
-    // CAST: At most `MAX_OWN` and one, and what so many take.
-    to.u32((1 + short) as u32)?;
-    to.record(NID_LOOPBACK, VERSION, len as u32)?;
+    // CAST: At most `MAX_OWN` and one.
+    to.u32((1 + nshort) as u32)?;
+    put_record(&mut to, NID_LOOPBACK, VERSION, len)?;
     for ni in own {
         if let Some(nid4) = ni.nid.to_nid4() {
-            to.record(nid4, ni.status, 0)?;
+            put_record(&mut to, nid4, ni.status, 0)?;
         }
     }
     for ni in own.iter().filter(|ni| ni.nid.to_nid4().is_none()) {
-        to.long_record(ni.nid, ni.status)?;
+        put_long_record(&mut to, ni.nid, ni.status)?;
     }
-    Ok(to.0)
+    Ok(())
 }
 
-/// Whether somebody asks who this node is.
-pub(super) fn is_question(request: &Request) -> bool {
-    request.access == Access::Get && request.portal == PORTAL && request.match_bits == MATCH_BITS
+/// Whether a message is a ping.
+pub(super) fn is_ping(info: &MatchInfo) -> bool {
+    info.access == Access::Get && info.portal == PORTAL && info.match_bits == MATCH_BITS
 }
 
-/// The answer to `request`, which has come to `ni`. May sleep.
+/// The payload of the REPLY to a ping, from a node with the interfaces `nis`. May sleep.
 ///
 /// # Errors
 ///
-/// `ENOMEM`; `EINVAL` if it asks for what is behind the end.
-pub(super) fn answer(node: &Node, ni: NiRef<'_>, request: &Request) -> Result<PageRange> {
-    let status = |ni: &dyn LndNi| PingNi {
-        nid: ni.nid(),
-        status: match ni.link() {
-            Link::Up => STATUS_UP,
-            Link::Down => STATUS_DOWN,
-        },
-    };
-    let locals = node.locals()?;
-    let mut own = KVec::with_capacity(locals.len().saturating_add(1), GFP_KERNEL)?;
-    if !locals.iter().any(|local| local.nid() == ni.nid()) {
-        // It is about to be listed, or is no longer.
-        own.push(status(&*ni), GFP_KERNEL)?;
-    }
-    for local in locals.iter() {
-        own.push(status(&*local.ni), GFP_KERNEL)?;
-    }
-    let description = describe(&own, node.forwarder().is_on())?;
-    let length = md::fit(description.len(), true, request.offset, request.length);
-    let pages = Pages::alloc(description.len())?;
-    pages.copy_in(0, &description)?;
+/// `ENOMEM`; `EINVAL` if its offset is behind the end.
+pub(super) fn reply(nis: &[PingNi], routing: Routing, info: &MatchInfo) -> Result<PageRange> {
+    let bytes = build_ping_info(nis, routing)?;
+    let length = TooLong::Truncate.fit(bytes.len(), info.offset, info.length);
+    let pages = Pages::alloc(bytes.len())?;
+    pages.copy_in(0, &bytes)?;
     PageRange::new(
         Arc::new(pages, GFP_KERNEL)?,
-        request.offset as usize,
+        info.offset as usize,
         length.ok_or(EINVAL)? as usize,
     )
 }
 
-/// Lets `core` take what is pushed. Pings need no match entry, see [`answer`]. May sleep.
-pub(super) fn serve(core: &Core) -> Result {
+/// Posts the memory for ping info that other nodes push. Pings need no match entry, see [`reply`]. May sleep.
+pub(super) fn post_push_buffer(portals: &PortalsInner) -> Result {
     let criteria = Criteria {
         portal: PORTAL,
         match_bits: MATCH_BITS,
         ignore_bits: 0,
         source: None,
     };
-    let pushed = Md {
+    let md = Md {
         range: PageRange::new(Arc::new(Pages::alloc(PUSH_LEN)?, GFP_KERNEL)?, 0, PUSH_LEN)?,
         access: Access::Put,
-        truncate: true,
+        too_long: TooLong::Truncate,
         placement: Placement::Remote,
         reuse: Reuse::Always,
         handler: None,
     };
-    core.attach(criteria, Position::Last, &Arc::new(pushed, GFP_KERNEL)?)?;
+    portals.attach(criteria, Position::Last, &Arc::new(md, GFP_KERNEL)?)?;
     Ok(())
 }
 
@@ -231,115 +224,107 @@ pub(super) fn serve(core: &Core) -> Result {
 pub(crate) struct PingNi {
     /// The NID.
     pub(crate) nid: Nid,
-    /// Whether it is up, as nodes say it.
+    /// The status in its record: [`STATUS_UP`], [`STATUS_DOWN`], or what another node has sent.
     pub(crate) status: u32,
 }
 
-/// What a node says about itself.
+impl PingNi {
+    /// The NID of an interface of this node, with its status now. Thread context.
+    pub(super) fn of(ni: &dyn LndNi) -> Self {
+        Self {
+            nid: ni.nid(),
+            status: match ni.link() {
+                Link::Up => STATUS_UP,
+                Link::Down => STATUS_DOWN,
+            },
+        }
+    }
+}
+
+/// The ping info of another node.
 pub(crate) struct PingReport {
-    /// From the question to the answer, connecting included.
-    pub(crate) rtt_ns: u64,
-    /// Its process number.
+    /// The time from the request to the response, including that for connecting.
+    pub(crate) rtt: Delta,
+    /// Its LNet process number.
     pub(crate) pid: u32,
-    /// Its set of features.
+    /// Its feature bits.
     pub(crate) features: u32,
     /// Its NIDs on TCP networks, at most [`MAX_NIS`].
     pub(crate) nis: KVec<PingNi>,
 }
 
-/// Memory that is read from its beginning, in the order of a node that may be of the other kind.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    is_big_endian: bool,
-}
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (bytes, rest) = self.bytes.split_first_chunk().ok_or(EPROTO)?;
-        self.bytes = rest;
-        Ok(*bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32> {
-        let bytes = self.take()?;
-        Ok(if self.is_big_endian {
-            u32::from_be_bytes(bytes)
-        } else {
-            u32::from_le_bytes(bytes)
-        })
-    }
-
-    fn u64(&mut self) -> Result<u64> {
-        let bytes = self.take()?;
-        Ok(if self.is_big_endian {
-            u64::from_be_bytes(bytes)
-        } else {
-            u64::from_le_bytes(bytes)
-        })
-    }
-}
-
-/// Reads a description. `EPROTO` if it is none.
-fn understand(bytes: &[u8]) -> Result<PingReport> {
-    let mut from = Reader {
-        bytes,
-        is_big_endian: false,
+/// Parses ping info that was received.
+///
+/// # Errors
+///
+/// `ENOMEM`; `EPROTO` if it has no magic, or not all of a head.
+fn parse_ping_info(bytes: &[u8]) -> Result<PingReport> {
+    let order = if Reader::new(bytes, ByteOrder::Little).u32() == Ok(MAGIC) {
+        ByteOrder::Little
+    } else {
+        ByteOrder::Big
     };
-    let magic = from.u32()?;
-    from.is_big_endian = magic == MAGIC.swap_bytes();
-    if magic != MAGIC && !from.is_big_endian {
-        return Err(EPROTO);
-    }
-    let features = from.u32()?;
-    let pid = from.u32()?;
-    let said = from.u32()? as usize;
-    // A node may have more than there was room for.
-    let count = said.min(from.bytes.len() / RECORD_LEN);
     let mut nis = KVec::with_capacity(MAX_NIS, GFP_KERNEL)?;
-    for _ in 0..count {
-        let nid = from.u64()?;
-        let status = from.u32()?;
-        from.u32()?;
-        // Other kinds of networks, loopback among them, are nothing that could be asked for here.
-        if let Ok(nid) = Nid::from_nid4(nid) {
-            let _ = nis.push_within_capacity(PingNi { nid, status });
-        }
-    }
-    if features & FEATURE_LONG != 0 && count == said {
-        // Less than a record is left of one that did not fit.
-        while from.bytes.len() >= LONG_RECORD_LEN {
-            let status = from.u32()?;
-            let bytes = from.take()?;
-            match Nid::from_bytes20(&bytes) {
-                Ok(nid) => {
-                    let _ = nis.push_within_capacity(PingNi { nid, status });
-                }
-                // On another kind of network: nothing that could be asked for here either.
-                Err(WireError::NetType(_)) if bytes.first() == Some(&12) => {}
-                // One of another length: where the next one begins is not known.
-                Err(_) => break,
-            }
-        }
-    }
+    let head = read_ping_info(Reader::new(bytes, order), &mut nis);
+    let (features, pid) = head.map_err(|_| EPROTO)?;
     Ok(PingReport {
-        rtt_ns: 0,
+        rtt: Delta::ZERO,
         pid,
         features,
         nis,
     })
 }
 
-/// See [`super::Local::ping`].
+/// Reads ping info: returns the features and the process number, and adds the NIDs on TCP networks to `nis` while
+/// there is room.
+fn read_ping_info(mut from: Reader<'_>, nis: &mut KVec<PingNi>) -> Result<(u32, u32), WireError> {
+    let magic = from.u32()?;
+    if magic != MAGIC {
+        return Err(WireError::Magic(magic));
+    }
+    let features = from.u32()?;
+    let pid = from.u32()?;
+    let nrecords = from.u32()? as usize;
+    // A node may have more records than there was room for.
+    let count = nrecords.min(from.rest().len() / RECORD_LEN);
+    for _ in 0..count {
+        let nid = from.u64()?;
+        let status = from.u32()?;
+        from.u32()?;
+        // NIDs of other networks, such as loopback, can't be reached from here.
+        if let Ok(nid) = Nid::from_nid4(nid) {
+            let _ = nis.push_within_capacity(PingNi { nid, status });
+        }
+    }
+    if features & FEATURE_LONG != 0 && count == nrecords {
+        // The last record may be truncated.
+        while from.rest().len() >= LONG_RECORD_LEN {
+            let status = from.u32()?;
+            let bytes = from.take()?;
+            match Nid::from_bytes20(&bytes) {
+                Ok(nid) => {
+                    let _ = nis.push_within_capacity(PingNi { nid, status });
+                }
+                // Of another network: can't be reached from here either.
+                Err(WireError::NetType(_)) if bytes.first() == Some(&12) => {}
+                // Of another length, so it is not known where the next record begins.
+                Err(_) => break,
+            }
+        }
+    }
+    Ok((features, pid))
+}
+
+/// See [`super::LocalNi::ping`].
 pub(super) fn ping(
-    core: &Arc<Core>,
+    portals: &Arc<PortalsInner>,
     ni: NiRef<'_>,
     to: Nid,
-    timeout_ms: u32,
+    timeout: Delta,
 ) -> Result<PingReport> {
-    let deadline_ms = time::monotonic_ms().saturating_add(u64::from(timeout_ms));
     let pages = Arc::new(Pages::alloc(MAX_LEN)?, GFP_KERNEL)?;
     let sink = PageRange::new(pages.clone(), 0, MAX_LEN)?;
-    let start = Instant::<Monotonic>::now();
+    let start = Instant::now();
     let get = Get {
         to,
         portal: PORTAL,
@@ -347,11 +332,11 @@ pub(super) fn ping(
         offset: 0,
         sink,
     };
-    let Outcome { result, at, .. } = core.get_and_wait(ni, get, deadline_ms)?;
+    let OpEvent { result, at, .. } = portals.get_and_wait(ni, get, start + timeout)?;
     let mut bytes = [0; MAX_LEN];
     pages.copy_out(0, &mut bytes)?;
-    let mut report = understand(bytes.get(..result? as usize).ok_or(EPROTO)?)?;
-    report.rtt_ns = u64::try_from((at - start).as_nanos()).unwrap_or(0);
+    let mut report = parse_ping_info(bytes.get(..result? as usize).ok_or(EPROTO)?)?;
+    report.rtt = at - start;
     Ok(report)
 }
 
@@ -380,7 +365,7 @@ mod tests {
 
     #[test]
     fn answers_as_captured() -> Result {
-        assert!(describe(&[up(nid())], false)?.eq(&CAPTURED[..]));
+        assert!(build_ping_info(&[up(nid())], Routing::Disabled)?.eq(&CAPTURED[..]));
         Ok(())
     }
 
@@ -391,22 +376,22 @@ mod tests {
             status: STATUS_DOWN,
         };
         let all = [up(nid()), up(long_nid()), down];
-        let told = describe(&all, true)?;
-        let report = understand(&told)?;
+        let bytes = build_ping_info(&all, Routing::Enabled)?;
+        let report = parse_ping_info(&bytes)?;
         assert_eq!(report.features, 0x3a);
         // Short ones come first.
         assert!(report.nis.eq(&[all[0], all[2], all[1]][..]));
         assert_eq!(
-            told.get(28..32),
-            Some(&(told.len() as u32).to_le_bytes()[..])
+            bytes.get(28..32),
+            Some(&(bytes.len() as u32).to_le_bytes()[..])
         );
-        // The first one is a long one, and more than are told of.
+        // The first one is a long one, and there are more than `MAX_OWN`.
         let mut many = KVec::from_elem(down, MAX_OWN + 1, GFP_KERNEL)?;
         *many.first_mut().ok_or(EINVAL)? = up(long_nid());
-        let told = describe(&many, false)?;
-        assert_eq!(understand(&told)?.features, 0x76);
+        let bytes = build_ping_info(&many, Routing::Disabled)?;
+        assert_eq!(parse_ping_info(&bytes)?.features, 0x76);
         let len = HEAD_LEN + MAX_OWN * RECORD_LEN + LONG_RECORD_LEN;
-        assert_eq!(told.len(), len);
+        assert_eq!(bytes.len(), len);
         Ok(())
     }
 
@@ -422,37 +407,37 @@ mod tests {
 
     #[test]
     fn long_nids() -> Result {
-        assert!(describe(&[up(long_nid())], false)?.eq(&LONG[..]));
-        let report = understand(&LONG)?;
+        assert!(build_ping_info(&[up(long_nid())], Routing::Disabled)?.eq(&LONG[..]));
+        let report = parse_ping_info(&LONG)?;
         assert!(report.nis.eq(&[up(long_nid())][..]));
 
-        // Cut off; without the feature; and with more short records said than there are.
+        // Truncated; without the feature; and with a larger number of short records than there are.
         let short = LONG.get(..LONG_LEN - 1).ok_or(EINVAL)?;
-        assert_eq!(understand(short)?.nis.len(), 0);
+        assert_eq!(parse_ping_info(short)?.nis.len(), 0);
         for (at, value) in [(4, 0x1e), (12, 200)] {
             let mut bytes = LONG;
             *bytes.get_mut(at).ok_or(EINVAL)? = value;
-            assert_eq!(understand(&bytes)?.nis.len(), 0);
+            assert_eq!(parse_ping_info(&bytes)?.nis.len(), 0);
         }
-        // NIDs of no known length end the list; those on another kind of network are not in it.
+        // NIDs of an unknown length end the list; those of other networks are not in it.
         for (at, value) in [(36, 13), (37, 0), (37, 5)] {
             let mut bytes = LONG;
             *bytes.get_mut(at).ok_or(EINVAL)? = value;
-            assert_eq!(understand(&bytes)?.nis.len(), 0);
+            assert_eq!(parse_ping_info(&bytes)?.nis.len(), 0);
         }
-        // As many as were asked for, and no more.
-        let mut to = Writer(KVec::new());
-        to.bytes(LONG.first_chunk::<32>().ok_or(EINVAL)?)?;
+        // There are more than `MAX_NIS`.
+        let mut bytes = KVec::new();
+        bytes.extend_from_slice(LONG.get(..32).ok_or(EINVAL)?, GFP_KERNEL)?;
         for _ in 0..MAX_NIS + 1 {
-            to.long_record(long_nid(), STATUS_UP)?;
+            bytes.extend_from_slice(LONG.get(32..).ok_or(EINVAL)?, GFP_KERNEL)?;
         }
-        assert_eq!(understand(&to.0)?.nis.len(), MAX_NIS);
+        assert_eq!(parse_ping_info(&bytes)?.nis.len(), MAX_NIS);
         Ok(())
     }
 
     #[test]
     fn understands_what_was_captured() -> Result {
-        let report = understand(&CAPTURED)?;
+        let report = parse_ping_info(&CAPTURED)?;
         assert_eq!(report.pid, PID_LUSTRE);
         assert_eq!(report.features, 0x1e);
         assert_eq!(report.nis.len(), 1);
@@ -462,13 +447,18 @@ mod tests {
 
     #[test]
     fn understands_the_other_byte_order() -> Result {
-        let mut to = Writer(KVec::new());
-        for word in [MAGIC, 0x06, PID_LUSTRE, 1, 0x0002_0000, 0xc0a8_4d02] {
-            to.bytes(&word.to_be_bytes())?;
-        }
-        to.bytes(&STATUS_UP.to_be_bytes())?;
-        to.u32(0)?;
-        let report = understand(&to.0)?;
+        let words = [
+            MAGIC,
+            0x06,
+            PID_LUSTRE,
+            1,
+            0x0002_0000,
+            0xc0a8_4d02,
+            STATUS_UP,
+            0,
+        ];
+        let bytes = words.map(u32::to_be_bytes);
+        let report = parse_ping_info(bytes.as_flattened())?;
         assert_eq!(report.pid, PID_LUSTRE);
         assert_eq!(report.features, 0x06);
         assert!(report.nis.first().is_some_and(|ni| ni.nid == nid()));
@@ -479,19 +469,19 @@ mod tests {
     fn cut_off_and_garbage() -> Result {
         for len in 0..HEAD_LEN {
             let bytes = CAPTURED.get(..len).ok_or(EINVAL)?;
-            assert_eq!(understand(bytes).err(), Some(EPROTO));
+            assert_eq!(parse_ping_info(bytes).err(), Some(EPROTO));
         }
         for len in HEAD_LEN..CAPTURED.len() {
             let bytes = CAPTURED.get(..len).ok_or(EINVAL)?;
-            assert_eq!(understand(bytes)?.nis.len(), 0);
+            assert_eq!(parse_ping_info(bytes)?.nis.len(), 0);
         }
-        assert_eq!(understand(&[0xff; LONG_LEN]).err(), Some(EPROTO));
-        // A count that is a lie.
+        assert_eq!(parse_ping_info(&[0xff; LONG_LEN]).err(), Some(EPROTO));
+        // A number of records that is too large.
         let mut bytes = CAPTURED;
         if let Some(count) = bytes.get_mut(12..16) {
             count.copy_from_slice(&[0xff; 4]);
         }
-        assert_eq!(understand(&bytes)?.nis.len(), 1);
+        assert_eq!(parse_ping_info(&bytes)?.nis.len(), 1);
         Ok(())
     }
 }

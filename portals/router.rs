@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The router: through which nodes other networks are reached.
+//! Routes: the gateways through which other networks are reached.
 //!
-//! A route says that a node of the interface's own network, a gateway, passes messages on towards
-//! another network. Several gateways may lead to the same network: of those that are alive the ones
-//! with the lowest priority number are used in turn. Whether a gateway is alive is known for the
-//! gateway as a whole: it is taken to be when its first route is added, is not when its last
-//! connection is lost or none can be made, and is again when there is one. An administrator's word
-//! counts for more than that, until it is taken back.
+//! A route says that a node of the interface's own network, a gateway, forwards messages to another
+//! network. Several gateways may lead to the same network: those of them that are alive and have the lowest
+//! priority number are used in turn. All routes of a gateway have the same state. A gateway is taken to be
+//! alive when its first route is added. It is down when its last connection is lost, or when none can be made,
+//! and alive again when there is one. An administrator can set a gateway down, whatever its connections are.
 //!
-//! A [`Router`] is part of an interface's message layer and freed with it. Its table has a spinlock,
-//! taken in thread context only and innermost; nothing is sent or allocated for long under it. These
-//! routes are not those of [`crate::route`], which are the addresses of one peer.
+//! A [`Router`] is part of an interface's message layer and freed with it. Its table has a spinlock, which is
+//! taken in thread context only; no other lock is taken and nothing is sent while it is held.
+//!
+//! These routes are not those of [`crate::route`], which are the addresses of one peer.
 
 use crate::wire::Nid;
 use kernel::{
@@ -23,60 +23,77 @@ use kernel::{
 /// The most routes of one interface.
 pub(crate) const MAX_ROUTES: usize = 1024;
 
-/// What is known about a gateway.
+/// Whether a gateway forwards messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Health {
+pub(crate) enum Liveness {
+    /// It does.
+    Alive,
+    /// It does not.
+    Dead,
+}
+
+/// The state of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GatewayState {
     /// It is used.
     Up,
-    /// It was lost, and is looked for.
+    /// It could not be reached. It is probed now and then.
     Down,
-    /// An administrator says that it is not to be used.
+    /// An administrator has set it down.
     SetDown,
 }
 
-/// A way to another network.
+/// A route to another network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NetRoute {
     /// The number of the network.
     pub(crate) target: u16,
-    /// Who passes messages on.
+    /// The node that forwards messages there.
     pub(crate) gateway: Nid,
-    /// Lower numbers are preferred.
+    /// Routes with lower numbers are preferred.
     pub(crate) priority: u32,
-    /// The same for all routes of a gateway.
-    pub(crate) health: Health,
-    /// How often it was chosen.
+    /// The state of the gateway.
+    pub(crate) state: GatewayState,
+    /// How many messages were sent through it.
     pub(crate) chosen: u64,
+}
+
+/// Whether a state replaces one that an administrator has set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Force {
+    Yes,
+    No,
 }
 
 struct Entry {
     route: NetRoute,
-    /// When it was chosen last, in choices of the whole table.
-    turn: u64,
+    /// The value of [`Table::choices`] when it was chosen last.
+    last_chosen: u64,
 }
 
 struct Table {
     entries: KVVec<Entry>,
-    turns: u64,
+    /// How often a route was chosen.
+    choices: u64,
 }
 
 impl Table {
     const fn new() -> Self {
         Self {
             entries: KVVec::new(),
-            turns: 0,
+            choices: 0,
         }
     }
 
-    /// Adds a route; the caller has made room. `EEXIST` if it is there.
+    /// Adds a route. The caller has made room. `EEXIST` if there is such a route.
     fn add(&mut self, target: u16, gateway: Nid, priority: u32) -> Result {
-        let mut health = Health::Up;
+        let mut state = GatewayState::Up;
         for Entry { route, .. } in self.entries.iter() {
             if route.gateway == gateway {
                 if route.target == target {
                     return Err(EEXIST);
                 }
-                health = route.health;
+                state = route.state;
             }
         }
         if self.entries.len() >= MAX_ROUTES {
@@ -87,10 +104,10 @@ impl Table {
                 target,
                 gateway,
                 priority,
-                health,
+                state,
                 chosen: 0,
             },
-            turn: 0,
+            last_chosen: 0,
         };
         Ok(self.entries.push(entry, GFP_ATOMIC)?)
     }
@@ -101,9 +118,9 @@ impl Table {
         len >= self.entries.capacity() && len < MAX_ROUTES
     }
 
-    /// Replaces the room with `room` if that is larger; what is left over is in `room` afterwards, to be
-    /// dropped with no lock held.
-    fn enlarge(&mut self, room: &mut KVVec<Entry>) {
+    /// Moves the entries to `room` if that is larger. The smaller memory is in `room` afterwards, to be dropped
+    /// with no lock held.
+    fn grow(&mut self, room: &mut KVVec<Entry>) {
         if room.capacity() <= self.entries.len() {
             return;
         }
@@ -114,31 +131,33 @@ impl Table {
         core::mem::swap(&mut self.entries, room);
     }
 
-    /// The gateway whose turn it is.
+    /// Chooses the gateway for the next message to `target`.
     fn choose(&mut self, target: u16) -> Option<Nid> {
-        let usable = |e: &&mut Entry| e.route.target == target && e.route.health == Health::Up;
-        let usable = self.entries.iter_mut().filter(usable);
-        let entry = usable.min_by_key(|e| (e.route.priority, e.turn))?;
-        self.turns = self.turns.wrapping_add(1);
-        entry.turn = self.turns;
+        let is_usable =
+            |e: &&mut Entry| e.route.target == target && e.route.state == GatewayState::Up;
+        let usable = self.entries.iter_mut().filter(is_usable);
+        let entry = usable.min_by_key(|e| (e.route.priority, e.last_chosen))?;
+        self.choices = self.choices.wrapping_add(1);
+        entry.last_chosen = self.choices;
         entry.route.chosen = entry.route.chosen.wrapping_add(1);
         Some(entry.route.gateway)
     }
 
-    /// Changes the health of a gateway where `change` says to what. Returns the number of routes
-    /// that changed.
-    fn set_health(&mut self, gateway: Nid, change: impl Fn(Health) -> Option<Health>) -> usize {
-        let mut changed = 0;
+    /// Sets the state of a gateway, which is known to have routes or not. Returns whether that was another
+    /// one before. Without `force`, the state that an administrator has set stays.
+    fn set_state(&mut self, gateway: Nid, state: GatewayState, force: Force) -> bool {
+        let mut is_changed = false;
         for Entry { route, .. } in self.entries.iter_mut() {
             if route.gateway != gateway {
                 continue;
             }
-            if let Some(health) = change(route.health).filter(|new| *new != route.health) {
-                route.health = health;
-                changed += 1;
+            if route.state != state && (force == Force::Yes || route.state != GatewayState::SetDown)
+            {
+                route.state = state;
+                is_changed = true;
             }
         }
-        changed
+        is_changed
     }
 }
 
@@ -161,24 +180,23 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// `EEXIST` if this gateway leads there already, `ENOSPC` if there are too many routes,
-    /// `ENOMEM`.
+    /// `EEXIST` if there is such a route, `ENOSPC` if there are too many routes, `ENOMEM`.
     pub(crate) fn add(&self, target: u16, gateway: Nid, priority: u32) -> Result {
         let mut room = KVVec::new();
         loop {
             let mut table = self.table.lock();
-            table.enlarge(&mut room);
+            table.grow(&mut room);
             if !table.is_full() {
                 return table.add(target, gateway, priority);
             }
             let count = table.entries.len().saturating_mul(2);
             drop(table);
-            // Memory without the lock, and what was there before is given back without it, too.
+            // Memory is allocated and freed without the lock.
             room = KVVec::with_capacity(count.clamp(8, MAX_ROUTES), GFP_KERNEL)?;
         }
     }
 
-    /// Takes away the routes that match. Returns how many did. Thread context.
+    /// Removes the routes that match, and returns their number. Thread context.
     pub(crate) fn remove(&self, matching: impl Fn(&NetRoute) -> bool) -> usize {
         let mut table = self.table.lock();
         let before = table.entries.len();
@@ -186,70 +204,68 @@ impl Router {
         before.saturating_sub(table.entries.len())
     }
 
-    /// The gateway for the next message to network `target`, if one is alive. Thread context.
-    pub(crate) fn choose(&self, target: u16) -> Option<Nid> {
+    /// Chooses the gateway for the next message to network `target`. `None` if none is up. Thread context.
+    pub(super) fn choose(&self, target: u16) -> Option<Nid> {
         self.table.lock().choose(target)
     }
 
-    /// Whether there is a route that matches, of a gateway that is alive or of another. Thread
-    /// context.
-    pub(crate) fn any(&self, matching: impl Fn(&NetRoute) -> bool) -> bool {
+    /// Whether there is a route that matches, in whatever state its gateway is. Thread context.
+    pub(crate) fn has_route(&self, matching: impl Fn(&NetRoute) -> bool) -> bool {
         let table = self.table.lock();
         let mut routes = table.entries.iter().map(|entry| &entry.route);
         routes.any(matching)
     }
 
-    /// Whether `gateway` is alive and leads to network `target`. Thread context.
+    /// Whether there is a route to network `target` through `gateway`, and that is up. Thread context.
     pub(super) fn is_usable(&self, gateway: Nid, target: u16) -> bool {
-        self.any(|route| {
-            route.gateway == gateway && route.target == target && route.health == Health::Up
+        self.has_route(|route| {
+            route.gateway == gateway && route.target == target && route.state == GatewayState::Up
         })
     }
 
-    /// Notes that a node was found to be there or not, should it be a gateway. Returns whether that
-    /// is news. Thread context.
-    pub(crate) fn found(&self, gateway: Nid, alive: bool) -> bool {
-        let news = self
-            .table
-            .lock()
-            .set_health(gateway, |old| match (old, alive) {
-                (Health::SetDown, _) => None,
-                (_, true) => Some(Health::Up),
-                (_, false) => Some(Health::Down),
-            });
-        news > 0
+    /// Notes whether a node could be reached, should it be a gateway. Returns whether that has changed its
+    /// state. Thread context.
+    pub(super) fn set_liveness(&self, gateway: Nid, liveness: Liveness) -> bool {
+        let state = match liveness {
+            Liveness::Alive => GatewayState::Up,
+            Liveness::Dead => GatewayState::Down,
+        };
+        self.table.lock().set_state(gateway, state, Force::No)
     }
 
-    /// An administrator says that a gateway is to be used, or not. Thread context.
+    /// Sets a gateway up or down for an administrator. Thread context.
     ///
     /// # Errors
     ///
     /// `ENOENT` if it is no gateway.
-    pub(crate) fn notify(&self, gateway: Nid, alive: bool) -> Result {
-        let health = if alive { Health::Up } else { Health::SetDown };
+    pub(super) fn notify(&self, gateway: Nid, liveness: Liveness) -> Result {
+        let state = match liveness {
+            Liveness::Alive => GatewayState::Up,
+            Liveness::Dead => GatewayState::SetDown,
+        };
         let mut table = self.table.lock();
         if !table.entries.iter().any(|e| e.route.gateway == gateway) {
             return Err(ENOENT);
         }
-        table.set_health(gateway, |_| Some(health));
+        table.set_state(gateway, state, Force::Yes);
         Ok(())
     }
 
-    /// A gateway that is looked for, from route `at` on; `at` moves behind it. Thread context.
-    pub(crate) fn next_down(&self, at: &mut usize) -> Option<Nid> {
+    /// The next gateway that is down, from route `*at` on, which is moved behind it. Thread context.
+    pub(super) fn next_down(&self, at: &mut usize) -> Option<Nid> {
         let table = self.table.lock();
         let mut rest = table.entries.iter().enumerate().skip(*at);
-        let (index, entry) = rest.find(|(_, entry)| entry.route.health == Health::Down)?;
+        let (index, entry) = rest.find(|(_, entry)| entry.route.state == GatewayState::Down)?;
         *at = index + 1;
         Some(entry.route.gateway)
     }
 
-    /// All routes, as they are at one moment. May sleep.
+    /// A copy of all routes. May sleep.
     pub(crate) fn snapshot(&self) -> Result<KVVec<NetRoute>> {
         let mut routes = KVVec::new();
         loop {
             let count = self.table.lock().entries.len();
-            // Memory first; if there are more by then, once again.
+            // Memory is allocated without the lock, so there may be more routes by now.
             routes.reserve(count, GFP_KERNEL)?;
             let table = self.table.lock();
             if table.entries.len() <= count {
@@ -270,28 +286,24 @@ mod tests {
         Nid::tcp(0, [10, 0, 0, last])
     }
 
-    fn chosen(table: &mut Table, target: u16) -> Option<Nid> {
-        table.choose(target)
-    }
-
     #[test]
     fn equals_take_turns() -> Result {
         let mut table = Table::new();
-        assert_eq!(chosen(&mut table, 1), None);
+        assert_eq!(table.choose(1), None);
         for last in 1..=3 {
             table.add(1, gateway(last), 5)?;
         }
         table.add(2, gateway(9), 0)?;
         for _ in 0..3 {
             for last in 1..=3 {
-                assert_eq!(chosen(&mut table, 1), Some(gateway(last)));
+                assert_eq!(table.choose(1), Some(gateway(last)));
             }
         }
-        // One that comes later is not made up for what it missed.
+        // A new one gets the next message, but no more than the others after that.
         table.add(1, gateway(4), 5)?;
-        assert_eq!(chosen(&mut table, 1), Some(gateway(4)));
-        assert_eq!(chosen(&mut table, 1), Some(gateway(1)));
-        assert_eq!(chosen(&mut table, 3), None);
+        assert_eq!(table.choose(1), Some(gateway(4)));
+        assert_eq!(table.choose(1), Some(gateway(1)));
+        assert_eq!(table.choose(3), None);
         Ok(())
     }
 
@@ -301,17 +313,17 @@ mod tests {
         table.add(1, gateway(1), 2)?;
         table.add(1, gateway(2), 1)?;
         table.add(1, gateway(3), 1)?;
-        assert_eq!(chosen(&mut table, 1), Some(gateway(2)));
-        assert_eq!(chosen(&mut table, 1), Some(gateway(3)));
-        assert_eq!(table.set_health(gateway(2), |_| Some(Health::Down)), 1);
-        assert_eq!(chosen(&mut table, 1), Some(gateway(3)));
-        assert_eq!(chosen(&mut table, 1), Some(gateway(3)));
-        assert_eq!(table.set_health(gateway(3), |_| Some(Health::SetDown)), 1);
-        assert_eq!(chosen(&mut table, 1), Some(gateway(1)));
-        assert_eq!(table.set_health(gateway(1), |_| Some(Health::Down)), 1);
-        assert_eq!(chosen(&mut table, 1), None);
-        assert_eq!(table.set_health(gateway(2), |_| Some(Health::Up)), 1);
-        assert_eq!(chosen(&mut table, 1), Some(gateway(2)));
+        assert_eq!(table.choose(1), Some(gateway(2)));
+        assert_eq!(table.choose(1), Some(gateway(3)));
+        assert!(table.set_state(gateway(2), GatewayState::Down, Force::Yes));
+        assert_eq!(table.choose(1), Some(gateway(3)));
+        assert_eq!(table.choose(1), Some(gateway(3)));
+        assert!(table.set_state(gateway(3), GatewayState::SetDown, Force::Yes));
+        assert_eq!(table.choose(1), Some(gateway(1)));
+        assert!(table.set_state(gateway(1), GatewayState::Down, Force::Yes));
+        assert_eq!(table.choose(1), None);
+        assert!(table.set_state(gateway(2), GatewayState::Up, Force::Yes));
+        assert_eq!(table.choose(1), Some(gateway(2)));
         Ok(())
     }
 
@@ -322,32 +334,32 @@ mod tests {
         router.add(2, gateway(1), 0)?;
         assert_eq!(router.add(1, gateway(1), 7), Err(EEXIST));
         assert!(router.is_usable(gateway(1), 2) && !router.is_usable(gateway(1), 3));
-        assert!(router.found(gateway(1), false));
+        assert!(router.set_liveness(gateway(1), Liveness::Dead));
         assert!(!router.is_usable(gateway(1), 2));
-        assert!(!router.found(gateway(1), false));
+        assert!(!router.set_liveness(gateway(1), Liveness::Dead));
         assert_eq!((router.choose(1), router.choose(2)), (None, None));
-        // So is one that it gets meanwhile.
+        // A new route has the state of its gateway.
         router.add(3, gateway(1), 0)?;
         assert_eq!(router.choose(3), None);
         let mut at = 0;
         assert_eq!(router.next_down(&mut at), Some(gateway(1)));
-        assert!(router.found(gateway(1), true));
+        assert!(router.set_liveness(gateway(1), Liveness::Alive));
         assert_eq!(router.next_down(&mut 0), None);
         assert_eq!(router.choose(3), Some(gateway(1)));
-        assert!(!router.found(gateway(2), false));
+        assert!(!router.set_liveness(gateway(2), Liveness::Dead));
         Ok(())
     }
 
     #[test]
     fn the_administrators_word_counts_for_more() -> Result {
         let router = KBox::pin_init(Router::new(), GFP_KERNEL)?;
-        assert_eq!(router.notify(gateway(1), false), Err(ENOENT));
+        assert_eq!(router.notify(gateway(1), Liveness::Dead), Err(ENOENT));
         router.add(1, gateway(1), 0)?;
-        router.notify(gateway(1), false)?;
-        assert!(!router.found(gateway(1), true));
+        router.notify(gateway(1), Liveness::Dead)?;
+        assert!(!router.set_liveness(gateway(1), Liveness::Alive));
         assert_eq!(router.choose(1), None);
         assert_eq!(router.next_down(&mut 0), None);
-        router.notify(gateway(1), true)?;
+        router.notify(gateway(1), Liveness::Alive)?;
         assert_eq!(router.choose(1), Some(gateway(1)));
         assert_eq!(router.remove(|route| route.target == 2), 0);
         assert_eq!(router.remove(|route| route.gateway == gateway(1)), 1);

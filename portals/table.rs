@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The portal table: which memory a message is for.
+//! The portal table: finds the memory for a message.
 //!
-//! Every match entry has one memory descriptor, and belongs to one of the [`PORTALS`] portals. A
-//! message names a portal and 64 match bits. Of the entries of that portal that fit the bits and the
-//! sender, and whose descriptor can take the message, the first one gets it. Entries have an order:
-//! a new one goes in front of all others or behind them.
+//! A match entry has one memory descriptor and belongs to one of [`MAX_PORTALS`] portals. A message names
+//! a portal and 64 match bits. It gets the first entry of that portal whose criteria fit its match bits
+//! and its source, and whose descriptor can take it. Entries are ordered: a new one goes in front of
+//! all others or behind them.
 //!
-//! Most entries want exactly one value of the match bits. Those are found by it in a tree; only the
-//! few that ignore some bits are looked at one by one. So services may post thousands of entries.
+//! Most entries have exact match bits. A tree finds these by their bits; only the few entries that ignore some
+//! bits are tried one by one. So services can post thousands of entries.
 //!
-//! A [`MatchTable`] is protected by a spinlock of [`super::Core`]. It never allocates and never
-//! drops an entry: those that are taken out are given to the caller, to be dropped with no lock
-//! held, because memory goes with them.
+//! A [`MatchTable`] is protected by a spinlock of [`super::PortalsInner`]. It never allocates and never
+//! drops an entry: entries that are removed are returned to the caller, who drops them with no lock
+//! held, because memory is freed with them.
 
 use super::md::{
     Access,
@@ -34,24 +34,24 @@ use kernel::{
     sync::Arc, //
 };
 
-/// How many portals there are.
-pub(crate) const PORTALS: u32 = 64;
+/// The number of portals.
+pub(crate) const MAX_PORTALS: u32 = 64;
 
 /// The most entries in a table.
 const MAX_ENTRIES: usize = 16384;
-/// The most entries that ignore some match bits, in a table.
+/// The most entries in a table that ignore some match bits.
 const MAX_WILD: usize = 64;
 
-/// What an entry wants of a message.
+/// Which messages an entry matches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Criteria {
     /// The portal that it belongs to.
     pub(crate) portal: u32,
     /// The match bits.
     pub(crate) match_bits: u64,
-    /// Those of them that may differ.
+    /// The bits that may differ.
     pub(crate) ignore_bits: u64,
-    /// The sender, if not anybody.
+    /// The source; `None` for any.
     pub(crate) source: Option<Nid>,
 }
 
@@ -64,14 +64,14 @@ impl Criteria {
         }
     }
 
-    fn accept(&self, request: &Request) -> bool {
-        self.portal == request.portal
-            && (self.match_bits ^ request.match_bits) & !self.ignore_bits == 0
-            && self.source.is_none_or(|nid| nid == request.from)
+    fn accept(&self, info: &MatchInfo) -> bool {
+        self.portal == info.portal
+            && (self.match_bits ^ info.match_bits) & !self.ignore_bits == 0
+            && self.source.is_none_or(|nid| nid == info.from)
     }
 }
 
-/// Where among the others a new entry goes.
+/// The place of a new entry among the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Position {
     /// In front of them.
@@ -80,25 +80,28 @@ pub(crate) enum Position {
     Last,
 }
 
-/// What a message wants.
+/// What a message is matched by.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Request {
+pub(super) struct MatchInfo {
     pub(super) access: Access,
     pub(super) from: Nid,
     pub(super) portal: u32,
     pub(super) match_bits: u64,
     pub(super) offset: u32,
-    /// Bytes of payload, or of room for it.
+    /// The length of the PUT's payload, or of the memory that a GET is for.
     pub(super) length: u32,
 }
 
+/// How an entry is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
+    /// By its match bits and its source.
     Exact(u64, Option<Nid>),
+    /// One by one: it ignores some match bits.
     Wild,
 }
 
-/// The tree's order: by portal, by class, and within that as the entries were posted.
+/// The key of an entry in the tree. Within a class, entries are in the order in which they match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     portal: u32,
@@ -106,41 +109,41 @@ struct Key {
     order: i64,
 }
 
-/// Names a match entry. No two entries of a table ever have the same name.
+/// Identifies a match entry. No two entries of a table ever have the same handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MeHandle(Key);
 
 struct Entry {
     criteria: Criteria,
     md: Arc<Md>,
-    /// How far an appending descriptor is filled.
+    /// Bytes of the descriptor that are filled, if it is an appending one.
     filled: u32,
     /// How often it may still be used, if that is limited.
     uses: Option<u32>,
-    /// A message is under way for a descriptor that takes one at a time.
-    busy: bool,
+    /// Whether a message uses the descriptor, if it is for one at a time.
+    is_busy: bool,
 }
 
 impl Entry {
-    /// Where and how much of its memory a message gets; `None` if it can't have any.
-    fn fit(&self, request: &Request) -> Option<(u32, u32)> {
-        if self.busy || self.md.access != request.access || !self.criteria.accept(request) {
+    /// The offset and length of the memory that a message gets; `None` if it does not match.
+    fn fit(&self, info: &MatchInfo) -> Option<(u32, u32)> {
+        if self.is_busy || self.md.access != info.access || !self.criteria.accept(info) {
             return None;
         }
         let offset = match self.md.placement {
-            Placement::Remote => request.offset,
+            Placement::Remote => info.offset,
             Placement::Append => self.filled,
         };
-        Some((offset, self.md.fit(offset, request.length)?))
+        Some((offset, self.md.fit(offset, info.length)?))
     }
 }
 
-/// An entry that is in no table. Dropped with no lock held.
+/// An entry that was removed. Dropped with no lock held.
 pub(super) struct Unlinked(
     #[expect(dead_code, reason = "held to be dropped")] RBTreeNode<Key, Entry>,
 );
 
-/// Memory for an entry that is not in the table yet.
+/// Memory for an entry.
 pub(super) struct Reservation(RBTreeNodeReservation<Key, Entry>);
 
 impl Reservation {
@@ -150,13 +153,13 @@ impl Reservation {
     }
 }
 
-/// The memory that a message got.
+/// The memory that a message gets.
 pub(super) struct Match {
     pub(super) me: MeHandle,
     pub(super) md: Arc<Md>,
     /// The part of the descriptor that the message is for.
     pub(super) range: PageRange,
-    /// The entry, if this was its last use.
+    /// The entry, if this is its last use.
     pub(super) unlinked: Option<Unlinked>,
 }
 
@@ -164,11 +167,12 @@ pub(super) struct Match {
 pub(super) struct MatchTable {
     entries: RBTree<Key, Entry>,
     len: usize,
-    wild: usize,
-    /// The orders that the next entries get.
+    /// The number of [`Class::Wild`] entries.
+    nwild: usize,
+    /// The order of the first entry, and of the last one.
     first: i64,
     last: i64,
-    closed: bool,
+    is_shut_down: bool,
 }
 
 impl MatchTable {
@@ -177,18 +181,18 @@ impl MatchTable {
         Self {
             entries: RBTree::new(),
             len: 0,
-            wild: 0,
-            first: -1,
+            nwild: 0,
+            first: 0,
             last: 0,
-            closed: false,
+            is_shut_down: false,
         }
     }
 
-    /// Adds an entry. Dropping what is given back on error needs no care: it is no entry yet.
+    /// Adds an entry. On error the memory is returned, to be dropped with no lock held.
     ///
     /// # Errors
     ///
-    /// - `ESHUTDOWN` if the table is closed.
+    /// - `ESHUTDOWN` if the table was shut down.
     /// - `EINVAL` if there is no such portal, or the entry could never be used.
     /// - `ENOSPC` if there are too many.
     pub(super) fn insert(
@@ -200,11 +204,11 @@ impl MatchTable {
     ) -> core::result::Result<MeHandle, (Error, Reservation)> {
         let class = criteria.class();
         let is_wild = class == Class::Wild;
-        let error = if self.closed {
+        let error = if self.is_shut_down {
             Some(ESHUTDOWN)
-        } else if criteria.portal >= PORTALS || md.reuse == Reuse::Times(0) {
+        } else if criteria.portal >= MAX_PORTALS || md.reuse == Reuse::Times(0) {
             Some(EINVAL)
-        } else if self.len >= MAX_ENTRIES || (is_wild && self.wild >= MAX_WILD) {
+        } else if self.len >= MAX_ENTRIES || (is_wild && self.nwild >= MAX_WILD) {
             Some(ENOSPC)
         } else {
             None
@@ -236,50 +240,50 @@ impl MatchTable {
                 Reuse::Times(uses) => Some(uses),
                 Reuse::Always | Reuse::OneAtATime => None,
             },
-            busy: false,
+            is_busy: false,
         };
-        // Nothing is replaced: no other entry has the same order.
+        // Nothing is replaced: no other entry has this order.
         let _ = self.entries.insert(reservation.0.into_node(key, entry));
         self.len += 1;
-        self.wild += usize::from(is_wild);
+        self.nwild += usize::from(is_wild);
         Ok(MeHandle(key))
     }
 
-    /// Takes an entry out, if it is there.
+    /// Removes an entry, if it is there.
     pub(super) fn remove(&mut self, me: MeHandle) -> Option<Unlinked> {
         let node = self.entries.remove_node(&me.0)?;
         self.len -= 1;
-        self.wild -= usize::from(me.0.class == Class::Wild);
+        self.nwild -= usize::from(me.0.class == Class::Wild);
         Some(Unlinked(node))
     }
 
-    /// How many entries there are. For tests.
+    /// The number of entries. For tests.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Admits no more entries, and takes out the next one that is still there.
-    pub(super) fn close(&mut self) -> Option<Unlinked> {
-        self.closed = true;
+    /// Refuses new entries from now on, and removes one. To be called until there is none.
+    pub(super) fn shut_down_next(&mut self) -> Option<Unlinked> {
+        self.is_shut_down = true;
         let key = *self.entries.cursor_front()?.current().0;
         self.remove(MeHandle(key))
     }
 
-    /// The first entry of a portal and class that can take the message.
-    fn first_of(&mut self, class: Class, request: &Request) -> Option<(Key, u32, u32)> {
+    /// The first entry of a portal and class that matches, with the offset and length of the memory.
+    fn first_match(&mut self, class: Class, info: &MatchInfo) -> Option<(Key, u32, u32)> {
         let start = Key {
-            portal: request.portal,
+            portal: info.portal,
             class,
             order: i64::MIN,
         };
         let mut cursor = self.entries.cursor_lower_bound_mut(&start);
         while let Some(at) = cursor {
             let (key, entry) = at.current();
-            if key.portal != request.portal || key.class != class {
+            if key.portal != info.portal || key.class != class {
                 break;
             }
-            if let Some((offset, mlength)) = entry.fit(request) {
+            if let Some((offset, mlength)) = entry.fit(info) {
                 return Some((*key, offset, mlength));
             }
             cursor = at.move_next();
@@ -287,16 +291,16 @@ impl MatchTable {
         None
     }
 
-    /// Finds the memory for a message, and notes that it is used.
-    pub(super) fn find(&mut self, request: &Request) -> Option<Match> {
+    /// Finds the memory for a message, and notes its use.
+    pub(super) fn match_md(&mut self, info: &MatchInfo) -> Option<Match> {
         let classes = [
-            Class::Exact(request.match_bits, Some(request.from)),
-            Class::Exact(request.match_bits, None),
+            Class::Exact(info.match_bits, Some(info.from)),
+            Class::Exact(info.match_bits, None),
             Class::Wild,
         ];
         let mut found: Option<(Key, u32, u32)> = None;
         for class in classes {
-            if let Some(other) = self.first_of(class, request) {
+            if let Some(other) = self.first_match(class, info) {
                 if found.is_none_or(|(key, ..)| other.0.order < key.order) {
                     found = Some(other);
                 }
@@ -306,7 +310,7 @@ impl MatchTable {
         let entry = self.entries.get_mut(&key)?;
         let md = entry.md.clone();
         let range = md.range.slice(offset as usize, mlength as usize).ok()?;
-        entry.busy = md.reuse == Reuse::OneAtATime;
+        entry.is_busy = md.reuse == Reuse::OneAtATime;
         if md.placement == Placement::Append {
             entry.filled = offset.saturating_add(mlength);
         }
@@ -324,10 +328,10 @@ impl MatchTable {
         })
     }
 
-    /// A message for a descriptor that takes one at a time has been handled.
+    /// Notes that the message has ended that used a descriptor for one message at a time.
     pub(super) fn release(&mut self, me: MeHandle) {
         if let Some(entry) = self.entries.get_mut(&me.0) {
-            entry.busy = false;
+            entry.is_busy = false;
         }
     }
 }
@@ -335,7 +339,10 @@ impl MatchTable {
 #[kunit_tests(socklnd_portals_table)]
 mod tests {
     use super::*;
-    use crate::lib_linux::page::Pages;
+    use crate::{
+        lib_linux::page::Pages,
+        portals::md::TooLong, //
+    };
 
     fn nid(last: u8) -> Nid {
         Nid::tcp(0, [10, 0, 0, last])
@@ -346,7 +353,7 @@ mod tests {
         Ok(Md {
             range: PageRange::new(pages, 0, len)?,
             access,
-            truncate: false,
+            too_long: TooLong::Reject,
             placement: Placement::Remote,
             reuse: Reuse::Always,
             handler: None,
@@ -360,8 +367,8 @@ mod tests {
         source: None,
     };
 
-    fn put(from: u8, match_bits: u64, length: u32) -> Request {
-        Request {
+    fn put(from: u8, match_bits: u64, length: u32) -> MatchInfo {
+        MatchInfo {
             access: Access::Put,
             from: nid(from),
             portal: 4,
@@ -378,25 +385,25 @@ mod tests {
             .map_err(|(e, _)| e)
     }
 
-    fn who(table: &mut MatchTable, request: &Request) -> Option<MeHandle> {
-        table.find(request).map(|found| found.me)
+    fn first_me(table: &mut MatchTable, info: &MatchInfo) -> Option<MeHandle> {
+        table.match_md(info).map(|found| found.me)
     }
 
     #[test]
     fn bits_portal_and_access() -> Result {
         let mut table = MatchTable::new();
         let me = add(&mut table, ANY, Position::Last, md(Access::Put, 100)?)?;
-        assert_eq!(who(&mut table, &put(1, 0x10, 100)), Some(me));
-        assert_eq!(who(&mut table, &put(1, 0x11, 100)), None);
-        assert_eq!(who(&mut table, &put(1, 0x10, 101)), None);
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 100)), Some(me));
+        assert_eq!(first_me(&mut table, &put(1, 0x11, 100)), None);
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 101)), None);
         let mut other = put(1, 0x10, 100);
         other.portal = 5;
-        assert_eq!(who(&mut table, &other), None);
+        assert_eq!(first_me(&mut table, &other), None);
         other.portal = u32::MAX;
-        assert_eq!(who(&mut table, &other), None);
+        assert_eq!(first_me(&mut table, &other), None);
         let mut get = put(1, 0x10, 100);
         get.access = Access::Get;
-        assert_eq!(who(&mut table, &get), None);
+        assert_eq!(first_me(&mut table, &get), None);
         Ok(())
     }
 
@@ -408,9 +415,9 @@ mod tests {
             ..ANY
         };
         let me = add(&mut table, what, Position::Last, md(Access::Put, 100)?)?;
-        assert_eq!(who(&mut table, &put(1, 0x10, 1)), Some(me));
-        assert_eq!(who(&mut table, &put(1, 0xab, 1)), Some(me));
-        assert_eq!(who(&mut table, &put(1, 0x110, 1)), None);
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 1)), Some(me));
+        assert_eq!(first_me(&mut table, &put(1, 0xab, 1)), Some(me));
+        assert_eq!(first_me(&mut table, &put(1, 0x110, 1)), None);
         Ok(())
     }
 
@@ -423,8 +430,8 @@ mod tests {
         };
         let one = add(&mut table, what, Position::Last, md(Access::Put, 100)?)?;
         let any = add(&mut table, ANY, Position::Last, md(Access::Put, 100)?)?;
-        assert_eq!(who(&mut table, &put(1, 0x10, 1)), Some(one));
-        assert_eq!(who(&mut table, &put(2, 0x10, 1)), Some(any));
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 1)), Some(one));
+        assert_eq!(first_me(&mut table, &put(2, 0x10, 1)), Some(any));
         Ok(())
     }
 
@@ -438,18 +445,18 @@ mod tests {
         let a = add(&mut table, ANY, Position::Last, md(Access::Put, 10)?)?;
         let b = add(&mut table, wild, Position::Last, md(Access::Put, 20)?)?;
         let c = add(&mut table, ANY, Position::Last, md(Access::Put, 30)?)?;
-        assert_eq!(who(&mut table, &put(1, 0x10, 10)), Some(a));
-        // The next one gets what does not fit the first one.
-        assert_eq!(who(&mut table, &put(1, 0x10, 20)), Some(b));
-        assert_eq!(who(&mut table, &put(1, 0x10, 30)), Some(c));
-        assert_eq!(who(&mut table, &put(1, 0x10, 31)), None);
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 10)), Some(a));
+        // A message that does not fit the first one gets the next one.
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 20)), Some(b));
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 30)), Some(c));
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 31)), None);
         let d = add(&mut table, wild, Position::First, md(Access::Put, 10)?)?;
         let e = add(&mut table, wild, Position::First, md(Access::Put, 5)?)?;
-        assert_eq!(who(&mut table, &put(1, 0x10, 10)), Some(d));
-        assert_eq!(who(&mut table, &put(1, 0x10, 5)), Some(e));
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 10)), Some(d));
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 5)), Some(e));
         assert!(table.remove(d).is_some());
         assert!(table.remove(d).is_none());
-        assert_eq!(who(&mut table, &put(1, 0x10, 10)), Some(a));
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 10)), Some(a));
         Ok(())
     }
 
@@ -457,17 +464,17 @@ mod tests {
     fn truncation() -> Result {
         let mut table = MatchTable::new();
         let mut cut = md(Access::Put, 100)?;
-        cut.truncate = true;
+        cut.too_long = TooLong::Truncate;
         add(&mut table, ANY, Position::Last, cut)?;
-        let mut request = put(1, 0x10, 300);
-        request.offset = 40;
-        let found = table.find(&request).ok_or(EINVAL)?;
+        let mut info = put(1, 0x10, 300);
+        info.offset = 40;
+        let found = table.match_md(&info).ok_or(EINVAL)?;
         assert_eq!((found.range.offset(), found.range.len()), (40, 60));
-        request.offset = 100;
-        let found = table.find(&request).ok_or(EINVAL)?;
+        info.offset = 100;
+        let found = table.match_md(&info).ok_or(EINVAL)?;
         assert_eq!((found.range.offset(), found.range.len()), (100, 0));
-        request.offset = 101;
-        assert!(table.find(&request).is_none());
+        info.offset = 101;
+        assert!(table.match_md(&info).is_none());
         Ok(())
     }
 
@@ -477,11 +484,11 @@ mod tests {
         let mut once = md(Access::Put, 100)?;
         once.reuse = Reuse::Times(1);
         let me = add(&mut table, ANY, Position::Last, once)?;
-        let found = table.find(&put(1, 0x10, 1)).ok_or(EINVAL)?;
+        let found = table.match_md(&put(1, 0x10, 1)).ok_or(EINVAL)?;
         assert_eq!(found.me, me);
         assert!(found.unlinked.is_some());
         assert_eq!(table.len(), 0);
-        assert!(table.find(&put(1, 0x10, 1)).is_none());
+        assert!(table.match_md(&put(1, 0x10, 1)).is_none());
         assert!(table.remove(me).is_none());
         Ok(())
     }
@@ -492,14 +499,14 @@ mod tests {
         let mut exclusive = md(Access::Put, 100)?;
         exclusive.reuse = Reuse::OneAtATime;
         let me = add(&mut table, ANY, Position::Last, exclusive)?;
-        assert_eq!(who(&mut table, &put(1, 0x10, 1)), Some(me));
-        assert_eq!(who(&mut table, &put(1, 0x10, 1)), None);
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 1)), Some(me));
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 1)), None);
         table.release(me);
-        assert_eq!(who(&mut table, &put(1, 0x10, 1)), Some(me));
-        // Unlinked while a message is under way.
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 1)), Some(me));
+        // Unlinked while a message uses it.
         assert!(table.remove(me).is_some());
         table.release(me);
-        assert_eq!(who(&mut table, &put(1, 0x10, 1)), None);
+        assert_eq!(first_me(&mut table, &put(1, 0x10, 1)), None);
         Ok(())
     }
 
@@ -509,13 +516,13 @@ mod tests {
         let mut append = md(Access::Put, 100)?;
         append.placement = Placement::Append;
         add(&mut table, ANY, Position::Last, append)?;
-        let mut request = put(1, 0x10, 60);
-        request.offset = 99;
-        let found = table.find(&request).ok_or(EINVAL)?;
+        let mut info = put(1, 0x10, 60);
+        info.offset = 99;
+        let found = table.match_md(&info).ok_or(EINVAL)?;
         assert_eq!((found.range.offset(), found.range.len()), (0, 60));
-        assert!(table.find(&request).is_none());
-        request.length = 40;
-        let found = table.find(&request).ok_or(EINVAL)?;
+        assert!(table.match_md(&info).is_none());
+        info.length = 40;
+        let found = table.match_md(&info).ok_or(EINVAL)?;
         assert_eq!((found.range.offset(), found.range.len()), (60, 40));
         Ok(())
     }
@@ -524,7 +531,7 @@ mod tests {
     fn refused_entries() -> Result {
         let mut table = MatchTable::new();
         let what = Criteria {
-            portal: PORTALS,
+            portal: MAX_PORTALS,
             ..ANY
         };
         let me = add(&mut table, what, Position::Last, md(Access::Put, 1)?);
@@ -543,9 +550,9 @@ mod tests {
         let mut table = MatchTable::new();
         add(&mut table, ANY, Position::Last, md(Access::Put, 1)?)?;
         add(&mut table, ANY, Position::Last, md(Access::Get, 1)?)?;
-        assert!(table.close().is_some());
-        assert!(table.close().is_some());
-        assert!(table.close().is_none());
+        assert!(table.shut_down_next().is_some());
+        assert!(table.shut_down_next().is_some());
+        assert!(table.shut_down_next().is_none());
         assert_eq!(table.len(), 0);
         let me = add(&mut table, ANY, Position::Last, md(Access::Put, 1)?);
         assert_eq!(me.err(), Some(ESHUTDOWN));

@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The side of the bulk service that uses it.
+//! The client of the bulk service.
 //!
-//! Everything here belongs to the thread that calls [`run`], and ends when that returns: a
-//! [`Transfer`] that is dropped cancels what it has under way. Memory whose operation did not end
-//! well is never used for another message: TCP may still send it, or a late REPLY be written to it.
+//! All of it belongs to the thread that calls [`run`], and ends when that returns: dropping a [`Transfer`]
+//! cancels its operations. Memory whose operation has failed is not used for another message: TCP may
+//! still send it, or a late REPLY be written to it.
 
 use super::{
     BulkOp,
     BulkResult,
     BulkSpec,
-    Kind,
-    Offer,
-    State,
-    NONCE_MASK,
+    RequestKind,
+    SessionParams,
+    SessionState,
+    NPATTERNS,
+    PATTERN_EXTRA,
+    PATTERN_STEP, //
     PORTAL_GET,
     PORTAL_PUT,
-    SPREAD,
+    SESSION_ID_MASK,
     STATE_LEN,
-    TURNS,
-    TURN_BYTES, //
 };
 use crate::{
     lib_linux::{
@@ -28,20 +28,19 @@ use crate::{
             PageRange,
             Pages, //
         },
-        thread,
-        time, //
+        thread, //
     },
     portals::{
         op::{
-            Inbox,
+            EventQueue,
+            OpEvent, //
             OpHandle,
-            Outcome, //
         },
         outgoing::{
             Get,
             Put, //
         },
-        Core, //
+        PortalsInner, //
     },
     upper::NiRef,
     wire::MAX_PAYLOAD, //
@@ -50,113 +49,112 @@ use kernel::{
     prelude::*,
     sync::Arc,
     time::{
+        Delta,
         Instant,
         Monotonic, //
     }, //
 };
 
-/// How long the server may take to open a session, in milliseconds.
-const OPEN_MS: u64 = 30_000;
-/// So many failures one after the other, on top of those that were under way, end a transfer.
+/// How long the server may take to open a session.
+const OPEN_TIMEOUT: Delta = Delta::from_secs(30);
+/// The most failures in a row, beyond the size of the window, until the transfer ends.
 const MAX_FAILURES: u64 = 64;
 
-/// See [`crate::portals::Local::run_bulk`].
+/// See [`crate::portals::LocalNi::run_bulk`].
 pub(in crate::portals) fn run(
-    core: &Arc<Core>,
+    portals: &Arc<PortalsInner>,
     ni: NiRef<'_>,
     spec: &BulkSpec,
 ) -> Result<BulkResult> {
     if spec.size > MAX_PAYLOAD {
         return Err(EMSGSIZE);
     }
-    let offer = Offer {
+    let params = SessionParams {
         op: spec.op,
         verify: spec.verify,
         size: spec.size,
         in_flight: spec.in_flight,
     };
-    if !offer.is_sane() || spec.count == 0 || spec.timeout_ms == 0 {
+    if !params.is_valid() || spec.count == 0 || spec.timeout <= Delta::ZERO {
         return Err(EINVAL);
     }
-    let start_ms = time::monotonic_ms();
+    let start = Instant::now();
     let session = Session {
-        core,
+        portals,
         ni,
         spec,
-        nonce: misc::random_u64() & NONCE_MASK,
-        deadline_ms: start_ms.saturating_add(u64::from(spec.timeout_ms)),
+        id: misc::random_u64() & SESSION_ID_MASK,
+        deadline: start + spec.timeout,
     };
-    let open_ms = session.deadline_ms.min(start_ms.saturating_add(OPEN_MS));
     let result = session
-        .open(offer, open_ms)
+        .open(params, start + spec.timeout.min(OPEN_TIMEOUT))
         .and_then(|window| session.transfer(window));
     session.close();
     result
 }
 
-/// What all messages of a session have in common.
+/// What the messages of a session have in common.
 struct Session<'a> {
-    core: &'a Arc<Core>,
+    portals: &'a Arc<PortalsInner>,
     ni: NiRef<'a>,
     spec: &'a BulkSpec,
-    nonce: u64,
-    deadline_ms: u64,
+    id: u64,
+    deadline: Instant<Monotonic>,
 }
 
 impl Session<'_> {
-    /// Tells the server something.
-    fn tell(&self, kind: Kind, hdr_data: u64, deadline_ms: u64) -> Result {
+    /// Sends a request to the server and waits for the ACK.
+    fn request(&self, kind: RequestKind, hdr_data: u64, deadline: Instant<Monotonic>) -> Result {
         let put = Put {
             to: self.spec.peer,
             portal: PORTAL_PUT,
-            match_bits: kind.bits(self.nonce, 0),
+            match_bits: kind.match_bits(self.id, 0),
             hdr_data,
             offset: 0,
             payload: None,
-            ack: true,
         };
-        let outcome = self.core.put_and_wait(self.ni, put, deadline_ms)?;
-        outcome.result.map(|_| ())
+        let event = self.portals.put_and_wait(self.ni, put, deadline)?;
+        event.result.map(|_| ())
     }
 
-    /// Asks the server how it sees the session. `EBUSY` if there is none.
-    fn state(&self, deadline_ms: u64) -> Result<State> {
+    /// GETs the state of the session from the server. `EBUSY` if there is no session.
+    fn get_state(&self, deadline: Instant<Monotonic>) -> Result<SessionState> {
         let pages = Arc::new(Pages::alloc(STATE_LEN)?, GFP_KERNEL)?;
         let get = Get {
             to: self.spec.peer,
             portal: PORTAL_GET,
-            match_bits: Kind::State.bits(self.nonce, 0),
+            match_bits: RequestKind::State.match_bits(self.id, 0),
             offset: 0,
             sink: PageRange::new(pages.clone(), 0, STATE_LEN)?,
         };
-        let outcome = self.core.get_and_wait(self.ni, get, deadline_ms)?;
-        if outcome.result? as usize != STATE_LEN {
+        let event = self.portals.get_and_wait(self.ni, get, deadline)?;
+        if event.result? as usize != STATE_LEN {
             return Err(EPROTO);
         }
         let mut bytes = [0; STATE_LEN];
         pages.copy_out(0, &mut bytes)?;
-        let state = State::from_bytes(&bytes).ok_or(EPROTO)?;
+        let state = SessionState::from_bytes(&bytes).ok_or(EPROTO)?;
         if state.status != 0 {
             return Err(EBUSY);
         }
         Ok(state)
     }
 
-    /// Opens the session and says how many messages may be under way.
-    fn open(&self, offer: Offer, deadline_ms: u64) -> Result<u32> {
-        self.tell(Kind::Open, offer.encode(), deadline_ms)?;
-        let state = self.state(deadline_ms)?;
-        // What is more than we could do ourselves is no answer either.
-        if state.size != offer.size || !(1..=offer.window()).contains(&state.window) {
+    /// Opens the session, and returns the number of messages at a time.
+    fn open(&self, params: SessionParams, deadline: Instant<Monotonic>) -> Result<u32> {
+        self.request(RequestKind::Open, params.encode(), deadline)?;
+        let state = self.get_state(deadline)?;
+        // A window that is larger than asked for is invalid too.
+        if state.size != params.size || !(1..=params.window()).contains(&state.window) {
             return Err(EPROTO);
         }
         Ok(state.window)
     }
 
-    /// The message is sent in any case. The answer is waited for if there is time and no signal, so
-    /// that the session is gone when the caller is told; but there is nothing to do if it fails.
+    /// Closes the session. The request is sent in any case. Its ACK is waited for until the deadline, unless a signal
+    /// is pending, so that the server has closed the session when this returns; an error is ignored.
     fn close(&self) {
-        let _ = self.tell(Kind::Close, 0, self.deadline_ms);
+        let _ = self.request(RequestKind::Close, 0, self.deadline);
     }
 
     fn transfer(&self, window: u32) -> Result<BulkResult> {
@@ -169,15 +167,15 @@ impl Session<'_> {
         Ok(result)
     }
 
-    /// Compares the server's count with ours.
+    /// Compares the number of messages that the server has received with that of messages sent.
     fn compare(&self, result: &mut BulkResult) {
-        match self.state(self.deadline_ms) {
+        match self.get_state(self.deadline) {
             Ok(state) => {
                 result.verify_failures = result.verify_failures.saturating_add(state.bad);
-                // A message may have arrived without its ACK having done so, but not the other way.
+                // The server has received each message that it has acknowledged, and maybe more.
                 let arrived = state.good.saturating_add(state.bad);
                 let lacking = result.messages.saturating_sub(arrived);
-                // Nor may more have arrived than were sent: then one came twice.
+                // If it has received more than were sent, it has received one twice.
                 let sent = result.messages.saturating_add(result.errors);
                 let excess = arrived.saturating_sub(sent);
                 result.verify_failures = result
@@ -185,7 +183,7 @@ impl Session<'_> {
                     .saturating_add(lacking)
                     .saturating_add(excess);
             }
-            // The count is a message too, and this run is not known to have gone well.
+            // It is not known whether the transfer has succeeded.
             Err(e) => {
                 result.errors = result.errors.saturating_add(1);
                 result.first_error.get_or_insert(e);
@@ -194,31 +192,32 @@ impl Session<'_> {
     }
 }
 
-/// One of the messages that may be under way at a time.
+/// A place for one of the messages that are sent at a time.
 struct Slot {
-    /// `None` if it has to be made.
+    /// Its memory. `None` if it has to be allocated.
     pages: Option<Arc<Pages>>,
     op: Option<OpHandle>,
     started: Instant<Monotonic>,
-    /// How many messages it has had.
+    /// How many messages it was used for.
     turn: u32,
-    /// The hash that the message under way should have.
+    /// The hash of its message.
     expected: u64,
 }
 
 /// The messages of a session.
 struct Transfer<'a> {
     session: &'a Session<'a>,
-    inbox: Arc<Inbox>,
+    eq: Arc<EventQueue>,
     slots: KVec<Slot>,
     /// Slots without a message.
     free: KVec<u32>,
-    /// Of a GET: what the server has.
+    /// For GETs: the pattern of the server.
     reference: Option<Pages>,
-    /// The hashes of messages, once they are known: by turn, and for PUTs by slot and turn.
+    /// The hashes of messages, once they were computed: by turn, and for PUTs by slot and turn.
     hashes: KVVec<Option<u64>>,
-    /// Messages that were started, or could not be.
+    /// Messages that were started, or failed to start.
     begun: u64,
+    /// Messages that have failed since the last one that has succeeded.
     failures: u64,
     first_start: Option<Instant<Monotonic>>,
     last_end: Option<Instant<Monotonic>>,
@@ -251,15 +250,15 @@ impl<'a> Transfer<'a> {
         };
         let mut reference = None;
         if spec.op == BulkOp::Get && spec.verify {
-            reference = Some(pattern(spec.size, session.nonce)?);
+            reference = Some(pattern(spec.size, session.id)?);
         }
         let mut transfer = Self {
             session,
-            inbox: Inbox::new(count)?,
+            eq: EventQueue::new(count)?,
             slots,
             free,
             reference,
-            hashes: KVVec::from_elem(None, patterns * TURNS as usize, GFP_KERNEL)?,
+            hashes: KVVec::from_elem(None, patterns * NPATTERNS as usize, GFP_KERNEL)?,
             begun: 0,
             failures: 0,
             first_start: None,
@@ -267,14 +266,14 @@ impl<'a> Transfer<'a> {
             latency_sum_ns: 0,
             result: BulkResult::default(),
         };
-        // Before the clock runs.
+        // Before the time is taken.
         for index in 0..window {
             transfer.pages(index)?;
         }
         Ok(transfer)
     }
 
-    /// The memory of a slot.
+    /// The memory of a slot, which is allocated if it has none.
     fn pages(&mut self, index: u32) -> Result<Arc<Pages>> {
         let spec = self.session.spec;
         let slot = self.slots.get_mut(index as usize).ok_or(EIO)?;
@@ -282,7 +281,7 @@ impl<'a> Transfer<'a> {
             return Ok(pages.clone());
         }
         let pages = match spec.op {
-            BulkOp::Put => pattern(spec.size, self.session.nonce ^ u64::from(index))?,
+            BulkOp::Put => pattern(spec.size, self.session.id ^ u64::from(index))?,
             BulkOp::Get => Pages::alloc(spec.size as usize)?,
         };
         let pages = Arc::new(pages, GFP_KERNEL)?;
@@ -297,7 +296,7 @@ impl<'a> Transfer<'a> {
             BulkOp::Put => {
                 let slot = self.slots.get(index as usize).ok_or(EIO)?;
                 let pages: &Pages = slot.pages.as_ref().ok_or(EIO)?;
-                (index * TURNS + turn, pages)
+                (index * NPATTERNS + turn, pages)
             }
             BulkOp::Get => (turn, self.reference.as_ref().ok_or(EIO)?),
         };
@@ -315,19 +314,19 @@ impl<'a> Transfer<'a> {
         let spec = self.session.spec;
         let pages = self.pages(index)?;
         let slot = self.slots.get_mut(index as usize).ok_or(EIO)?;
-        let turn = slot.turn % TURNS;
+        let turn = slot.turn % NPATTERNS;
         slot.turn = slot.turn.wrapping_add(1);
-        // If nobody looks at the contents, they are as TCP likes them best.
-        let offset = if spec.verify { turn * TURN_BYTES } else { 0 };
+        // If the contents are not compared, all messages begin at a page.
+        let offset = if spec.verify { turn * PATTERN_STEP } else { 0 };
         let expected = if spec.verify {
             self.expected(index, turn, offset)?
         } else {
             0
         };
-        let (core, ni) = (self.session.core, self.session.ni);
+        let (portals, ni) = (self.session.portals, self.session.ni);
         let started = Instant::now();
         self.first_start.get_or_insert(started);
-        // Noted before it starts, as it may end before it returns; but that is seen only later.
+        // Set before it is started, as it may have ended when that returns.
         let slot = self.slots.get_mut(index as usize).ok_or(EIO)?;
         slot.started = started;
         slot.expected = expected;
@@ -336,56 +335,53 @@ impl<'a> Transfer<'a> {
                 let put = Put {
                     to: spec.peer,
                     portal: PORTAL_PUT,
-                    match_bits: Kind::Data.bits(self.session.nonce, index),
+                    match_bits: RequestKind::Data.match_bits(self.session.id, index),
                     hdr_data: expected,
                     offset: 0,
                     payload: Some(PageRange::new(pages, offset as usize, spec.size as usize)?),
-                    ack: true,
                 };
-                core.put(ni, put, &self.inbox, index)?
+                portals.put(ni, put, &self.eq, index)?
             }
             BulkOp::Get => {
                 let get = Get {
                     to: spec.peer,
                     portal: PORTAL_GET,
-                    match_bits: Kind::Data.bits(self.session.nonce, 0),
+                    match_bits: RequestKind::Data.match_bits(self.session.id, 0),
                     offset,
                     sink: PageRange::new(pages, 0, spec.size as usize)?,
                 };
-                core.get(ni, get, &self.inbox, index)?
+                portals.get(ni, get, &self.eq, index)?
             }
         };
         slot.op = Some(op);
         Ok(())
     }
 
-    fn failed(&mut self, why: Error) {
+    fn count_failure(&mut self, why: Error) {
         self.failures = self.failures.saturating_add(1);
         self.result.errors = self.result.errors.saturating_add(1);
         self.result.first_error.get_or_insert(why);
     }
 
-    /// A message has ended.
-    fn ended(&mut self, outcome: &Outcome) -> Result {
+    /// Counts a message that has ended, and frees its slot.
+    fn complete(&mut self, event: &OpEvent) -> Result {
         let spec = self.session.spec;
-        let slot = self.slots.get_mut(outcome.tag as usize).ok_or(EIO)?;
+        let slot = self.slots.get_mut(event.tag as usize).ok_or(EIO)?;
         slot.op = None;
-        self.free
-            .push_within_capacity(outcome.tag)
-            .map_err(|_| EIO)?;
-        self.last_end = Some(outcome.at);
-        let mlength = match outcome.result {
+        self.free.push_within_capacity(event.tag).map_err(|_| EIO)?;
+        self.last_end = Some(event.at);
+        let mlength = match event.result {
             Ok(mlength) => mlength,
             Err(e) => {
                 slot.pages = None;
-                self.failed(e);
+                self.count_failure(e);
                 return Ok(());
             }
         };
-        let latency = u64::try_from((outcome.at - slot.started).as_nanos()).unwrap_or(0);
-        let is_right = mlength == spec.size
+        let latency = u64::try_from((event.at - slot.started).as_nanos()).unwrap_or(0);
+        let is_intact = mlength == spec.size
             && match &slot.pages {
-                // What was PUT, the server compares.
+                // The server compares PUTs.
                 Some(pages) if spec.verify && spec.op == BulkOp::Get => {
                     pages.xxh64(0, spec.size as usize, 0)? == slot.expected
                 }
@@ -401,26 +397,25 @@ impl<'a> Transfer<'a> {
         result.latency_min_ns = result.latency_min_ns.min(latency);
         result.latency_max_ns = result.latency_max_ns.max(latency);
         self.latency_sum_ns = self.latency_sum_ns.saturating_add(latency);
-        if !is_right {
+        if !is_intact {
             result.verify_failures = result.verify_failures.saturating_add(1);
         }
         Ok(())
     }
 
-    /// All messages, one after the other or many at a time. `false` if the time was too short,
-    /// `EINTR` if a signal came.
+    /// Sends all messages. Returns `false` if the deadline has passed; `EINTR` if a signal is pending.
     fn run(&mut self) -> Result<bool> {
         let window = self.slots.len() as u64;
-        let mut batch = self.inbox.new_batch()?;
+        let mut batch = self.eq.new_batch()?;
         let mut is_over = false;
         loop {
             while !is_over && self.begun < self.session.spec.count {
                 let Some(index) = self.free.pop() else { break };
                 self.begun = self.begun.saturating_add(1);
                 if let Err(e) = self.start(index) {
-                    // There was one less a moment ago.
+                    // There is room: it was just popped.
                     let _ = self.free.push_within_capacity(index);
-                    self.failed(e);
+                    self.count_failure(e);
                     is_over = e == ESHUTDOWN;
                 }
                 is_over |= self.failures > window.saturating_add(MAX_FAILURES);
@@ -428,7 +423,7 @@ impl<'a> Transfer<'a> {
             if self.free.len() == self.slots.len() {
                 return Ok(true);
             }
-            match self.inbox.wait(&mut batch, self.session.deadline_ms) {
+            match self.eq.wait(&mut batch, self.session.deadline) {
                 Ok(()) => {}
                 Err(e) if e == ETIMEDOUT => {
                     self.time_out();
@@ -436,29 +431,29 @@ impl<'a> Transfer<'a> {
                 }
                 Err(e) => return Err(e),
             }
-            for outcome in batch.iter() {
-                self.ended(outcome)?;
+            for event in batch.iter() {
+                self.complete(event)?;
             }
             thread::cond_resched();
         }
     }
 
-    /// No time is left: what is under way has failed.
+    /// Cancels all operations and counts them as failed: the deadline has passed.
     fn time_out(&mut self) {
         let late = self.cancel();
         for _ in 0..late {
-            self.failed(ETIMEDOUT);
+            self.count_failure(ETIMEDOUT);
         }
         self.last_end = Some(Instant::now());
     }
 
-    /// Cancels what is under way and says how much that was.
+    /// Cancels all operations and returns their number.
     fn cancel(&mut self) -> usize {
         let mut count = 0;
         for slot in self.slots.iter_mut() {
             if let Some(op) = slot.op.take() {
-                // One that has ended this very moment came too late as well.
-                self.session.core.cancel(op);
+                // One that has ended at this moment counts as cancelled too.
+                self.session.portals.cancel(op);
                 count += 1;
             }
         }
@@ -484,9 +479,9 @@ impl Drop for Transfer<'_> {
     }
 }
 
-/// The memory of which messages of `size` bytes are parts.
+/// Allocates a pattern that messages of `size` bytes are parts of.
 fn pattern(size: u32, seed: u64) -> Result<Pages> {
-    let len = size as usize + SPREAD as usize;
+    let len = size as usize + PATTERN_EXTRA as usize;
     let pages = Pages::alloc(len)?;
     pages.fill_pattern(0, len, seed)?;
     Ok(pages)

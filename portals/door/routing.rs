@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests about gateways: the routes through them, and whether this node is one.
+//! Requests about routes through gateways, and about forwarding.
 //!
-//! Nothing is shared here: what changes is the interfaces' own.
+//! There is no state here.
 
 use super::{
     super::{
         router::{
             self,
-            Health, //
+            GatewayState,
+            Liveness, //
         },
-        Local,
+        LocalNi,
         LAYER, //
     },
-    local, //
+    local_ni, //
 };
 use crate::{
     ctl::{
@@ -47,7 +48,7 @@ pub(super) fn route_add(caller: &Caller, request: &uapi::socklnd_route) -> Resul
     let gateway = nid(&request.gateway)?;
     let target = network(&request.target)?.ok_or(EINVAL)?;
     let ni = caller.interface_for(ni, gateway)?;
-    local(caller, ni.nid())?.add_route(target, gateway, request.priority)
+    local_ni(caller, ni.nid())?.add_route(target, gateway, request.priority)
 }
 
 pub(super) fn route_del(caller: &Caller, request: &mut uapi::socklnd_route) -> Result {
@@ -56,14 +57,14 @@ pub(super) fn route_del(caller: &Caller, request: &mut uapi::socklnd_route) -> R
     let target = network(&request.target)?;
     let mut deleted = 0usize;
     for ni in caller.interfaces(pattern(&request.ni)?)?.iter() {
-        let gone = local(caller, ni.nid())?.router().remove(|route| {
+        let gone = local_ni(caller, ni.nid())?.router().remove(|route| {
             gateway.matches(route.gateway) && target.is_none_or(|net| net == route.target)
         });
         deleted = deleted.saturating_add(gone);
     }
     request.count = count(deleted);
     if deleted == 0 {
-        gateway.nothing_found()?;
+        gateway.check_none_found()?;
     }
     Ok(())
 }
@@ -72,33 +73,35 @@ pub(super) fn route_notify(caller: &Caller, request: &uapi::socklnd_gateway) -> 
     check_zero([request.flags])?;
     let ni = pattern(&request.ni)?;
     let gateway = nid(&request.gateway)?;
-    let alive = match request.state {
-        uapi::SOCKLND_GATEWAY_UP => true,
-        uapi::SOCKLND_GATEWAY_SET_DOWN => false,
+    let liveness = match request.state {
+        uapi::SOCKLND_GATEWAY_UP => Liveness::Alive,
+        uapi::SOCKLND_GATEWAY_SET_DOWN => Liveness::Dead,
         _ => return Err(EINVAL),
     };
     let ni = caller.interface_for(ni, gateway)?;
-    local(caller, ni.nid())?.notify_gateway(gateway, alive)
+    local_ni(caller, ni.nid())?.notify_gateway(gateway, liveness)
 }
 
 pub(super) fn routing_set(caller: &Caller, request: &uapi::socklnd_routing_set) -> Result {
     check_zero([request.flags, request.pad, request.pad2])?;
-    let on = match request.on {
-        0 => false,
-        1 => true,
-        _ => return Err(EINVAL),
-    };
-    let layer = LAYER.get().ok_or(ENODEV)?;
-    layer.node(&caller.net)?.forwarder().set(on)
+    if request.on > 1 {
+        return Err(EINVAL);
+    }
+    let node = LAYER.get().ok_or(ENODEV)?.find_or_add_node(&caller.net)?;
+    match request.on {
+        0 => node.forwarder().disable(),
+        _ => node.forwarder().enable()?,
+    }
+    Ok(())
 }
 
 pub(super) fn routing_get(caller: &Caller, request: &mut uapi::socklnd_routing) -> Result {
     check_zero([request.flags])?;
     *request = Default::default();
     let layer = LAYER.get().ok_or(ENODEV)?;
-    if let Some(node) = layer.find(&caller.net) {
+    if let Some(node) = layer.find_node(&caller.net) {
         let info = node.forwarder().info();
-        request.on = info.on.into();
+        request.on = info.is_enabled.into();
         request.small = raw_pool(&info.small);
         request.large = raw_pool(&info.large);
     }
@@ -119,7 +122,7 @@ impl Entry for uapi::socklnd_route_entry {
     const OLDEST_SIZE: usize = uapi::SOCKLND_ROUTE_ENTRY_SIZE_VER0 as usize;
 
     fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result {
-        let Some(local) = Local::find(ni.net(), ni.nid()) else {
+        let Some(local) = LocalNi::find(ni.net(), ni.nid()) else {
             return Ok(());
         };
         for route in local.router().snapshot()?.iter() {
@@ -128,10 +131,10 @@ impl Entry for uapi::socklnd_route_entry {
                 gateway: raw_nid(route.gateway),
                 target: raw_network(route.target),
                 priority: route.priority,
-                state: match route.health {
-                    Health::Up => uapi::SOCKLND_GATEWAY_UP,
-                    Health::Down => uapi::SOCKLND_GATEWAY_DOWN,
-                    Health::SetDown => uapi::SOCKLND_GATEWAY_SET_DOWN,
+                state: match route.state {
+                    GatewayState::Up => uapi::SOCKLND_GATEWAY_UP,
+                    GatewayState::Down => uapi::SOCKLND_GATEWAY_DOWN,
+                    GatewayState::SetDown => uapi::SOCKLND_GATEWAY_SET_DOWN,
                 },
                 chosen: route.chosen,
             };
@@ -148,7 +151,7 @@ mod tests {
 
     #[test]
     fn malformed_requests_are_refused() -> Result {
-        let caller = Caller::anyone()?;
+        let caller = Caller::any()?;
         let gateway = raw_nid(Nid::tcp(7, [10, 0, 0, 1]));
         let good = uapi::socklnd_route {
             gateway,
@@ -191,7 +194,7 @@ mod tests {
         for bad in [
             uapi::socklnd_gateway { flags: 1, ..good },
             uapi::socklnd_gateway { state: 0, ..good },
-            // That is the driver's own finding.
+            // Only the driver sets this state.
             uapi::socklnd_gateway {
                 state: uapi::SOCKLND_GATEWAY_DOWN,
                 ..good

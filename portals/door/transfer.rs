@@ -2,7 +2,7 @@
 
 //! Requests that send messages: pings, benchmarks and the service for them.
 //!
-//! There is no state here: what belongs to an open file is behind the mutex of its [`File`].
+//! There is no state here. The services belong to an open file, see [`File`].
 
 use super::{
     super::{
@@ -12,20 +12,20 @@ use super::{
         },
         ping::PingReport, //
     },
-    local,
-    local_towards,
+    local_ni,
+    local_ni_towards,
     File, //
 };
 use crate::ctl::{
     convert::{
         check_flags,
-        check_timeout,
         check_zero,
         count,
         errno,
         nid,
         pattern,
-        raw_nid, //
+        raw_nid,
+        timeout, //
     },
     ffi as uapi,
     Caller, //
@@ -34,16 +34,16 @@ use kernel::prelude::*;
 
 pub(super) fn ping(caller: &Caller, request: &mut uapi::socklnd_ping) -> Result {
     check_zero([request.flags, request.pad])?;
-    check_timeout(request.timeout_ms)?;
+    let timeout = timeout(request.timeout_ms)?;
     let nid = nid(&request.nid)?;
-    let local = local_towards(caller, pattern(&request.ni)?, nid)?;
+    let local = local_ni_towards(caller, pattern(&request.ni)?, nid)?;
     let PingReport {
-        rtt_ns,
+        rtt,
         pid,
         features,
         nis,
-    } = local.ping(nid, request.timeout_ms)?;
-    request.rtt_ns = rtt_ns;
+    } = local.ping(nid, timeout)?;
+    request.rtt_ns = rtt.as_nanos().unsigned_abs();
     request.pid = pid;
     request.features = features;
     request.count = count(nis.len().min(request.nis.len()));
@@ -57,7 +57,7 @@ pub(super) fn ping(caller: &Caller, request: &mut uapi::socklnd_ping) -> Result 
 
 pub(super) fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Result {
     check_flags(request.flags, uapi::SOCKLND_BENCH_VERIFY)?;
-    check_timeout(request.timeout_ms)?;
+    let timeout = timeout(request.timeout_ms)?;
     let op = match request.op {
         uapi::SOCKLND_BENCH_PUT => BulkOp::Put,
         uapi::SOCKLND_BENCH_GET => BulkOp::Get,
@@ -70,7 +70,7 @@ pub(super) fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Resul
         return Err(EMSGSIZE);
     }
     let peer = nid(&request.nid)?;
-    let local = local_towards(caller, pattern(&request.ni)?, peer)?;
+    let local = local_ni_towards(caller, pattern(&request.ni)?, peer)?;
     let spec = BulkSpec {
         peer,
         op,
@@ -78,7 +78,7 @@ pub(super) fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Resul
         count: request.count,
         in_flight: request.in_flight,
         verify: request.flags & uapi::SOCKLND_BENCH_VERIFY != 0,
-        timeout_ms: request.timeout_ms,
+        timeout,
     };
     let result = local.run_bulk(&spec)?;
     request.error = result.first_error.map_or(0, errno);
@@ -94,7 +94,7 @@ pub(super) fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Resul
 }
 
 impl File {
-    /// Starts the bulk service on all interfaces that match, or on none.
+    /// Starts the bulk service on all interfaces that match. On error it is started on none.
     pub(super) fn start_services(
         &self,
         caller: &Caller,
@@ -109,10 +109,10 @@ impl File {
         if !services.is_empty() {
             return Err(EBUSY);
         }
-        // Those already started stop again if a later one does not start.
+        // Dropping this stops the services that were started before one fails.
         let mut started = KVec::with_capacity(nis.len(), GFP_KERNEL)?;
         for ni in nis.iter() {
-            started.push(local(caller, ni.nid())?.start_service()?, GFP_KERNEL)?;
+            started.push(local_ni(caller, ni.nid())?.start_service()?, GFP_KERNEL)?;
         }
         request.count = count(started.len());
         *services = started;
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn malformed_pings_and_benchmarks() -> Result {
-        let caller = Caller::anyone()?;
+        let caller = Caller::any()?;
         let good = uapi::socklnd_bench {
             nid: raw_nid(Nid::tcp(7, [10, 0, 0, 1])),
             op: uapi::SOCKLND_BENCH_PUT,

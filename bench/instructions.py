@@ -26,7 +26,7 @@ MODELS = {"fast": "max,la57=off", "slow": "max,la57=off,erms=off,fsrm=off"}
 # What a guest still does after it has booted would be counted too. Seconds of the guest.
 REST_S = 30
 # Instructions that a measurement should take, which hides what a command takes to start; and messages.
-WANTED = 300_000_000
+WANTED = 100_000_000
 LEAST, MOST = 24, 20_000
 # A payload's byte costs an instruction or more; a message without any this many.
 ROUGHLY = 20_000

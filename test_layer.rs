@@ -68,6 +68,7 @@ use crate::{
     }, //
 };
 use kernel::{
+    new_condvar,
     new_mutex,
     prelude::*,
     seq_file::SeqFile,
@@ -78,6 +79,7 @@ use kernel::{
             Relaxed, //
         },
         Arc,
+        CondVar,
         Mutex, //
     },
     time::{
@@ -206,8 +208,14 @@ struct State {
     real: Arc<dyn MessageLayers>,
     #[pin]
     locals: Mutex<KVec<Local>>,
+    /// An interface has come.
+    #[pin]
+    local_added: CondVar,
     #[pin]
     jobs: Mutex<KVec<Job>>,
+    /// An answer will be due.
+    #[pin]
+    job_added: CondVar,
     is_over: Atomic<bool>,
     numbers: Atomic<u64>,
     /// Messages that were begun to be sent, and what became of them.
@@ -231,7 +239,9 @@ impl State {
             pin_init!(Self {
                 real,
                 locals <- new_mutex!(KVec::new(), "socklnd_test_layers"),
+                local_added <- new_condvar!("socklnd_test_layers"),
                 jobs <- new_mutex!(KVec::new(), "socklnd_test_jobs"),
+                job_added <- new_condvar!("socklnd_test_jobs"),
                 is_over: Atomic::new(false),
                 numbers: Atomic::new(1),
                 begun: Counter::new(),
@@ -254,9 +264,36 @@ impl State {
         self.begun.get().saturating_sub(ended)
     }
 
+    /// Sleeps while there is no interface with this layer, and it is not over.
+    fn await_local(&self) {
+        let mut locals = self.locals.lock();
+        while locals.is_empty() && !self.is_over.load(Relaxed) {
+            self.local_added.wait_interruptible(&mut locals);
+        }
+    }
+
+    /// Sleeps while no answer will be due, and it is not over.
+    fn await_job(&self) {
+        let mut jobs = self.jobs.lock();
+        while jobs.is_empty() && !self.is_over.load(Relaxed) {
+            self.job_added.wait_interruptible(&mut jobs);
+        }
+    }
+
+    /// Has both threads end.
+    fn end(&self) {
+        self.is_over.store(true, Relaxed);
+        // Who has looked before waits by now.
+        drop(self.locals.lock());
+        self.local_added.notify_all();
+        drop(self.jobs.lock());
+        self.job_added.notify_all();
+    }
+
     /// The thread that sends.
     fn send_all(self: Arc<Self>) {
         while !self.is_over.load(Relaxed) {
+            self.await_local();
             let mut wanted = 0;
             while SEND.count_down() {
                 wanted += 1;
@@ -345,6 +382,7 @@ impl State {
     /// The thread that answers.
     fn answer_all(self: Arc<Self>) {
         loop {
+            self.await_job();
             let over = self.is_over.load(Relaxed);
             let now = if over { u64::MAX } else { time::monotonic_ms() };
             while let Some(job) = self.due(now) {
@@ -441,7 +479,9 @@ impl MessageLayer for Layer {
             ni: ni.into(),
             left: 0,
         };
-        Ok(self.0.locals.lock().push(local, GFP_KERNEL)?)
+        self.0.locals.lock().push(local, GFP_KERNEL)?;
+        self.0.local_added.notify_all();
+        Ok(())
     }
 
     fn parse(&self, ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
@@ -476,6 +516,8 @@ impl MessageLayer for Layer {
         }
         // There is room: it was reserved.
         let _ = jobs.push_within_capacity(job);
+        drop(jobs);
+        state.job_added.notify_all();
         Ok(answer)
     }
 
@@ -567,7 +609,7 @@ impl TestLayer {
 
 impl Drop for TestLayer {
     fn drop(&mut self) {
-        self.state.is_over.store(true, Relaxed);
+        self.state.end();
     }
 }
 

@@ -45,6 +45,10 @@ use kernel::{
     }, //
 };
 
+/// The most NOOPs that wait to be sent: as many as the ranges of full [`Acks`]. Other acknowledgements stay in the
+/// queue, and when there is no room in that, nothing more is received.
+const MAX_NOOPS: usize = 32;
+
 impl Conn {
     /// Sends from the queue until it is empty, the send buffer is full, the quantum is used up, or the
     /// connection is closed.
@@ -145,8 +149,12 @@ impl Conn {
             }
         }
         if tells {
-            // Only this thread takes them out, so they are still there when there is memory.
-            while !self.txq.lock().acks.is_empty() {
+            let waiting = out.iter().filter(|tx| !tx.is_lnet()).count();
+            for _ in waiting..MAX_NOOPS {
+                // Only this thread takes them out, so they are still there when there is memory.
+                if self.txq.lock().acks.is_empty() {
+                    break;
+                }
                 let Ok(noop) = Tx::noop(self.peer.ni().live().txs()) else {
                     return Ok(false);
                 };

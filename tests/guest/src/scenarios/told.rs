@@ -26,7 +26,7 @@ const LIVES: u64 = 8;
 /// Messages that are sent at once while a connection ends.
 const BURST: u64 = 200;
 /// More gaps between cookies than are remembered for any peer.
-const GAPS: u64 = 100;
+const GAPS: u64 = 300;
 
 fn today() -> Dialect {
     Dialect {
@@ -162,14 +162,21 @@ pub fn former_lives(lab: &mut Lab) -> Result<()> {
 /// that it has to say then: answers to the pings and to one that comes last, and that [`GAPS`] messages have
 /// arrived. Returns which ones.
 fn told_when_read(node: &Node, script: &Node, link: &mut Link, pings: u64) -> Result<Vec<u64>> {
+    let mut read = 0;
     // Also by way of its answers: the last of them comes behind all that was asked before.
     wait::until(SOON, "no room", || {
         let conns = node.conns_to(script)?;
         let conn = conns.first().context("the connection is gone")?;
         let count = conn["rx"]["msgs"].as_u64().context("no counter")?;
         ensure!(count > pings + 32, "only {count} messages have come");
+        // Until nothing more is read.
+        let before = core::mem::replace(&mut read, count);
+        ensure!(before == count, "{count} messages have come");
         Ok(())
     })?;
+    // The answers, and as many acknowledgements as wait to be sent at most.
+    let txs = node.counter("/live/txs")?;
+    ensure!(txs <= pings + 1 + 32, "{txs} messages wait for {pings} pings");
     let (mut told, mut answers) = (Vec::new(), 0);
     while told.len() < GAPS as usize || answers <= pings {
         let frame = link.receive().context("while it was full")?;

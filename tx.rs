@@ -62,7 +62,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// What a transmit says, apart from a payload.
+/// The header of a transmit in a form that does not depend on the version.
 enum Content {
     Lnet(Header),
     Raw(RawHeader),
@@ -190,7 +190,7 @@ impl Tx {
         matches!(self.content, Content::Lnet(_) | Content::Raw(_))
     }
 
-    /// Whether this version has a form for all that it says.
+    /// Whether this version can represent the NIDs in its header.
     pub(crate) fn fits(&self, proto: Proto) -> bool {
         match &self.content {
             Content::Lnet(header) => {
@@ -209,13 +209,13 @@ impl Tx {
         }
     }
 
-    /// Writes what stands in front of the payload, as `proto`, to which it was assigned, wants it:
-    /// with these cookies and a checksum of all, if the version has such. Once written it stays.
+    /// Writes the header for `proto`, the version that it was assigned to, with these cookies, and with a
+    /// checksum of header and payload if the version has checksums. A header that is written already stays.
     /// Any context.
     ///
     /// # Errors
     ///
-    /// `EPROTO` if this version can't say it; what can be done with the transmit then is to end it.
+    /// `EPROTO` if this version can't represent it: the caller fails the transmit.
     pub(crate) fn write_hdr(
         &mut self,
         proto: Proto,
@@ -250,7 +250,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Bytes of the whole message on the wire. To be asked once it is assigned to a version.
+    /// Bytes of the whole message on the wire. Valid once it is assigned to a connection.
     pub(crate) fn len(&self) -> usize {
         self.hdr_len.saturating_add(self.payload_len())
     }
@@ -362,7 +362,7 @@ impl Tx {
 
 impl Drop for Tx {
     fn drop(&mut self) {
-        // Its memory is somebody else's when that is told.
+        // When the completion is called, the payload's memory belongs to the message layer again.
         self.payload = None;
         if let Some(done) = self.done.take() {
             done.complete(Err(Failure::dropped()));

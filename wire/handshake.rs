@@ -52,12 +52,10 @@ pub(crate) enum Progress {
 /// What is being read into the buffer.
 #[derive(Clone, Copy)]
 enum State {
-    /// Magic and version of an acceptor request or of a HELLO.
-    Opening,
+    /// Magic and version of what this says.
+    Opening(Opening),
     /// A whole acceptor request.
     Request(ByteOrder),
-    /// Magic and version of a HELLO.
-    HelloOpening,
     /// A HELLO of this version up to its addresses.
     HelloHead(Proto, ByteOrder),
     /// The addresses of this HELLO.
@@ -96,12 +94,12 @@ impl HelloReader {
     /// For an accepted connection: an acceptor request, then a HELLO; or a HELLO at once. Versions up to `newest`
     /// are spoken.
     pub(crate) const fn passive(newest: Proto) -> Self {
-        Self::new(State::Opening, newest)
+        Self::new(State::Opening(Opening::Any), newest)
     }
 
     /// For a connection that this node has opened: a HELLO.
     pub(crate) const fn active(newest: Proto) -> Self {
-        Self::new(State::HelloOpening, newest)
+        Self::new(State::Opening(Opening::Hello), newest)
     }
 
     const fn new(state: State, newest: Proto) -> Self {
@@ -157,11 +155,10 @@ impl HelloReader {
         }
 
         match self.state {
-            State::Opening => self.opening(Opening::Any),
-            State::HelloOpening => self.opening(Opening::Hello),
+            State::Opening(allowed) => self.opening(allowed),
             State::Request(order) => {
                 let request = AcceptorRequest::parse(self.filled_part(), order)?;
-                self.enter(State::HelloOpening, 0, OPENING_LEN);
+                self.enter(State::Opening(Opening::Hello), 0, OPENING_LEN);
                 Ok(Progress::Request(request))
             }
             State::HelloHead(proto, order) => {

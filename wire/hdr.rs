@@ -14,6 +14,10 @@ pub(crate) use self::body::{
     Body,
     WireHandle, //
 };
+pub(super) use self::body::{
+    TYPE_ACK,
+    TYPE_REPLY, //
+};
 use super::{
     ByteOrder,
     Nid,
@@ -99,7 +103,8 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// - [`WireError::Foreign`] if a NID is on a network of another type. It has the length of the payload.
+    /// - [`WireError::Foreign`] if a NID is on a network of another type. The error has
+    ///   the length of the payload.
     /// - [`WireError::Nid`] if a NID is not a host's.
     /// - [`WireError::Type`] if the type is unknown.
     /// - [`WireError::Length`] if the payload is longer than this type may have.

@@ -177,17 +177,8 @@ impl Nid {
 impl Ord for Nid {
     fn cmp(&self, other: &Self) -> Ordering {
         // That of the 20-byte forms, without making them: the length of the address comes first there.
-        let nets = self.net.cmp(&other.net);
-        match (self.addr, other.addr) {
-            (IpAddr::V4(own), IpAddr::V4(theirs)) => {
-                nets.then(own.to_bits().cmp(&theirs.to_bits()))
-            }
-            (IpAddr::V6(own), IpAddr::V6(theirs)) => {
-                nets.then(own.to_bits().cmp(&theirs.to_bits()))
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) => Ordering::Less,
-            (IpAddr::V6(_), IpAddr::V4(_)) => Ordering::Greater,
-        }
+        let key = |nid: &Self| (nid.addr.is_ipv6(), nid.net, nid.addr);
+        key(self).cmp(&key(other))
     }
 }
 

@@ -164,6 +164,25 @@ impl Proto {
     }
 
     /// Builds the bytes in front of a payload in `bytes`, and returns them: `msg`, if the version has message
+    /// headers, and what `put_header` writes.
+    #[inline]
+    fn frame<'a>(
+        self,
+        msg: &Msg,
+        bytes: &'a mut [u8; MAX_HDR],
+        put_header: impl FnOnce(&mut Writer<'_>) -> Result<(), WireError>,
+    ) -> Result<&'a [u8], WireError> {
+        // In the order that our HELLO has.
+        let mut to = Writer::new(bytes, ByteOrder::NATIVE);
+        if self.has_msg_header() {
+            to.put(msg.build(to.order)?)?;
+        }
+        put_header(&mut to)?;
+        let len = MAX_HDR.saturating_sub(to.room.len());
+        bytes.get(..len).ok_or(WireError::Truncated)
+    }
+
+    /// Builds the bytes in front of a payload in `bytes`, and returns them: `msg`, if the version has message
     /// headers, and `header`, which a NOOP does not have.
     ///
     /// # Errors
@@ -175,20 +194,11 @@ impl Proto {
         header: Option<&Header>,
         bytes: &'a mut [u8; MAX_HDR],
     ) -> Result<&'a [u8], WireError> {
-        // In the order that our HELLO has.
-        let mut to = Writer::new(bytes, ByteOrder::NATIVE);
-        if self.has_msg_header() {
-            to.put(msg.build(to.order)?)?;
-        }
-        if let Some(header) = header {
-            if self.has_long_nids() {
-                to.put(header.build_long()?)?;
-            } else {
-                to.put(header.build()?)?;
-            }
-        }
-        let len = MAX_HDR.saturating_sub(to.room.len());
-        bytes.get(..len).ok_or(WireError::Truncated)
+        self.frame(msg, bytes, |to| match header {
+            Some(header) if self.has_long_nids() => to.put(header.build_long()?),
+            Some(header) => to.put(header.build()?),
+            None => Ok(()),
+        })
     }
 
     /// As [`Proto::hdr`], with a header that is given as bytes.
@@ -202,17 +212,13 @@ impl Proto {
         header: &RawHeader,
         bytes: &'a mut [u8; MAX_HDR],
     ) -> Result<&'a [u8], WireError> {
-        let mut to = Writer::new(bytes, ByteOrder::NATIVE);
-        if self.has_msg_header() {
-            to.put(msg.build(to.order)?)?;
-        }
-        if self.has_long_nids() {
-            to.put(*header.as_long())?;
-        } else {
-            to.put(header.to_short().ok_or(WireError::Nid)?)?;
-        }
-        let len = MAX_HDR.saturating_sub(to.room.len());
-        bytes.get(..len).ok_or(WireError::Truncated)
+        self.frame(msg, bytes, |to| {
+            if self.has_long_nids() {
+                to.put(*header.as_long())
+            } else {
+                to.put(header.to_short().ok_or(WireError::Nid)?)
+            }
+        })
     }
 
     /// Parses the LNet header at the front of `bytes`.

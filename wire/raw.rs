@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! LNet headers as bytes: of messages that somebody else has put together, or passes on.
+//! LNet headers as bytes, of messages that the message layer has built itself or forwards.
 //!
-//! Such a message may be from or for a network of another kind, of whose NIDs nothing is known here but
-//! their form. A [`RawHeader`] keeps all that either form on the wire can say, and gives it back as it was.
+//! Such a message may be from or to a network of another type, whose NIDs this module can't interpret. A
+//! [`RawHeader`] keeps all fields of both forms on the wire unchanged.
 //!
-//! A plain value: nothing protects it and nobody frees it.
+//! A plain value: nothing protects it and nothing has to be freed.
 
 use super::{
+    hdr::{
+        TYPE_ACK,
+        TYPE_REPLY, //
+    },
     Header,
     Nid,
     Proto,
@@ -20,9 +24,6 @@ use super::{
 const SHORT_NIDS: usize = 16;
 /// Bytes of the two NIDs in the long form.
 const LONG_NIDS: usize = 40;
-
-/// Message types of answers, see [`super::hdr`].
-const ANSWERS: [u32; 2] = [0, 3];
 
 /// A header in the form with NIDs of 20 bytes.
 ///
@@ -52,7 +53,7 @@ fn shorten(nid: [u8; 20]) -> Option<[u8; 8]> {
 }
 
 impl RawHeader {
-    /// Takes the form with NIDs of 20 bytes.
+    /// Checks and copies a header with NIDs of 20 bytes.
     ///
     /// # Errors
     ///
@@ -65,7 +66,7 @@ impl RawHeader {
         }
     }
 
-    /// Takes the form with NIDs of 8 bytes.
+    /// Checks and converts a header with NIDs of 8 bytes.
     ///
     /// # Errors
     ///
@@ -82,7 +83,7 @@ impl RawHeader {
         Self::from_long(&long)
     }
 
-    /// Of a header that is known.
+    /// Builds the bytes of a parsed header.
     ///
     /// # Errors
     ///
@@ -91,7 +92,7 @@ impl RawHeader {
         Self::from_long(&header.build_long()?)
     }
 
-    /// All of it.
+    /// The bytes, with NIDs of 20 bytes.
     pub(crate) fn as_long(&self) -> &[u8; LONG_HEADER_LEN] {
         &self.0
     }
@@ -108,7 +109,7 @@ impl RawHeader {
         Some(short)
     }
 
-    /// What it says.
+    /// Parses it.
     ///
     /// # Errors
     ///
@@ -125,7 +126,7 @@ impl RawHeader {
             .map_or(0, |bytes| u32::from_le_bytes(*bytes))
     }
 
-    /// Who says that they have sent it, if that is a TCP NID.
+    /// The sender, as the header claims, if it is a TCP NID.
     pub(crate) fn src(&self) -> Option<Nid> {
         let (_, rest) = self.0.split_first_chunk::<20>()?;
         Nid::from_bytes20(rest.first_chunk()?).ok()
@@ -133,7 +134,7 @@ impl RawHeader {
 
     /// Whether it is an ACK or a REPLY.
     pub(crate) fn is_answer(&self) -> bool {
-        ANSWERS.contains(&self.field(8))
+        matches!(self.field(8), TYPE_ACK | TYPE_REPLY)
     }
 
     /// Bytes that follow the header.
@@ -141,7 +142,7 @@ impl RawHeader {
         self.field(12)
     }
 
-    /// The oldest version that has a form for it.
+    /// The oldest version that can represent it.
     pub(crate) fn oldest_proto(&self) -> Proto {
         match self.to_short() {
             Some(_) => Proto::V1,

@@ -13,10 +13,10 @@ use super::{
     MAX_PAYLOAD, //
 };
 
-pub(super) const TYPE_ACK: u32 = 0;
+pub(in super::super) const TYPE_ACK: u32 = 0;
 pub(super) const TYPE_PUT: u32 = 1;
 pub(super) const TYPE_GET: u32 = 2;
-pub(super) const TYPE_REPLY: u32 = 3;
+pub(in super::super) const TYPE_REPLY: u32 = 3;
 
 /// The handle of a memory descriptor at the node that has it; opaque to other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

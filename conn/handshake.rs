@@ -244,14 +244,25 @@ impl Handshake {
         socket: Socket,
         remote: SocketAddr,
     ) -> Result {
-        setup(&socket)?;
+        // Which NI it is for is not known yet, so the socket does not get the type of service of one.
+        setup(&socket, tunables::type_of_service())?;
+        let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
+        Self::new_passive(ni, listener, remote, deadline)?.start_reading(socket)
+    }
+
+    /// The handshake of a connection that was accepted at `listener`, without its socket.
+    fn new_passive(
+        ni: &Arc<Ni>,
+        listener: &Arc<Listener<Ni>>,
+        remote: SocketAddr,
+        deadline_ms: u64,
+    ) -> Result<Arc<Self>> {
         let role = Role::Passive {
             listener: Some(listener.clone()),
         };
-        let deadline = time::monotonic_ms().saturating_add(tunables::handshake_timeout_ms());
-        let this = Self::new(ni, role, remote, Stage::Begin, deadline)?;
+        let this = Self::new(ni, role, remote, Stage::Begin, deadline_ms)?;
         this.bound.populate(listener.addr());
-        this.start_reading(socket)
+        Ok(this)
     }
 
     /// Continues with the socket of this handshake in a new one of `ni`, which listens at `listener` too.
@@ -264,12 +275,8 @@ impl Handshake {
         reader: HelloReader,
         addressee: Addressee,
     ) {
-        let role = Role::Passive {
-            listener: Some(listener.clone()),
-        };
-        match Self::new(ni, role, self.remote, Stage::Begin, self.deadline_ms()) {
+        match Self::new_passive(ni, listener, self.remote, self.deadline_ms()) {
             Ok(this) => {
-                this.bound.populate(listener.addr());
                 {
                     let mut io = this.io.lock();
                     io.reader = reader;
@@ -466,7 +473,8 @@ impl Handshake {
         }
     }
 
-    // Not inlined, and neither is [`finish`]: their stack frames are not needed at the same time.
+    // Not inlined, and neither are the functions in `finish.rs` that [`Handshake::progress`] calls: their stack frames
+    // are not needed at the same time.
     #[inline(never)]
     fn step(self: &Arc<Self>, io: &mut Io) -> core::result::Result<Step, Reason> {
         if matches!(io.stage, Stage::HandedOver(_)) && !self.take_socket(io)? {
@@ -584,7 +592,7 @@ impl SocketEvents for Handshake {
 }
 
 /// Sets the options that a socket must have before its first byte.
-fn setup(socket: &Socket) -> Result {
+fn setup(socket: &Socket, tos: Option<u8>) -> Result {
     socket.set_kernel_defaults();
-    apply_tunables(socket, tunables::type_of_service())
+    apply_tunables(socket, tos)
 }

@@ -72,7 +72,7 @@ impl Handshake {
         }
         for port in RESERVED_PORTS.rev() {
             let socket = Socket::new_tcp(net, local.is_ipv6())?;
-            setup(&socket)?;
+            setup(&socket, self.ni.tos())?;
             socket.set_reuseaddr(true);
             match socket.bind(&SocketAddr::new(local, port)) {
                 Ok(()) => {}

@@ -8,8 +8,7 @@ use super::{
     Addressee,
     Handshake,
     Reason,
-    Role,
-    Stage, //
+    Role, //
 };
 use crate::{
     conn::{
@@ -206,12 +205,7 @@ impl Handshake {
         if !ni.speaks(hello.proto) {
             return Err(Reason::Version(hello.src, hello.proto));
         }
-        let role = Role::Passive {
-            listener: Some(listener.clone()),
-        };
-        let other = Self::new(&ni, role, self.remote, Stage::Begin, self.deadline_ms())?;
-        other.bound.populate(listener.addr());
-        Ok(other)
+        Self::new_passive(&ni, listener, self.remote, self.deadline_ms()).map_err(Into::into)
     }
 
     #[inline(never)]

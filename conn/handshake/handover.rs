@@ -81,7 +81,7 @@ impl Handshake {
         };
         // From here on an error closes the connection.
         io.stage = Stage::Failed;
-        setup(&socket)?;
+        setup(&socket, self.ni.tos())?;
         let local = socket.local_addr()?.ip().to_canonical();
         if self.ni.interfaces().find(local).is_some() {
             self.bound.populate(local);

@@ -384,10 +384,11 @@ impl<C: BlockedConn + ?Sized> Pool<C> {
     pub(super) fn find_stuck(&self, now: Instant<Monotonic>) -> Option<Stuck<C>> {
         let is_late = |since: Instant<Monotonic>| now - since >= MAX_STUCK;
         let state = self.state.lock();
-        let first = state.queue.cursor_front()?.current().0.next_hop;
-        let last = state.queue.cursor_back()?.current().0.next_hop;
+        if state.queue.is_empty() {
+            return None;
+        }
         let is_empty = state.idle.is_empty();
-        // Takes as many steps as there are buffers.
+        // Takes as many steps as there are buffers; each takes logarithmic time.
         for active in state.active.values() {
             if !is_late(active.since) || active.granted.is_some() {
                 continue;
@@ -400,7 +401,7 @@ impl<C: BlockedConn + ?Sized> Pool<C> {
                 // If all messages that wait go to this node too, they would not be sent any sooner.
                 None if is_empty
                     && is_late(state.last_return)
-                    && (next_hop != first || next_hop != last) =>
+                    && state.has_waiting_to_other(next_hop) =>
                 {
                     return Some(Stuck::Sending(active.path.next_hop.clone()));
                 }

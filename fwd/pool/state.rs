@@ -311,6 +311,16 @@ impl<C: ?Sized> PoolState<C> {
         })
     }
 
+    /// Whether a message to another node waits.
+    pub(super) fn has_waiting_to_other(&self, next_hop: usize) -> bool {
+        [Priority::Normal, Priority::Low].iter().any(|priority| {
+            [0, next_hop.saturating_add(1)].iter().any(|first| {
+                self.first_from(QueueKey::first_to(*priority, *first))
+                    .is_some_and(|(key, _)| key.next_hop != next_hop)
+            })
+        })
+    }
+
     /// Takes a message out of the queue.
     pub(super) fn dequeue(&mut self, key: &QueueKey) -> Option<WaitingMsg<C>> {
         let msg = self.queue.remove(key)?;

@@ -381,13 +381,14 @@ mod suite {
         let now = || Instant::now() + MAX_STUCK;
         let path = new_path()?;
         let mut holder = Requester::new(&path)?;
+        let begun = Instant::now();
         let out = holder.granted(&pool).ok_or(EINVAL)?;
         assert!(pool.find_stuck(now()).is_none());
         let mut same = Requester::new(&path_to(&path)?)?;
         assert!(same.has_to_wait(&pool));
         let mut other = Requester::new(&new_path()?)?;
         assert!(other.has_to_wait(&pool));
-        assert!(pool.find_stuck(Instant::now()).is_none());
+        assert!(pool.find_stuck(begun + (MAX_STUCK - Delta::from_nanos(1))).is_none());
         let receiving = |stuck| matches!(stuck, Some(Stuck::Receiving(conn)) if Arc::ptr_eq(&conn, &holder.conn));
         assert!(receiving(pool.find_stuck(now())));
         out.set_received();
@@ -402,6 +403,34 @@ mod suite {
         other.cancel(&pool);
         drop(out);
         assert!(pool.find_stuck(now()).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn who_is_stuck_gives_way_whatever_the_priorities() -> Result {
+        let pool = pool(1)?;
+        let (one, other) = (new_path()?, new_path()?);
+        // So that the queue begins and ends with messages to the node that is stuck.
+        let (stuck, good) = if one.next_hop.id() < other.next_hop.id() {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        let out = Requester::new(&stuck)?.granted(&pool).ok_or(EINVAL)?;
+        out.set_received();
+        let mut first = Requester::new(&path_to(&stuck)?)?;
+        let mut between = Requester::new(&good)?;
+        let mut last = Requester::new(&path_to(&stuck)?)?;
+        last.arrived = Arrived::Part;
+        for requester in [&mut first, &mut between, &mut last] {
+            assert!(requester.has_to_wait(&pool));
+        }
+        let found = pool.find_stuck(Instant::now() + MAX_STUCK);
+        assert!(matches!(found, Some(Stuck::Sending(to)) if Arc::ptr_eq(&to, &stuck.next_hop)));
+        for requester in [&mut first, &mut between, &mut last] {
+            requester.cancel(&pool);
+        }
+        drop(out);
         Ok(())
     }
 }

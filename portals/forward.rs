@@ -14,9 +14,12 @@
 
 use super::{
     node::LocalNi,
-    router::NetRoute,
-    Counters, //
-    PortalsInner,
+    router::{
+        GatewayState,
+        NetRoute, //
+    },
+    Counters,
+    PortalsInner, //
 };
 use crate::{
     fwd::{
@@ -222,10 +225,12 @@ impl PortalsInner {
             return Ok((out.ni, dest));
         }
         let nis = self.node.nis().map_err(|_| Misrouted::NoRoute)?;
+        let leads_there =
+            |route: &NetRoute| route.target == dest.net() && route.state == GatewayState::Up;
         let mut only_back = false;
         for LocalNi { ni, portals } in nis.iter() {
             if ni.nid().net() == own.net() {
-                only_back |= portals.router.choose(dest.net()).is_some();
+                only_back |= portals.router.has_route(leads_there);
             } else if let Some(gateway) = portals.router.choose(dest.net()) {
                 return Ok((ni.clone(), gateway));
             }

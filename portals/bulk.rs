@@ -36,9 +36,12 @@ mod client;
 mod memory;
 mod server;
 
-use crate::wire::{
-    Nid,
-    MAX_PAYLOAD, //
+use crate::{
+    lib_linux::page::Pages,
+    wire::{
+        Nid,
+        MAX_PAYLOAD, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -217,14 +220,22 @@ impl SessionParams {
     fn server_bytes(&self) -> usize {
         match self.op {
             BulkOp::Put => self.size as usize * self.window() as usize,
-            BulkOp::Get => self.pattern_len(),
+            BulkOp::Get => pattern_len(self.size),
         }
     }
+}
 
-    /// Bytes of the pattern that messages are parts of.
-    fn pattern_len(&self) -> usize {
-        self.size as usize + PATTERN_EXTRA as usize
-    }
+/// Bytes of the pattern that messages of `size` bytes are parts of.
+fn pattern_len(size: u32) -> usize {
+    size as usize + PATTERN_EXTRA as usize
+}
+
+/// Allocates such a pattern. May sleep.
+fn pattern(size: u32, seed: u64) -> Result<Pages> {
+    let len = pattern_len(size);
+    let pages = Pages::alloc(len)?;
+    pages.fill_pattern(0, len, seed)?;
+    Ok(pages)
 }
 
 /// The state of a session at the server. Little-endian on the wire.
@@ -301,7 +312,7 @@ mod tests {
     };
 
     #[test]
-    fn offers_survive_the_wire() {
+    fn session_params_survive_the_wire() {
         for op in [BulkOp::Put, BulkOp::Get] {
             for verify in [false, true] {
                 for size in [0, 1, 4096, MAX_PAYLOAD] {
@@ -318,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_offers() {
+    fn malformed_session_params() {
         let good = PARAMS.encode();
         assert!(SessionParams::decode(good).is_some());
         assert!(SessionParams::decode(0).is_none());

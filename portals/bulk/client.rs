@@ -7,6 +7,7 @@
 //! still send it, or a late REPLY be written to it.
 
 use super::{
+    pattern,
     BulkOp,
     BulkResult,
     BulkSpec,
@@ -14,12 +15,11 @@ use super::{
     SessionParams,
     SessionState,
     NPATTERNS,
-    PATTERN_EXTRA,
-    PATTERN_STEP, //
+    PATTERN_STEP,
     PORTAL_GET,
     PORTAL_PUT,
     SESSION_ID_MASK,
-    STATE_LEN,
+    STATE_LEN, //
 };
 use crate::{
     lib_linux::{
@@ -33,8 +33,8 @@ use crate::{
     portals::{
         op::{
             EventQueue,
-            OpEvent, //
-            OpHandle,
+            OpEvent,
+            OpHandle, //
         },
         outgoing::{
             Get,
@@ -86,10 +86,13 @@ pub(in crate::portals) fn run(
         id: misc::random_u64() & SESSION_ID_MASK,
         deadline: start + spec.timeout,
     };
-    let result = session
-        .open(params, start + spec.timeout.min(OPEN_TIMEOUT))
-        .and_then(|window| session.transfer(window));
-    session.close();
+    let open_deadline = start + spec.timeout.min(OPEN_TIMEOUT);
+    let (result, close_deadline) = match session.open(params, open_deadline) {
+        Ok(window) => (session.transfer(window), session.deadline),
+        // A server that has not responded to this request may not respond to the next one either.
+        Err(e) => (Err(e), open_deadline),
+    };
+    session.close(close_deadline);
     result
 }
 
@@ -151,10 +154,10 @@ impl Session<'_> {
         Ok(state.window)
     }
 
-    /// Closes the session. The request is sent in any case. Its ACK is waited for until the deadline, unless a signal
+    /// Closes the session. The request is sent in any case. Its ACK is waited for until `deadline`, unless a signal
     /// is pending, so that the server has closed the session when this returns; an error is ignored.
-    fn close(&self) {
-        let _ = self.request(RequestKind::Close, 0, self.deadline);
+    fn close(&self, deadline: Instant<Monotonic>) {
+        let _ = self.request(RequestKind::Close, 0, deadline);
     }
 
     fn transfer(&self, window: u32) -> Result<BulkResult> {
@@ -477,12 +480,4 @@ impl Drop for Transfer<'_> {
     fn drop(&mut self) {
         self.cancel();
     }
-}
-
-/// Allocates a pattern that messages of `size` bytes are parts of.
-fn pattern(size: u32, seed: u64) -> Result<Pages> {
-    let len = size as usize + PATTERN_EXTRA as usize;
-    let pages = Pages::alloc(len)?;
-    pages.fill_pattern(0, len, seed)?;
-    Ok(pages)
 }

@@ -10,6 +10,8 @@
 
 use super::super::{
     memory::Reservation,
+    pattern,
+    pattern_len,
     BulkOp,
     RequestKind,
     SessionParams,
@@ -220,10 +222,8 @@ impl PostedSession {
                 }
             }
             BulkOp::Get => {
-                let len = params.pattern_len();
-                let pages = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
-                pages.fill_pattern(0, len, session.id)?;
-                let range = PageRange::new(pages, 0, len)?;
+                let pages = Arc::new(pattern(params.size, session.id)?, GFP_KERNEL)?;
+                let range = PageRange::new(pages, 0, pattern_len(params.size))?;
                 self.attach(RequestKind::Data, 0, range, Reuse::Always)?;
             }
         }

@@ -63,6 +63,12 @@ mod suite {
         Ok(())
     }
 
+    /// Opens a session with [`PARAMS`].
+    fn open(portals: &Arc<PortalsInner>, from: u8, session_id: u64) -> Result {
+        let bits = RequestKind::Open.match_bits(session_id, 0);
+        send_request(portals, from, bits, PARAMS.encode())
+    }
+
     fn state(portals: &PortalsInner, from: u8, session_id: u64) -> Result<SessionState> {
         let mut info = match_info(
             from,
@@ -97,32 +103,17 @@ mod suite {
         let portals = PortalsInner::new(&BulkMemory::new()?, &node()?)?;
         let service = Service::start(&portals)?;
         assert_eq!(state(&portals, 1, 7)?.status, NO_SESSION);
-        send_request(
-            &portals,
-            1,
-            RequestKind::Open.match_bits(7, 0),
-            PARAMS.encode(),
-        )?;
+        open(&portals, 1, 7)?;
         assert_eq!(entries(&portals), 3 + 4 + 1);
         let opened = state(&portals, 1, 7)?;
         assert_eq!((opened.status, opened.size, opened.window), (0, 100, 4));
         // Opened once more; and another session.
-        send_request(
-            &portals,
-            1,
-            RequestKind::Open.match_bits(7, 0),
-            PARAMS.encode(),
-        )?;
+        open(&portals, 1, 7)?;
         assert_eq!(entries(&portals), 3 + 4 + 1);
         assert_eq!(state(&portals, 1, 8)?.status, NO_SESSION);
         send_request(&portals, 1, RequestKind::Close.match_bits(8, 0), 0)?;
         // Requests from other NIDs of the client.
-        send_request(
-            &portals,
-            3,
-            RequestKind::Open.match_bits(7, 0),
-            PARAMS.encode(),
-        )?;
+        open(&portals, 3, 7)?;
         assert_eq!(entries(&portals), 3 + 4 + 1);
         assert_eq!(state(&portals, 2, 7)?.status, 0);
         send_request(&portals, 2, RequestKind::Close.match_bits(7, 0), 0)?;
@@ -132,12 +123,7 @@ mod suite {
         // Invalid parameters open no session.
         send_request(&portals, 1, RequestKind::Open.match_bits(8, 0), u64::MAX)?;
         assert_eq!(entries(&portals), 3);
-        send_request(
-            &portals,
-            1,
-            RequestKind::Open.match_bits(9, 0),
-            PARAMS.encode(),
-        )?;
+        open(&portals, 1, 9)?;
         drop(service);
         assert_eq!(entries(&portals), 0);
         Ok(())
@@ -147,12 +133,7 @@ mod suite {
     fn contents_are_compared() -> Result {
         let portals = PortalsInner::new(&BulkMemory::new()?, &node()?)?;
         let _service = Service::start(&portals)?;
-        send_request(
-            &portals,
-            1,
-            RequestKind::Open.match_bits(7, 0),
-            PARAMS.encode(),
-        )?;
+        open(&portals, 1, 7)?;
         let slot = RequestKind::Data.match_bits(7, 3);
         let right = match_info(1, slot, 100);
         assert!(match_md(&portals, &match_info(1, slot, 101)).is_none());
@@ -189,32 +170,16 @@ mod suite {
         let service = Service::start(&portals)?;
         let most = MAX_PER_CLIENT as u64;
         for session_id in 0..most {
-            send_request(
-                &portals,
-                1,
-                RequestKind::Open.match_bits(session_id, 0),
-                PARAMS.encode(),
-            )?;
+            open(&portals, 1, session_id)?;
         }
-        send_request(
-            &portals,
-            1,
-            RequestKind::Open.match_bits(most, 0),
-            PARAMS.encode(),
-        )?;
+        open(&portals, 1, most)?;
         assert_eq!(state(&portals, 1, most)?.status, NO_SESSION);
         // Sessions of a client that is down are evicted.
         service.service.peer_down(nid(1));
-        send_request(
-            &portals,
-            1,
-            RequestKind::Open.match_bits(most, 0),
-            PARAMS.encode(),
-        )?;
+        open(&portals, 1, most)?;
         assert_eq!(state(&portals, 1, most)?.status, 0);
         for client in 2..=u8::MAX {
-            let open = RequestKind::Open.match_bits(u64::from(client) << 8, 0);
-            send_request(&portals, client, open, PARAMS.encode())?;
+            open(&portals, client, u64::from(client) << 8)?;
         }
         assert_eq!(service.service.inner.lock().sessions.len(), MAX_SESSIONS);
         let last = u64::from(u8::MAX) << 8;
@@ -239,12 +204,7 @@ mod suite {
         assert_eq!(room(&first, most + 1).err(), Some(EBUSY));
         assert_eq!(room(&first, usize::MAX).err(), Some(EBUSY));
 
-        send_request(
-            &other,
-            2,
-            RequestKind::Open.match_bits(7, 0),
-            PARAMS.encode(),
-        )?;
+        open(&other, 2, 7)?;
         let session = SessionParams::decode(PARAMS.encode())
             .ok_or(EINVAL)?
             .server_bytes();
@@ -254,20 +214,10 @@ mod suite {
         other.peer_down(nid(2));
         let all = room(&first, most)?;
         assert_eq!(state(&other, 2, 7)?.status, NO_SESSION);
-        send_request(
-            &other,
-            2,
-            RequestKind::Open.match_bits(7, 0),
-            PARAMS.encode(),
-        )?;
+        open(&other, 2, 7)?;
         assert_eq!(state(&other, 2, 7)?.status, NO_SESSION);
         drop(all);
-        send_request(
-            &other,
-            2,
-            RequestKind::Open.match_bits(7, 0),
-            PARAMS.encode(),
-        )?;
+        open(&other, 2, 7)?;
         assert_eq!(state(&other, 2, 7)?.status, 0);
         Ok(())
     }

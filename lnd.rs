@@ -184,7 +184,7 @@ impl Lnd {
     ///
     /// # Errors
     ///
-    /// The first error; the others sockets are changed nevertheless.
+    /// The first error; the other sockets are changed nevertheless.
     pub(crate) fn apply_tunables(&self) -> Result {
         let mut result = Ok(());
         for ni in self.all_nis()?.iter() {
@@ -209,16 +209,17 @@ impl Lnd {
     ///
     /// `EEXIST` if it is up, `ESHUTDOWN` while the module is removed, and those of [`Ni::start`].
     pub(crate) fn add_ni(self: &Arc<Self>, net: Net, nid: Nid) -> Result {
-        self.add_ni_under(&net, nid, || self.upper.startup(&net, nid))
+        self.add_ni_under(&net, nid, || self.upper.startup(&net, nid))?;
+        Ok(())
     }
 
-    /// As [`Lnd::add_ni`], with the message layer that `startup` makes.
+    /// As [`Lnd::add_ni`], with the message layer that `startup` makes. Returns the NI.
     fn add_ni_under(
         self: &Arc<Self>,
         net: &Net,
         nid: Nid,
         startup: impl FnOnce() -> Result<Arc<dyn MessageLayer>>,
-    ) -> Result {
+    ) -> Result<Arc<Ni>> {
         let over = self.config.lock();
         if *over {
             return Err(ESHUTDOWN);
@@ -229,8 +230,13 @@ impl Lnd {
         self.start_ni(net, nid, startup()?)
     }
 
-    /// Starts an NI that does not exist yet. The caller holds `config`.
-    fn start_ni(self: &Arc<Self>, net: &Net, nid: Nid, upper: Arc<dyn MessageLayer>) -> Result {
+    /// Starts an NI that does not exist yet, and returns it. The caller holds `config`.
+    fn start_ni(
+        self: &Arc<Self>,
+        net: &Net,
+        nid: Nid,
+        upper: Arc<dyn MessageLayer>,
+    ) -> Result<Arc<Ni>> {
         self.nis.lock().reserve(1, GFP_ATOMIC)?;
         let ni = Ni::start(
             self.clone(),
@@ -258,7 +264,7 @@ impl Lnd {
         self.reaper.check_addresses();
         // Tunables may have changed as well. An error does not matter: it keeps the values of when it started.
         let _ = ni.apply_tunables();
-        Ok(())
+        Ok(ni)
     }
 
     /// Shuts down the NIs of `net` that match; `ENOENT` if none does. Sleeps, but waits for nothing outside of

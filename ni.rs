@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Network NIs: one NID in one network namespace.
+//! Network interfaces (NIs), each with one NID in one network namespace.
 //!
 //! An [`Ni`] owns its interfaces, its peers and its message layer. It is in the module's list from
 //! [`Ni::start`] until it is shut down, and is shared by [`Arc`] with all that belongs to it; those
@@ -476,21 +476,20 @@ impl Ni {
             let peer = match found {
                 Ok(peer) => peer,
                 // Unlinked meanwhile.
-                Err(e) if e == ESTALE && !self.is_shutdown() => continue,
+                Err(e) if e == ESTALE && self.is_shutdown() => break Failure::dropped(),
+                Err(e) if e == ESTALE => continue,
                 Err(e) => break Failure::connecting(e),
             };
-            tx = match peer.send(tx) {
+            let (unsent, back) = match peer.send(tx) {
                 Ok(()) => return Ok(()),
-                Err((Unsent::Failed(e), back)) => {
-                    tx = back;
-                    break Failure::connecting(e);
-                }
-                Err((Unsent::Gone | Unsent::NoRoute, back)) if self.is_shutdown() => {
-                    tx = back;
-                    break Failure::dropped();
-                }
-                Err((Unsent::Gone | Unsent::NoRoute, back)) => back,
+                Err(unsent) => unsent,
             };
+            tx = back;
+            match unsent {
+                Unsent::Failed(e) => break Failure::connecting(e),
+                Unsent::Gone | Unsent::NoRoute if self.is_shutdown() => break Failure::dropped(),
+                Unsent::Gone | Unsent::NoRoute => {}
+            }
         };
         self.events.tx_errors.add(1);
         tx.finish(Err(why));

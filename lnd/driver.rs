@@ -36,9 +36,7 @@ impl Driver for Lnd {
     ) -> Result<NiSettings> {
         let this: Arc<Self> = self.into();
         misc::memalloc_nofs(|| {
-            this.add_ni_under(net, nid, || Ok(layer))?;
-            // Somebody may have shut it down already.
-            let ni = this.find_ni(net, Some(nid)).ok_or(ESHUTDOWN)?;
+            let ni = this.add_ni_under(net, nid, || Ok(layer))?;
             Ok(LndNi::settings(&*ni))
         })
     }

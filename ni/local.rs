@@ -4,8 +4,9 @@
 //!
 //! They need no connection, but are otherwise like others: the message layer says where the payload goes,
 //! at once or later. A [`LocalMsg`] is shared by [`Arc`] between the sender's thread and the holder of its
-//! token, and freed with the last reference. Its spinlock, the innermost lock, protects the rest of the work.
-//! The thread that takes that out does it after unlocking. If none does, the message fails for both sides when
+//! token, and freed with the last reference. One spinlock protects the rest of the
+//! work, another one the waiter; neither is held with another lock. The thread that takes the work out does it
+//! after unlocking. If none does, the message fails for both sides when
 //! it is freed.
 
 use super::Ni;

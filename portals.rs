@@ -97,13 +97,13 @@ counters! {
     pub(crate) struct Counters {
         /// PUTs that matched an entry.
         puts,
-        /// GETs that matched an entry.
+        /// GETs that matched an entry, and pings.
         gets,
         /// ACKs that completed an operation.
         acks,
         /// REPLYs that belonged to an operation.
         replies,
-        /// PUTs and GETs that matched no entry, or that there was no memory to answer.
+        /// PUTs and GETs that matched no entry, or that could not be answered: too many responses wait, or no memory.
         drops,
         /// ACKs and REPLYs that belonged to no operation.
         unwanted,

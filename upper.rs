@@ -3,7 +3,7 @@
 //! The boundary between the driver and the message layer above it.
 //!
 //! The driver moves messages between this node and its peers. A [`MessageLayer`] says what is sent, and
-//! where the payload of what comes in goes. This file is all that the two know of each other; it knows
+//! where the payload of what comes in goes. This module is all that the two know of each other; it knows
 //! neither of them, nor the transport.
 //!
 //! # Lifetime and locks
@@ -96,9 +96,10 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// For a message layer that does not know who is behind the message with this `header` from the node
-    /// `own`: as far as can be told. Whoever it is for stands for who has asked for it, or sent it.
-    pub(crate) fn said_by(own: Nid, to: Nid, header: SentHeader<'_>) -> Self {
+    /// The cause of a message with this `header` that the node `own` sends to `to`, if the message layer does
+    /// not know on whose behalf: the address in `to` stands for that of the node that has asked for it, or
+    /// sent it.
+    pub(crate) fn of_header(own: Nid, to: Nid, header: SentHeader<'_>) -> Self {
         match header.src() {
             Some(src) if src == own && header.is_answer() => Self::Answer(to.addr()),
             Some(src) if src == own => Self::Own,

@@ -29,8 +29,8 @@ use super::{
         Router, //
     },
     Counters,
-    Portals, //
-    PortalsInner,
+    Portals,
+    PortalsInner, //
 };
 use crate::{
     fwd::Forwarder,

@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn inbox_is_bounded() -> Result {
+    fn event_queue_is_bounded() -> Result {
         let eq = EventQueue::new(2)?;
         eq.reserve()?;
         eq.reserve()?;
@@ -532,6 +532,8 @@ mod tests {
         assert_eq!(batch.len(), 2);
         assert_eq!(eq.wait(&mut batch, Instant::now()), Err(ETIMEDOUT));
         eq.reserve()?;
+        eq.reserve()?;
+        assert_eq!(eq.reserve(), Err(ENOBUFS));
         Ok(())
     }
 }

@@ -9,8 +9,8 @@ use super::{
         EventQueue,
         Expect,
         Op,
-        OpEvent, //
-        OpHandle,
+        OpEvent,
+        OpHandle, //
     },
     PortalsInner, //
 };
@@ -180,14 +180,14 @@ impl PortalsInner {
         })
     }
 
-    /// Ends an operation without an event. Returns `false` if it has ended already: its event is queued, or
-    /// about to be.
-    pub(crate) fn cancel(&self, op: OpHandle) -> bool {
-        let Some(op) = self.ops.lock().remove(op) else {
-            return false;
-        };
-        op.eq.unreserve();
-        true
+    /// Ends an operation without an event. Does nothing if it has ended already: its event is queued, or about
+    /// to be.
+    pub(crate) fn cancel(&self, op: OpHandle) {
+        // In a statement of its own, so that the lock is released first.
+        let op = self.ops.lock().remove(op);
+        if let Some(op) = op {
+            op.eq.unreserve();
+        }
     }
 
     /// The next hop of a message to `to`. If it is in a network to which no gateway is up, that is `to` itself,

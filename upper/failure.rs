@@ -41,7 +41,7 @@ pub(crate) struct Failure {
 pub(crate) type Status = core::result::Result<(), Failure>;
 
 impl Failure {
-    /// `error`, which is the fault of whom `health` says.
+    /// A failure with this error and this health.
     pub(crate) const fn new(error: Error, health: Health) -> Self {
         Self { error, health }
     }
@@ -88,7 +88,7 @@ impl Failure {
         Self::new(error, health)
     }
 
-    /// The same of a message that was being received, and has not come as a whole.
+    /// The same failure, for a message that was being received and did not arrive completely.
     pub(crate) fn receiving(self) -> Self {
         let health = match self.health {
             Health::RemoteDropped => Health::RemoteError,

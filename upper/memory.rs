@@ -24,7 +24,7 @@ use crate::lib_linux::{
 pub(crate) enum Memory<A> {
     /// Pages of this module's, which anybody can keep a reference to.
     Pages(PageRange),
-    /// Memory of somebody else, at any offset and of any kind, which is his again when the payload's
+    /// Memory of the message layer, at any offset and of any kind, which it may reuse once the payload's
     /// completion is called. TCP may have a reference to pages of it for longer if the message has failed.
     Foreign(Foreign<A>),
 }

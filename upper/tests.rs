@@ -151,6 +151,8 @@ struct Late {
     /// What a waiter says when it was woken.
     deliveries: Arc<Slot<Delivery>>,
     ended: Arc<Slot<ConnId>>,
+    /// A waiter was dropped.
+    gone: Arc<Slot<()>>,
 }
 
 impl Late {
@@ -163,6 +165,7 @@ impl Late {
             asked: Slot::new()?,
             deliveries: Slot::new()?,
             ended: Slot::new()?,
+            gone: Slot::new()?,
         };
         Ok(Arc::new(this, GFP_KERNEL)?)
     }
@@ -185,6 +188,7 @@ impl MessageLayer for Late {
                 let waiter = TestWaiter {
                     asked: self.asked.clone(),
                     deliveries: self.deliveries.clone(),
+                    gone: self.gone.clone(),
                 };
                 token.wait(KBox::new(waiter, GFP_KERNEL)?, Until::Arrived)
             }
@@ -214,6 +218,13 @@ impl MessageLayer for Late {
 struct TestWaiter {
     asked: Arc<Slot<(Arrived, Arc<dyn Receiving>)>>,
     deliveries: Arc<Slot<Delivery>>,
+    gone: Arc<Slot<()>>,
+}
+
+impl Drop for TestWaiter {
+    fn drop(&mut self) {
+        self.gone.put(());
+    }
 }
 
 impl Waiter for TestWaiter {
@@ -308,7 +319,7 @@ impl Fixture {
         sent: &Arc<Slot<Status>>,
     ) -> Result {
         let (ni, done) = (self.ni()?, Told::new(sent)?);
-        let cause = Cause::said_by(ni.nid(), to, header);
+        let cause = Cause::of_header(ni.nid(), to, header);
         let payload = Some(payload.into());
         LndNi::send(ni.as_arc_borrow(), to, cause, header, payload, done);
         Ok(())
@@ -350,21 +361,29 @@ impl Fixture {
         Ok(self.ni()?.ledger().total().zc_bytes.get())
     }
 
-    /// The peer sends a payload that depends on `seed`.
+    /// The peer sends these bytes.
+    fn send_bytes(&self, bytes: &[u8]) -> Result {
+        if self.socket.send_bytes(bytes)? != bytes.len() {
+            return Err(ENOBUFS);
+        }
+        Ok(())
+    }
+
+    /// The peer sends the header of a message.
+    fn send_header(&self) -> Result {
+        let mut room = [0; MAX_HDR];
+        let header = self.header(self.sender);
+        self.send_bytes(Proto::V1.hdr(&Msg::new(MsgKind::Lnet), Some(&header), &mut room)?)
+    }
+
+    /// The peer sends a message whose payload depends on `seed`.
     fn send(&self, seed: u64) -> Result {
         let pages = Pages::alloc(LEN)?;
         pages.fill_pattern(0, LEN, seed)?;
         let mut payload = KVec::from_elem(0u8, LEN, GFP_KERNEL)?;
         pages.copy_out(0, &mut payload)?;
-        let mut room = [0; MAX_HDR];
-        let header = self.header(self.sender);
-        let hdr = Proto::V1.hdr(&Msg::new(MsgKind::Lnet), Some(&header), &mut room)?;
-        for bytes in [hdr, payload.as_slice()] {
-            if self.socket.send_bytes(bytes)? != bytes.len() {
-                return Err(ENOBUFS);
-            }
-        }
-        Ok(())
+        self.send_header()?;
+        self.send_bytes(&payload)
     }
 
     /// Ends the connection, as if it had failed.
@@ -514,11 +533,13 @@ mod suite {
         conn.wake();
         assert!(arrived.take()?.is_ok());
         assert!(is_intact(&pages, 1)?);
+        layer.gone.take()?;
         // One that waits when the connection dies goes with it.
         fixture.send(2)?;
         let (_, conn) = layer.asked.take()?;
         fixture.cut()?;
         layer.ended.take()?;
+        layer.gone.take()?;
         conn.wake();
         Ok(())
     }
@@ -628,7 +649,7 @@ mod suite {
         assert!(sent.take()?.is_ok());
         assert!(layer.seen.take()? == raw);
         // and from a peer.
-        fixture.socket.send_bytes(&short)?;
+        fixture.send_bytes(&short)?;
         assert!(layer.seen.take()? == raw);
         // An address that the peer's version has no form for.
         let mut long = *raw.as_long();
@@ -654,10 +675,7 @@ mod suite {
         let failure = sent.take()?.err().ok_or(EINVAL)?;
         assert!(failure == Failure::new(EHOSTUNREACH, Health::LocalNoRoute));
         // A message has begun to come when this node gives its sender up, whatever the error is called.
-        let mut room = [0; MAX_HDR];
-        let header = fixture.header(fixture.sender);
-        let hdr = Proto::V1.hdr(&Msg::new(MsgKind::Lnet), Some(&header), &mut room)?;
-        fixture.socket.send_bytes(hdr)?;
+        fixture.send_header()?;
         let (_, delivery) = sink(&arrived)?;
         layer.kept.take()?.deliver(delivery);
         fixture.ni()?.close_peer(fixture.sender, ECONNRESET);
@@ -677,10 +695,7 @@ mod suite {
             fixture.send_to(fixture.sender, payload, &sent)?;
         }
         // And has yet to send the rest of a message.
-        let mut room = [0; MAX_HDR];
-        let header = fixture.header(fixture.sender);
-        let hdr = Proto::V1.hdr(&Msg::new(MsgKind::Lnet), Some(&header), &mut room)?;
-        fixture.socket.send_bytes(hdr)?;
+        fixture.send_header()?;
         let (_, delivery) = foreign_sink(Kind::Slab, 7, &arrived)?;
         layer.kept.take()?.deliver(delivery);
         fixture.cut()?;

@@ -6,9 +6,8 @@
 //! namespace of its caller. One that changes or sends something needs `CAP_NET_ADMIN` there, which is checked
 //! first. No allocation for a request enters a file system.
 //!
-//! The only state are the bulk services that were started by an open file, which its mutex protects. That
-//! is taken outside all other locks of the module. They end when the file is closed. The module can't be unloaded while
-//! a file is open.
+//! The only state of an open file is the message layer's, see [`door::File`]. The module can't be unloaded while a
+//! file is open.
 
 pub(crate) mod convert;
 #[allow(unsafe_code)]
@@ -131,20 +130,11 @@ impl Handle {
             uapi::SOCKLND_IOC_IF_DEL => arg.command(if_del),
             uapi::SOCKLND_IOC_IF_LIST => arg.list::<uapi::socklnd_if_entry>(),
             uapi::SOCKLND_IOC_PEER_ADD => arg.command(peer_add),
-            uapi::SOCKLND_IOC_PEER_DEL => {
-                let caller = Caller::admin()?;
-                arg.command_and_reply(|request| peer_del(&caller, request))
-            }
+            uapi::SOCKLND_IOC_PEER_DEL => arg.command_and_reply(peer_del),
             uapi::SOCKLND_IOC_PEER_LIST => arg.list::<uapi::socklnd_peer_entry>(),
             uapi::SOCKLND_IOC_PEER_STATS => arg.list::<uapi::socklnd_peer_stats_entry>(),
-            uapi::SOCKLND_IOC_CONN_CLOSE => {
-                let caller = Caller::admin()?;
-                arg.command_and_reply(|request| conn_close(&caller, request))
-            }
-            uapi::SOCKLND_IOC_CONN_PUSH => {
-                let caller = Caller::admin()?;
-                arg.command_and_reply(|request| conn_push(&caller, request))
-            }
+            uapi::SOCKLND_IOC_CONN_CLOSE => arg.command_and_reply(conn_close),
+            uapi::SOCKLND_IOC_CONN_PUSH => arg.command_and_reply(conn_push),
             uapi::SOCKLND_IOC_CONN_REGISTER => arg.command(conn_register),
             uapi::SOCKLND_IOC_CONN_LIST => arg.list::<uapi::socklnd_conn_entry>(),
             _ => this.layer.request(cmd, &arg),
@@ -187,14 +177,15 @@ impl Arg {
         self.write(&value)
     }
 
-    /// As [`Arg::query`], for an `f` that has effects: checks before that the structure can be written to.
+    /// As [`Arg::command`], and writes back what `f` has changed: checks before that the structure can be written to.
     #[inline(never)]
     pub(crate) fn command_and_reply<T: FromBytes + AsBytes>(
         &self,
-        f: impl FnOnce(&mut T) -> Result,
+        f: impl FnOnce(&Caller, &mut T) -> Result,
     ) -> Result {
+        let caller = Caller::admin()?;
         self.check_writable::<T>()?;
-        self.query(f)
+        self.query(|request| f(&caller, request))
     }
 
     #[inline(never)]

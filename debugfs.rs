@@ -52,7 +52,7 @@ pub(crate) fn lines(out: &SeqFile, indent: &str, values: &[(&str, u64)]) {
     }
 }
 
-/// A value that is not negative, though its type is signed or another one.
+/// A value as `u64`; 0 if it does not fit.
 pub(crate) fn count(value: impl TryInto<u64>) -> u64 {
     value.try_into().unwrap_or(0)
 }

@@ -15,6 +15,7 @@
 //! module drops when no interface is left.
 
 use crate::{
+    debugfs::show_counters,
     lib_linux::{
         debugfs::{
             Dir,
@@ -36,7 +37,7 @@ use crate::{
         thread::KThread,
         time, //
     },
-    stats::Counter,
+    stats::counters,
     upper::{
         Answer,
         Cause,
@@ -72,7 +73,6 @@ use kernel::{
     new_mutex,
     prelude::*,
     seq_file::SeqFile,
-    seq_print,
     sync::{
         atomic::{
             Atomic,
@@ -202,6 +202,25 @@ struct Local {
     left: u64,
 }
 
+counters! {
+    /// What has become of messages, and what the layer was told of.
+    struct Counts {
+        /// Messages that were begun to be sent.
+        begun,
+        sent,
+        unsent,
+        /// Messages that began to come.
+        arriving,
+        intact,
+        corrupt,
+        discarded,
+        cut_off,
+        /// Changes of links.
+        links,
+        peers_lost,
+    }
+}
+
 /// What there is once.
 #[pin_data]
 struct State {
@@ -218,19 +237,7 @@ struct State {
     job_added: CondVar,
     is_over: Atomic<bool>,
     numbers: Atomic<u64>,
-    /// Messages that were begun to be sent, and what became of them.
-    begun: Counter,
-    sent: Counter,
-    unsent: Counter,
-    /// Messages that began to come, and what became of them.
-    arriving: Counter,
-    intact: Counter,
-    corrupt: Counter,
-    discarded: Counter,
-    cut_off: Counter,
-    /// Links and peers that were told of.
-    links: Counter,
-    peers_lost: Counter,
+    counts: Counts,
 }
 
 impl State {
@@ -244,39 +251,30 @@ impl State {
                 job_added <- new_condvar!("socklnd_test_jobs"),
                 is_over: Atomic::new(false),
                 numbers: Atomic::new(1),
-                begun: Counter::new(),
-                sent: Counter::new(),
-                unsent: Counter::new(),
-                arriving: Counter::new(),
-                intact: Counter::new(),
-                corrupt: Counter::new(),
-                discarded: Counter::new(),
-                cut_off: Counter::new(),
-                links: Counter::new(),
-                peers_lost: Counter::new(),
+                counts: Counts::new(),
             }),
             GFP_KERNEL,
         )
     }
 
     fn under_way(&self) -> u64 {
-        let ended = self.sent.get().saturating_add(self.unsent.get());
-        self.begun.get().saturating_sub(ended)
+        let ended = self.counts.sent.get().saturating_add(self.counts.unsent.get());
+        self.counts.begun.get().saturating_sub(ended)
     }
 
-    /// Sleeps while there is no interface with this layer, and it is not over.
+    /// Sleeps while there is no interface with this layer, and it is not over. Nobody sends the thread signals.
     fn await_local(&self) {
         let mut locals = self.locals.lock();
         while locals.is_empty() && !self.is_over.load(Relaxed) {
-            self.local_added.wait_interruptible(&mut locals);
+            let _ = self.local_added.wait_interruptible(&mut locals);
         }
     }
 
-    /// Sleeps while no answer will be due, and it is not over.
+    /// Sleeps while no answer will be due, and it is not over. Nobody sends the thread signals.
     fn await_job(&self) {
         let mut jobs = self.jobs.lock();
         while jobs.is_empty() && !self.is_over.load(Relaxed) {
-            self.job_added.wait_interruptible(&mut jobs);
+            let _ = self.job_added.wait_interruptible(&mut jobs);
         }
     }
 
@@ -314,13 +312,19 @@ impl State {
         let mut targets = KVec::new();
         {
             let mut locals = self.locals.lock();
+            let count = locals.len();
+            let reserved = targets
+                .reserve(count, GFP_KERNEL)
+                .and_then(|()| senders.reserve(count, GFP_KERNEL));
+            if reserved.is_err() {
+                // Another round has another try.
+                return false;
+            }
             for local in locals.iter_mut() {
-                let is_due = local.left > 0;
-                local.left = local.left.saturating_sub(1);
-                // Without memory there is another round.
-                let _ = targets.push(local.ni.nid(), GFP_KERNEL);
-                if is_due {
-                    let _ = senders.push(local.ni.clone(), GFP_KERNEL);
+                let _ = targets.push_within_capacity(local.ni.nid());
+                if local.left > 0 {
+                    local.left -= 1;
+                    let _ = senders.push_within_capacity(local.ni.clone());
                 }
             }
         }
@@ -328,10 +332,10 @@ impl State {
             let own = ni.nid();
             for to in targets.iter().copied() {
                 if to != own && to.net() == own.net() {
-                    self.begun.add(1);
+                    self.counts.begun.add(1);
                     let number = self.numbers.fetch_add(1, Relaxed);
                     if self.send_one(ni, to, number).is_err() {
-                        self.unsent.add(1);
+                        self.counts.unsent.add(1);
                     }
                 }
             }
@@ -407,7 +411,7 @@ impl State {
         match self.sink(number) {
             Ok(sink) => Delivery::Accept(sink),
             Err(_) => {
-                self.discarded.add(1);
+                self.counts.discarded.add(1);
                 Delivery::Discard
             }
         }
@@ -443,8 +447,8 @@ struct Sent {
 impl Completion for Sent {
     fn complete(self: KBox<Self>, status: Status) {
         match status {
-            Ok(()) => self.state.sent.add(1),
-            Err(_) => self.state.unsent.add(1),
+            Ok(()) => self.state.counts.sent.add(1),
+            Err(_) => self.state.counts.unsent.add(1),
         }
     }
 }
@@ -461,11 +465,11 @@ impl Completion for Got {
     fn complete(self: KBox<Self>, status: Status) {
         let state = &self.state;
         match status.map(|()| self.buffer.is_intact(self.len, self.number)) {
-            Ok(Ok(true)) => state.intact.add(1),
-            Ok(Ok(false)) => state.corrupt.add(1),
+            Ok(Ok(true)) => state.counts.intact.add(1),
+            Ok(Ok(false)) => state.counts.corrupt.add(1),
             // There was no memory to compare with.
-            Ok(Err(_)) => state.discarded.add(1),
-            Err(_) => state.cut_off.add(1),
+            Ok(Err(_)) => state.counts.discarded.add(1),
+            Err(_) => state.counts.cut_off.add(1),
         }
     }
 }
@@ -497,7 +501,7 @@ impl MessageLayer for Layer {
         if Recipe::new(number).len != header.payload_len {
             return Err(EPROTO);
         }
-        state.arriving.add(1);
+        state.counts.arriving.add(1);
         if number % 4 == 0 {
             return Ok(token.deliver(state.delivery(number)));
         }
@@ -511,7 +515,7 @@ impl MessageLayer for Layer {
         if jobs.reserve(1, GFP_KERNEL).is_err() {
             drop(jobs);
             // The token is dropped, and the payload with it.
-            state.discarded.add(1);
+            state.counts.discarded.add(1);
             return Ok(answer);
         }
         // There is room: it was reserved.
@@ -522,7 +526,7 @@ impl MessageLayer for Layer {
     }
 
     fn peer_down(&self, _ni: NiRef<'_>, _peer: Nid, _loss: Loss, _last_alive_ms: u64) {
-        self.0.peers_lost.add(1);
+        self.0.counts.peers_lost.add(1);
     }
 
     fn conn_ended(&self, _conn: ConnId, _why: Error) {}
@@ -530,7 +534,7 @@ impl MessageLayer for Layer {
     fn peer_found(&self, _ni: NiRef<'_>, _peer: Nid, _state: PeerState) {}
 
     fn link_changed(&self, _ni: NiRef<'_>, _link: Link) {
-        self.0.links.add(1);
+        self.0.counts.links.add(1);
     }
 
     fn shutdown(&self, ni: NiRef<'_>) {
@@ -587,13 +591,15 @@ impl TestLayer {
         this._dir.knob(c"enabled", &ENABLED);
         this._dir.knob(c"send", &SEND);
         this._dir.text(c"stats", &STATS);
-        let (sender, answerer) = (this.state.clone(), this.state.clone());
-        for started in [
-            KThread::spawn(c"socklnd_test_tx", None, sender, State::send_all),
-            KThread::spawn(c"socklnd_test_rx", None, answerer, State::answer_all),
-        ] {
+        let threads: [(&CStr, fn(Arc<State>)); 2] = [
+            (c"socklnd_test_tx", State::send_all),
+            (c"socklnd_test_rx", State::answer_all),
+        ];
+        for (name, run) in threads {
+            // If the second fails, `this` has the first, and tells it to end before it waits for it.
+            let thread = KThread::spawn(name, None, this.state.clone(), run)?;
             // There is room for two.
-            let _ = this.threads.push_within_capacity(started?);
+            let _ = this.threads.push_within_capacity(thread);
         }
         Ok(this)
     }
@@ -615,18 +621,5 @@ impl Drop for TestLayer {
 
 fn show_stats(out: &SeqFile) {
     let Some(state) = STATE.get() else { return };
-    for (name, value) in [
-        ("begun", state.begun.get()),
-        ("sent", state.sent.get()),
-        ("unsent", state.unsent.get()),
-        ("arriving", state.arriving.get()),
-        ("intact", state.intact.get()),
-        ("corrupt", state.corrupt.get()),
-        ("discarded", state.discarded.get()),
-        ("cut_off", state.cut_off.get()),
-        ("links", state.links.get()),
-        ("peers_lost", state.peers_lost.get()),
-    ] {
-        seq_print!(out, "{name} {value}\n");
-    }
+    show_counters(out, "", state.counts.all());
 }

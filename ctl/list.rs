@@ -353,8 +353,7 @@ impl Entry for uapi::socklnd_stats_entry {
         let live = ni.live();
         let routes: usize = peers(ni)?.iter().map(|peer| peer.routes.len()).sum();
         let alive = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or(0);
-        let counts = door::counts(ni.net(), ni.nid());
-        let entry = Self {
+        let mut entry = Self {
             nid: raw_nid(ni.nid()),
             tx_msgs: traffic.tx_msgs.get(),
             tx_bytes: traffic.tx_bytes.get(),
@@ -363,7 +362,6 @@ impl Entry for uapi::socklnd_stats_entry {
             connects: events.connects.get(),
             accepts: events.accepts.get(),
             refusals: events.refusals.get(),
-            drops: counts.drops,
             misrouted: events.misrouted.get(),
             err_connect: events.connect_failures.get(),
             err_handshake: events.bad_handshakes.get(),
@@ -380,15 +378,9 @@ impl Entry for uapi::socklnd_stats_entry {
             zc_msgs: traffic.zc_msgs.get(),
             zc_bytes: traffic.zc_bytes.get(),
             zc_copied: events.zc_copied.get(),
-            fwd_msgs: counts.fwd_msgs,
-            fwd_bytes: counts.fwd_bytes,
-            fwd_failed: counts.fwd_failed,
-            fwd_forged: counts.fwd_forged,
-            fwd_direct: counts.fwd_direct,
-            fwd_off: counts.fwd_off,
-            fwd_no_route: counts.fwd_no_route,
-            fwd_back: counts.fwd_back,
+            ..Default::default()
         };
+        door::fill_counts(&mut entry, ni.net(), ni.nid());
         Ok(into.push(entry, GFP_KERNEL)?)
     }
 }

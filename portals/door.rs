@@ -25,7 +25,6 @@ use self::{
 use super::{
     bulk::Service,
     router::NetRoute,
-    Counters,
     LocalNi,
     LAYER, //
 };
@@ -43,7 +42,6 @@ use crate::{
     },
     fwd::Forwarder,
     lib_linux::netns::Net,
-    stats::Counter,
     wire::Nid, //
 };
 use kernel::{
@@ -78,28 +76,18 @@ impl File {
     pub(crate) fn request(&self, cmd: u32, arg: &Arg) -> Result {
         match cmd {
             uapi::SOCKLND_IOC_ROUTE_ADD => arg.command(route_add),
-            uapi::SOCKLND_IOC_ROUTE_DEL => {
-                let caller = Caller::admin()?;
-                arg.command_and_reply(|request| route_del(&caller, request))
-            }
+            uapi::SOCKLND_IOC_ROUTE_DEL => arg.command_and_reply(route_del),
             uapi::SOCKLND_IOC_ROUTE_LIST => arg.list::<uapi::socklnd_route_entry>(),
             uapi::SOCKLND_IOC_ROUTE_NOTIFY => arg.command(route_notify),
             uapi::SOCKLND_IOC_ROUTING_SET => arg.command(routing_set),
             uapi::SOCKLND_IOC_ROUTING_GET => {
                 arg.query(|request| routing_get(&Caller::any()?, request))
             }
-            uapi::SOCKLND_IOC_PING => {
-                let caller = Caller::admin()?;
-                arg.command_and_reply(|request| ping(&caller, request))
-            }
+            uapi::SOCKLND_IOC_PING => arg.command_and_reply(ping),
             uapi::SOCKLND_IOC_SERVICE => {
-                let caller = Caller::admin()?;
-                arg.command_and_reply(|request| self.start_services(&caller, request))
+                arg.command_and_reply(|caller, request| self.start_services(caller, request))
             }
-            uapi::SOCKLND_IOC_BENCH => {
-                let caller = Caller::admin()?;
-                arg.command_and_reply(|request| bench(&caller, request))
-            }
+            uapi::SOCKLND_IOC_BENCH => arg.command_and_reply(bench),
             _ => Err(ENOTTY),
         }
     }
@@ -130,38 +118,21 @@ fn local_ni_towards(caller: &Caller, pattern: Pattern, target: Nid) -> Result<Lo
     Err(ENETUNREACH)
 }
 
-/// Counts an interface's messages by what was done with them.
-#[derive(Default)]
-pub(crate) struct Counts {
-    pub(crate) drops: u64,
-    pub(crate) fwd_msgs: u64,
-    pub(crate) fwd_bytes: u64,
-    pub(crate) fwd_failed: u64,
-    pub(crate) fwd_forged: u64,
-    pub(crate) fwd_direct: u64,
-    pub(crate) fwd_off: u64,
-    pub(crate) fwd_no_route: u64,
-    pub(crate) fwd_back: u64,
-}
-
-/// The counts of the interface with this NID in `net`; 0 if there is none. Thread context.
-pub(crate) fn counts(net: &Net, nid: Nid) -> Counts {
+/// Fills in the counts of the interface with this NID in `net`, if it is there. Thread context.
+pub(crate) fn fill_counts(entry: &mut uapi::socklnd_stats_entry, net: &Net, nid: Nid) {
     let Some(local) = LocalNi::find(net, nid) else {
-        return Counts::default();
+        return;
     };
     let counters = local.counters();
-    let get = |which: fn(&Counters) -> &Counter| which(counters).get();
-    Counts {
-        drops: get(|c| &c.drops),
-        fwd_msgs: get(|c| &c.fwd_msgs),
-        fwd_bytes: get(|c| &c.fwd_bytes),
-        fwd_failed: get(|c| &c.fwd_failed),
-        fwd_forged: get(|c| &c.fwd_forged),
-        fwd_direct: get(|c| &c.fwd_direct),
-        fwd_off: get(|c| &c.fwd_off),
-        fwd_no_route: get(|c| &c.fwd_no_route),
-        fwd_back: get(|c| &c.fwd_back),
-    }
+    entry.drops = counters.drops.get();
+    entry.fwd_msgs = counters.fwd_msgs.get();
+    entry.fwd_bytes = counters.fwd_bytes.get();
+    entry.fwd_failed = counters.fwd_failed.get();
+    entry.fwd_forged = counters.fwd_forged.get();
+    entry.fwd_direct = counters.fwd_direct.get();
+    entry.fwd_off = counters.fwd_off.get();
+    entry.fwd_no_route = counters.fwd_no_route.get();
+    entry.fwd_back = counters.fwd_back.get();
 }
 
 /// Writes the counters of the interface with this NID in `net` for debugfs. Thread context.

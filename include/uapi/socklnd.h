@@ -635,7 +635,7 @@ struct socklnd_conn_entry {
  * @conns: connections, those included that are being closed
  * @handshakes: connections that are not yet through the exchange of greetings
  * @txs: messages on their way out
- * @zc_msgs: messages sent that were sent without a copy
+ * @zc_msgs: messages sent without a copy
  * @zc_bytes: bytes of these, headers included
  * @zc_copied: how many of them were copied further on after all, in whole or in part: by a receiver
  *	on the same machine, or for a device that needs it

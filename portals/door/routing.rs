@@ -57,7 +57,11 @@ pub(super) fn route_del(caller: &Caller, request: &mut uapi::socklnd_route) -> R
     let target = network(&request.target)?;
     let mut deleted = 0usize;
     for ni in caller.interfaces(pattern(&request.ni)?)?.iter() {
-        let gone = local_ni(caller, ni.nid())?.router().remove(|route| {
+        // One that is being started or was shut down has no routes.
+        let Ok(local) = local_ni(caller, ni.nid()) else {
+            continue;
+        };
+        let gone = local.router().remove(|route| {
             gateway.matches(route.gateway) && target.is_none_or(|net| net == route.target)
         });
         deleted = deleted.saturating_add(gone);

@@ -60,6 +60,7 @@ pub(crate) fn siphash(key: [u64; 2], words: &[u64]) -> u64 {
 /// let list: Pin<KBox<SpinLock<KVec<u32>>>> = KBox::pin_init(new_spinlock!(numbers), GFP_KERNEL)?;
 /// let odd = cloned_where(&list, |number| number % 2 == 1)?;
 /// assert_eq!(&odd[..], &[1, 3, 5]);
+/// # Ok::<(), Error>(())
 /// ```
 pub(crate) fn cloned_where<T: Clone>(
     list: &SpinLock<KVec<T>>,

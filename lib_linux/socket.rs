@@ -47,9 +47,9 @@ pub(crate) use self::listening::{
 };
 pub(crate) use self::zerocopy::{
     ZcDone,
-    ZcList, //
+    ZcList,
     ZcOps,
-    ZcUbuf,
+    ZcUbuf, //
 };
 
 pub(crate) use self::{

@@ -16,8 +16,9 @@ u64 socklnd_helper_siphash(const u64 *words, size_t count, u64 key0, u64 key1)
 {
 	const siphash_key_t key = { .key = { key0, key1 } };
 
+	/* siphash() does this itself only for a count that is known at build time. */
 	if (count == 1)
-		return siphash_1u64(*words, &key);
+		return siphash_1u64(le64_to_cpup((const __le64 *)words), &key);
 	return siphash(words, count * sizeof(*words), &key);
 }
 

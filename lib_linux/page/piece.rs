@@ -163,7 +163,8 @@ pub(super) fn crc32<'a, A: Access>(crc: u32, pieces: impl Iterator<Item = Piece<
     })
 }
 
-/// Copies `from` to `to`, until one of them ends; they may overlap. Any context.
+/// Copies `from` to `to`, until one of them ends. Both may be the same memory; what `to` has afterwards is
+/// unspecified if they overlap otherwise, because pieces are copied one after the other. Any context.
 ///
 /// # Examples
 ///

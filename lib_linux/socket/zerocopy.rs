@@ -20,9 +20,8 @@
 //!   the list. It is shared by [`Arc`] with the ubufs.
 //! - The pages do not depend on any of this: each packet holds a reference to each of its pages, and
 //!   drops it itself. That works for pages of the page allocator, and a [`Bvecs`] says whether it
-//!   refers to others.
-//!   Rust code never changes the contents of such a page through a reference. So a completion that came
-//!   too early could damage data, but not memory.
+//!   refers to others. Rust code never changes the contents of such a page through a reference. So a
+//!   completion that came too early could damage data, but not memory.
 //!
 //! While the connection exists, completion takes until the other side acknowledges the data. When the
 //! socket is aborted, TCP frees its packets at once; a packet in a device's queue stays until the device

@@ -153,8 +153,8 @@ impl Scattered {
         };
         let this = Arc::new(this, GFP_KERNEL)?;
         let pages = Pages::alloc(this.gaps_len())?;
-        let ones = KVec::from_elem(UNTOUCHED, this.gaps_len(), GFP_KERNEL)?;
-        pages.copy_in(0, &ones)?;
+        let untouched = KVec::from_elem(UNTOUCHED, this.gaps_len(), GFP_KERNEL)?;
+        pages.copy_in(0, &untouched)?;
         copy(pages.pieces(0, pages.len), this.gaps::<Dest>()?.pieces(0));
         Ok(this)
     }
@@ -211,8 +211,8 @@ impl Scattered {
         expected.fill_pattern(0, len, seed)?;
         let expected = PageRange::new(expected, 0, len)?.crc32(!0);
         let filled = self.range::<Source>(skip, len)?.crc32(!0) == expected;
-        let ones = KVec::from_elem(UNTOUCHED, self.gaps_len(), GFP_KERNEL)?;
-        Ok(filled && self.gaps::<Source>()?.crc32(!0) == crc32(!0, &ones))
+        let untouched = KVec::from_elem(UNTOUCHED, self.gaps_len(), GFP_KERNEL)?;
+        Ok(filled && self.gaps::<Source>()?.crc32(!0) == crc32(!0, &untouched))
     }
 
     /// Bytes in all pieces.
@@ -229,7 +229,7 @@ mod suite {
     const KINDS: [Kind; 3] = [Kind::Pages, Kind::Slab, Kind::Vmalloc];
 
     #[test]
-    fn only_counted_pages_can_be_lent() -> Result {
+    fn only_counted_pages_can_be_sent_without_a_copy() -> Result {
         for kind in KINDS {
             let memory = Scattered::new(kind, 10_000, 700)?;
             let part = memory.range::<Source>(1, 9_999)?;
@@ -265,14 +265,15 @@ mod suite {
         for kind in KINDS {
             for cut in [1, 3, 511, PAGE_SIZE - 1, PAGE_SIZE] {
                 let len = if cut < 10 { 500 } else { 2 * PAGE_SIZE + 77 };
-                let memory = Scattered::new(kind, memory_len(len), cut)?;
+                // With some bytes around.
+                let memory = Scattered::new(kind, len + 9, cut)?;
                 memory.fill_pattern(5, len, 3)?;
                 assert!(memory.is_intact(5, len, 3)?);
                 assert!(!memory.is_intact(5, len, 4)?);
                 assert!(!memory.is_intact(4, len, 3)?);
                 let bytes = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
                 bytes.fill_pattern(0, len, 3)?;
-                let all = PageRange::new(bytes.clone(), 0, len)?;
+                let all = PageRange::new(bytes, 0, len)?;
                 for skip in [0, 1, 100, 499] {
                     let rest = all.slice(skip, len - skip)?;
                     let part = memory.range::<Source>(5 + skip, len - skip)?;
@@ -281,10 +282,5 @@ mod suite {
             }
         }
         Ok(())
-    }
-
-    /// With some bytes around.
-    fn memory_len(len: usize) -> usize {
-        len + 9
     }
 }

@@ -7,8 +7,8 @@
 
 use super::{
     super::super::sys,
-    ZcDone, //
-    ZcOps,
+    ZcDone,
+    ZcOps, //
 };
 use core::{
     cell::UnsafeCell,

@@ -10,8 +10,8 @@
 //! reaper when these are taken out, so none is dropped under the lock.
 
 use super::{
-    conns_per_peer::Agreement, //
-    select_conn,
+    conns_per_peer::Agreement,
+    select_conn, //
 };
 use crate::{
     conn::Conn,
@@ -160,8 +160,7 @@ impl ConnSet {
             return None;
         }
         if oldest.proto().has_pings() && (oldest.load() == 0 || silent_ms <= settled_ms) {
-            let addr = conn.remote().ip();
-            for old in self.conns.iter().filter(|c| c.remote().ip() == addr) {
+            for old in conns_to(&self.conns, conn.remote().ip()) {
                 old.queue_ping();
             }
             return None;
@@ -178,8 +177,12 @@ impl ConnSet {
     }
 }
 
+/// Those of `conns` that are to `addr`.
+pub(super) fn conns_to(conns: &[Arc<Conn>], addr: IpAddr) -> impl Iterator<Item = &Arc<Conn>> {
+    conns.iter().filter(move |c| c.remote().ip() == addr)
+}
+
 /// How many connections of type `kind` there are to `addr`.
 pub(super) fn count_to(conns: &[Arc<Conn>], addr: IpAddr, kind: ConnType) -> usize {
-    let there = conns.iter().filter(|c| c.remote().ip() == addr);
-    there.filter(|c| c.kind() == kind).count()
+    conns_to(conns, addr).filter(|c| c.kind() == kind).count()
 }

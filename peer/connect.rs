@@ -43,7 +43,7 @@ use kernel::{
 pub(super) enum PassiveHandshake {
     /// It is.
     UnderWay,
-    /// It is not, or nobody has looked.
+    /// It is not, or that was not checked.
     None,
 }
 

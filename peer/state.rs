@@ -35,7 +35,8 @@ use kernel::sync::Arc;
 pub(super) struct ClosedConns {
     /// Some were closed.
     pub(super) any: bool,
-    /// There was one that could carry messages, and none is left: the message layer has to be notified, see [`Peer::notify_down`](super::Peer::notify_down).
+    /// There was one that could carry messages, and none is left: the message layer has to be notified, see
+    /// [`Peer::notify_down`](super::Peer::notify_down).
     pub(super) lost_last: bool,
 }
 
@@ -60,7 +61,7 @@ impl PeerInner {
     }
 
     pub(super) fn conns_to(&self, addr: IpAddr) -> impl Iterator<Item = &Arc<Conn>> {
-        self.conns().iter().filter(move |c| c.remote().ip() == addr)
+        conn_set::conns_to(self.conns(), addr)
     }
 
     /// How many connections of type `kind` there are to `addr`.

@@ -75,7 +75,7 @@ pub(crate) struct StrangerSlot {
     peer: Arc<Peer>,
 }
 
-/// How idle a stranger is: the least is closed first.
+/// Which stranger loses its slot first: the one with the least value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Idleness {
     /// It is no stranger any more. It needs no slot, and its connections stay.
@@ -125,7 +125,7 @@ impl Strangers {
             return Ok(Ok(None));
         }
         let ni = peer.ni();
-        let look = DeadlineCheck {
+        let search = IdleSearch {
             new: peer,
             what: self.what,
             now: time::monotonic_ms(),
@@ -133,8 +133,8 @@ impl Strangers {
         let mut inner = self.inner.lock();
         let full = inner.full(source, most);
         let surplus = match full {
-            Some(StrangerLimit::Source) => inner.idle_of(source, &look),
-            Some(StrangerLimit::Total) => inner.idle_of_all(&look),
+            Some(StrangerLimit::Source) => inner.idle_of(source, &search),
+            Some(StrangerLimit::Total) => inner.idle_of_all(&search),
             None => None,
         };
         if let (Some(limit), None) = (full, &surplus) {
@@ -202,21 +202,21 @@ impl Inner {
     }
 
     /// The most idle peer with this address, except `new`.
-    fn idle_of(&self, source: IpAddr, look: &DeadlineCheck<'_>) -> Option<Surplus> {
-        look.most_idle(source, self.sources.get(&source)?)
+    fn idle_of(&self, source: IpAddr, search: &IdleSearch<'_>) -> Option<Surplus> {
+        search.most_idle(source, self.sources.get(&source)?)
     }
 
     /// The most idle one of some peers, except `new`; the next search begins behind them.
-    fn idle_of_all(&mut self, look: &DeadlineCheck<'_>) -> Option<Surplus> {
+    fn idle_of_all(&mut self, search: &IdleSearch<'_>) -> Option<Surplus> {
         let begun_behind = self.hand.is_some();
-        let best = self.idle_from_hand(look);
+        let best = self.idle_from_hand(search);
         if best.is_none() && begun_behind {
-            return self.idle_from_hand(look);
+            return self.idle_from_hand(search);
         }
         best
     }
 
-    fn idle_from_hand(&mut self, look: &DeadlineCheck<'_>) -> Option<Surplus> {
+    fn idle_from_hand(&mut self, search: &IdleSearch<'_>) -> Option<Surplus> {
         let hand = self.hand.take();
         let mut cursor = match &hand {
             Some(hand) => self.sources.cursor_lower_bound_mut(hand),
@@ -231,7 +231,7 @@ impl Inner {
                 break;
             }
             looks = looks.saturating_add(peers.len());
-            if let Some(idle) = look.most_idle(*source, peers) {
+            if let Some(idle) = search.most_idle(*source, peers) {
                 let least = best.as_ref().map(|best| best.idleness);
                 if least.is_none_or(|least| idle.idleness < least) {
                     best = Some(idle);
@@ -244,7 +244,7 @@ impl Inner {
 }
 
 /// A search for an idle stranger.
-struct DeadlineCheck<'a> {
+struct IdleSearch<'a> {
     /// The new peer, which is not a candidate.
     new: &'a Arc<Peer>,
     what: Slots,
@@ -252,7 +252,7 @@ struct DeadlineCheck<'a> {
     now: u64,
 }
 
-impl DeadlineCheck<'_> {
+impl IdleSearch<'_> {
     /// The most idle stranger of a source.
     fn most_idle(&self, source: IpAddr, peers: &[Arc<Peer>]) -> Option<Surplus> {
         let others = peers.iter().filter(|peer| !Arc::ptr_eq(peer, self.new));

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     conn::{
         Conn,
-        DeadlineCheck, //
-        TimeoutKind,
+        DeadlineCheck,
+        TimeoutKind, //
     },
     lib_linux::{
         misc,

@@ -33,30 +33,37 @@ struct socklnd_trace_conn {
 		{ 2, "bulk_in" },	\
 		{ 3, "bulk_out" })
 
+/* What each event records of a connection, from its argument conn. */
+#define CONN_ENTRY							\
+		__string(nid, conn->nid)				\
+		__string(peer, conn->peer)				\
+		__array(u8, local, sizeof(struct sockaddr_in6))		\
+		__array(u8, remote, sizeof(struct sockaddr_in6))	\
+		__field(int, type)
+#define CONN_ASSIGN							\
+		__assign_str(nid);					\
+		__assign_str(peer);					\
+		memcpy(__entry->local, conn->local, sizeof(struct sockaddr_in6));	\
+		memcpy(__entry->remote, conn->remote, sizeof(struct sockaddr_in6));	\
+		__entry->type = conn->type
+#define CONN_PR_FMT	"nid=%s peer=%s local=%pISpc remote=%pISpc type=%s"
+#define CONN_PR_ARG	__get_str(nid), __get_str(peer), __entry->local, __entry->remote,	\
+			socklnd_show_type(__entry->type)
+
 DECLARE_EVENT_CLASS(socklnd_conn,
 	TP_PROTO(const struct socklnd_trace_conn *conn, u64 bytes, int error),
 	TP_ARGS(conn, bytes, error),
 	TP_STRUCT__entry(
-		__string(nid, conn->nid)
-		__string(peer, conn->peer)
-		__array(u8, local, sizeof(struct sockaddr_in6))
-		__array(u8, remote, sizeof(struct sockaddr_in6))
-		__field(int, type)
+		CONN_ENTRY
 		__field(u64, bytes)
 		__field(int, error)
 	),
 	TP_fast_assign(
-		__assign_str(nid);
-		__assign_str(peer);
-		memcpy(__entry->local, conn->local, sizeof(struct sockaddr_in6));
-		memcpy(__entry->remote, conn->remote, sizeof(struct sockaddr_in6));
-		__entry->type = conn->type;
+		CONN_ASSIGN;
 		__entry->bytes = bytes;
 		__entry->error = error;
 	),
-	TP_printk("nid=%s peer=%s local=%pISpc remote=%pISpc type=%s bytes=%llu error=%d",
-		  __get_str(nid), __get_str(peer), __entry->local, __entry->remote,
-		  socklnd_show_type(__entry->type), __entry->bytes, __entry->error)
+	TP_printk(CONN_PR_FMT " bytes=%llu error=%d", CONN_PR_ARG, __entry->bytes, __entry->error)
 );
 
 /* A handshake has succeeded: there is a new connection. */
@@ -94,26 +101,16 @@ TRACE_EVENT(socklnd_conn_fail,
 	TP_PROTO(const struct socklnd_trace_conn *conn, int error, const char *reason),
 	TP_ARGS(conn, error, reason),
 	TP_STRUCT__entry(
-		__string(nid, conn->nid)
-		__string(peer, conn->peer)
-		__array(u8, local, sizeof(struct sockaddr_in6))
-		__array(u8, remote, sizeof(struct sockaddr_in6))
-		__field(int, type)
+		CONN_ENTRY
 		__field(int, error)
 		__string(reason, reason)
 	),
 	TP_fast_assign(
-		__assign_str(nid);
-		__assign_str(peer);
-		memcpy(__entry->local, conn->local, sizeof(struct sockaddr_in6));
-		memcpy(__entry->remote, conn->remote, sizeof(struct sockaddr_in6));
-		__entry->type = conn->type;
+		CONN_ASSIGN;
 		__entry->error = error;
 		__assign_str(reason);
 	),
-	TP_printk("nid=%s peer=%s local=%pISpc remote=%pISpc type=%s error=%d reason=\"%s\"",
-		  __get_str(nid), __get_str(peer), __entry->local, __entry->remote,
-		  socklnd_show_type(__entry->type), __entry->error, __get_str(reason))
+	TP_printk(CONN_PR_FMT " error=%d reason=\"%s\"", CONN_PR_ARG, __entry->error, __get_str(reason))
 );
 
 /* A handshake has failed: what the error is, and what was wrong with which field and value. */

@@ -131,7 +131,7 @@ class Vm:
 
 
 def die_with_parent() -> None:
-    """Runs in the child: no machine may outlive a run that was killed, nor the thread that started it."""
+    """Runs in the child: no machine or command may outlive a run that was killed, nor the thread that started it."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

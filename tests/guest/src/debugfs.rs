@@ -66,6 +66,11 @@ pub fn sections(start: &str) -> Result<Vec<Section>> {
     Ok(sections)
 }
 
+/// The sum of what all of these sections say of this.
+pub fn sum(sections: &[Section], name: &str) -> Result<u64> {
+    sections.iter().map(|section| section.get(name)).sum()
+}
+
 /// Sets a hook. Dropping the result takes the fault away.
 pub fn hook(name: &'static str, value: u32) -> Result<Hook> {
     set(name, value)?;

@@ -45,6 +45,13 @@ pub fn is_ipv6() -> bool {
     current() == Family::V6
 }
 
+/// A line for `ip` that gives a node's card an address, which can be used at once.
+pub fn addr_add(addr: Ipv4Addr, len: u8) -> String {
+    // Nobody else has an address of IPv6, and that need not be found out first.
+    let nodad = if is_ipv6() { "nodad" } else { "" };
+    format!("addr add {addr}/{len} dev eth0 {nodad}\n")
+}
+
 /// The newest version of the protocol that a node begins with, and the bytes that it has in front
 /// of a payload.
 pub fn newest() -> (u32, usize) {

@@ -252,10 +252,8 @@ impl Pool {
         for (index, space) in made {
             let addr = address(index)?;
             // One that is kept while its card is down is searched for again, unless it is such a one.
-            let nodad = if family::is_ipv6() { "nodad" } else { "" };
-            space.set_up(&format!(
-                "link set lo up\naddr add {addr}/24 dev eth0 {nodad}\nlink set eth0 up\n"
-            ))?;
+            let add = family::addr_add(addr, 24);
+            space.set_up(&format!("link set lo up\n{add}link set eth0 up\n"))?;
             let references = space.references()?;
             if let Some(place) = self.spaces.get_mut(index) {
                 *place = Some((space, references));

@@ -217,7 +217,7 @@ pub const ALL: &[Scenario] = &[
     ),
     scenario("two_networks", 2, 180, interfaces::two_networks),
     scenario("links", 2, 120, links::state),
-    scenario("other_layer", 2, 600, boundary::other_layer),
+    scenario("other_layer", 2, 600, boundary::other_layer).ipv4_only(SEVERAL_VERSIONS),
     scenario("two_cards", 2, 120, links::two_cards),
     scenario("coming_and_going", 2, 240, links::coming_and_going),
     scenario("first_messages", 2, 120, connect::first_messages),

@@ -31,7 +31,7 @@ enum Flaw {
     /// would do.
     QueueOnClosed,
     /// Hands the connection to the reaper, and refuses further transmits only then.
-    BuryFirst,
+    QueueFirst,
     /// Gives the socket to a connection that is being closed.
     StartOnClosed,
     /// Tells that transmits failed, and closes the socket only then.
@@ -114,7 +114,7 @@ struct World {
     txq: Mutex<TxQueue>,
     io: Mutex<Io>,
     deathrow: Mutex<u32>,
-    buried: Condvar,
+    closing: Condvar,
 }
 
 impl World {
@@ -130,7 +130,7 @@ impl World {
             txq: Mutex::new(TxQueue::default()),
             io: Mutex::new(Io::default()),
             deathrow: Mutex::new(0),
-            buried: Condvar::new(),
+            closing: Condvar::new(),
         }
     }
 
@@ -233,12 +233,12 @@ impl World {
     /// `Conn::begin_close`.
     fn begin_close(&self) {
         let refuse = || self.txq.lock().unwrap().closed = true;
-        if self.flaw != Flaw::BuryFirst {
+        if self.flaw != Flaw::QueueFirst {
             refuse();
         }
         *self.deathrow.lock().unwrap() += 1;
-        self.buried.notify_one();
-        if self.flaw == Flaw::BuryFirst {
+        self.closing.notify_one();
+        if self.flaw == Flaw::QueueFirst {
             refuse();
         }
     }
@@ -272,7 +272,7 @@ impl World {
     fn reap(&self) {
         let mut deathrow = self.deathrow.lock().unwrap();
         while *deathrow == 0 {
-            deathrow = self.buried.wait(deathrow).unwrap();
+            deathrow = self.closing.wait(deathrow).unwrap();
         }
         drop(deathrow);
 
@@ -427,7 +427,7 @@ fn every_transmit_ends_once_when_admitted_too_late() {
 #[test]
 fn flaws_are_found() {
     must_fail(|| failing_socket(Flaw::QueueOnClosed));
-    must_fail(|| closed_at_start(Flaw::BuryFirst));
+    must_fail(|| closed_at_start(Flaw::QueueFirst));
     must_fail(|| closed_at_start(Flaw::StartOnClosed));
     must_fail(|| closed_in_use(Flaw::FailFirst));
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::connect::disconnect;
+use super::versions::set;
 use crate::debugfs;
 use crate::lab::Lab;
 use crate::node::Node;
@@ -101,19 +103,6 @@ impl Drop for Layer {
     }
 }
 
-fn set(name: &str, value: &str) -> Result<()> {
-    Ok(fs::write(
-        format!("/sys/module/ksocklnd/parameters/{name}"),
-        value,
-    )?)
-}
-
-/// A sum over all interfaces.
-fn total(name: &str) -> Result<u64> {
-    let sections = debugfs::sections("interface ")?;
-    sections.iter().map(|section| section.get(name)).sum()
-}
-
 /// Messages while connections are closed by one side and the other: none is told of twice or never, and
 /// none arrives changed.
 fn lose_connections(layer: &Layer, nodes: [&Node; 2]) -> Result<()> {
@@ -121,15 +110,25 @@ fn lose_connections(layer: &Layer, nodes: [&Node; 2]) -> Result<()> {
     let lost = layer.get("peers_lost")?;
     layer.send(MESSAGES)?;
     for round in 0.. {
+        nodes[round % 2].close_conns()?;
         let begun = layer.get("begun")? - before["begun"];
         if begun == 2 * MESSAGES {
             break;
         }
-        nodes[round % 2].close_conns()?;
         // So that some are sent between.
         wait::until(LIMIT, "more messages", || {
             let now = layer.get("begun")? - before["begun"];
             ensure!(now > begun, "{now} so far");
+            Ok(())
+        })?;
+    }
+    layer.await_end(&before, 2 * MESSAGES)?;
+    // What was sent and is still on its way ends with its connection, and does not arrive later.
+    disconnect(nodes[0], nodes[1])?;
+    for node in nodes {
+        wait::until(LIMIT, "end of all connections", || {
+            let left = node.counter("/live/conns")?;
+            ensure!(left == 0, "{left} are left");
             Ok(())
         })?;
     }
@@ -153,7 +152,8 @@ pub fn other_layer(lab: &mut Lab) -> Result<()> {
             layer.exchange(MESSAGES)?;
             lose_connections(&layer, [one, two])?;
             layer.exchange(MESSAGES)?;
-            ensure!(total("protocol_errors")? == 0, "a protocol error");
+            let errors = debugfs::sum(&debugfs::sections("interface ")?, "protocol_errors")?;
+            ensure!(errors == 0, "{errors} protocol errors");
             // With messages under way: they end with their interface.
             let before = layer.stats()?;
             layer.send(MESSAGES)?;

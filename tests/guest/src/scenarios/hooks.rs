@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use super::connect::one_of_each;
-use crate::debugfs::{FOLDER, Section, hook, hook_value, sections};
+use crate::debugfs::{FOLDER, hook, hook_value, sections, sum};
 use crate::lab::Lab;
 use crate::module;
 use crate::node::{Bench, Node, Op, errno};
@@ -31,10 +31,6 @@ pub fn set_timeout(seconds: u64) -> Result<()> {
         "/sys/module/ksocklnd/parameters/sock_timeout",
         seconds.to_string(),
     )?)
-}
-
-fn sum(sections: &[Section], name: &str) -> Result<u64> {
-    sections.iter().map(|section| section.get(name)).sum()
 }
 
 /// Sends that find no memory are made again, and nothing is lost or out of order.

@@ -276,10 +276,7 @@ pub fn addresses_come_and_go(lab: &mut Lab) -> Result<()> {
 
     // Two more, one of them with a prefix that was said.
     let (other, third) = (second(one), Ipv4Addr::new(10, 0, 2, 1));
-    let add = |addr: Ipv4Addr, len: u8| {
-        let nodad = if family::is_ipv6() { "nodad" } else { "" };
-        format!("addr add {addr}/{len} dev eth0 {nodad}\n")
-    };
+    let add = family::addr_add;
     let del = |addr: Ipv4Addr, len: u8| format!("addr del {addr}/{len} dev eth0\n");
     one.space.ip(&(add(other, 24) + &add(third, 24)))?;
     one.socklctl(&["interface", "add", &other.to_string()])?;
@@ -356,12 +353,9 @@ pub fn address_lost_in_handshake(lab: &mut Lab) -> Result<()> {
     // Nobody is given up meanwhile.
     fs::write("/sys/module/ksocklnd/parameters/accept_timeout", "60")?;
     let (ours, theirs) = (second(node), second(script));
-    let nodad = if family::is_ipv6() { "nodad" } else { "" };
-    let line = format!("addr add {ours}/24 dev eth0 {nodad}\n");
+    let line = family::addr_add(ours, 24);
     node.space.ip(&line)?;
-    script
-        .space
-        .ip(&format!("addr add {theirs}/24 dev eth0 {nodad}\n"))?;
+    script.space.ip(&family::addr_add(theirs, 24))?;
     node.ni_add()?;
     let add = || {
         node.socklctl(&["interface", "add", &ours.to_string()])
@@ -561,14 +555,12 @@ pub fn destroyed_listeners(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
     let other = second(one);
-    let nodad = if family::is_ipv6() { "nodad" } else { "" };
-    let add = format!("addr add {other}/24 dev eth0 {nodad}\n");
+    let add = family::addr_add(other, 24);
     let del = format!("addr del {other}/24 dev eth0\n");
     one.space.ip(&add)?;
     one.socklctl(&["interface", "add", &other.to_string()])?;
     let neighbour = second(two);
-    two.space
-        .ip(&format!("addr add {neighbour}/24 dev eth0 {nodad}\n"))?;
+    two.space.ip(&family::addr_add(neighbour, 24))?;
     let destroy = || {
         let kill = ["--kill", "--tcp", "state", "listening"];
         one.space.tool("ss", &kill, "")
@@ -613,12 +605,10 @@ pub fn destroyed_listeners(lab: &mut Lab) -> Result<()> {
 /// brought a connection yet.
 pub fn own_addresses(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
-    let nodad = if family::is_ipv6() { "nodad" } else { "" };
     let neighbour = |node: &Node| Ipv4Addr::from(u32::from(node.addr) + 100);
     for node in [node, script] {
         let addr = neighbour(node);
-        node.space
-            .ip(&format!("addr add {addr}/24 dev eth0 {nodad}\n"))?;
+        node.space.ip(&family::addr_add(addr, 24))?;
     }
     node.ni_add()?;
     node.socklctl(&["interface", "add", &neighbour(node).to_string()])?;

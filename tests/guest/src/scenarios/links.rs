@@ -89,6 +89,8 @@ pub fn state(lab: &mut Lab) -> Result<()> {
         ensure!(name == "ENETDOWN", "without a {round}: {name}");
         let tried = begun(one)? - before;
         ensure!(tried == 0, "{tried} attempts without a {round}");
+        // However often it has been looked at meanwhile.
+        ensure!(told(one)? == changes + 1, "told again of the same change");
         match round {
             "carrier" => lab.carrier(0, true)?,
             // It comes back with another name.

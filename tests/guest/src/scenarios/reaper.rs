@@ -45,13 +45,10 @@ pub fn idle_peers(lab: &mut Lab) -> Result<()> {
     set("keepalive", 0)?;
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
-    let nodad = if family::is_ipv6() { "nodad" } else { "" };
     let addrs: Vec<_> = (100..100 + PEERS)
         .map(|last| Ipv4Addr::new(10, 0, 0, last))
         .collect();
-    let lines = addrs
-        .iter()
-        .map(|addr| format!("addr add {addr}/24 dev eth0 {nodad}\n"));
+    let lines = addrs.iter().map(|addr| family::addr_add(*addr, 24));
     script.space.ip(&lines.collect::<String>())?;
     let mut conns = Vec::new();
     for addr in &addrs {

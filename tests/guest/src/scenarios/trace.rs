@@ -136,10 +136,7 @@ fn refused(trace: &Trace, node: &Node, stranger: &Node) -> Result<()> {
 /// A connection whose peer breaks the protocol: the event names the field and its value.
 fn broken(trace: &Trace, node: &Node, stranger: &Node) -> Result<()> {
     let addr = Ipv4Addr::new(10, 0, 0, 77);
-    let nodad = if family::is_ipv6() { "nodad" } else { "" };
-    stranger
-        .space
-        .ip(&format!("addr add {addr}/24 dev eth0 {nodad}\n"))?;
+    stranger.space.ip(&family::addr_add(addr, 24))?;
     let mut conn = Conn::greeted(&stranger.space, addr, node, BULK_OUT)?;
     let mut message = Message::put(addr, node.addr, 0, 0, Vec::new());
     message.length = 0x0020_0000;

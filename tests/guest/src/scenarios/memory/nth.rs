@@ -63,8 +63,8 @@ const fn kind(op: Op, size: usize, zc_min_payload: usize, zc_acks: u32) -> Kind 
     }
 }
 
-/// Between two nodes: small messages, bulk that is copied, sent without a copy, and kept until the peer says that it
-/// has arrived.
+/// Between two nodes: small messages; bulk that is copied, that is sent without a copy, and that the peer
+/// acknowledges as well.
 pub fn between_two(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     Trial::new(lab.node(0), lab.node(1))?.all(&[

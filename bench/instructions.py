@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import machine
@@ -145,7 +145,7 @@ def save(rows: list[Row], to: Path = FILE) -> None:
     with open(to, "w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, delimiter="\t", lineterminator="\n")
         writer.writerow([field.name for field in fields(Row)])
-        writer.writerows([getattr(row, field.name) if getattr(row, field.name) is not None else "-" for field in fields(Row)] for row in rows)
+        writer.writerows(["-" if value is None else value for value in astuple(row)] for row in rows)
 
 
 def load(source: Path) -> dict[tuple[str, int, int, int], Row]:

@@ -38,9 +38,9 @@ use crate::{
         socket::{
             HookedSocket,
             Socket,
-            SocketEvents, //
+            SocketEvents,
             ZcDone,
-            ZcUbuf,
+            ZcUbuf, //
         },
         time, //
     },
@@ -102,8 +102,8 @@ use kernel::{
 
 use deadlines::Deadlines;
 pub(crate) use deadlines::{
-    DeadlineCheck, //
-    TimeoutKind,
+    DeadlineCheck,
+    TimeoutKind, //
 };
 use ended::Ended;
 pub(crate) use handshake::{

@@ -2,10 +2,10 @@
 
 //! Fault injection: faults on demand, set by files in debugfs.
 //!
-//! Knobs that are zero unless somebody tests; who reads them on the hot path shares a cache line
-//! that nobody writes. What a connection remembers of them is in [`Stall`], which belongs to its I/O
-//! state and is protected by its mutex. No thread ever waits for a hook: a connection that is held
-//! back is left alone until the reaper wakes it, and so is an attempt to connect.
+//! The knobs are zero except in tests, so on the hot path they are only read, from a shared cache line. A
+//! connection's own state is a [`Stall`], part of its I/O state and protected by its mutex. No thread ever
+//! waits for a hook: a connection that is held back is left alone until the reaper wakes it, and so is an
+//! attempt to connect.
 
 use crate::{
     lib_linux::param::Knob,
@@ -28,7 +28,7 @@ pub(crate) static STALL_TX: Knob = Knob::new(0, 0..=86_400);
 /// Seconds for which every turn of receiving is held back.
 pub(crate) static STALL_RX: Knob = Knob::new(0, 0..=86_400);
 
-/// Seconds for which the reaper leaves a connection that was closed as it is.
+/// Seconds by which the reaper delays the termination of a closed connection.
 pub(crate) static STALL_REAPER: Knob = Knob::new(0, 0..=86_400);
 
 /// Whether attempts to connect are left as they are, whatever their connection requests lead to.
@@ -44,17 +44,17 @@ pub(crate) fn accept_fails() -> bool {
     ENOMEM_ACCEPT.count_down()
 }
 
-/// Whether the handshake that somebody else is about to begin is one of those that fail. Any context.
+/// Whether the passive handshake that is about to begin is one of those that fail. Any context.
 pub(crate) fn handshake_fails() -> bool {
     ENOMEM_HANDSHAKE.count_down()
 }
 
-/// Whether nobody is to look what came of an attempt's connection request. Any context.
+/// Whether the results of attempts to connect are left unread. Any context.
 pub(crate) fn attempts_are_held() -> bool {
     HOLD_CONNECT.get() != 0
 }
 
-/// For how long the reaper leaves a connection that was closed as it is, in milliseconds. Any context.
+/// By how long the reaper delays the termination of a closed connection, in milliseconds. Any context.
 pub(crate) fn reaper_stall_ms() -> u64 {
     u64::try_from(STALL_REAPER.get())
         .unwrap_or(0)
@@ -73,7 +73,7 @@ impl Stall {
         Self { tx: None, rx: None }
     }
 
-    /// Those of `events` that a turn may look at. For the others somebody has to come back.
+    /// Those of `events` that a turn may handle. The caller arranges a later turn for the others.
     pub(crate) fn admit(&mut self, events: u32, now_ms: impl FnOnce() -> u64) -> u32 {
         let (tx, rx) = (STALL_TX.get(), STALL_RX.get());
         if tx == 0 && rx == 0 {

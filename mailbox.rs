@@ -200,7 +200,8 @@ where
                         CondVarTimeoutResult::Woken { jiffies } => Some(jiffies),
                         CondVarTimeoutResult::Signal { jiffies } => Some(jiffies),
                         CondVarTimeoutResult::Timeout => {
-                            // No post has decremented it for this thread.
+                            // If a post has decremented it just now it is 0: a mailbox that is used with a timeout
+                            // has one thread.
                             inner.idle = inner.idle.saturating_sub(1);
                             Some(0)
                         }

@@ -24,8 +24,8 @@ use crate::{
         queue::Fifo,
         socket::{
             ZcDone,
-            ZcList, //
-            ZcOps,
+            ZcList,
+            ZcOps, //
         },
         thread::{
             self,

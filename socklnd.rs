@@ -189,8 +189,8 @@ impl Drop for Callbacks {
     }
 }
 
-/// The module. Its fields are dropped in this order: the doors close first, then the interfaces
-/// end, then the threads, and last goes what everything else stands on.
+/// The module. Its fields are dropped in this order: first the interfaces to user space, then the NIs, then the
+/// threads, and last what all of these use.
 #[pin_data]
 struct Ksocklnd {
     #[pin]

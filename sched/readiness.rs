@@ -130,7 +130,8 @@ impl Readiness {
     #[must_use]
     pub(crate) fn finish(&self, again: u32) -> bool {
         let (_, new) = self.update(|bits| {
-            // If there has been room since the send buffer was found full, do not set `FULL`.
+            // There may have been room since the send buffer was found full; or a transmit was queued, or a retry
+            // requested, before `FULL` was set, which costs one more turn. Do not set `FULL`.
             let again = if bits & Self::TX != 0 {
                 again & !Self::FULL
             } else {

@@ -25,6 +25,9 @@ const AT_ONCE: Duration = Duration::from_secs(20);
 /// In this time what has ended is done with.
 const SOON: Duration = Duration::from_secs(30);
 
+/// The driver's default.
+const SOCK_TIMEOUT: Duration = Duration::from_secs(50);
+
 /// A number about a node's only peer.
 fn of_peer(node: &Node, name: &str) -> Result<u64> {
     let ending = format!(" of {}", node.nid());
@@ -36,6 +39,16 @@ fn of_peer(node: &Node, name: &str) -> Result<u64> {
 /// Nothing is on its way out of the node any more.
 fn await_done(node: &Node) -> Result<()> {
     await_live(node, 0)
+}
+
+/// As [`await_done`] when connections were closed: acknowledgements that were under way on one of them are lost,
+/// and messages that went by another one end when the peer is given up for that.
+fn await_lost(node: &Node) -> Result<()> {
+    wait::until(SOCK_TIMEOUT + SOON, "messages that have not ended", || {
+        let live = node.counter("/live/txs")?;
+        ensure!(live == 0, "{live} have not");
+        Ok(())
+    })
 }
 
 fn await_live(node: &Node, wanted: u64) -> Result<()> {
@@ -109,7 +122,7 @@ pub fn real_nodes(lab: &mut Lab) -> Result<()> {
             _ => two.close_conns()?,
         }
         job.kill();
-        await_done(one).with_context(what)?;
+        await_lost(one).with_context(what)?;
         drop(service);
         for node in [one, two] {
             node.ni_del()?;

@@ -225,20 +225,20 @@ impl Caller {
         Ok(Self { lnd, net })
     }
 
-    /// The interfaces that match, oldest first; may be none. May sleep.
-    pub(crate) fn interfaces(&self, pattern: Pattern) -> Result<KVec<Arc<Ni>>> {
+    /// The NIs that match, oldest first; may be none. May sleep.
+    pub(crate) fn nis(&self, pattern: Pattern) -> Result<KVec<Arc<Ni>>> {
         let mut nis = self.lnd.nis_in(&self.net)?;
         nis.retain(|ni| pattern.matches(ni.nid()));
         Ok(nis)
     }
 
-    /// The first interface that matches and is in the network of `peer`. May sleep.
+    /// The first NI that matches and is in the network of `peer`. May sleep.
     ///
     /// # Errors
     ///
     /// `ENOENT` if none matches, `ENETUNREACH` if none of those that do is in that network.
-    pub(crate) fn interface_for(&self, pattern: Pattern, peer: Nid) -> Result<Arc<Ni>> {
-        let nis = self.interfaces(pattern)?;
+    pub(crate) fn ni_for(&self, pattern: Pattern, peer: Nid) -> Result<Arc<Ni>> {
+        let nis = self.nis(pattern)?;
         if nis.is_empty() {
             return Err(ENOENT);
         }
@@ -248,9 +248,9 @@ impl Caller {
             .ok_or(ENETUNREACH)
     }
 
-    /// The only interface that matches. `ENOENT` if none does, `ENOTUNIQ` if several do. May sleep.
-    fn only_interface(&self, pattern: Pattern) -> Result<Arc<Ni>> {
-        let nis = self.interfaces(pattern)?;
+    /// The only NI that matches. `ENOENT` if none does, `ENOTUNIQ` if several do. May sleep.
+    fn only_ni(&self, pattern: Pattern) -> Result<Arc<Ni>> {
+        let nis = self.nis(pattern)?;
         let first = nis.first().ok_or(ENOENT)?;
         if nis.len() > 1 {
             return Err(ENOTUNIQ);
@@ -258,10 +258,10 @@ impl Caller {
         Ok(first.clone())
     }
 
-    /// The peers that match, of the interfaces that match. May sleep.
+    /// The peers that match, of the NIs that match. May sleep.
     fn peers(&self, ni: Pattern, nid: Pattern) -> Result<KVVec<Arc<Peer>>> {
         let mut found = KVVec::new();
-        for ni in self.interfaces(ni)?.iter() {
+        for ni in self.nis(ni)?.iter() {
             for peer in ni.peers().collect()?.iter() {
                 if nid.matches(peer.nid()) {
                     found.push(peer.clone(), GFP_KERNEL)?;
@@ -286,7 +286,7 @@ fn version() -> uapi::socklnd_version {
 
 fn mynid(caller: &Caller, request: &mut uapi::socklnd_ni) -> Result {
     check_zero([request.flags, request.pad])?;
-    let nis = caller.interfaces(pattern(&request.nid)?)?;
+    let nis = caller.nis(pattern(&request.nid)?)?;
     request.nid = raw_nid(nis.first().ok_or(ENOENT)?.nid());
     Ok(())
 }
@@ -320,14 +320,14 @@ fn if_add(caller: &Caller, request: &uapi::socklnd_if) -> Result {
         check_zero([request.prefix_len])?;
         None
     };
-    caller.only_interface(ni)?.add_interface(addr, prefix_len)
+    caller.only_ni(ni)?.add_interface(addr, prefix_len)
 }
 
 fn if_del(caller: &Caller, request: &uapi::socklnd_if) -> Result {
     check_zero([request.prefix_len, request.flags, request.pad])?;
     let ni = pattern(&request.ni)?;
     let addr = addr(&request.addr)?;
-    caller.only_interface(ni)?.del_interface(addr)
+    caller.only_ni(ni)?.del_interface(addr)
 }
 
 #[kunit_tests(socklnd_ctl)]

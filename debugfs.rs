@@ -2,7 +2,7 @@
 
 //! Statistics and fault injection for developers, in `/sys/kernel/debug/socklnd`.
 //!
-//! Debugfs belongs to the machine's root and knows no namespaces: `stats` shows the interfaces of all namespaces.
+//! Debugfs belongs to the machine's root and knows no namespaces: `stats` shows the NIs of all namespaces.
 //! It consists of headings, each followed by lines of a name and a value; indentation shows what belongs to a
 //! heading. Names may be added, but are not changed. Nothing here is shared: the text is made
 //! from the counters when it is read, and no lock is held meanwhile.
@@ -72,7 +72,7 @@ pub(crate) fn show_counters<'a>(
 fn show_stats(out: &SeqFile) {
     let Some(lnd) = LND.get() else { return };
     if show_all(out, &lnd).is_err() {
-        // Out of memory for the list of interfaces or peers.
+        // Out of memory for the list of NIs or peers.
         seq_print!(out, "incomplete\n");
     }
 }
@@ -86,7 +86,7 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
         out,
         "  ",
         &[
-            ("interfaces", count(nis.len())),
+            ("nis", count(nis.len())),
             (
                 "handshake_queue_peak",
                 count(lnd.autoconnect().queue_peak()),
@@ -110,7 +110,7 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
         );
     }
     for (index, ni) in nis.iter().enumerate() {
-        // A node is shown once, with its first interface.
+        // A node is shown once, with its first NI.
         if !nis.iter().take(index).any(|other| other.net() == ni.net()) {
             door::show_node(out, ni.net());
         }
@@ -122,13 +122,13 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
 fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
     seq_print!(
         out,
-        "interface {} namespace {}\n",
+        "ni {} namespace {}\n",
         ni.nid(),
         ni.net().inode()
     );
     show_counters(out, "  ", ni.ledger().total().all());
     show_counters(out, "  ", ni.events().all());
-    door::show_interface(out, ni.net(), ni.nid());
+    door::show_ni(out, ni.net(), ni.nid());
     let live = ni.live();
     lines(
         out,

@@ -418,7 +418,7 @@ mod tests {
     /// A network that nobody else is in.
     const NETWORK: u16 = 4711;
 
-    /// Interfaces on addresses of this machine's own, until this is dropped.
+    /// NIs on addresses of this machine's own, until this is dropped.
     struct Fixture {
         lnd: Arc<Lnd>,
         net: Net,

@@ -184,12 +184,12 @@ impl Ni {
         )?;
         ni.check_nid(nid)?;
         ni.interfaces.add(acceptor, &ni, nid.addr(), None)?;
-        // Not before the interface is there whose speed may be asked for.
+        // Not before the NI is there whose speed may be asked for.
         ni.settle_conns();
         Ok(ni)
     }
 
-    /// Ends all that belongs to the interface: nothing begins any more, and its addresses are free.
+    /// Ends all that belongs to the NI: nothing begins any more, and its addresses are free.
     /// May sleep, but waits for nobody outside: everything is cut off. To be called once, and
     /// [`Ni::await_end`] then, which need not hold what this is called with.
     pub(crate) fn end(self: &Arc<Self>) {
@@ -209,7 +209,7 @@ impl Ni {
         // A daemon may have taken a handshake out of the list before, and still be at it.
         self.live.handshakes.wait_zero();
         self.live.conns.wait_zero();
-        // The reaper's lists refer to the peers, and so to the interface.
+        // The reaper's lists refer to the peers, and so to the NI.
         self.context.purge(time::monotonic_ms());
     }
 
@@ -335,7 +335,7 @@ impl Ni {
         self.read_tunables();
     }
 
-    /// Asks the message layer how the interface is to be. Thread context, no lock held.
+    /// Asks the message layer how the NI is to be. Thread context, no lock held.
     pub(crate) fn read_tunables(&self) {
         let wanted = self.upper.tunables();
         let conns = wanted.conns_per_peer.filter(|conns| *conns > 0);

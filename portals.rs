@@ -11,9 +11,9 @@
 //!
 //! # Lifetime and locks
 //!
-//! A [`Portals`] belongs to one interface instance and refers to its [`Node`], which knows all interfaces of a
+//! A [`Portals`] belongs to one NI and refers to its [`Node`], which knows all NIs of a
 //! namespace. Its state is a [`PortalsInner`]. Each completion of a transmit or of a received payload holds
-//! a reference to that; it holds none to them, nor to the interface, so there is no cycle of
+//! a reference to that; it holds none to them, nor to the NI, so there is no cycle of
 //! references. [`MessageLayer::shutdown`] ends all operations and empties the table of match entries.
 //! Memory that a message is being received into is freed when that has ended too.
 //!
@@ -109,13 +109,13 @@ counters! {
         unwanted,
         /// ACKs and REPLYs that could not be sent.
         unanswered,
-        /// Messages that were received by this interface and forwarded by another.
+        /// Messages that were received by this NI and forwarded by another.
         fwd_msgs,
         /// Bytes of their payload.
         fwd_bytes,
         /// Messages that were to be forwarded, but could not be sent, or were not received completely.
         fwd_failed,
-        /// Messages that were neither for this interface nor forwarded, see [`forward::Misrouted`].
+        /// Messages that were neither for this NI nor forwarded, see [`forward::Misrouted`].
         fwd_forged,
         fwd_direct,
         fwd_off,
@@ -124,7 +124,7 @@ counters! {
     }
 }
 
-/// The state of an interface's message layer, shared with its messages in progress.
+/// The state of an NI's message layer, shared with its messages in progress.
 #[pin_data]
 pub(crate) struct PortalsInner {
     #[pin]
@@ -136,7 +136,7 @@ pub(crate) struct PortalsInner {
     #[pin]
     credits: ResponseCredits,
     counters: Counters,
-    /// The node that the interface belongs to.
+    /// The node that the NI belongs to.
     node: Arc<Node>,
     memory: Arc<BulkMemory>,
     /// The bulk service while one is offered. Its own lock is taken inside of this one.
@@ -200,7 +200,7 @@ impl PortalsInner {
         }
     }
 
-    /// Notes whether `peer` could be reached, should it be a gateway. `own` is the interface's NID. Thread
+    /// Notes whether `peer` could be reached, should it be a gateway. `own` is the NI's NID. Thread
     /// context.
     fn set_gateway_state(&self, own: Nid, peer: Nid, state: PeerState) {
         let liveness = match state {
@@ -243,13 +243,13 @@ impl PortalsInner {
     }
 }
 
-/// The embedded message layer of one interface.
+/// The embedded message layer of one NI.
 pub(crate) struct Portals {
     inner: Arc<PortalsInner>,
 }
 
 impl Portals {
-    /// The message layer of one interface of `node`. It answers pings from now on. Sessions of its bulk
+    /// The message layer of one NI of `node`. It answers pings from now on. Sessions of its bulk
     /// service get their memory from `memory`. May sleep.
     fn new(memory: &Arc<BulkMemory>, node: &Arc<Node>) -> Result<Arc<Self>> {
         let inner = PortalsInner::new(memory, node)?;
@@ -307,7 +307,7 @@ impl MessageLayer for Portals {
 
 impl Drop for Portals {
     fn drop(&mut self) {
-        // An interface that failed to start was not shut down.
+        // An NI that failed to start was not shut down.
         self.inner.shutdown();
     }
 }

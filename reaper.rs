@@ -304,7 +304,7 @@ impl Reaper {
             lnd.walk_nis(|ni| ni.peers().walk(|peer| peer.retry_conns()));
         }
         lnd.walk_nis(|ni| {
-            // Interfaces that wait for their address, and changes that were missed.
+            // NIs that wait for their address, and changes that were missed.
             ni.check_addresses();
             ni.look_at_link();
             ni.handshakes().expire(now);

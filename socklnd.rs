@@ -41,7 +41,7 @@
 //! | `socklnd_sched_thread` | `sched::Sched` | the handle of its thread | nothing |
 //! | `socklnd_portals_service` | `portals::PortalsInner` | the bulk service that is offered | `socklnd_ctl_services` |
 //! | `socklnd_bulk_service` | `portals::bulk` | a bulk service's sessions; of another service only by `try_lock` | `socklnd_portals_service` |
-//! | `socklnd_test_layers` | `test_layer::State` | interfaces under the message layer for tests | `socklnd_config` |
+//! | `socklnd_test_layers` | `test_layer::State` | NIs under the message layer for tests | `socklnd_config` |
 //! | `socklnd_test_jobs` | `test_layer::State` | its answers that are due | nothing |
 //! | `socklnd_ledger` | `stats::Ledger` | an NI's sums of traffic | `socklnd_config` |
 //! | `socklnd_gauge` | `stats::Gauge` | nothing; who waits for zero sleeps on it | any of the above |
@@ -52,7 +52,7 @@
 //! |---|---|---|---|
 //! | `socklnd_nis` | `Lnd` | the list of NIs | `socklnd_config`, `rtnl_mutex`, `param_lock` |
 //! | `socklnd_portals_nodes` | `portals::Layer` | the list of nodes | `socklnd_config` |
-//! | `socklnd_portals_nis` | `portals::Node` | a node's interfaces | any mutex |
+//! | `socklnd_portals_nis` | `portals::Node` | a node's NIs | any mutex |
 //! | `socklnd_listener_users` | `acceptor::Listener` | who listens there | `socklnd_listeners` |
 //! | `socklnd_peer_table` | `peer::PeerTable` | a bucket of an NI's peers | any mutex |
 //! | `socklnd_peer` | `peer::Peer` | its routes, connections and queue | any mutex, `socklnd_peer_table` |
@@ -153,10 +153,10 @@ module! {
     license: "GPL",
 }
 
-/// Shuts all interfaces down when dropped.
-struct Interfaces(Arc<Lnd>);
+/// Shuts all NIs down when dropped.
+struct RunningNis(Arc<Lnd>);
 
-impl Drop for Interfaces {
+impl Drop for RunningNis {
     fn drop(&mut self) {
         misc::memalloc_nofs(|| self.0.close());
     }
@@ -198,7 +198,7 @@ struct Ksocklnd {
     _debugfs: Dir,
     _sysctls: sysctl::Registration,
     _addresses: AddressWatch<AddressEvents>,
-    _interfaces: Interfaces,
+    _nis: RunningNis,
     _test_layer: TestLayer,
     _threads: Threads,
     _published: Published<Lnd>,
@@ -225,7 +225,7 @@ impl kernel::InPlaceModule for Ksocklnd {
                 tunables::inserted();
                 Threads::start(&LND.get().ok_or(ENODEV)?)?
             },
-            _interfaces: Interfaces(LND.get().ok_or(ENODEV)?),
+            _nis: RunningNis(LND.get().ok_or(ENODEV)?),
             _addresses: AddressWatch::new()?,
             _sysctls: tunables::register_sysctls()?,
             // From here on the module is in use, and nothing may fail any more.

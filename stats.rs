@@ -3,7 +3,7 @@
 //! Counters: how often something has happened, and how many objects exist.
 //!
 //! All are atomics without a lock. Traffic is counted per connection, by the one thread that does its I/O, and added up
-//! when the connection ends. Other counters, and the [`Gauge`]s, belong to an interface or to a peer, and any
+//! when the connection ends. Other counters, and the [`Gauge`]s, belong to an NI or to a peer, and any
 //! processor may write to them: the message layer's counters and the gauge of transmits once for each message.
 //! A [`Ledger`] makes sure that the sums of traffic count each connection once; it has a mutex.
 
@@ -105,7 +105,7 @@ impl Traffic {
     }
 }
 
-/// The traffic of all connections of an interface, including those that have ended. No other lock is taken
+/// The traffic of all connections of an NI, including those that have ended. No other lock is taken
 /// while its mutex is held; it is not taken while a connection's I/O mutex is held.
 #[pin_data]
 pub(crate) struct Ledger {
@@ -170,7 +170,7 @@ impl Ledger {
     }
 }
 
-/// A connection's account in a [`Ledger`]. When it is dropped, its traffic is added to the sums of the interface
+/// A connection's account in a [`Ledger`]. When it is dropped, its traffic is added to the sums of the NI
 /// and of the peer; that may sleep.
 pub(crate) struct Account {
     ledger: Arc<Ledger>,
@@ -225,7 +225,7 @@ fn address(traffic: &Arc<Traffic>) -> usize {
 }
 
 counters! {
-    /// What an interface, and each of its peers, counts by cause.
+    /// What an NI, and each of its peers, counts by cause.
     pub(crate) struct Events {
         /// Attempts of this node to connect.
         connect_attempts,
@@ -245,7 +245,7 @@ counters! {
         strangers_closed,
         /// Messages to strangers that were refused because there are too many that this node would have to connect to.
         calls_refused,
-        /// Messages that the peer should not have sent here: not for this interface, or from a source that the
+        /// Messages that the peer should not have sent here: not for this NI, or from a source that the
         /// peer is no gateway for.
         misrouted,
         /// Connections closed because the peer broke the protocol.
@@ -258,7 +258,7 @@ counters! {
         tx_errors,
         /// Times that a scheduler ran out of memory for a socket, and tried again later.
         enomem,
-        /// Times that the link of an interface has changed.
+        /// Times that the link of an NI has changed.
         link_changes,
         /// Messages that were sent without a copy, but of which TCP has copied a part after all.
         zc_copied,

@@ -3,16 +3,16 @@
 //! A message layer for scenarios, in kernels with KUnit: it keeps tokens and answers late, from a thread of its
 //! own, with memory of all kinds in pieces at odd offsets, and counts what arrives intact.
 //!
-//! Interfaces that are started while `enabled` in debugfs's `socklnd_test_layer` is 1 have this layer instead
+//! NIs that are started while `enabled` in debugfs's `socklnd_test_layer` is 1 have this layer instead
 //! of the module's. Each number that is written to `send` has each of them send so many messages to each other
 //! one in its network. What has become of all messages is in `stats`.
 //!
 //! # Lifetime and locks
 //!
 //! [`State`] is one for the module, shared by [`Arc`] with the layers and with what is under way. Two mutexes
-//! protect its lists: `socklnd_test_layers` that of interfaces, `socklnd_test_jobs` that of answers that are
+//! protect its lists: `socklnd_test_layers` that of NIs, `socklnd_test_jobs` that of answers that are
 //! due. Nothing is called with either of them held. The two threads belong to the [`TestLayer`], which the
-//! module drops when no interface is left.
+//! module drops when no NI is left.
 
 use crate::{
     debugfs::show_counters,
@@ -88,10 +88,10 @@ use kernel::{
     }, //
 };
 
-/// Whether interfaces that start get this layer.
+/// Whether NIs that start get this layer.
 static ENABLED: Knob = Knob::new(0, 0..=1);
 
-/// How many messages are to be sent to each other interface.
+/// How many messages are to be sent to each other NI.
 static SEND: Knob = Knob::new(0, 0..=100_000);
 
 static STATS: Text = Text(show_stats);
@@ -195,7 +195,7 @@ struct Job {
     number: u64,
 }
 
-/// An interface with this layer.
+/// An NI with this layer.
 struct Local {
     ni: Arc<dyn LndNi>,
     /// To how many each of the others is yet to be sent.
@@ -227,7 +227,7 @@ struct State {
     real: Arc<dyn MessageLayers>,
     #[pin]
     locals: Mutex<KVec<Local>>,
-    /// An interface has come.
+    /// An NI has come.
     #[pin]
     local_added: CondVar,
     #[pin]
@@ -262,7 +262,7 @@ impl State {
         self.counts.begun.get().saturating_sub(ended)
     }
 
-    /// Sleeps while there is no interface with this layer, and it is not over. Nobody sends the thread signals.
+    /// Sleeps while there is no NI with this layer, and it is not over. Nobody sends the thread signals.
     fn await_local(&self) {
         let mut locals = self.locals.lock();
         while locals.is_empty() && !self.is_over.load(Relaxed) {
@@ -306,7 +306,7 @@ impl State {
         }
     }
 
-    /// Sends one message from each interface that has some left, to each other one. Returns whether any had.
+    /// Sends one message from each NI that has some left, to each other one. Returns whether any had.
     fn send_round(self: &Arc<Self>) -> bool {
         let mut senders = KVec::new();
         let mut targets = KVec::new();
@@ -474,7 +474,7 @@ impl Completion for Got {
     }
 }
 
-/// The layer of one interface.
+/// The layer of one NI.
 struct Layer(Arc<State>);
 
 impl MessageLayer for Layer {
@@ -575,7 +575,7 @@ pub(crate) struct TestLayer {
 }
 
 impl TestLayer {
-    /// With `real` for all interfaces that are not to have this layer. May sleep.
+    /// With `real` for all NIs that are not to have this layer. May sleep.
     ///
     /// # Errors
     ///
@@ -604,7 +604,7 @@ impl TestLayer {
         Ok(this)
     }
 
-    /// What makes the layers of interfaces, in place of `real`.
+    /// What makes the layers of NIs, in place of `real`.
     pub(crate) fn layers(real: Arc<dyn MessageLayers>) -> Arc<dyn MessageLayers> {
         match STATE.get() {
             Some(state) => state,

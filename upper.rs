@@ -75,7 +75,7 @@ pub(crate) enum PeerState {
     Down,
 }
 
-/// Whether the device that has an interface's address can send.
+/// Whether the device that has an NI's address can send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
     /// It can.
@@ -379,7 +379,7 @@ pub(crate) trait LndNi: Send + Sync {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is in another network, or this interface itself; `EPROTONOSUPPORT` if no version
+    /// `EINVAL` if it is in another network, or this NI itself; `EPROTONOSUPPORT` if no version
     /// that is spoken has a form for it.
     fn check_peer(&self, peer: Nid) -> Result;
 
@@ -396,7 +396,7 @@ pub(crate) trait LndNi: Send + Sync {
     fn give_up(&self, peer: Nid);
 }
 
-/// What a message layer that starts interfaces itself asks of the driver, as LNet does.
+/// What a message layer that starts NIs itself asks of the driver, as LNet does.
 pub(crate) trait Driver: Send + Sync {
     /// Brings up `nid` in `net` under `layer`, whose [`MessageLayer::started`] is called before this
     /// returns. Says how it is then. Thread context, may sleep; waits for none who is in
@@ -430,11 +430,11 @@ pub(crate) trait Driver: Send + Sync {
 /// All are called in thread context, with no lock held that sending or receiving takes, and in a scope
 /// in which no memory is waited for by way of file systems.
 pub(crate) trait MessageLayer: Send + Sync {
-    /// The interface works. Called once, and nothing else before but [`MessageLayer::parse`]. May sleep.
+    /// The NI works. Called once, and nothing else before but [`MessageLayer::parse`]. May sleep.
     ///
     /// # Errors
     ///
-    /// Those of the layer; the interface ends then.
+    /// Those of the layer; the NI ends then.
     fn started(&self, ni: NiRef<'_>) -> Result;
 
     /// A message has begun to come in: says where its payload goes, or keeps the token and says it later.
@@ -453,24 +453,24 @@ pub(crate) trait MessageLayer: Send + Sync {
     /// What `peer` is now. May be told again and again.
     fn peer_found(&self, ni: NiRef<'_>, peer: Nid, state: PeerState);
 
-    /// The interface's link has come or gone. Told once for each change, within about a second; one that
-    /// comes back before that is none. An interface is taken to start with a link; if it has none, this is
+    /// The NI's link has come or gone. Told once for each change, within about a second; one that
+    /// comes back before that is none. An NI is taken to start with a link; if it has none, this is
     /// said soon after [`MessageLayer::started`]. What [`LndNi::link`] says may be newer.
     fn link_changed(&self, _ni: NiRef<'_>, _link: Link) {}
 
-    /// How the interface is to be. Asked when it starts, and again when peers come: an administrator may
+    /// How the NI is to be. Asked when it starts, and again when peers come: an administrator may
     /// have changed it meanwhile.
     fn tunables(&self) -> NiTunables {
         NiTunables::default()
     }
 
-    /// The interface goes away: all that waits on it ends with `ESHUTDOWN`, and nothing new begins.
+    /// The NI goes away: all that waits on it ends with `ESHUTDOWN`, and nothing new begins.
     fn shutdown(&self, ni: NiRef<'_>);
 }
 
 /// What the driver asks of the message layer as a whole. Called in thread context, may sleep.
 pub(crate) trait MessageLayers: Send + Sync {
-    /// An interface with this NID is about to start in `net`: makes what it gets for its messages.
+    /// An NI with this NID is about to start in `net`: makes what it gets for its messages.
     ///
     /// # Errors
     ///
@@ -480,7 +480,7 @@ pub(crate) trait MessageLayers: Send + Sync {
     /// About a second has gone by. The reaper's thread.
     fn tick(&self, now_ms: u64);
 
-    /// The namespace goes; all of its interfaces were shut down.
+    /// The namespace goes; all of its NIs were shut down.
     fn namespace_gone(&self, net: &Net);
 }
 

@@ -14,7 +14,7 @@
 //! once. Nothing of it is shared, so no lock protects it.
 //!
 //! A device or a queueing discipline may keep packets for as long as it likes, and no connection waits for
-//! that: a batch may outlive its connection's socket, its interface and its network namespace, whose objects
+//! that: a batch may outlive its connection's socket, its NI and its network namespace, whose objects
 //! stay in memory with it, because it holds a reference to the connection. Its transmits are completed when
 //! the ubuf is, with an error if the connection has ended. Only the removal of the module waits, see
 //! [`crate::Lnd`]. A signal ends that wait, and then [`ZcBatch::give_up`] completes the transmits.

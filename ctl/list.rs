@@ -47,7 +47,7 @@ pub(crate) trait Entry: AsBytes {
     /// Its size in the first version of the interface, which is the least that a caller may use.
     const OLDEST_SIZE: usize;
 
-    /// Adds the entries of one interface. May sleep.
+    /// Adds the entries of one NI. May sleep.
     fn collect(ni: &Arc<Ni>, into: &mut KVVec<Self>) -> Result
     where
         Self: Sized;
@@ -57,7 +57,7 @@ pub(crate) trait Entry: AsBytes {
 pub(super) fn list<T: Entry>(caller: &Caller, request: &mut uapi::socklnd_list) -> Result {
     let layout = Layout::new::<T>(request)?;
     let mut entries = KVVec::new();
-    for ni in caller.interfaces(pattern(&request.ni)?)?.iter() {
+    for ni in caller.nis(pattern(&request.ni)?)?.iter() {
         T::collect(ni, &mut entries)?;
     }
     request.total = count(entries.len());
@@ -123,7 +123,7 @@ fn write_zeros(to: &mut UserSliceWriter, mut len: usize) -> Result {
     Ok(())
 }
 
-/// The state of all peers of an interface. May sleep.
+/// The state of all peers of an NI. May sleep.
 fn peers(ni: &Ni) -> Result<KVVec<PeerInfo>> {
     let peers = ni.peers().collect()?;
     let mut infos = KVVec::with_capacity(peers.len(), GFP_KERNEL)?;

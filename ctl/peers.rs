@@ -34,7 +34,7 @@ pub(super) fn peer_add(caller: &Caller, request: &uapi::socklnd_peer_add) -> Res
         0 => tunables::port(),
         port => port,
     };
-    let ni = caller.interface_for(pattern(&request.ni)?, nid)?;
+    let ni = caller.ni_for(pattern(&request.ni)?, nid)?;
     ni.add_peer(nid, SocketAddr::new(addr, port))
 }
 
@@ -95,8 +95,8 @@ pub(super) fn conn_register(caller: &Caller, request: &uapi::socklnd_register) -
         _ => return Err(EINVAL),
     };
     let ni = match active {
-        None => caller.only_interface(ni)?,
-        Some((_, nid)) => caller.interface_for(ni, nid)?,
+        None => caller.only_ni(ni)?,
+        Some((_, nid)) => caller.ni_for(ni, nid)?,
     };
     if active.is_some_and(|(_, nid)| nid == ni.nid()) {
         return Err(EINVAL);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the driver offers to a message layer that starts interfaces itself, see [`crate::upper`].
+//! What the driver offers to a message layer that starts NIs itself, see [`crate::upper`].
 //!
 //! Nothing is kept here.
 

@@ -8,7 +8,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// How many objects of an interface are alive.
+/// How many objects of an NI are alive.
 pub(crate) struct Live {
     pub(super) peers: Arc<Gauge>,
     pub(super) conns: Arc<Gauge>,

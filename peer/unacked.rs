@@ -305,7 +305,7 @@ mod tests {
         Tx::written(None, done, Proto::V3, cookie)
     }
 
-    /// Of an interface that has only this peer.
+    /// Of an NI that has only this peer.
     fn add(unacked: &mut Unacked, conn: ConnId) -> Result<u64> {
         Ok(unacked.add(conn, Reservation::new()?, || COOKIE_PING + 1))
     }

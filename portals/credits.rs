@@ -9,7 +9,7 @@
 //! behind gateways; but a gateway can name any number of nodes, so no more than [`MAX_ROUTED`] of these are
 //! counted at a time. The number of peers is bounded by that of their connections.
 //!
-//! A [`ResponseCredits`] belongs to the message layer of one interface. A spinlock, taken in thread context only,
+//! A [`ResponseCredits`] belongs to the message layer of one NI. A spinlock, taken in thread context only,
 //! protects its counts; no other lock is taken while it is held. A [`ResponseCredit`] is one response,
 //! counted until it is dropped.
 
@@ -125,7 +125,7 @@ impl Table {
     }
 }
 
-/// Counts the responses of one interface that wait to be sent.
+/// Counts the responses of one NI that wait to be sent.
 #[pin_data]
 pub(super) struct ResponseCredits {
     #[pin]

@@ -93,23 +93,23 @@ impl File {
     }
 }
 
-/// An interface's part in this layer. `ENOENT` if it was shut down. Thread context.
+/// An NI's part in this layer. `ENOENT` if it was shut down. Thread context.
 fn local_ni(caller: &Caller, nid: Nid) -> Result<LocalNi> {
     LocalNi::find(&caller.net, nid).ok_or(ENOENT)
 }
 
-/// The first interface that matches and is in the network of `target`, or has a route there. May sleep.
+/// The first NI that matches and is in the network of `target`, or has a route there. May sleep.
 ///
 /// # Errors
 ///
-/// As [`Caller::interface_for`].
+/// As [`Caller::ni_for`].
 fn local_ni_towards(caller: &Caller, pattern: Pattern, target: Nid) -> Result<LocalNi> {
-    match caller.interface_for(pattern, target) {
+    match caller.ni_for(pattern, target) {
         Err(e) if e == ENETUNREACH => {}
         direct => return local_ni(caller, direct?.nid()),
     }
     let leads_there = |route: &NetRoute| route.target == target.net();
-    for ni in caller.interfaces(pattern)?.iter() {
+    for ni in caller.nis(pattern)?.iter() {
         match local_ni(caller, ni.nid()) {
             Ok(local) if local.router().has_route(leads_there) => return Ok(local),
             _ => {}
@@ -118,7 +118,7 @@ fn local_ni_towards(caller: &Caller, pattern: Pattern, target: Nid) -> Result<Lo
     Err(ENETUNREACH)
 }
 
-/// Fills in the counts of the interface with this NID in `net`, if it is there. Thread context.
+/// Fills in the counts of the NI with this NID in `net`, if it is there. Thread context.
 pub(crate) fn fill_counts(entry: &mut uapi::socklnd_stats_entry, net: &Net, nid: Nid) {
     let Some(local) = LocalNi::find(net, nid) else {
         return;
@@ -135,8 +135,8 @@ pub(crate) fn fill_counts(entry: &mut uapi::socklnd_stats_entry, net: &Net, nid:
     entry.fwd_back = counters.fwd_back.get();
 }
 
-/// Writes the counters of the interface with this NID in `net` for debugfs. Thread context.
-pub(crate) fn show_interface(out: &SeqFile, net: &Net, nid: Nid) {
+/// Writes the counters of the NI with this NID in `net` for debugfs. Thread context.
+pub(crate) fn show_ni(out: &SeqFile, net: &Net, nid: Nid) {
     if let Some(local) = LocalNi::find(net, nid) {
         show_counters(out, "  ", local.counters().all());
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Forwarding: which messages are forwarded, by which interface, and to which node.
+//! Forwarding: which messages are forwarded, by which NI, and to which node.
 //!
 //! A message to be forwarded is a [`FwdMsg`]. Its connection is parked with it, first until the payload has
 //! arrived in TCP's receive queue, so that no buffer is held for a payload that has not been sent; then until
@@ -63,7 +63,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Why a message is neither for this interface nor forwarded.
+/// Why a message is neither for this NI nor forwarded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Misrouted {
     /// Its source is a node that the peer is no gateway for.
@@ -157,7 +157,7 @@ impl PortalsInner {
         token.deliver(Delivery::Misrouted)
     }
 
-    /// Decides what is done with a message: `None` if it is for this interface, else what forwards it. Thread
+    /// Decides what is done with a message: `None` if it is for this NI, else what forwards it. Thread
     /// context, may sleep for memory.
     fn route_msg(
         self: &Arc<Self>,
@@ -209,12 +209,12 @@ impl PortalsInner {
         Ok(Some(msg.map_err(|_| Misrouted::NoRoute)?))
     }
 
-    /// Whether the node, of which `own` is an interface, is connected to a network. Thread context.
+    /// Whether the node, of which `own` is an NI, is connected to a network. Thread context.
     fn is_local(&self, own: Nid, network: u16) -> bool {
         network == own.net() || self.node.find_ni(|l| l.nid().net() == network).is_some()
     }
 
-    /// Chooses the interface by which a message to `dest` is forwarded, which is not in the network of `own`, and
+    /// Chooses the NI by which a message to `dest` is forwarded, which is not in the network of `own`, and
     /// the next hop there.
     fn choose_egress(
         &self,
@@ -252,9 +252,9 @@ struct FwdMsg {
     request: FmbRequest,
     /// The buffer that it was granted, and the part of it that has the payload.
     buffer: Option<(Fmb, PageRange)>,
-    /// The message layer of the interface that received it.
+    /// The message layer of the NI that received it.
     from: Arc<PortalsInner>,
-    /// The interface that sends it.
+    /// The NI that sends it.
     out: Arc<dyn LndNi>,
     /// The node that it is sent to.
     hop: Nid,

@@ -58,7 +58,7 @@ use kernel::{
 };
 
 impl PortalsInner {
-    /// Handles the header `hdr` of a message for this interface: says where its payload goes.
+    /// Handles the header `hdr` of a message for this NI: says where its payload goes.
     pub(super) fn parse(
         self: &Arc<Self>,
         ni: NiRef<'_>,

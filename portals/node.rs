@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes: the interfaces of one network namespace, and what they share. Commands enter the message layer here.
+//! Nodes: the NIs of one network namespace, and what they share. Commands enter the message layer here.
 //!
 //! There is one [`Layer`] for the module, which [`LAYER`] refers to while the module is in use. It lists the
-//! nodes. A node is listed from its first interface on until its namespace is deleted. A [`Node`] lists
-//! its interfaces while they work, each as a [`LocalNi`], which commands use. Each list has a
+//! nodes. A node is listed from its first NI on until its namespace is deleted. A [`Node`] lists
+//! its NIs while they work, each as a [`LocalNi`], which commands use. Each list has a
 //! spinlock, taken in thread context; the two are not held together, and nothing is freed while one is held.
 //!
-//! A node refers to its interfaces, whose message layers refer to the node. This cycle ends when an interface is shut
+//! A node refers to its NIs, whose message layers refer to the node. This cycle ends when an NI is shut
 //! down and removed from the list.
 
 use super::{
@@ -63,7 +63,7 @@ use kernel::{
 /// The embedded message layer, for its commands.
 pub(crate) static LAYER: Instance<Layer> = Instance::new();
 
-/// What the message layers of all interfaces share.
+/// What the message layers of all NIs share.
 #[pin_data]
 pub(crate) struct Layer {
     memory: Arc<BulkMemory>,
@@ -155,7 +155,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node without interfaces, which does not forward. May sleep.
+    /// A node without NIs, which does not forward. May sleep.
     pub(super) fn new(net: Net) -> Result<Arc<Self>> {
         let forwarder = Forwarder::new(net)?;
         Arc::pin_init(
@@ -177,7 +177,7 @@ impl Node {
         &self.forwarder
     }
 
-    /// Adds an interface, which works now.
+    /// Adds an NI, which works now.
     pub(super) fn add_ni(&self, ni: NiRef<'_>, portals: &Arc<PortalsInner>) -> Result {
         let local = LocalNi {
             ni: ni.into(),
@@ -186,7 +186,7 @@ impl Node {
         Ok(self.nis.lock().push(local, GFP_ATOMIC)?)
     }
 
-    /// Removes an interface, which was shut down.
+    /// Removes an NI, which was shut down.
     pub(super) fn remove_ni(&self, nid: Nid) {
         let removed = {
             let mut nis = self.nis.lock();
@@ -196,19 +196,19 @@ impl Node {
         drop(removed);
     }
 
-    /// The first interface that `matches`, oldest first. Thread context; the list is locked.
+    /// The first NI that `matches`, oldest first. Thread context; the list is locked.
     pub(super) fn find_ni(&self, matches: impl Fn(&LocalNi) -> bool) -> Option<LocalNi> {
         let nis = self.nis.lock();
         let mut nis = nis.iter();
         nis.find(|local| matches(local)).cloned()
     }
 
-    /// Its interfaces, oldest first. May sleep.
+    /// Its NIs, oldest first. May sleep.
     pub(super) fn nis(&self) -> Result<KVec<LocalNi>> {
         misc::cloned_where(&self.nis, |_| true)
     }
 
-    /// Its interfaces for a ping that `ni` has received. May sleep.
+    /// Its NIs for a ping that `ni` has received. May sleep.
     pub(super) fn ping_nis(&self, ni: NiRef<'_>) -> Result<KVec<PingNi>> {
         let nis = self.nis()?;
         let mut pinged = KVec::with_capacity(nis.len().saturating_add(1), GFP_KERNEL)?;
@@ -258,7 +258,7 @@ impl Node {
     }
 }
 
-/// An interface of this node, and its message layer.
+/// An NI of this node, and its message layer.
 #[derive(Clone)]
 pub(crate) struct LocalNi {
     pub(super) ni: Arc<dyn LndNi>,
@@ -266,7 +266,7 @@ pub(crate) struct LocalNi {
 }
 
 impl LocalNi {
-    /// The interface with this NID in the namespace `net`, if it works. Thread context.
+    /// The NI with this NID in the namespace `net`, if it works. Thread context.
     pub(crate) fn find(net: &Net, nid: Nid) -> Option<Self> {
         let node = LAYER.get()?.find_node(net)?;
         node.find_ni(|local| local.nid() == nid)
@@ -291,7 +291,7 @@ impl LocalNi {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the target is the interface's own network, or the gateway is not in that; `EPROTONOSUPPORT` if
+    /// `EINVAL` if the target is the NI's own network, or the gateway is not in that; `EPROTONOSUPPORT` if
     /// the gateway has an IPv6 address and no protocol version that is enabled supports that; those of
     /// [`Router::add`].
     pub(crate) fn add_route(&self, target: u16, gateway: Nid, priority: u32) -> Result {

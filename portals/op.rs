@@ -47,7 +47,7 @@ use kernel::{
 /// The longest time that [`EventQueue::wait`] sleeps at once; it fits into jiffies whatever their length is.
 const MAX_SLEEP: Delta = Delta::from_secs(3600);
 
-/// The most operations of one interface at a time.
+/// The most operations of one NI at a time.
 const MAX_OPS: usize = 4096;
 /// The number of operations that memory is allocated for at first.
 const MIN_OPS: usize = 64;
@@ -114,9 +114,9 @@ pub(super) enum Unwanted {
     Duplicate,
 }
 
-/// All operations of an interface.
+/// All operations of an NI.
 pub(super) struct OpTable {
-    /// Differs between instances of an interface, so that a response to an earlier instance is not valid.
+    /// Differs between instances of an NI, so that a response to an earlier instance is not valid.
     interface: u64,
     table: HandleTable<Op>,
     is_shut_down: bool,

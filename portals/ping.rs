@@ -3,7 +3,7 @@
 //! LNet's ping: a node sends its ping info, a description of itself, to any node that asks for it.
 //!
 //! A ping is a GET on portal 0 with match bits 1 << 63. The ping info is a head and a record for each NID of
-//! the node, the loopback interface first. It is in the byte order of the node that sends it, which its
+//! the node, the loopback NI first. It is in the byte order of the node that sends it, which its
 //! magic tells; this node writes little-endian.
 //!
 //! A record has 8 bytes for a NID. Longer NIDs are in long records behind all of these, which are not counted
@@ -81,7 +81,7 @@ const MAX_OWN: usize = 128;
 /// The most bytes of another node's ping info that are received when it is pushed.
 const PUSH_LEN: usize = 4096;
 
-/// The status in a record says whether the interface is up.
+/// The status in a record says whether the NI is up.
 const FEATURE_NI_STATUS: u32 = 1 << 1;
 /// The node does not forward.
 const FEATURE_NOT_A_ROUTER: u32 = 1 << 2;
@@ -94,13 +94,13 @@ const FEATURE_LONG: u32 = 1 << 5;
 /// The primary NID of the node is the first of the long ones.
 const FEATURE_PRIMARY_LONG: u32 = 1 << 6;
 
-/// The NID of the loopback interface, `0@lo`: network type 9.
+/// The NID of the loopback NI, `0@lo`: network type 9.
 const NID_LOOPBACK: u64 = 9 << 48;
 /// In its record, the status is the version of the ping info.
 const VERSION: u32 = 1;
-/// The status of an interface that is up.
+/// The status of an NI that is up.
 const STATUS_UP: u32 = 0x15aa_c0de;
-/// The status of an interface without a link.
+/// The status of an NI without a link.
 const STATUS_DOWN: u32 = 0xdead_face;
 
 /// Whether a node forwards.
@@ -182,7 +182,7 @@ pub(super) fn is_ping(info: &MatchInfo) -> bool {
     info.access == Access::Get && info.portal == PORTAL && info.match_bits == MATCH_BITS
 }
 
-/// The payload of the REPLY to a ping, from a node with the interfaces `nis`. May sleep.
+/// The payload of the REPLY to a ping, from a node with the NIs `nis`. May sleep.
 ///
 /// # Errors
 ///
@@ -229,7 +229,7 @@ pub(crate) struct PingNi {
 }
 
 impl PingNi {
-    /// The NID of an interface of this node, with its status now. Thread context.
+    /// The NID of an NI of this node, with its status now. Thread context.
     pub(super) fn of(ni: &dyn LndNi) -> Self {
         Self {
             nid: ni.nid(),

@@ -2,13 +2,13 @@
 
 //! Routes: the gateways through which other networks are reached.
 //!
-//! A route says that a node of the interface's own network, a gateway, forwards messages to another
+//! A route says that a node of the NI's own network, a gateway, forwards messages to another
 //! network. Several gateways may lead to the same network: those of them that are alive and have the lowest
 //! priority number are used in turn. All routes of a gateway have the same state. A gateway is taken to be
 //! alive when its first route is added. It is down when its last connection is lost, or when none can be made,
 //! and alive again when there is one. An administrator can set a gateway down, whatever its connections are.
 //!
-//! A [`Router`] is part of an interface's message layer and freed with it. Its table has a spinlock, which is
+//! A [`Router`] is part of an NI's message layer and freed with it. Its table has a spinlock, which is
 //! taken in thread context only; no other lock is taken and nothing is sent while it is held.
 //!
 //! These routes are not those of [`crate::route`], which are the addresses of one peer.
@@ -20,7 +20,7 @@ use kernel::{
     sync::SpinLock, //
 };
 
-/// The most routes of one interface.
+/// The most routes of one NI.
 pub(crate) const MAX_ROUTES: usize = 1024;
 
 /// Whether a gateway forwards messages.
@@ -161,7 +161,7 @@ impl Table {
     }
 }
 
-/// The routes of one interface.
+/// The routes of one NI.
 #[pin_data]
 pub(crate) struct Router {
     #[pin]

@@ -163,7 +163,7 @@ pub(super) struct Match {
     pub(super) unlinked: Option<Unlinked>,
 }
 
-/// All match entries of an interface.
+/// All match entries of an NI.
 pub(super) struct MatchTable {
     entries: RBTree<Key, Entry>,
     len: usize,

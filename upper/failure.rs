@@ -9,7 +9,7 @@ use kernel::prelude::*;
 /// Whose fault it is that a message has failed. The names are those of LNet's `enum lnet_msg_hstatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// This node has dropped it: its interface was shut down, or an administrator has closed the
+    /// This node has dropped it: its NI was shut down, or an administrator has closed the
     /// connection.
     LocalDropped,
     /// Nothing leads from this node to the peer.
@@ -51,7 +51,7 @@ impl Failure {
         Self::new(error, Health::LocalError)
     }
 
-    /// This node does not want it any more: an interface or a peer goes, or an administrator said so.
+    /// This node does not want it any more: an NI or a peer goes, or an administrator said so.
     pub(crate) const fn dropped() -> Self {
         Self::new(ESHUTDOWN, Health::LocalDropped)
     }

@@ -4,7 +4,7 @@
 //! driver makes of that, with a peer at the other end of a TCP connection that the test plays.
 //!
 //! What a test waits for is in a [`Slot`], which a mutex of its own protects. The test's thread owns the
-//! interface; a [`Fixture`] shuts it down when it is dropped.
+//! NI; a [`Fixture`] shuts it down when it is dropped.
 
 use super::*;
 use crate::{
@@ -238,7 +238,7 @@ impl Waiter for TestWaiter {
     }
 }
 
-/// An interface with the layer that is tested, and a connection from a peer, whose end the test has.
+/// An NI with the layer that is tested, and a connection from a peer, whose end the test has.
 struct Fixture {
     lnd: Arc<Lnd>,
     net: Net,

@@ -8,7 +8,7 @@
  * Rules that hold for every request:
  *
  * - It acts on the network namespace that the calling process is in at the time of the call.
- *   Interfaces of other namespaces can be neither seen nor touched.
+ *   NIs of other namespaces can be neither seen nor touched.
  * - What changes something or sends something needs CAP_NET_ADMIN in the user namespace that owns
  *   that network namespace (EPERM). VERSION, MYNID, STATS, ROUTING_GET and the lists are free for
  *   whoever may open the device.
@@ -97,19 +97,19 @@ struct socklnd_version {
 
 /**
  * struct socklnd_ni - SOCKLND_IOC_NI_ADD, SOCKLND_IOC_NI_DEL, SOCKLND_IOC_NI_SET, SOCKLND_IOC_MYNID
- * @nid: the interface. MYNID takes a pattern and replaces it with the NID of the first interface
+ * @nid: the NI. MYNID takes a pattern and replaces it with the NID of the first NI
  *	that matches.
  * @flags: none yet
  * @pad: zero
  *
- * NI_ADD starts an interface: the node gets this NID and listens for peers on its address.
+ * NI_ADD starts an NI: the node gets this NID and listens for peers on its address.
  *	EEXIST: it is there already. EADDRNOTAVAIL: no such address in this network namespace, or one
  *	of broadcast. EINVAL: an address of loopback, to which no other node could connect.
  *	EADDRINUSE: a program listens on the acceptor's port. Several NIDs may have one address, in
  *	networks of different numbers: they listen together.
  * NI_DEL stops it. What waits on it ends with ESHUTDOWN, its peers are forgotten, and when the
- *	request returns none of its connections is left. ENOENT: no such interface.
- * NI_SET makes @nid the node's only NID: it starts the interface if there is none; if there is one,
+ *	request returns none of its connections is left. ENOENT: no such NI.
+ * NI_SET makes @nid the node's only NID: it starts the NI if there is none; if there is one,
  *	that one is replaced, and its peers are forgotten; nothing happens if it has this NID already.
  *	If the new one can't be started, the errors are those of NI_ADD and the old one stays.
  *	ENOTUNIQ: there are several.
@@ -126,8 +126,8 @@ struct socklnd_ni {
 
 /**
  * struct socklnd_if - SOCKLND_IOC_IF_ADD, SOCKLND_IOC_IF_DEL: addresses of this node that an
- *	interface uses beside that in its NID: it tells them to its peers, and listens there
- * @ni: pattern for the interface; must match only one
+ *	NI uses beside that in its NID: it tells them to its peers, and listens there
+ * @ni: pattern for the NI; must match only one
  * @addr: an address of this network namespace; for IF_DEL, ANY means all but that in the NID
  * @prefix_len: how many bits of it are the subnet's, 0 to 32 for IPv4, to 128 for IPv6; with IF_HAS_PREFIX
  *              only
@@ -136,11 +136,11 @@ struct socklnd_ni {
  *
  * New connections prefer the address that shares a subnet with the peer's, else the one that is
  * used least. Those that are there stay as they are, except that deleting an address closes the
- * connections that use it. So does the kernel when it takes the address away; then the interface waits
- * until it is back, and uses it again. Several interfaces may use one address.
+ * connections that use it. So does the kernel when it takes the address away; then the NI waits
+ * until it is back, and uses it again. Several NIs may use one address.
  *
- * ENOENT: no interface matches @ni; IF_DEL: it doesn't have that address. ENOTUNIQ: several
- * interfaces match. IF_ADD: EEXIST: it has the address. ENOSPC: it has SOCKLND_IF_MAX. EADDRNOTAVAIL
+ * ENOENT: no NI matches @ni; IF_DEL: it doesn't have that address. ENOTUNIQ: several
+ * NIs match. IF_ADD: EEXIST: it has the address. ENOSPC: it has SOCKLND_IF_MAX. EADDRNOTAVAIL
  * and EADDRINUSE: as for NI_ADD. IF_DEL: EBUSY: it is the address in the NID.
  */
 struct socklnd_if {
@@ -151,12 +151,12 @@ struct socklnd_if {
 	__u32 pad;
 };
 
-/* How many addresses an interface has at most, that in its NID included. */
+/* How many addresses an NI has at most, that in its NID included. */
 #define SOCKLND_IF_MAX 16
 
 /**
  * struct socklnd_peer_add - SOCKLND_IOC_PEER_ADD: says where a peer can be reached
- * @ni: pattern for the interface that reaches it; the first that serves the peer's network is used
+ * @ni: pattern for the NI that reaches it; the first that serves the peer's network is used
  * @nid: the peer
  * @addr: the address to connect to; ANY means the one in the NID
  * @port: the port to connect to; 0 means the acceptor's usual one
@@ -166,7 +166,7 @@ struct socklnd_if {
  *
  * Adding what is there already counts: it takes as many deletions with SOCKLND_PEER_DEL_SINGLE to
  * remove it. An address has one port: one that the driver has assumed by itself is replaced. EEXIST:
- * the address was added with another port. ENOENT: no interface matches @ni. ENETUNREACH: none serves
+ * the address was added with another port. ENOENT: no NI matches @ni. ENETUNREACH: none serves
  * the peer's network.
  */
 struct socklnd_peer_add {
@@ -186,7 +186,7 @@ struct socklnd_peer_add {
 
 /**
  * struct socklnd_peer_del - SOCKLND_IOC_PEER_DEL: forgets peers, or some of their addresses
- * @ni: pattern for the interfaces that it is about
+ * @ni: pattern for the NIs that it is about
  * @nid: pattern for the peers
  * @addr: only routes to this address, or ANY
  * @flags: SOCKLND_PEER_DEL_*
@@ -209,7 +209,7 @@ struct socklnd_peer_del {
 /**
  * struct socklnd_route - SOCKLND_IOC_ROUTE_ADD: says which node passes messages on towards another
  *	network; and SOCKLND_IOC_ROUTE_DEL: takes that back
- * @ni: pattern for the interface that reaches the gateway, for ROUTE_ADD the first that serves its
+ * @ni: pattern for the NI that reaches the gateway, for ROUTE_ADD the first that serves its
  *	network; for ROUTE_DEL, for those that it is about
  * @gateway: the gateway; for ROUTE_DEL a pattern
  * @target: the network, as a pattern for all of its NIDs; for ROUTE_DEL, all zeros means any
@@ -220,9 +220,9 @@ struct socklnd_peer_del {
  * @pad: zero
  *
  * Not to be confused with the routes of a peer, which are its addresses. EINVAL: @target is the
- * network of the gateway, or the gateway is this interface itself. ENETUNREACH: no interface serves
- * the gateway's network. EEXIST: this gateway leads there already. ENOSPC: the interface has
- * SOCKLND_ROUTE_MAX. ENOENT: no interface matches @ni; ROUTE_DEL: @gateway names one node, and no
+ * network of the gateway, or the gateway is this NI itself. ENETUNREACH: no NI serves
+ * the gateway's network. EEXIST: this gateway leads there already. ENOSPC: the NI has
+ * SOCKLND_ROUTE_MAX. ENOENT: no NI matches @ni; ROUTE_DEL: @gateway names one node, and no
  * route matched.
  */
 struct socklnd_route {
@@ -235,7 +235,7 @@ struct socklnd_route {
 	__u32 pad;
 };
 
-/* How many routes to other networks an interface has at most. */
+/* How many routes to other networks an NI has at most. */
 #define SOCKLND_ROUTE_MAX 1024
 
 /* socklnd_gateway.state, socklnd_route_entry.state */
@@ -245,14 +245,14 @@ struct socklnd_route {
 
 /**
  * struct socklnd_gateway - SOCKLND_IOC_ROUTE_NOTIFY: says that a gateway is to be used, or not
- * @ni: pattern for the interface that reaches the gateway; the first that serves its network is used
+ * @ni: pattern for the NI that reaches the gateway; the first that serves its network is used
  * @gateway: the gateway
  * @state: SOCKLND_GATEWAY_UP or SOCKLND_GATEWAY_SET_DOWN
  * @flags: none yet
  *
  * A gateway that is set down loses its connections, and what was sent over them and not answered
- * fails. ENOENT: no interface matches @ni, or it has no route through that node. ENETUNREACH: no
- * interface serves the gateway's network.
+ * fails. ENOENT: no NI matches @ni, or it has no route through that node. ENETUNREACH: no
+ * NI serves the gateway's network.
  */
 struct socklnd_gateway {
 	struct socklnd_nid ni;
@@ -303,7 +303,7 @@ struct socklnd_fwd_pool {
  * @small: [out] buffers for messages of up to a page
  * @large: [out] buffers for others
  *
- * All zeros if there never was an interface and nothing was said about it.
+ * All zeros if there never was an NI and nothing was said about it.
  */
 struct socklnd_routing {
 	__u32 flags;
@@ -315,7 +315,7 @@ struct socklnd_routing {
 /**
  * struct socklnd_conn_close - SOCKLND_IOC_CONN_CLOSE: closes connections, keeps peers; and
  *	SOCKLND_IOC_CONN_PUSH: has TCP send at once what it holds back for a fuller segment
- * @ni: pattern for the interfaces that it is about
+ * @ni: pattern for the NIs that it is about
  * @nid: pattern for the peers
  * @addr: only connections to or from this address, or ANY
  * @flags: none yet
@@ -336,7 +336,7 @@ struct socklnd_conn_close {
 
 /**
  * struct socklnd_register - SOCKLND_IOC_CONN_REGISTER: hands a connected socket over to the driver
- * @ni: pattern for the interface that the connection is for
+ * @ni: pattern for the NI that the connection is for
  * @nid: the node at the other end; all zeros if @type is SOCKLND_CONN_NONE
  * @fd: a file descriptor of the socket
  * @type: SOCKLND_CONN_NONE if the other node has made the connection: it speaks first. Any other
@@ -360,8 +360,8 @@ struct socklnd_conn_close {
  * EBADF: no such descriptor. ENOTSOCK: it is no socket. EPROTONOSUPPORT: it is not TCP. EXDEV: the
  * socket belongs to another network namespace. ENOTCONN: it is not connected, or not any more.
  * EBUSY: it was registered before, or somebody in the kernel uses it: it has TLS or BPF on it.
- * ENOENT: no interface matches @ni. ENOTUNIQ: several do. ENETUNREACH: none of them serves the
- * network of @nid. ESHUTDOWN: the interface is being stopped. ENOMEM: no memory. After any error the
+ * ENOENT: no NI matches @ni. ENOTUNIQ: several do. ENETUNREACH: none of them serves the
+ * network of @nid. ESHUTDOWN: the NI is being stopped. ENOMEM: no memory. After any error the
  * program has its socket as before.
  */
 struct socklnd_register {
@@ -375,7 +375,7 @@ struct socklnd_register {
 
 /**
  * struct socklnd_list - the request behind every list
- * @ni: pattern for the interfaces that it is about
+ * @ni: pattern for the NIs that it is about
  * @entries: address of an array of @capacity entries
  * @entry_size: the caller's size of an entry, and the distance between two of them: at least the
  *	list's SOCKLND_*_ENTRY_SIZE_VER0, at most SOCKLND_MAX_ENTRY_SIZE, a multiple of eight
@@ -419,7 +419,7 @@ struct socklnd_list {
 #define SOCKLND_NI_DOWN 2
 
 /**
- * struct socklnd_ni_entry - one local interface, in the list SOCKLND_IOC_NI_LIST
+ * struct socklnd_ni_entry - one local NI, in the list SOCKLND_IOC_NI_LIST
  * @nid: its NID
  * @incarnation_us: when it was started, in microseconds since 1970; tells peers of a restart
  * @state: SOCKLND_NI_*
@@ -448,8 +448,8 @@ struct socklnd_ni_entry {
 #define SOCKLND_IF_WAITS (1 << 2)
 
 /**
- * struct socklnd_if_entry - an address that an interface uses, in the list SOCKLND_IOC_IF_LIST
- * @ni: the interface
+ * struct socklnd_if_entry - an address that an NI uses, in the list SOCKLND_IOC_IF_LIST
+ * @ni: the NI
  * @addr: the address
  * @prefix_len: how many bits of it are the subnet's
  * @peers: how many peers have been told to use it
@@ -457,7 +457,7 @@ struct socklnd_ni_entry {
  * @flags: SOCKLND_IF_KERNEL_PREFIX, SOCKLND_IF_WAITS; since version 1.6
  * @pad: zero
  *
- * That in the interface's NID comes first.
+ * That in the NI's NID comes first.
  */
 struct socklnd_if_entry {
 	struct socklnd_nid ni;
@@ -480,7 +480,7 @@ struct socklnd_if_entry {
 
 /**
  * struct socklnd_peer_entry - one route of one peer, in the list SOCKLND_IOC_PEER_LIST
- * @ni: the local interface
+ * @ni: the local NI
  * @nid: the peer
  * @state: SOCKLND_PEER_*
  * @flags: SOCKLND_PEER_*
@@ -525,7 +525,7 @@ struct socklnd_peer_entry {
 
 /**
  * struct socklnd_route_entry - a route to another network, in the list SOCKLND_IOC_ROUTE_LIST
- * @ni: the local interface
+ * @ni: the local NI
  * @gateway: the node that messages go to
  * @target: the network, as a pattern for all of its NIDs
  * @priority: lower numbers are preferred
@@ -556,7 +556,7 @@ struct socklnd_route_entry {
 
 /**
  * struct socklnd_conn_entry - one connection, in the list SOCKLND_IOC_CONN_LIST
- * @ni: the local interface
+ * @ni: the local NI
  * @nid: the peer
  * @local_addr: this end's address
  * @local_port: this end's port
@@ -611,8 +611,8 @@ struct socklnd_conn_entry {
 };
 
 /**
- * struct socklnd_stats_entry - counters of one interface, in the list SOCKLND_IOC_STATS
- * @nid: the interface
+ * struct socklnd_stats_entry - counters of one NI, in the list SOCKLND_IOC_STATS
+ * @nid: the NI
  * @tx_msgs: messages sent
  * @tx_bytes: bytes sent, headers included
  * @rx_msgs: messages received
@@ -639,7 +639,7 @@ struct socklnd_conn_entry {
  * @zc_bytes: bytes of these, headers included
  * @zc_copied: how many of them were copied further on after all, in whole or in part: by a receiver
  *	on the same machine, or for a device that needs it
- * @fwd_msgs: messages that came in here and were passed on by another interface
+ * @fwd_msgs: messages that came in here and were passed on by another NI
  * @fwd_bytes: their payload
  * @fwd_failed: messages that were to be passed on and could not be, or were not received as a whole
  * @fwd_forged: of @misrouted, those that named a sender for which the peer can't speak
@@ -686,7 +686,7 @@ struct socklnd_stats_entry {
 
 /**
  * struct socklnd_peer_stats_entry - counters of one peer, in the list SOCKLND_IOC_PEER_STATS
- * @ni: the local interface
+ * @ni: the local NI
  * @nid: the peer
  * @tx_msgs: messages sent
  * @tx_bytes: bytes sent, headers included
@@ -759,7 +759,7 @@ struct socklnd_ping_ni {
 
 /**
  * struct socklnd_ping - SOCKLND_IOC_PING: asks a node who it is
- * @ni: pattern for the interface to use; the first that serves the node's network, or else that has a
+ * @ni: pattern for the NI to use; the first that serves the node's network, or else that has a
  *	route there
  * @nid: the node to ask
  * @timeout_ms: how long to wait, 1 to SOCKLND_MAX_TIMEOUT_MS
@@ -790,12 +790,12 @@ struct socklnd_ping {
 
 /**
  * struct socklnd_service - SOCKLND_IOC_SERVICE: starts the service that answers BENCH
- * @ni: pattern for the interfaces that are to offer it
+ * @ni: pattern for the NIs that are to offer it
  * @flags: none yet
- * @count: [out] how many interfaces offer it
+ * @count: [out] how many NIs offer it
  *
  * It stops when the file is closed. EBUSY: this file offers it already, or another one does for one
- * of the interfaces. ENOENT: no interface matches.
+ * of the NIs. ENOENT: no NI matches.
  */
 struct socklnd_service {
 	struct socklnd_nid ni;
@@ -815,7 +815,7 @@ struct socklnd_service {
 
 /**
  * struct socklnd_bench - SOCKLND_IOC_BENCH: moves data to or from a node that offers the service
- * @ni: pattern for the interface to use, as for PING
+ * @ni: pattern for the NI to use, as for PING
  * @nid: the node
  * @op: SOCKLND_BENCH_PUT or SOCKLND_BENCH_GET
  * @flags: SOCKLND_BENCH_*

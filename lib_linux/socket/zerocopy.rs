@@ -27,7 +27,7 @@
 //! socket is aborted, TCP frees its packets at once; a packet in a device's queue stays until the device
 //! has sent or dropped it, one that waits for address resolution stays for some seconds, one in a
 //! queueing discipline that delays packets stays as long as the delay, and one in a netfilter queue stays
-//! until a program has decided about it. So a ubuf can outlive its connection, its interface and its
+//! until a program has decided about it. So a ubuf can outlive its connection, its NI and its
 //! network namespace. Only the removal of the module waits for it, because the callback is in the module.
 //! [`ZcList::disown`] ends that wait: it leaves the packets to a callback of the kernel's own.
 //!

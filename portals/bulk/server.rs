@@ -75,7 +75,7 @@ struct Inner {
     is_stopped: bool,
 }
 
-/// The service of one interface.
+/// The service of one NI.
 #[pin_data]
 pub(in crate::portals) struct BulkService {
     memory: Arc<BulkMemory>,

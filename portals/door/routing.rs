@@ -47,7 +47,7 @@ pub(super) fn route_add(caller: &Caller, request: &uapi::socklnd_route) -> Resul
     let ni = pattern(&request.ni)?;
     let gateway = nid(&request.gateway)?;
     let target = network(&request.target)?.ok_or(EINVAL)?;
-    let ni = caller.interface_for(ni, gateway)?;
+    let ni = caller.ni_for(ni, gateway)?;
     local_ni(caller, ni.nid())?.add_route(target, gateway, request.priority)
 }
 
@@ -56,7 +56,7 @@ pub(super) fn route_del(caller: &Caller, request: &mut uapi::socklnd_route) -> R
     let gateway = pattern(&request.gateway)?;
     let target = network(&request.target)?;
     let mut deleted = 0usize;
-    for ni in caller.interfaces(pattern(&request.ni)?)?.iter() {
+    for ni in caller.nis(pattern(&request.ni)?)?.iter() {
         // One that is being started or was shut down has no routes.
         let Ok(local) = local_ni(caller, ni.nid()) else {
             continue;
@@ -82,7 +82,7 @@ pub(super) fn route_notify(caller: &Caller, request: &uapi::socklnd_gateway) -> 
         uapi::SOCKLND_GATEWAY_SET_DOWN => Liveness::Dead,
         _ => return Err(EINVAL),
     };
-    let ni = caller.interface_for(ni, gateway)?;
+    let ni = caller.ni_for(ni, gateway)?;
     local_ni(caller, ni.nid())?.notify_gateway(gateway, liveness)
 }
 

@@ -94,14 +94,14 @@ pub(super) fn bench(caller: &Caller, request: &mut uapi::socklnd_bench) -> Resul
 }
 
 impl File {
-    /// Starts the bulk service on all interfaces that match. On error it is started on none.
+    /// Starts the bulk service on all NIs that match. On error it is started on none.
     pub(super) fn start_services(
         &self,
         caller: &Caller,
         request: &mut uapi::socklnd_service,
     ) -> Result {
         check_zero([request.flags])?;
-        let nis = caller.interfaces(pattern(&request.ni)?)?;
+        let nis = caller.nis(pattern(&request.ni)?)?;
         if nis.is_empty() {
             return Err(ENOENT);
         }

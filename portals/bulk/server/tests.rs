@@ -31,7 +31,7 @@ mod suite {
         Nid::tcp(0, [10, 0, 0, last])
     }
 
-    /// A node without interfaces.
+    /// A node without NIs.
     fn node() -> Result<Arc<Node>> {
         Node::new(Net::current())
     }
@@ -210,7 +210,7 @@ mod suite {
             .server_bytes();
         drop(room(&first, most - session)?);
         assert_eq!(room(&first, most - session + 1).err(), Some(EBUSY));
-        // Sessions of a client that is down are evicted for those of another interface.
+        // Sessions of a client that is down are evicted for those of another NI.
         other.peer_down(nid(2));
         let all = room(&first, most)?;
         assert_eq!(state(&other, 2, 7)?.status, NO_SESSION);

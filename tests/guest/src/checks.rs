@@ -47,7 +47,7 @@ pub fn retire(lab: &Lab) -> Result<()> {
     let left = debugfs::stats()?;
     let left: Vec<_> = left.iter().map(|section| &section.heading).collect();
     ensure!(
-        !left.iter().any(|heading| heading.starts_with("interface ")),
+        !left.iter().any(|heading| heading.starts_with("ni ")),
         "interfaces are left: {left:?}"
     );
     Ok(())
@@ -58,7 +58,7 @@ fn interfaces_of(sections: &[Section], namespace: u64) -> Vec<&str> {
     let ending = format!(" namespace {namespace}");
     let headings = sections.iter().map(|section| section.heading.as_str());
     headings
-        .filter_map(|heading| heading.strip_prefix("interface ")?.strip_suffix(&ending))
+        .filter_map(|heading| heading.strip_prefix("ni ")?.strip_suffix(&ending))
         .collect()
 }
 
@@ -69,7 +69,7 @@ fn at_rest() -> Result<()> {
         let heading = &section.heading;
         match heading.split(' ').next().unwrap_or_default() {
             "peer" | "route" | "conn" => bail!("{heading} is left"),
-            "interface" => {
+            "ni" => {
                 for name in GAUGES {
                     let count = section.get(name)?;
                     ensure!(count == 0, "{heading} has {count} {name}");

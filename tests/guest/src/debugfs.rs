@@ -18,7 +18,7 @@ const HEADINGS: [&str; 8] = [
     "scheduler",
     "forwarding",
     "pool",
-    "interface",
+    "ni",
     "peer",
     "route",
     "conn",

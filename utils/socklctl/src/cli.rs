@@ -81,7 +81,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Local interfaces: the NIDs of this node
+    /// Local NIs: the NIDs of this node
     #[command(subcommand)]
     Ni(NiCommand),
 
@@ -105,11 +105,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Conn(ConnCommand),
 
-    /// Addresses that an interface uses beside that in its NID
+    /// Addresses that an NI uses beside that in its NID
     #[command(subcommand, visible_alias = "if")]
     Interface(InterfaceCommand),
 
-    /// lnetctl: interfaces by network and network device
+    /// lnetctl: NIs by network and network device
     #[command(subcommand)]
     Net(NetCommand),
 
@@ -123,12 +123,12 @@ pub(crate) enum Command {
     /// Answer other nodes' bench, until interrupted
     Serve(ServeArgs),
 
-    /// Counters of the local interfaces, or what they gain in a second
+    /// Counters of the local NIs, or what they gain in a second
     Stats(StatsArgs),
 
     /// Write this node's configuration to a file
     ///
-    /// What was configured, and only that: interfaces (with the addresses they use), peers (with the
+    /// What was configured, and only that: NIs (with the addresses they use), peers (with the
     /// routes that were added, and how often), gateways to other networks, and whether this node is
     /// one. What the driver found by itself is left out. The same configuration always makes the same
     /// file.
@@ -184,7 +184,7 @@ Files of Lustre's are read too, and what they have that means nothing here is to
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NiCommand {
-    /// Start an interface: give this node a NID and listen on its address
+    /// Start an NI: give this node a NID and listen on its address
     ///
     /// Examples:
     ///   socklctl ni add 10.0.0.1@tcp
@@ -199,21 +199,21 @@ pub(crate) enum NiCommand {
         #[arg(long = "if", value_name = "DEVICE")]
         device: Option<String>,
     },
-    /// Stop an interface, with all its peers and connections
+    /// Stop an NI, with all its peers and connections
     Del {
         #[arg(value_parser = typed::local_nid)]
         nid: Nid,
     },
     /// Give this node this NID and no other
     ///
-    /// Starts an interface if there is none. If there is one with another NID, it is replaced, and
+    /// Starts an NI if there is none. If there is one with another NID, it is replaced, and
     /// its peers are forgotten; if the new one can't be started, the old one stays. If there are
     /// several, nothing is done.
     Set {
         #[arg(value_parser = typed::local_nid)]
         nid: Nid,
     },
-    /// List interfaces
+    /// List NIs
     #[command(alias = "show")]
     List(ListArgs),
 }
@@ -233,7 +233,7 @@ pub(crate) enum PeerCommand {
         /// Port to connect to [default: the acceptor's usual one, 988]
         #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
         port: Option<u16>,
-        /// Local interface to reach it from [default: the one in the peer's network]
+        /// Local NI to reach it from [default: the one in the peer's network]
         #[arg(
             long,
             value_name = "PATTERN",
@@ -340,10 +340,10 @@ pub(crate) struct RouteOptions {
     pub(crate) hop: Option<i32>,
 }
 
-/// lnetctl's verbs for what are interfaces here.
+/// lnetctl's verbs for what are NIs here.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetCommand {
-    /// Start interfaces: like 'ni add', for each network device
+    /// Start NIs: like 'ni add', for each network device
     Add {
         /// The network
         #[arg(long, value_parser = parse_network)]
@@ -357,7 +357,7 @@ pub(crate) enum NetCommand {
         )]
         devices: Vec<String>,
     },
-    /// Stop interfaces: like 'ni del'
+    /// Stop NIs: like 'ni del'
     Del {
         /// The network
         #[arg(long, value_parser = parse_network)]
@@ -366,7 +366,7 @@ pub(crate) enum NetCommand {
         #[arg(long = "if", value_name = "DEVICES", value_delimiter = ',')]
         devices: Vec<String>,
     },
-    /// List interfaces: like 'ni list'
+    /// List NIs: like 'ni list'
     Show {
         /// Only this network
         #[arg(long, value_parser = parse_network)]
@@ -510,10 +510,10 @@ pub(crate) enum InterfaceCommand {
     List(ListArgs),
 }
 
-/// What narrows a request down to some of the local interfaces.
+/// What narrows a request down to some of the local NIs.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct ListArgs {
-    /// Only local interfaces that match
+    /// Only local NIs that match
     #[arg(
         long,
         value_name = "PATTERN",
@@ -545,7 +545,7 @@ pub(crate) struct PingArgs {
     #[arg(short, long, default_value = "1", value_parser = parse_time)]
     pub(crate) interval: Duration,
 
-    /// Local interface to send from [default: the one in the peer's network]
+    /// Local NI to send from [default: the one in the peer's network]
     #[arg(
         long,
         value_name = "PATTERN",
@@ -597,7 +597,7 @@ pub(crate) struct BenchArgs {
     #[arg(short = 'W', long, default_value = "600", value_parser = parse_time)]
     pub(crate) timeout: Duration,
 
-    /// Local interface to use [default: the one in the peer's network]
+    /// Local NI to use [default: the one in the peer's network]
     #[arg(
         long,
         value_name = "PATTERN",
@@ -610,7 +610,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// Only local interfaces that match
+    /// Only local NIs that match
     #[arg(
         long,
         value_name = "PATTERN",
@@ -630,13 +630,13 @@ pub(crate) struct StatsArgs {
     #[command(flatten)]
     pub(crate) list: ListArgs,
 
-    /// Of each peer, not of each interface
+    /// Of each peer, not of each NI
     #[arg(short, long, conflicts_with = "watch")]
     pub(crate) peers: bool,
 
     /// Go on until interrupted, and show what changes: once in every interval, per second
     ///
-    /// On a terminal one picture, drawn anew; elsewhere a line for each interface (with --json, a
+    /// On a terminal one picture, drawn anew; elsewhere a line for each NI (with --json, a
     /// value for each interval).
     #[arg(short, long)]
     pub(crate) watch: bool,

@@ -184,7 +184,7 @@ fn run_interface(
     }
 }
 
-/// Carries out one of lctl's verbs, for the interfaces of one network or of all.
+/// Carries out one of lctl's verbs, for the NIs of one network or of all.
 pub(crate) fn run_lctl(
     verb: &Lctl,
     net: Option<u16>,

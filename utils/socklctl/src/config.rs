@@ -43,7 +43,7 @@ pub(crate) struct Config {
     pub(crate) nis: Vec<NiConfig>,
 }
 
-/// An interface.
+/// An NI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NiConfig {
     pub(crate) nid: Nid,

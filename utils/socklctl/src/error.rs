@@ -197,25 +197,25 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
             "a program, or Lustre's own ksocklnd, listens there on the acceptor's port, 988 unless \
              configured otherwise (see: ss -ltn)"
         }
-        (NiAdd, Errno::EXIST) => "the interface is there already",
+        (NiAdd, Errno::EXIST) => "the NI is there already",
         (NiSet, Errno::NOTUNIQ) => {
             "this node has several NIDs: use 'ni add' and 'ni del' (see: socklctl ni list)"
         }
         (_, Errno::NOTUNIQ) => {
-            "several interfaces match: say which one with --ni (see: socklctl ni list)"
+            "several NIs match: say which one with --ni (see: socklctl ni list)"
         }
-        (NiDel, Errno::NOENT) => "there is no such interface here (see: socklctl ni list)",
+        (NiDel, Errno::NOENT) => "there is no such NI here (see: socklctl ni list)",
 
         (PeerDel, Errno::NOENT) => "there is no such peer or route (see: socklctl peer list)",
-        (IfAdd, Errno::EXIST) => "the interface uses that address already",
-        (IfAdd, Errno::NOSPC) => "an interface uses 16 addresses at most",
+        (IfAdd, Errno::EXIST) => "the NI uses that address already",
+        (IfAdd, Errno::NOSPC) => "an NI uses 16 addresses at most",
         (IfDel, Errno::NOENT) => {
-            "no interface here uses that address (see: socklctl interface list)"
+            "no NI here uses that address (see: socklctl interface list)"
         }
-        (IfDel, Errno::BUSY) => "it is the address in the interface's NID: delete the interface",
+        (IfDel, Errno::BUSY) => "it is the address in the NI's NID: delete the NI",
         (PeerAdd, Errno::EXIST) => "that address was added with another port",
         (RouteAdd, Errno::EXIST) => "there is such a route already",
-        (RouteAdd, Errno::NOSPC) => "an interface has 1024 routes to other networks at most",
+        (RouteAdd, Errno::NOSPC) => "an NI has 1024 routes to other networks at most",
         (RouteAdd, Errno::INVAL) => {
             "the gateway is in that network itself, or is this node: there is nothing to pass on"
         }
@@ -237,9 +237,9 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         }
         (Serve, Errno::BUSY) => "the service is running already",
         (Bench, Errno::BUSY) => "the node has no room for another benchmark now",
-        (_, Errno::NOENT) => "there is no such interface here (see: socklctl ni list)",
+        (_, Errno::NOENT) => "there is no such NI here (see: socklctl ni list)",
         (_, Errno::NETUNREACH) => {
-            "no interface here is in that network, nor has one a route there: add either, or look at \
+            "no NI here is in that network, nor has one a route there: add either, or look at \
              the number behind @tcp"
         }
 
@@ -259,7 +259,7 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (Bench, Errno::TIMEDOUT) => {
             "the node did not answer in time: does 'socklctl serve' run there?"
         }
-        (_, Errno::SHUTDOWN) => "the interface was taken down meanwhile",
+        (_, Errno::SHUTDOWN) => "the NI was taken down meanwhile",
         (_, Errno::PROTO) => "the node's answer is malformed: is it Lustre that listens there?",
         (_, Errno::INTR) => "interrupted by a signal",
         _ => return None,
@@ -351,16 +351,16 @@ mod tests {
     fn an_error_says_what_failed_and_why() {
         let error = Error::request(
             Action::NiAdd,
-            "add interface 1.2.3.4@tcp",
+            "add NI 1.2.3.4@tcp",
             Errno::ADDRNOTAVAIL,
         );
         assert_eq!(
             error.to_string(),
-            "can't add interface 1.2.3.4@tcp: Cannot assign requested address (EADDRNOTAVAIL); no \
+            "can't add NI 1.2.3.4@tcp: Cannot assign requested address (EADDRNOTAVAIL); no \
              device of this network namespace has that address, it is one of broadcast, or an \
              IPv6 one is tentative still (see: ip address)"
         );
-        let error = Error::request(Action::NiAdd, "add interface 1.2.3.4@tcp", Errno::ADDRINUSE);
+        let error = Error::request(Action::NiAdd, "add NI 1.2.3.4@tcp", Errno::ADDRINUSE);
         assert!(error.to_string().contains("port, 988"), "{error}");
         let error = Error::request(Action::Ping, "ping 1.2.3.4@tcp", Errno::HOSTUNREACH);
         assert!(error.to_string().contains("the node is down"), "{error}");

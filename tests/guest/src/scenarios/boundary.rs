@@ -152,7 +152,7 @@ pub fn other_layer(lab: &mut Lab) -> Result<()> {
             layer.exchange(MESSAGES)?;
             lose_connections(&layer, [one, two])?;
             layer.exchange(MESSAGES)?;
-            let errors = debugfs::sum(&debugfs::sections("interface ")?, "protocol_errors")?;
+            let errors = debugfs::sum(&debugfs::sections("ni ")?, "protocol_errors")?;
             ensure!(errors == 0, "{errors} protocol errors");
             // With messages under way: they end with their interface.
             let before = layer.stats()?;

@@ -681,7 +681,7 @@ pub fn watch_counters(lab: &mut Lab) -> Result<()> {
         let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
         for line in whole.lines() {
             let rates: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
-            let ni = &rates["interfaces"][0];
+            let ni = &rates["nis"][0];
             if ni["tx_msgs"].as_f64() > Some(0.0) && ni["nid"] == node.nid() {
                 return Ok(());
             }

@@ -150,6 +150,6 @@ fn discover(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
 
 /// How many messages the node had no use for.
 fn drops(node: &Node) -> Result<u64> {
-    let sections = sections(&format!("interface {} ", node.nid()))?;
+    let sections = sections(&format!("ni {} ", node.nid()))?;
     sections.first().context("no interface")?.get("drops")
 }

@@ -40,7 +40,7 @@ pub fn no_memory(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     let _services = [one.serve()?, two.serve()?];
     for op in [Op::Put, Op::Get] {
-        let before = sum(&sections("interface ")?, "enomem")?;
+        let before = sum(&sections("ni ")?, "enomem")?;
         let _fault = hook("enomem_tx", FAILURES)?;
         let bench = Bench {
             op,
@@ -55,7 +55,7 @@ pub fn no_memory(lab: &mut Lab) -> Result<()> {
             ensure!(hook_value("enomem_tx")? == 0);
             Ok(())
         })?;
-        let failures = sum(&sections("interface ")?, "enomem")? - before;
+        let failures = sum(&sections("ni ")?, "enomem")? - before;
         ensure!(
             failures >= u64::from(FAILURES),
             "only {failures} failures were counted"
@@ -206,7 +206,7 @@ pub fn unsent_acks(lab: &mut Lab) -> Result<()> {
     conn.send(&put.bytes())?;
     let ack = conn.receive_message()?;
     ensure!(ack.kind == ACK && ack.length == 0, "no ACK: {ack:x?}");
-    let count = || sum(&sections("interface ")?, "tx_errors");
+    let count = || sum(&sections("ni ")?, "tx_errors");
     let sent = node.counter("/tx/msgs")?;
     let before = count()?;
     let stall = hook("stall_tx", 3600)?;
@@ -343,7 +343,7 @@ pub fn statistics(lab: &mut Lab) -> Result<()> {
 fn agree(one: &Node, two: &Node) -> Result<()> {
     for (node, other) in [(one, two), (two, one)] {
         wait::until(SLACK, "numbers agree", || {
-            let interface = sections(&format!("interface {} ", node.nid()))?;
+            let interface = sections(&format!("ni {} ", node.nid()))?;
             let peer = sections(&format!("peer {} of {}", other.nid(), node.nid()))?;
             let told = node.list(&["stats", "--peers"])?;
             ensure!(told.len() == 1, "peers: {told:?}");

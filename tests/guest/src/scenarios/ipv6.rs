@@ -124,7 +124,7 @@ pub fn basic(lab: &mut Lab) -> Result<()> {
         "the peer is not in {stats:?}"
     );
     for heading in [
-        format!("interface {} ", nid(one)),
+        format!("ni {} ", nid(one)),
         format!("peer {}", nid(two)),
     ] {
         ensure!(!sections(&heading)?.is_empty(), "no '{heading}' in debugfs");

@@ -68,7 +68,7 @@ fn await_conns(one: &Node, two: &Node, bulk: usize) -> Result<()> {
 /// No further attempts to connect are made.
 fn await_quiet(node: &Node) -> Result<()> {
     let attempts = || {
-        let sections = sections(&format!("interface {} ", node.nid()))?;
+        let sections = sections(&format!("ni {} ", node.nid()))?;
         sections
             .first()
             .context("no interface")?

@@ -358,7 +358,7 @@ pub fn strangers(lab: &mut Lab) -> Result<()> {
     let name = |last: u8| Ipv4Addr::new(10, 9, 0, last);
     let dial = |from, last| dial_as(script, from, name(last), node);
     let counter = |name: &str| -> Result<u64> {
-        let found = sections(&format!("interface {}", node.nid()))?;
+        let found = sections(&format!("ni {}", node.nid()))?;
         found.first().context("no interface")?.get(name)
     };
     let count = |wanted: usize| {
@@ -487,7 +487,7 @@ pub fn called_back(lab: &mut Lab) -> Result<()> {
     let listen = |addr| Listener::new(&script.space, addr);
     let ask = |from, name| ask_for_a_call(script, from, name, node);
     let counter = |nid: &str, name: &str| -> Result<u64> {
-        let found = sections(&format!("interface {nid}"))?;
+        let found = sections(&format!("ni {nid}"))?;
         found.first().context("no interface")?.get(name)
     };
     let own = node.nid();
@@ -585,7 +585,7 @@ fn passed_on(node: &Node, script: &Node, senders: &mut [Link], most: u64) -> Res
     set("max_strangers", 2 * most)?;
     let names = call_addresses(node, script, 1, most as u8 + 1)?;
     let counter = |name: &str| -> Result<u64> {
-        let found = sections(&format!("interface {}", across.nid()))?;
+        let found = sections(&format!("ni {}", across.nid()))?;
         found.first().context("no interface")?.get(name)
     };
     let listeners = names

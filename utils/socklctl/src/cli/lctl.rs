@@ -103,7 +103,7 @@ pub(crate) enum Lctl {
         nids: Vec<Nid>,
     },
 
-    /// lctl: 'network down' stops all interfaces
+    /// lctl: 'network down' stops all NIs
     #[command(name = "network")]
     Network {
         /// What to do

@@ -31,7 +31,7 @@ pub(crate) fn current(driver: &impl Driver) -> Result<Config, Error> {
         |what| move |errno| Error::request(Action::List, format!("ask for the {what}"), errno);
     let mut nis: Vec<NiConfig> = driver
         .list(&device::NI_LIST, Pattern::Any.to_uapi())
-        .map_err(failed("interfaces"))?
+        .map_err(failed("NIs"))?
         .iter()
         .filter_map(|entry| {
             Some(NiConfig {
@@ -46,7 +46,7 @@ pub(crate) fn current(driver: &impl Driver) -> Result<Config, Error> {
         let pattern = Pattern::One(ni.nid).to_uapi();
         let addresses = driver
             .list(&device::IF_LIST, pattern)
-            .map_err(failed("addresses of interfaces"))?;
+            .map_err(failed("addresses of NIs"))?;
         let addresses = addresses.iter().filter_map(prefix);
         ni.addresses = addresses.filter(|p| p.addr != ni.nid.addr()).collect();
         ni.addresses.sort();
@@ -284,7 +284,7 @@ impl fmt::Display for Step {
 }
 
 impl Step {
-    /// The interface that has to be there before.
+    /// The NI that has to be there before.
     fn needs(&self) -> Option<Nid> {
         match *self {
             Self::Set { .. } | Self::Ni { .. } | Self::Routing => None,
@@ -542,7 +542,7 @@ struct Imported<'a> {
 #[derive(Debug, Serialize)]
 struct Failed {
     step: Step,
-    /// `null` if the step's interface is missing, which is reported separately.
+    /// `null` if the step's NI is missing, which is reported separately.
     why: Option<Error>,
 }
 
@@ -557,7 +557,7 @@ impl Report for Imported<'_> {
         for Failed { step, why } in &self.failed {
             lines.push(match why {
                 Some(why) => format!("not done: {why}"),
-                None => format!("not done: {step}: the interface is missing"),
+                None => format!("not done: {step}: the NI is missing"),
             });
         }
         match &self.steps {
@@ -950,11 +950,11 @@ ni:
         assert_eq!(lines.len(), 4, "{text}");
         assert_eq!(lines[0], "ignored: x: y");
         assert!(
-            lines[1].starts_with("not done: can't add interface 10.0.0.77@tcp: "),
+            lines[1].starts_with("not done: can't add NI 10.0.0.77@tcp: "),
             "{text}"
         );
         assert!(
-            lines[3].ends_with("--ni 10.0.0.77@tcp: the interface is missing"),
+            lines[3].ends_with("--ni 10.0.0.77@tcp: the NI is missing"),
             "{text}"
         );
         let outcome = imported.outcome().unwrap_err().to_string();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Addresses that interfaces use.
+//! Addresses that NIs use.
 
 use crate::{
     address::{Pattern, Prefix, Shown, address_from_uapi, address_to_uapi},
@@ -120,7 +120,7 @@ impl Report for Addresses {
 pub(crate) fn list(driver: &impl Driver, ni: Pattern) -> Result<Addresses, Error> {
     let entries = driver
         .list(&device::IF_LIST, ni.to_uapi())
-        .map_err(|errno| Error::request(Action::List, "list addresses of interfaces", errno))?;
+        .map_err(|errno| Error::request(Action::List, "list addresses of NIs", errno))?;
     Ok(Addresses(entries.iter().map(Address::from).collect()))
 }
 
@@ -157,7 +157,7 @@ mod tests {
             text.starts_with("can't delete address 10.0.0.1: "),
             "{text}"
         );
-        assert!(text.contains("in the interface's NID"), "{text}");
+        assert!(text.contains("in the NI's NID"), "{text}");
     }
 
     #[test]

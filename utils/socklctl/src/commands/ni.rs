@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Local interfaces.
+//! Local NIs.
 
 use crate::{
     address::{Pattern, Shown, nid_to_uapi},
@@ -28,7 +28,7 @@ pub(crate) fn add(driver: &impl Driver, nid: Nid) -> Result<Quiet<Named>, Error>
     };
     driver
         .call(&device::NI_ADD, &mut arg)
-        .map_err(|errno| Error::request(Action::NiAdd, format!("add interface {nid}"), errno))?;
+        .map_err(|errno| Error::request(Action::NiAdd, format!("add NI {nid}"), errno))?;
     Ok(Quiet(Named {
         nid: (&arg.nid).into(),
     }))
@@ -54,7 +54,7 @@ pub(crate) fn del(driver: &impl Driver, nid: Nid) -> Result<Quiet<Named>, Error>
     };
     driver
         .call(&device::NI_DEL, &mut arg)
-        .map_err(|errno| Error::request(Action::NiDel, format!("delete interface {nid}"), errno))?;
+        .map_err(|errno| Error::request(Action::NiDel, format!("delete NI {nid}"), errno))?;
     Ok(Quiet(Named {
         nid: (&arg.nid).into(),
     }))
@@ -153,13 +153,13 @@ pub(crate) fn network_up(driver: &impl Driver, ni: Pattern) -> Result<Quiet<Nids
     let nids = list_nids(driver, ni)?;
     if nids.0.is_empty() {
         return Err(Error::Outcome(
-            "no interface is configured by itself: 'socklctl import FILE' does it, or 'socklctl ni add'".into(),
+            "no NI is configured by itself: 'socklctl import FILE' does it, or 'socklctl ni add'".into(),
         ));
     }
     Ok(Quiet(nids))
 }
 
-/// lctl's 'network down': stops the interfaces that match.
+/// lctl's 'network down': stops the NIs that match.
 pub(crate) fn network_down(driver: &impl Driver, ni: Pattern) -> Result<Quiet<Nids>, Error> {
     let nids = list_nids(driver, ni)?;
     for nid in nids.0.iter().filter_map(|nid| nid.nid()) {
@@ -215,10 +215,10 @@ pub(crate) fn net_del(
 
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Interfaces(Vec<Interface>);
+pub(crate) struct Nis(Vec<Ni>);
 
 #[derive(Debug, Serialize)]
-struct Interface {
+struct Ni {
     nid: Shown,
     state: &'static str,
     /// When it was started, in microseconds since 1970.
@@ -230,7 +230,7 @@ struct Interface {
     conns_per_peer: u32,
 }
 
-impl From<&uapi::socklnd_ni_entry> for Interface {
+impl From<&uapi::socklnd_ni_entry> for Ni {
     fn from(entry: &uapi::socklnd_ni_entry) -> Self {
         Self {
             nid: (&entry.nid).into(),
@@ -248,7 +248,7 @@ impl From<&uapi::socklnd_ni_entry> for Interface {
     }
 }
 
-impl Report for Interfaces {
+impl Report for Nis {
     fn text(&self) -> String {
         let rows = self.0.iter().map(|ni| {
             [
@@ -263,11 +263,11 @@ impl Report for Interfaces {
     }
 }
 
-pub(crate) fn list(driver: &impl Driver, ni: Pattern) -> Result<Interfaces, Error> {
+pub(crate) fn list(driver: &impl Driver, ni: Pattern) -> Result<Nis, Error> {
     let entries = driver
         .list(&device::NI_LIST, ni.to_uapi())
-        .map_err(|errno| Error::request(Action::List, "list interfaces", errno))?;
-    Ok(Interfaces(entries.iter().map(Interface::from).collect()))
+        .map_err(|errno| Error::request(Action::List, "list NIs", errno))?;
+    Ok(Nis(entries.iter().map(Ni::from).collect()))
 }
 
 #[cfg(test)]
@@ -301,7 +301,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .starts_with("can't delete interface 10.0.0.1@tcp: "),
+                .starts_with("can't delete NI 10.0.0.1@tcp: "),
             "{error}"
         );
     }

@@ -50,18 +50,18 @@ struct Attempt {
 struct Node {
     pid: u32,
     features: u32,
-    nis: Vec<Interface>,
+    nis: Vec<Ni>,
 }
 
 #[derive(Debug, Serialize)]
-struct Interface {
+struct Ni {
     nid: Shown,
     status: &'static str,
 }
 
 impl From<&uapi::socklnd_ping> for Node {
     fn from(arg: &uapi::socklnd_ping) -> Self {
-        let nis = arg.nis.iter().take(arg.count as usize).map(|ni| Interface {
+        let nis = arg.nis.iter().take(arg.count as usize).map(|ni| Ni {
             nid: (&ni.nid).into(),
             status: match ni.status {
                 uapi::SOCKLND_PING_NI_UP => "up",

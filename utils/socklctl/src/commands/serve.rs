@@ -23,8 +23,8 @@ use std::{
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
-    /// How many interfaces offer it.
-    interfaces: u32,
+    /// How many NIs offer it.
+    nis: u32,
 }
 
 impl Report for Ready {
@@ -54,7 +54,7 @@ fn start(driver: &impl Driver, args: &ServeArgs) -> Result<Ready, Error> {
         .map_err(|errno| Error::request(Action::Serve, "start the service", errno))?;
     Ok(Ready {
         ready: true,
-        interfaces: arg.count,
+        nis: arg.count,
     })
 }
 
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(ready.text(), "ready");
         assert_eq!(
             serde_json::to_string(&ready).unwrap(),
-            r#"{"ready":true,"interfaces":2}"#
+            r#"{"ready":true,"nis":2}"#
         );
     }
 

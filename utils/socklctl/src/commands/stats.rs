@@ -19,10 +19,10 @@ use serde::Serialize;
 
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Stats(Vec<Interface>);
+pub(crate) struct Stats(Vec<Ni>);
 
 #[derive(Debug, Serialize)]
-struct Interface {
+struct Ni {
     nid: Shown,
     tx: Traffic,
     rx: Traffic,
@@ -208,7 +208,7 @@ impl Errors {
     }
 }
 
-impl From<&uapi::socklnd_stats_entry> for Interface {
+impl From<&uapi::socklnd_stats_entry> for Ni {
     fn from(entry: &uapi::socklnd_stats_entry) -> Self {
         Self {
             nid: (&entry.nid).into(),
@@ -260,15 +260,15 @@ impl From<&uapi::socklnd_stats_entry> for Interface {
     }
 }
 
-/// A block of lines for each interface.
+/// A block of lines for each NI.
 impl Report for Stats {
     fn text(&self) -> String {
-        let blocks: Vec<String> = self.0.iter().map(Interface::text).collect();
+        let blocks: Vec<String> = self.0.iter().map(Ni::text).collect();
         blocks.join("\n\n")
     }
 }
 
-impl Interface {
+impl Ni {
     fn text(&self) -> String {
         let Self {
             tx,
@@ -325,7 +325,7 @@ pub(crate) fn list(driver: &impl Driver, ni: Pattern) -> Result<Stats, Error> {
     let entries = driver
         .list(&device::STATS, ni.to_uapi())
         .map_err(|errno| Error::request(Action::List, "read the counters", errno))?;
-    Ok(Stats(entries.iter().map(Interface::from).collect()))
+    Ok(Stats(entries.iter().map(Ni::from).collect()))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 pub(super) struct Builder<'a> {
     cards: &'a Cards,
     file: File,
-    /// Routes, which are looked at when all interfaces are known.
+    /// Routes, which are looked at when all NIs are known.
     routes: Vec<Route>,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// An interface with this NID.
+    /// An NI with this NID.
     pub(super) fn ni(&mut self, nid: Nid) {
         let nis = &mut self.file.config.nis;
         if nis.iter().any(|ni| ni.nid == nid) {
@@ -93,7 +93,7 @@ impl<'a> Builder<'a> {
         });
     }
 
-    /// An interface in this network with the address that a device has, or the first that is there.
+    /// An NI in this network with the address that a device has, or the first that is there.
     pub(super) fn card(&mut self, place: &str, net: u16, device: Option<&str>) {
         let found = match device {
             Some(device) => self.cards.address_of(device),
@@ -105,7 +105,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Interfaces for a network as it stands in `networks=`: `tcp7(eth0,eth1)[0,1]`.
+    /// NIs for a network as it stands in `networks=`: `tcp7(eth0,eth1)[0,1]`.
     pub(super) fn network_and_cards(&mut self, place: &str, text: &str) {
         let (name, rest) = text.split_once('(').unwrap_or((text, ""));
         let (name, cpts) = match name.split_once('[') {
@@ -140,7 +140,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Interfaces for a network where an address of this node matches one of the patterns. Returns
+    /// NIs for a network where an address of this node matches one of the patterns. Returns
     /// whether one does. With devices, only their addresses count, and they are those that are used.
     pub(super) fn network_by_address(
         &mut self,
@@ -219,7 +219,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// A route, whose interface may come later in the file.
+    /// A route, whose NI may come later in the file.
     pub(super) fn route(&mut self, place: &str, network: u16, gateway: &str, priority: u32) {
         match parse_nid(gateway) {
             Ok(gateway) => self.routes.push(Route {
@@ -283,7 +283,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The whole, with each route at the interface that it goes out from.
+    /// The whole, with each route at the NI that it goes out from.
     pub(super) fn build(mut self) -> File {
         for route in std::mem::take(&mut self.routes) {
             let Route {

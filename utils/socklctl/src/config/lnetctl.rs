@@ -23,7 +23,7 @@ const HEADINGS: [&str; 10] = [
     "udsp",
 ];
 
-/// What an export says of an interface beside its configuration.
+/// What an export says of an NI beside its configuration.
 const STATE: [&str; 9] = [
     "status",
     "statistics",

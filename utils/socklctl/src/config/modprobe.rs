@@ -227,7 +227,7 @@ alias tcp ksocklnd
         let file = parse("options lnet networks=tcp(eth0),tcp1(eth0)", &cards());
         assert_eq!(nids(&file), ["10.0.0.1@tcp", "10.0.0.1@tcp1"]);
         assert_eq!(file.problems, [""; 0]);
-        // An interface for each of several devices.
+        // An NI for each of several devices.
         let file = parse("options lnet networks=tcp(eth0,eth1)", &cards());
         assert_eq!(nids(&file), ["10.0.0.1@tcp", "192.168.1.1@tcp"]);
     }

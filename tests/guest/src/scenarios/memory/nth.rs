@@ -263,7 +263,7 @@ fn all_is_well(moved: &Moved) -> Result<()> {
 /// The sum of these numbers, of all interfaces.
 fn count(names: &[&str]) -> Result<u64> {
     let mut sum = 0;
-    for section in sections("interface ")? {
+    for section in sections("ni ")? {
         for name in names {
             sum += section.get(name)?;
         }

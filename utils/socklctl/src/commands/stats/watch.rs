@@ -2,7 +2,7 @@
 
 //! What the counters gain, interval by interval.
 
-use super::{Interface, Stats};
+use super::{Ni, Stats};
 use crate::{
     address::Shown,
     cli::StatsArgs,
@@ -28,10 +28,10 @@ struct Sample {
 pub(super) struct Rates {
     /// The time between the two.
     seconds: f64,
-    interfaces: Vec<Rate>,
+    nis: Vec<Rate>,
 }
 
-/// Of one interface; messages, bytes and errors a second.
+/// Of one NI; messages, bytes and errors a second.
 #[derive(Debug, PartialEq, Serialize)]
 struct Rate {
     nid: Shown,
@@ -60,10 +60,10 @@ const COLUMNS: [(&str, usize); 9] = [
 ];
 
 impl Rate {
-    /// An interface that was not there before has gained everything since; so has one whose counters
+    /// An NI that was not there before has gained everything since; so has one whose counters
     /// are lower than before, because it is another one with the same NID.
-    fn new(before: Option<&Interface>, now: &Interface, seconds: f64) -> Self {
-        let rate = |count: fn(&Interface) -> u64| {
+    fn new(before: Option<&Ni>, now: &Ni, seconds: f64) -> Self {
+        let rate = |count: fn(&Ni) -> u64| {
             let now = count(now);
             let before = before.map(count).filter(|before| *before <= now);
             (now - before.unwrap_or(0)) as f64 / seconds
@@ -110,18 +110,18 @@ enum Header {
 impl Rates {
     fn new(before: &Sample, now: &Sample) -> Self {
         let seconds = now.at.duration_since(before.at).as_secs_f64();
-        let old = |ni: &Interface| before.stats.0.iter().find(|old| old.nid == ni.nid);
-        let rate = |ni: &Interface| Rate::new(old(ni), ni, seconds);
+        let old = |ni: &Ni| before.stats.0.iter().find(|old| old.nid == ni.nid);
+        let rate = |ni: &Ni| Rate::new(old(ni), ni, seconds);
         Self {
             seconds,
-            interfaces: now.stats.0.iter().map(rate).collect(),
+            nis: now.stats.0.iter().map(rate).collect(),
         }
     }
 
-    /// The lines of all interfaces, maybe after one of titles.
+    /// The lines of all NIs, maybe after one of titles.
     fn lines(&self, header: Header) -> String {
         let titles = COLUMNS.map(|(title, _)| title.trim_end_matches('>').to_string());
-        let rows = self.interfaces.iter().map(Rate::row);
+        let rows = self.nis.iter().map(Rate::row);
         let rows = (header == Header::Titles)
             .then_some(titles)
             .into_iter()
@@ -148,7 +148,7 @@ impl Report for Rates {
     fn text(&self) -> String {
         table(
             COLUMNS.map(|(title, _)| title),
-            self.interfaces.iter().map(Rate::row),
+            self.nis.iter().map(Rate::row),
         )
     }
 }
@@ -175,7 +175,7 @@ pub(crate) fn run(driver: &impl Driver, output: &Output, args: &StatsArgs) -> Re
             } else {
                 Header::None
             };
-            lines += rates.interfaces.len().max(1);
+            lines += rates.nis.len().max(1);
             output.show(&rates.lines(header))?
         };
         if !shown {
@@ -215,7 +215,7 @@ mod tests {
         };
         Sample {
             at,
-            stats: Stats(entries.iter().map(|e| Interface::from(&entry(e))).collect()),
+            stats: Stats(entries.iter().map(|e| Ni::from(&entry(e))).collect()),
         }
     }
 
@@ -235,10 +235,10 @@ mod tests {
             ],
         );
         let rates = Rates::new(&before, &now);
-        let bytes: Vec<_> = rates.interfaces.iter().map(|ni| ni.tx_bytes).collect();
+        let bytes: Vec<_> = rates.nis.iter().map(|ni| ni.tx_bytes).collect();
         // The first was started anew, the last is new.
         assert_eq!(bytes, [200.0, 2000.0, 40.0]);
-        assert_eq!(rates.interfaces[1].errors, 0.5);
+        assert_eq!(rates.nis[1].errors, 0.5);
         let text = rates.text();
         assert!(text.contains("2.0 KiB/s"), "{text}");
         assert_eq!(text.lines().count(), 4);
@@ -246,7 +246,7 @@ mod tests {
         let ends: Vec<_> = lines.lines().map(|line| line.chars().count()).collect();
         assert_eq!(ends, [ends[0]; 4], "{lines}");
         let json = serde_json::to_value(&rates).unwrap();
-        assert_eq!(json["interfaces"][1]["conns"], 3);
+        assert_eq!(json["nis"][1]["conns"], 3);
         assert_eq!(json["seconds"], 2.0);
     }
 }

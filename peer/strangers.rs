@@ -16,6 +16,7 @@ use super::Peer;
 use crate::{
     conn::StrangerLimit,
     lib_linux::{
+        misc,
         ratelimit::pr_info_about,
         time, //
     },
@@ -121,6 +122,7 @@ impl Strangers {
         source: IpAddr,
         most: (usize, usize),
     ) -> Result<core::result::Result<Option<StrangerSlot>, StrangerLimit>> {
+        misc::assert_may_sleep();
         if peer.is_wanted() {
             return Ok(Ok(None));
         }

@@ -193,14 +193,20 @@ impl Scattered {
         self.part(&self.bvecs, skip, len)
     }
 
+    /// A copy of all pieces, which does not depend on a range being found. May sleep.
+    fn read_all(self: &Arc<Self>) -> Result<Pages> {
+        let all = Pages::alloc(self.len)?;
+        let from = self.range::<Source>(0, self.len)?;
+        copy(from.pieces(0), all.pieces(0, self.len));
+        Ok(all)
+    }
+
     /// Fills the `len` bytes behind the first `skip`, see [`Pages::fill_pattern`]. May sleep.
     pub(crate) fn fill_pattern(self: &Arc<Self>, skip: usize, len: usize, seed: u64) -> Result {
-        let pages = Pages::alloc(len)?;
-        pages.fill_pattern(0, len, seed)?;
-        copy(
-            pages.pieces(0, len),
-            self.range::<Dest>(skip, len)?.pieces(0),
-        );
+        let all = self.read_all()?;
+        all.fill_pattern(skip, len, seed)?;
+        let to = self.range::<Dest>(0, self.len)?;
+        copy(all.pieces(0, self.len), to.pieces(0));
         Ok(())
     }
 
@@ -210,7 +216,8 @@ impl Scattered {
         let expected = Arc::new(Pages::alloc(len)?, GFP_KERNEL)?;
         expected.fill_pattern(0, len, seed)?;
         let expected = PageRange::new(expected, 0, len)?.crc32(!0);
-        let filled = self.range::<Source>(skip, len)?.crc32(!0) == expected;
+        let all = Arc::new(self.read_all()?, GFP_KERNEL)?;
+        let filled = PageRange::new(all, skip, len)?.crc32(!0) == expected;
         let untouched = KVec::from_elem(UNTOUCHED, self.gaps_len(), GFP_KERNEL)?;
         Ok(filled && self.gaps::<Source>()?.crc32(!0) == crc32(!0, &untouched))
     }

@@ -23,8 +23,12 @@ use kernel::{
 };
 
 impl Context for Lnd {
-    fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>> {
-        Lnd::choose_sched(self, cpu)
+    fn choose_sched(
+        &self,
+        cpu: Option<u32>,
+        is_wanted: &dyn Fn(u32) -> bool,
+    ) -> Result<Arc<Sched>> {
+        Lnd::choose_sched(self, cpu, is_wanted)
     }
 
     fn run_handshake(&self, handshake: Arc<Handshake>) {

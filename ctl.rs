@@ -37,7 +37,10 @@ use self::{
     }, //
 };
 use crate::{
-    layer::door,
+    layer::{
+        door,
+        RELEASE, //
+    },
     lib_linux::{
         misc,
         netns::Net, //
@@ -63,9 +66,6 @@ use kernel::{
     },
     uaccess::UserSlice, //
 };
-
-/// The release in the answer to `SOCKLND_IOC_VERSION`.
-const RELEASE: &[u8] = b"0.1.0";
 
 const NAME: &CStr = match CStr::from_bytes_with_nul(uapi::SOCKLND_DEVICE) {
     Ok(name) => name,
@@ -118,6 +118,7 @@ impl MiscDevice for Handle {
 impl Handle {
     fn request(this: Pin<&Self>, cmd: u32, arg: usize) -> Result<isize> {
         let arg = Arg(UserPtr::from_addr(arg));
+        door::check(cmd)?;
         match cmd {
             uapi::SOCKLND_IOC_VERSION => arg.write(&version()),
             uapi::SOCKLND_IOC_MYNID => arg.query(|ni| mynid(&Caller::any()?, ni)),

@@ -156,15 +156,19 @@ impl Lnd {
 
     /// The scheduler for a new connection whose packets arrive on `cpu`: the one of that processor, else the one
     /// with the fewest connections nearby. Without affinity, or if no packet has arrived yet, the one with the
-    /// fewest connections of all. A scheduler whose processor is offline is used only if there is no other.
-    /// May sleep.
-    pub(crate) fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>> {
+    /// fewest connections of all. One whose processor `is_wanted` goes before others; one whose processor is
+    /// offline is used only if there is no other. May sleep.
+    pub(crate) fn choose_sched(
+        &self,
+        cpu: Option<u32>,
+        is_wanted: &dyn Fn(u32) -> bool,
+    ) -> Result<Arc<Sched>> {
         let cpu = cpu.filter(|_| tunables::irq_affinity());
         let distance = |sched: &Sched| match cpu {
             Some(cpu) => misc::cpu_distance(cpu, sched.cpu()),
             None => CpuDistance::Far,
         };
-        let choose = |is_meant: fn(&Arc<Sched>) -> bool| {
+        let choose = |is_meant: &dyn Fn(&Arc<Sched>) -> bool| {
             let key = |sched: &Arc<Sched>| match is_meant(sched) {
                 true => (distance(sched), sched.nconns()),
                 false => (CpuDistance::Far, i64::MAX),
@@ -175,8 +179,9 @@ impl Lnd {
                 .filter(|sched| is_meant(sched))
                 .cloned()
         };
-        choose(Sched::is_ready)
-            .or_else(|| choose(|sched| sched.is_running()))
+        choose(&|sched| sched.is_ready() && is_wanted(sched.cpu()))
+            .or_else(|| choose(&|sched| sched.is_ready()))
+            .or_else(|| choose(&|sched| sched.is_running()))
             .ok_or(ENODEV)
     }
 

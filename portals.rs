@@ -92,6 +92,22 @@ pub(crate) use self::node::{
     LAYER, //
 };
 
+/// The release that the driver says of itself.
+pub(crate) const RELEASE: &[u8] = b"0.1.0";
+
+/// What the parameter `conns_per_peer` is by default.
+pub(crate) const CONNS_PER_PEER: c_int = 1;
+
+/// Somebody who has to be told that the driver works: nobody.
+pub(crate) struct Registration;
+
+impl Registration {
+    /// Tells nobody.
+    pub(crate) fn new() -> Self {
+        Self
+    }
+}
+
 counters! {
     /// Counts messages by what was done with them.
     pub(crate) struct Counters {

@@ -51,6 +51,9 @@
 //! | class | in | protects | inside |
 //! |---|---|---|---|
 //! | `socklnd_nis` | `Lnd` | the list of NIs | `socklnd_config`, `rtnl_mutex`, `param_lock` |
+//! | `socklnd_lnet_nis` | `lnet::Layer` | LNet's interfaces | any mutex |
+//! | `socklnd_lnet_started` | `lnet::LnetLayer` | an interface that is starting | `socklnd_config` |
+//! | `socklnd_lnet_receive` | `lnet::Receive` | where a payload goes | any mutex |
 //! | `socklnd_portals_nodes` | `portals::Layer` | the list of nodes | `socklnd_config` |
 //! | `socklnd_portals_nis` | `portals::Node` | a node's NIs | any mutex |
 //! | `socklnd_listener_users` | `acceptor::Listener` | who listens there | `socklnd_listeners` |
@@ -85,6 +88,8 @@
 //! | `socklnd_zc_list` | `lib_linux::socket::ZcList` | zero-copy ubufs that packets refer to |
 
 #![deny(unsafe_code)]
+// What only the embedded message layer needs of the driver.
+#![cfg_attr(socklnd_lnet, allow(dead_code, unused_imports, unused_macros))]
 
 mod acceptor;
 mod autoconnect;
@@ -93,14 +98,18 @@ mod context;
 mod ctl;
 mod debugfs;
 mod fault;
+#[cfg(not(socklnd_lnet))]
 mod fwd;
 mod interface;
 #[allow(unsafe_code)]
 mod lib_linux;
 mod lnd;
+#[cfg(socklnd_lnet)]
+mod lnet;
 mod mailbox;
 mod ni;
 mod peer;
+#[cfg(not(socklnd_lnet))]
 mod portals;
 mod reaper;
 mod route;
@@ -123,6 +132,9 @@ pub(crate) use self::lnd::{
     LND, //
 };
 /// The message layer: the rest of the driver does not know which one that is.
+#[cfg(socklnd_lnet)]
+use self::lnet as layer;
+#[cfg(not(socklnd_lnet))]
 use self::portals as layer;
 use crate::{
     lib_linux::{
@@ -193,6 +205,7 @@ impl Drop for Callbacks {
 /// threads, and last what all of these use.
 #[pin_data]
 struct Ksocklnd {
+    _registration: layer::Registration,
     #[pin]
     device: ctl::Device,
     _debugfs: Dir,
@@ -231,6 +244,7 @@ impl kernel::InPlaceModule for Ksocklnd {
             // From here on the module is in use, and nothing may fail any more.
             device <- ctl::Device::new(),
             _debugfs: debugfs::register(),
+            _registration: layer::Registration::new(),
         })
     }
 }

@@ -9,6 +9,7 @@
 //! they were created.
 
 use crate::{
+    layer::CONNS_PER_PEER,
     lib_linux::{
         misc,
         param::{
@@ -28,7 +29,11 @@ use crate::{
 };
 use kernel::{
     pr_info_once,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
 };
 
 knobs! {
@@ -51,7 +56,7 @@ knobs! {
     typed_conns: 1 near 0..=1, 0o644,
         "separate connections by type of traffic (0: one for all, with protocol 1 and 2)";
     /// Connections for bulk to each peer, each way; 0 is as many as the link is fast.
-    conns_per_peer: 1 near 0..=127, 0o644,
+    conns_per_peer: [CONNS_PER_PEER] near 0..=127, 0o644,
         "bulk connections to each peer, each way (protocol 3 and 4; 0: by the link's speed)";
     /// The smallest message, headers included, that counts as bulk.
     min_bulk: 1_024 near 0..=2_147_483_647, 0o644,
@@ -168,8 +173,38 @@ pub(crate) fn register_sysctls() -> Result<sysctl::Registration> {
 }
 
 /// The meaning of `sock_timeout=0`, in seconds. The C driver uses LNet's timeout then, which is 49 by
-/// default; here is no LNet.
+/// default; here that is so if there is an LNet, see [`follow`].
 const DEFAULT_TIMEOUT_S: u64 = 50;
+
+/// The same now.
+static DEFAULT_TIMEOUT: Atomic<u64> = Atomic::new(DEFAULT_TIMEOUT_S);
+
+/// Values that the message layer has parameters of its own for.
+#[allow(dead_code, reason = "for message layers that have any")]
+pub(crate) struct Foreign {
+    pub(crate) acceptance: Acceptance,
+    pub(crate) port: u32,
+    pub(crate) backlog: u32,
+    pub(crate) accept_timeout_s: u32,
+    /// What `sock_timeout=0` means.
+    pub(crate) timeout_s: u32,
+}
+
+/// Takes over the values of the message layer, or the nearest possible ones. In force as if the parameters were
+/// changed. Any context.
+#[allow(dead_code, reason = "for message layers that have any")]
+pub(crate) fn follow(values: &Foreign) {
+    let number = |value: u32| c_int::try_from(value).unwrap_or(c_int::MAX);
+    accept.follow(match values.acceptance {
+        Acceptance::Secure => 0,
+        Acceptance::All => 1,
+        Acceptance::Nobody => 2,
+    });
+    accept_port.follow(number(values.port));
+    accept_backlog.follow(number(values.backlog));
+    accept_timeout.follow(number(values.accept_timeout_s));
+    DEFAULT_TIMEOUT.store(values.timeout_s.max(1).into(), Relaxed);
+}
 
 /// The meaning of `zc_min_payload=-1`: the C driver uses this for any smaller number. Here only -1 means it.
 const DEFAULT_ZC_MIN_PAYLOAD: usize = 2_048;
@@ -184,7 +219,8 @@ pub(crate) fn inserted() {
         pr_warn!("using {max} for min_reconnectms, too\n");
     }
     if sock_timeout.get() == 0 {
-        pr_info!("sock_timeout=0: using {DEFAULT_TIMEOUT_S} seconds\n");
+        let seconds = DEFAULT_TIMEOUT.load(Relaxed);
+        pr_info!("sock_timeout=0: using {seconds} seconds\n");
     }
     if zc_min_payload.get() < 0 {
         pr_info!("zc_min_payload=-1: using {DEFAULT_ZC_MIN_PAYLOAD}, as the C driver does\n");
@@ -234,7 +270,7 @@ fn get(knob: i32) -> u64 {
 /// How long a peer may make no progress, in milliseconds. In force at once.
 pub(crate) fn timeout_ms() -> u64 {
     let seconds = match get(sock_timeout.get()) {
-        0 => DEFAULT_TIMEOUT_S,
+        0 => DEFAULT_TIMEOUT.load(Relaxed),
         seconds => seconds,
     };
     seconds.saturating_mul(1000)

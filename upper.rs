@@ -437,6 +437,16 @@ pub(crate) trait MessageLayer: Send + Sync {
     /// Those of the layer; the NI ends then.
     fn started(&self, ni: NiRef<'_>) -> Result;
 
+    /// Whether peers may connect to the NI now. May sleep.
+    fn admits_peers(&self) -> bool {
+        true
+    }
+
+    /// Whether connections of the NI are to be served on this processor. May sleep.
+    fn uses_cpu(&self, _cpu: u32) -> bool {
+        true
+    }
+
     /// A message has begun to come in: says where its payload goes, or keeps the token and says it later.
     ///
     /// May sleep and send; but the connection's scheduler waits. An error closes the connection.

@@ -218,6 +218,19 @@ pub(crate) fn memalloc_nofs<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Whether a module of this name is loaded now, or about to be. May sleep.
+///
+/// # Examples
+///
+/// ```
+/// assert!(is_module_loaded(c"ksocklnd"));
+/// assert!(!is_module_loaded(c"ksocklnd_of_others"));
+/// ```
+pub(crate) fn is_module_loaded(name: &CStr) -> bool {
+    // SAFETY: `name` is a C string.
+    unsafe { sys::socklnd_helper_is_module_loaded(name.as_char_ptr()) }
+}
+
 /// Warns, in kernels with `CONFIG_DEBUG_ATOMIC_SLEEP`, if the caller must not sleep: if it holds a
 /// spinlock, or is not in thread context. For functions that only sleep in some cases, or that take a
 /// lock which precedes all spinlocks in the lock order. Unlike [`might_sleep`] it costs nothing in

@@ -72,11 +72,20 @@ impl Net {
 
     /// Takes a passive reference to a namespace. Any context.
     ///
+    /// # Examples
+    ///
+    /// ```
+    /// let net = Net::current();
+    /// // SAFETY: `net` is a reference.
+    /// let again = unsafe { Net::from_raw(net.as_ptr()) };
+    /// assert!(again == net);
+    /// ```
+    ///
     /// # Safety
     ///
     /// `net` must point to a `struct net` to which there is a reference, passive or not, during the
     /// call.
-    pub(super) unsafe fn from_raw(net: *mut bindings::net) -> Self {
+    pub(crate) unsafe fn from_raw(net: *mut bindings::net) -> Self {
         // SAFETY: As this function's own requirement.
         unsafe { sys::socklnd_helper_net_passive_inc(net) };
         // INVARIANT: The reference was taken above.

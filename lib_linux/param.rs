@@ -202,6 +202,28 @@ impl Knob {
         }
     }
 
+    /// Changes the value to that of somebody else whom this module follows, or to the nearest in the range. Any
+    /// context; not for knobs with [`Self::on_change`], whose function is not called.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// static PORT: Knob = Knob::new(988, 1..=65_535);
+    ///
+    /// PORT.follow(989);
+    /// assert_eq!(PORT.get(), 989);
+    /// PORT.follow(0);
+    /// assert_eq!(PORT.get(), 1);
+    /// ```
+    #[allow(
+        dead_code,
+        reason = "for message layers that have parameters of their own"
+    )]
+    pub(crate) fn follow(&self, value: c_int) {
+        // INVARIANT: Within the range.
+        self.value.store(value.clamp(self.min, self.max), Relaxed);
+    }
+
     /// The addresses of the lowest and the highest value.
     pub(super) fn range(&self) -> (&c_int, &c_int) {
         (&self.min, &self.max)
@@ -364,7 +386,7 @@ pub(crate) use modinfo;
 
 /// Makes module parameters that can be read and set while the module is in use.
 ///
-/// Each is a static [`Knob`] with a default value, and a file in `/sys/module/.../parameters` with the
+/// Each is a static [`Knob`] with a default value, a number or `[A_CONSTANT]`, and a file in `/sys/module/.../parameters` with the
 /// given mode. `in` stands for [`Knob::new`], `near` for [`Knob::or_nearest`], `of` for
 /// [`Knob::with_words`], and the function behind `=>` is for [`Knob::on_change`].
 ///
@@ -388,13 +410,13 @@ pub(crate) use modinfo;
 /// assert_eq!((example_timeout.get(), example_accept.get()), (50, 0));
 /// ```
 macro_rules! knobs {
-    ($($(#[$meta:meta])* $name:ident: $default:literal $kind:ident $range:expr, $mode:literal,
+    ($($(#[$meta:meta])* $name:ident: $($default:literal)? $([$constant:path])? $kind:ident $range:expr, $mode:literal,
        $description:literal $(=> $changed:path)?;)+) => {
         $(
             $(#[$meta])*
             #[allow(non_upper_case_globals)]
             pub(crate) static $name: $crate::lib_linux::param::Knob =
-                $crate::lib_linux::param::knobs!(@new $default, $kind, $range)
+                $crate::lib_linux::param::knobs!(@new $($default)? $($constant)?, $kind, $range)
                     $(.on_change($changed))?;
 
             $crate::lib_linux::param::modinfo!("parmtype=", stringify!($name), ":int");
@@ -421,13 +443,13 @@ macro_rules! knobs {
             };
         )+
     };
-    (@new $default:literal, in, $range:expr) => {
+    (@new $default:expr, in, $range:expr) => {
         $crate::lib_linux::param::Knob::new($default, $range)
     };
-    (@new $default:literal, near, $range:expr) => {
+    (@new $default:expr, near, $range:expr) => {
         $crate::lib_linux::param::Knob::new($default, $range).or_nearest()
     };
-    (@new $default:literal, of, $words:expr) => {
+    (@new $default:expr, of, $words:expr) => {
         $crate::lib_linux::param::Knob::with_words($default, &$words)
     };
     (@name $name:ident) => {{

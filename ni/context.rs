@@ -20,12 +20,14 @@ use kernel::{
 
 /// What an NI, and its peers, connections and handshakes, use of the module's threads.
 pub(crate) trait Context: Send + Sync {
-    /// The scheduler for a new connection, whose packets arrive on `cpu`. May sleep.
+    /// The scheduler for a new connection, whose packets arrive on `cpu`, on a processor that `is_wanted` if
+    /// there is one. May sleep.
     ///
     /// # Errors
     ///
     /// `ENODEV` if none has a thread.
-    fn choose_sched(&self, cpu: Option<u32>) -> Result<Arc<Sched>>;
+    fn choose_sched(&self, cpu: Option<u32>, is_wanted: &dyn Fn(u32) -> bool)
+        -> Result<Arc<Sched>>;
 
     /// Posts a handshake to the autoconnect daemons. Any context.
     fn run_handshake(&self, handshake: Arc<Handshake>);

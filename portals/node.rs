@@ -76,8 +76,16 @@ impl Layer {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
+    /// `EBUSY` if LNet is loaded, which is logged: it wants the driver in its other flavour; `ENOMEM`.
     pub(crate) fn new() -> Result<Arc<Self>> {
+        if misc::is_module_loaded(c"lnet") {
+            pr_err!(
+                "lnet is loaded, and this is the standalone flavour: build the driver with 'make LUSTRE=/path/to/lustre', \
+                 or unload lnet\n"
+            );
+            return Err(EBUSY);
+        }
+        pr_info!("the standalone flavour\n");
         let memory = BulkMemory::new()?;
         Arc::pin_init(
             pin_init!(Self {

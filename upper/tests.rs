@@ -279,7 +279,7 @@ impl Fixture {
             kind: Some(ConnType::Any),
             ips: IpVec::new(),
         };
-        let sched = ni.context().choose_sched(None)?;
+        let sched = ni.context().choose_sched(None, &|_| true)?;
         let conn = Conn::new(&peer, sched, &socket, ConnType::Any, false, &hello, None)?;
         peer.admit(&conn, None).map_err(|_| EBUSY)?;
         conn.start(socket);

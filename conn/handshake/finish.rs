@@ -222,6 +222,9 @@ impl Handshake {
     fn admit_passive(&self, socket: Socket, hello: Hello) -> core::result::Result<(), Reason> {
         let theirs = hello.kind.ok_or(Reason::NoConnType(hello.src))?;
         self.check_dest(&hello)?;
+        if !self.ni.upper().admits_peers() {
+            return Err(ESHUTDOWN.into());
+        }
         if let Some(doubt) = self.ni.doubt(hello.src, self.remote.ip()) {
             return Err(Reason::Claim(hello.src, doubt));
         }
@@ -291,7 +294,9 @@ impl Handshake {
         hello: &Hello,
         slot: Option<StrangerSlot>,
     ) -> Result<Arc<Conn>> {
-        let sched = self.ni.context().choose_sched(socket.incoming_cpu())?;
+        let is_wanted = |cpu| self.ni.upper().uses_cpu(cpu);
+        let context = self.ni.context();
+        let sched = context.choose_sched(socket.incoming_cpu(), &is_wanted)?;
         let active = !matches!(self.role, Role::Passive { .. });
         Conn::new(peer, sched, socket, kind, active, hello, slot)
     }

@@ -165,6 +165,7 @@ int socklnd_helper_kthread_prefers(struct task_struct *task, unsigned int cpu);
 bool socklnd_helper_cpus_share_core(unsigned int a, unsigned int b);
 void socklnd_helper_param_lock(void);
 void socklnd_helper_param_unlock(void);
+bool socklnd_helper_is_module_loaded(const char *name);
 void socklnd_helper_cond_resched(void);
 void socklnd_helper_synchronize_rcu_tasks(void);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Hashing, processors, threads, parameters. */
 #include <linux/cpumask.h>
+#include <linux/kobject.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -62,6 +63,20 @@ void socklnd_helper_param_lock(void)
 void socklnd_helper_param_unlock(void)
 {
 	kernel_param_unlock(THIS_MODULE);
+}
+
+/* Modules are in the set that this one is in. */
+bool socklnd_helper_is_module_loaded(const char *name)
+{
+	struct kobject *kobj = kset_find_obj(THIS_MODULE->mkobj.kobj.kset, name);
+	bool loaded;
+
+	if (!kobj)
+		return false;
+	/* Those that are built in are there for their parameters alone. */
+	loaded = container_of(kobj, struct module_kobject, kobj)->mod;
+	kobject_put(kobj);
+	return loaded;
 }
 
 void socklnd_helper_cond_resched(void)

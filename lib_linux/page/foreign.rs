@@ -97,7 +97,7 @@ impl<A: Access> Foreign<A> {
         dead_code,
         reason = "for what binds to a message layer in C, and for tests"
     )]
-    pub(in super::super) unsafe fn new(
+    pub(crate) unsafe fn new(
         bvecs: NonNull<bindings::bio_vec>,
         count: u32,
         skip: u32,

@@ -8,18 +8,29 @@ run   := scripts/in-toolchain
 python = $(if $(shell command -v python3),,$(run))
 
 release = $(shell cat '$(KDIR)/include/config/kernel.release' 2>/dev/null)
-# Where a module is built: out of the source tree, so that several kernels don't collide.
-OUT   ?= $(CURDIR)/build/$(or $(release),module)
+# The Lustre tree that the module is for; without one, it is the standalone flavour.
+LUSTRE ?=
+lustre := $(abspath $(LUSTRE))
+flavour = $(if $(lustre),-lnet)
+# Seen by scripts/in-toolchain.
+export SOCKLND_LUSTRE := $(lustre)
+# Where a module is built: out of the source tree, so that several kernels and both flavours don't collide.
+OUT   ?= $(CURDIR)/build/$(or $(release),module)$(flavour)
 GOALS ?= modules
 
 .PHONY: module
-module: ## build the module for the kernel in KDIR (default: the running one)
-	@variables=$$(scripts/check-kdir '$(KDIR)') && mkdir -p '$(OUT)' && \
-	eval "$(MAKE) -C '$(KDIR)' M='$(CURDIR)' MO='$(abspath $(OUT))' $$variables $(GOALS)"
+module: ## build the module for the kernel in KDIR (default: the running one); for Lustre with LUSTRE=tree
+	@variables=$$(scripts/check-kdir '$(KDIR)') && lnet=$$(scripts/check-lustre '$(lustre)' '$(KDIR)') && \
+	mkdir -p '$(OUT)' && \
+	eval "$(MAKE) -C '$(KDIR)' M='$(CURDIR)' MO='$(abspath $(OUT))' $$variables $$lnet $(GOALS)"
 
-.PHONY: modules_install
+.PHONY: modules_install modules_uninstall
 modules_install: ## install that module (root; INSTALL_MOD_PATH names another root)
-	@$(MAKE) --no-print-directory module GOALS=modules_install
+	@$(if $(lustre),scripts/override add '$(release)')
+	@$(MAKE) --no-print-directory module GOALS=modules_install $(if $(lustre),INSTALL_MOD_DIR=updates/socklnd)
+	@$(if $(lustre),scripts/override show '$(release)')
+modules_uninstall: ## remove it, of both flavours: modprobe finds Lustre's own driver again, if it is there
+	@scripts/override remove '$(release)'
 
 PREFIX ?= /usr/local
 share   = $(DESTDIR)$(PREFIX)/share
@@ -35,7 +46,7 @@ install: host ## install socklctl, its manual pages and completions (PREFIX, DES
 # $(call for-kernel,KERNEL,FOLDER,VARIABLES)
 define for-kernel
 	@scripts/setup $(1)
-	@$(run) $(MAKE) --no-print-directory module KDIR='$(cache)/$(1)/build' OUT='$(CURDIR)/build/$(or $(2),$(1))' $(3)
+	@$(run) $(MAKE) --no-print-directory module KDIR='$(cache)/$(1)/build' OUT='$(CURDIR)/build/$(or $(2),$(1))$(flavour)' $(3)
 endef
 
 .PHONY: stock debug um-module um-debug host

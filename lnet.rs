@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lustre's LNet as the message layer.
+//!
+//! LNet starts and stops interfaces, sends messages, and is given those that come in. Its structures are
+//! hidden by `lnet_glue.c`, to which [`ffi`] binds.
+//!
+//! # Lifetime and locks
+//!
+//! An [`Up`] belongs to LNet's NI, from its startup to its shutdown, and refers to the driver's interface. That
+//! has a [`LnetLayer`], which refers to LNet's NI by a [`NiHandle`]; it does not refer to the `Up`, so there is
+//! no cycle. The list of interfaces in [`Layer`] has a spinlock, `socklnd_lnet_nis`, and so has the
+//! state of each message that comes in, `socklnd_lnet_receive`. Nothing is called with either of them held.
+//!
+//! LNet must not be called by a thread that holds a lock which sending or receiving takes: it calls back,
+//! also on the same stack. It has locks of its own, which it holds when it calls for a startup; a thread that
+//! calls it may wait for those. So neither a startup nor a shutdown waits for a thread in
+//! [`MessageLayer::parse`]; a shutdown may, as LNet holds none then that it takes there.
+
+mod admin;
+pub(crate) mod door;
+#[allow(unsafe_code)]
+mod ffi;
+
+use self::{
+    admin::Admin,
+    ffi::{
+        Accept,
+        Msg,
+        NiHandle, //
+    }, //
+};
+use crate::{
+    lib_linux::{
+        global::Instance,
+        misc,
+        netns::Net,
+        page::{
+            Dest,
+            Foreign,
+            Source, //
+        }, //
+    },
+    tunables::{
+        self,
+        Acceptance, //
+    },
+    upper::{
+        Answer,
+        Cause,
+        Completion,
+        ConnId,
+        Delivery,
+        Driver,
+        Incoming,
+        KeptToken,
+        Link,
+        LndNi,
+        Loss,
+        Memory,
+        MessageLayer,
+        MessageLayers,
+        NiRef,
+        NiSettings,
+        NiTunables,
+        PeerState,
+        RecvToken,
+        SentHeader,
+        Sink,
+        Status, //
+    },
+    wire::{
+        Nid,
+        RawHeader, //
+    },
+    LND, //
+};
+use core::mem::MaybeUninit;
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+/// The release that the driver says of itself.
+pub(crate) const RELEASE: &[u8] = b"0.1.0 for LNet";
+
+/// What `conns_per_peer` is by default, as with the C driver: as many as the link is fast.
+pub(crate) const CONNS_PER_PEER: c_int = 0;
+
+/// LNet as the message layer of all interfaces.
+pub(crate) static LAYER: Instance<Layer> = Instance::new();
+
+/// What the interfaces share.
+#[pin_data]
+pub(crate) struct Layer {
+    #[pin]
+    nis: SpinLock<KVec<Arc<dyn LndNi>>>,
+}
+
+impl Layer {
+    /// A layer without interfaces, if the module can run with the lnet.ko that is loaded. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the module was built for another one; `ENOMEM`.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        ffi::check()?;
+        follow_settings();
+        Arc::pin_init(
+            pin_init!(Self {
+                nis <- new_spinlock!(KVec::new(), "socklnd_lnet_nis"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn add(&self, ni: &Arc<dyn LndNi>) -> Result {
+        self.nis.lock().reserve(1, GFP_ATOMIC)?;
+        Ok(self.nis.lock().push(ni.clone(), GFP_ATOMIC)?)
+    }
+
+    fn remove(&self, ni: &Arc<dyn LndNi>) {
+        let removed = {
+            let mut nis = self.nis.lock();
+            let at = nis.iter().position(|other| Arc::ptr_eq(other, ni));
+            at.and_then(|at| nis.remove(at).ok())
+        };
+        drop(removed);
+    }
+}
+
+/// LNet knows the driver as long as this exists.
+pub(crate) struct Registration(#[allow(dead_code, reason = "for its drop")] ffi::Registration);
+
+impl Registration {
+    /// Tells LNet of the driver, which must work by now. May sleep.
+    pub(crate) fn new() -> Self {
+        Self(ffi::Registration::new())
+    }
+}
+
+impl MessageLayers for Layer {
+    /// LNet starts interfaces itself.
+    fn startup(&self, _net: &Net, _nid: Nid) -> Result<Arc<dyn MessageLayer>> {
+        Err(EOPNOTSUPP)
+    }
+
+    fn tick(&self, _now_ms: u64) {
+        follow_settings();
+    }
+
+    fn namespace_gone(&self, _net: &Net) {}
+}
+
+/// Takes over LNet's parameters, some of which can be changed. May sleep.
+fn follow_settings() {
+    let settings = ffi::settings();
+    tunables::follow(&tunables::Foreign {
+        acceptance: match settings.accept {
+            Accept::Secure => Acceptance::Secure,
+            Accept::All => Acceptance::All,
+            Accept::Nobody => Acceptance::Nobody,
+        },
+        port: settings.port,
+        backlog: settings.backlog,
+        accept_timeout_s: settings.accept_timeout_s,
+        timeout_s: settings.lnd_timeout_s,
+    });
+}
+
+/// How long a peer may leave this node waiting, in seconds. Any context.
+fn timeout_s() -> u32 {
+    let seconds = u32::try_from(tunables::timeout_ms() / 1000);
+    seconds.unwrap_or(u32::MAX).max(1)
+}
+
+/// The module's parameter of this name; 0 leaves it to the driver. Any context.
+fn conns_parameter() -> u32 {
+    tunables::bulk_conns().unwrap_or(0)
+}
+
+/// The module's parameter of this name; -1 leaves it to the kernel. Any context.
+fn tos_parameter() -> i32 {
+    tunables::type_of_service().map_or(-1, i32::from)
+}
+
+/// LNet takes a peer for down: closes the connections to it, of all interfaces. Thread context, may sleep.
+fn close_peer(peer: Nid) {
+    let Some(layer) = LAYER.get() else { return };
+    // Without memory for it, they are found to have failed some time later.
+    let Ok(nis) = misc::cloned_where(&layer.nis, |_| true) else {
+        return;
+    };
+    for ni in nis.iter() {
+        if ni.nid().net() == peer.net() {
+            ni.close_peer(peer, ESHUTDOWN);
+        }
+    }
+}
+
+/// What one interface does for LNet.
+struct LnetLayer {
+    handle: NiHandle,
+    /// The driver's interface, until the startup has taken it.
+    started: Started,
+}
+
+/// Where [`MessageLayer::started`] leaves the interface.
+type Started = Pin<KBox<SpinLock<Option<Arc<dyn LndNi>>>>>;
+
+impl MessageLayer for LnetLayer {
+    fn started(&self, ni: NiRef<'_>) -> Result {
+        *self.started.lock() = Some(ni.into());
+        Ok(())
+    }
+
+    fn admits_peers(&self) -> bool {
+        // LNet takes messages only of interfaces that it has published, and lets none connect to one that
+        // goes.
+        self.handle.is_published()
+    }
+
+    fn uses_cpu(&self, cpu: u32) -> bool {
+        self.handle.uses_cpu(cpu)
+    }
+
+    fn parse(&self, _ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
+        let header = msg.raw_header()?;
+        let Ok(receive) = Receive::new() else {
+            return Ok(token.deliver(Delivery::Discard));
+        };
+        ffi::parse(&self.handle, &header, msg.via, receive.clone())?;
+        Ok(receive.answer(token))
+    }
+
+    fn peer_down(&self, _ni: NiRef<'_>, peer: Nid, loss: Loss, last_alive_ms: u64) {
+        // Whom an administrator disconnects, or who was restarted, is not down.
+        if loss == Loss::Failed {
+            self.handle.peer_lost(peer, last_alive_ms / 1000);
+        }
+    }
+
+    fn conn_ended(&self, _conn: ConnId, _why: Error) {}
+
+    fn peer_found(&self, _ni: NiRef<'_>, peer: Nid, state: PeerState) {
+        if state == PeerState::Down {
+            // LNet knows itself when it has last heard of it.
+            self.handle.peer_lost(peer, 0);
+        }
+    }
+
+    fn link_changed(&self, _ni: NiRef<'_>, link: Link) {
+        self.handle.set_link(link == Link::Down);
+    }
+
+    fn tunables(&self) -> NiTunables {
+        NiTunables {
+            conns_per_peer: self.handle.conns_per_peer(),
+            tos: self.handle.tos(),
+            ..NiTunables::default()
+        }
+    }
+
+    fn shutdown(&self, _ni: NiRef<'_>) {
+        // If the startup has failed after all, it was not taken.
+        let left = self.started.lock().take();
+        drop(left);
+    }
+}
+
+/// An interface of LNet's that is up.
+struct Up {
+    ni: Arc<dyn LndNi>,
+    layer: Arc<LnetLayer>,
+}
+
+impl Up {
+    /// Brings up an interface. May sleep, and waits for none who is in [`MessageLayer::parse`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::start`]; then nothing uses the handle any more.
+    fn start(net: &Net, nid: Nid, handle: NiHandle) -> Result<(KBox<Self>, NiSettings)> {
+        follow_settings();
+        let started = KBox::pin_init(new_spinlock!(None, "socklnd_lnet_started"), GFP_KERNEL)?;
+        let layer = Arc::new(LnetLayer { handle, started }, GFP_KERNEL)?;
+        let result = Self::start_under(net, nid, &layer);
+        if result.is_err() {
+            layer.handle.retire();
+        }
+        result
+    }
+
+    fn start_under(
+        net: &Net,
+        nid: Nid,
+        layer: &Arc<LnetLayer>,
+    ) -> Result<(KBox<Self>, NiSettings)> {
+        let room = KBox::<Self>::new_uninit(GFP_KERNEL)?;
+        let lnd = LND.get().ok_or(ENODEV)?;
+        let shared = LAYER.get().ok_or(ENODEV)?;
+        let settings = lnd.as_arc_borrow().start(net, nid, layer.clone())?;
+        let ni = layer.started.lock().take();
+        let added = ni.ok_or(ESHUTDOWN).and_then(|ni| {
+            shared.add(&ni)?;
+            Ok(ni)
+        });
+        match added {
+            Ok(ni) => {
+                let layer = layer.clone();
+                Ok((KBox::write(room, Self { ni, layer }), settings))
+            }
+            Err(e) => {
+                // It was there a moment ago, or its namespace has taken it.
+                let _ = lnd.stop(net, nid);
+                Err(e)
+            }
+        }
+    }
+
+    /// Shuts the interface down. When this returns, nothing uses LNet's any more. Sleeps.
+    fn stop(&self) {
+        if let Some(layer) = LAYER.get() {
+            layer.remove(&self.ni);
+        }
+        if let Some(lnd) = LND.get() {
+            // If its namespace has gone, so has the interface.
+            let _ = lnd.stop(self.ni.net(), self.ni.nid());
+        }
+        self.layer.handle.retire();
+    }
+
+    fn link_is_down(&self) -> bool {
+        self.ni.link() == Link::Down
+    }
+
+    /// Sends a message. May sleep.
+    fn send(
+        &self,
+        header: &RawHeader,
+        to: Nid,
+        memory: Option<Foreign<Source>>,
+        room: KBox<MaybeUninit<Done>>,
+        msg: Msg,
+    ) {
+        let header = SentHeader::Raw(header);
+        let cause = Cause::of_header(self.ni.nid(), to, header);
+        let done = KBox::write(room, Done(msg));
+        self.ni
+            .as_arc_borrow()
+            .send(to, cause, header, memory.map(Memory::Foreign), done);
+    }
+}
+
+/// Finalizes a message when it has ended.
+struct Done(Msg);
+
+impl Completion for Done {
+    fn complete(self: KBox<Self>, status: Status) {
+        // Its memory first: LNet may send the next message before this returns.
+        let Done(msg) = KBox::into_inner(self);
+        msg.finalize(status);
+    }
+}
+
+/// What is known of where a payload goes.
+enum Receiving {
+    /// LNet has not said it, and the driver's thread has not come back from LNet.
+    Asking,
+    /// LNet has said it first.
+    Given(Delivery),
+    /// The driver's thread has come back first; the connection is parked.
+    Parked(KeptToken),
+    /// Both are done.
+    Over,
+}
+
+/// A message that has begun to come in. If it is freed with a delivery, because LNet has refused the message
+/// all the same, that is dropped, and fails.
+#[pin_data]
+struct Receive {
+    #[pin]
+    state: SpinLock<Receiving>,
+}
+
+impl Receive {
+    fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                state <- new_spinlock!(Receiving::Asking, "socklnd_lnet_receive"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The answer for the driver, whose thread has come back from LNet.
+    fn answer(&self, token: RecvToken<'_>) -> Answer {
+        let mut state = self.state.lock();
+        match core::mem::replace(&mut *state, Receiving::Over) {
+            Receiving::Given(delivery) => token.deliver(delivery),
+            _ => {
+                let (answer, kept) = token.keep();
+                *state = Receiving::Parked(kept);
+                answer
+            }
+        }
+    }
+
+    /// LNet says where the payload goes. Thread context, may sleep.
+    fn deliver(&self, delivery: Delivery) {
+        let mut state = self.state.lock();
+        if let Receiving::Parked(kept) = core::mem::replace(&mut *state, Receiving::Over) {
+            drop(state);
+            return kept.deliver(delivery);
+        }
+        *state = Receiving::Given(delivery);
+    }
+
+    /// LNet does not want the payload. As [`Receive::deliver`].
+    fn discard(&self) {
+        self.deliver(Delivery::Discard);
+    }
+
+    /// LNet wants the payload there, or as much of it as there is room. As [`Receive::deliver`].
+    fn recv(&self, memory: Option<Foreign<Dest>>, room: KBox<MaybeUninit<Done>>, msg: Msg) {
+        match memory {
+            Some(memory) => {
+                let done = KBox::write(room, Done(msg));
+                self.deliver(Delivery::Accept(Sink {
+                    memory: Memory::Foreign(memory),
+                    done,
+                }));
+            }
+            None => {
+                self.discard();
+                msg.finalize(Ok(()));
+            }
+        }
+    }
+}

@@ -4,7 +4,10 @@
 
 use rustix::io::Errno;
 use serde::{Serialize, ser::SerializeMap};
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// What was being done when a request failed: it decides what an error number likely means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +159,10 @@ fn because(cause: Option<&str>) -> String {
 /// The likely cause of a failed attempt to open the device.
 fn open_cause(errno: Errno) -> Option<&'static str> {
     Some(match errno {
+        Errno::NOENT | Errno::NXIO | Errno::NODEV if Path::new("/sys/module/ksocklnd").exists() => {
+            "the ksocklnd that is loaded is another driver, such as Lustre's own in C, or this is a \
+             container without the device"
+        }
         Errno::NOENT | Errno::NXIO | Errno::NODEV => {
             "the module is not loaded (modprobe ksocklnd), or this is a container without the device"
         }
@@ -173,6 +180,27 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
     Some(match (action, errno) {
         (Version, Errno::NOTTY) => "this is not the socklnd device",
         (_, Errno::NOTTY) => "the module is older than this socklctl and doesn't know the request",
+        (NiAdd | NiSet, Errno::OPNOTSUPP) => {
+            "this node's NIs are LNet's: lnetctl net add --net tcp --if DEVICE"
+        }
+        (NiDel, Errno::OPNOTSUPP) => {
+            "this node's NIs are LNet's: lnetctl net del --net tcp --if DEVICE"
+        }
+        (IfAdd | IfDel, Errno::OPNOTSUPP) => {
+            "with LNet an NI has one address; several NIs are for Multi-Rail: lnetctl net add"
+        }
+        (PeerAdd, Errno::OPNOTSUPP) => {
+            "this node's peers are LNet's: lctl --net tcp add_peer NID ADDRESS PORT"
+        }
+        (PeerDel, Errno::OPNOTSUPP) => "this node's peers are LNet's: lctl --net tcp del_peer NID",
+        (RouteAdd | RouteDel | RouteNotify, Errno::OPNOTSUPP) => {
+            "LNet routes: lnetctl route add, del, show"
+        }
+        (RoutingSet, Errno::OPNOTSUPP) => "LNet routes: lnetctl set routing 0 or 1",
+        (List, Errno::OPNOTSUPP) => "LNet routes: lnetctl route show, lnetctl routing show",
+        (Ping, Errno::OPNOTSUPP) => "LNet pings: lnetctl ping NID",
+        (Bench | Serve, Errno::OPNOTSUPP) => "with LNet, lnet_selftest measures: lst",
+        (ConnRegister, Errno::OPNOTSUPP) => "with LNet, the driver opens all connections itself",
         (_, Errno::PERM) => "this needs CAP_NET_ADMIN in the network namespace (run as root)",
         (_, Errno::NODEV) => "the module is being loaded or removed",
         (_, Errno::AFNOSUPPORT) => {

@@ -62,7 +62,7 @@ host: ## build/host/*: the programs that run beside the kernel, linked staticall
 	@scripts/setup toolchain
 	@scripts/build-host
 
-.PHONY: demo demo-gateway test test-ipv6 kunit soak fuzz bench defects shell
+.PHONY: demo demo-gateway test test-ipv6 kunit lustre soak fuzz bench defects shell
 demo: stock host ## show the module at work in two virtual machines
 demo-gateway: stock host ## show in three of them how one passes on messages for the others
 test: stock debug um-debug host ## run every test (ARGS=... goes to tests/run)
@@ -70,6 +70,10 @@ kunit: debug host ## run the module's own unit tests
 shell: stock host ## a shell in a virtual machine with the module
 demo demo-gateway test kunit shell:
 	@$(python) tests/run $@ $(ARGS)
+# LUSTRE_ROOT is the root folder of the system that the tree was built on, if that is another one.
+lustre: stock host ## run Lustre's own LNet over the driver (LUSTRE=a built tree, ARGS=... goes to tests/run)
+	@$(MAKE) --no-print-directory stock LUSTRE=
+	@SOCKLND_LUSTRE_ROOT='$(abspath $(LUSTRE_ROOT))' $(python) tests/run lustre $(ARGS)
 soak: debug um-debug host ## run the scenarios that take long
 	@$(python) tests/run netns --filter soak
 test-ipv6: debug um-debug host ## run every scenario over IPv6, of which test runs a part

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from lib import paths
@@ -21,8 +22,13 @@ ALL_TOOLS = ("ip", "tc", "nft", "ss", "ethtool")
 STOCK_MODULES = ("virtio_pci", "virtio_net")
 
 
-def build(kernel: paths.Kernel, to: Path, tools: tuple[str, ...]) -> Path:
-    """Writes the archive for one kind of guest to `to`. Every tool makes it larger and booting slower."""
+def build(
+    kernel: paths.Kernel, to: Path, tools: tuple[str, ...], add: Callable[[Archive], None] | None = None,
+) -> Path:
+    """Writes the archive for one kind of guest to `to`. Every tool makes it larger and booting slower.
+
+    `add` puts in what else this kind of guest needs.
+    """
     archive = Archive()
     _skeleton(archive)
     _busybox(archive)
@@ -30,10 +36,12 @@ def build(kernel: paths.Kernel, to: Path, tools: tuple[str, ...]) -> Path:
         _program(archive, tool)
     names = _kernel_modules(archive, kernel)
     archive.data("etc/modules", "".join(f"{name}\n" for name in names).encode())
-    archive.data("lib/ksocklnd.ko", _stripped(paths.need(kernel.module, f"make {kernel.kind}")))
+    archive.data("lib/ksocklnd.ko", stripped(paths.need(kernel.module, f"make {kernel.kind}")))
     archive.file("bin/socklctl", paths.need(paths.SOCKLCTL, "make utils"))
     archive.file("bin/socklnd-guest", paths.need(paths.GUEST_RUNNER, "make utils"))
     archive.file("init", paths.TESTS / "lib" / "init.sh")
+    if add:
+        add(archive)
     archive.write(to)
     return to
 
@@ -83,7 +91,7 @@ def _program(archive: Archive, tool: str) -> None:
         archive.file(library, Path(library))
 
 
-def _stripped(module: Path) -> bytes:
+def stripped(module: Path) -> bytes:
     """The module without debug information, which is most of it."""
     with tempfile.NamedTemporaryFile(suffix=".ko") as out:
         subprocess.run(["strip", "--strip-debug", "-o", out.name, module], check=True)
@@ -94,7 +102,7 @@ def _kernel_modules(archive: Archive, kernel: paths.Kernel) -> list[str]:
     """Adds the kernel's own modules; gives their paths in the guest in the order to insert them."""
     if kernel.modules is None:
         return []
-    depends = _dependencies(paths.need(kernel.modules / "modules.dep", "scripts/setup stock"))
+    depends = dependencies(paths.need(kernel.modules / "modules.dep", "scripts/setup stock"))
     wanted = [*STOCK_MODULES, *_depends_of(kernel.module)]
     order: list[str] = []
     for name in wanted:
@@ -104,12 +112,12 @@ def _kernel_modules(archive: Archive, kernel: paths.Kernel) -> list[str]:
     names = []
     for path in order:
         name = "lib/modules/" + Path(path).name.removesuffix(".xz")
-        archive.data(name, _unpacked(kernel.modules / path))
+        archive.data(name, unpacked(kernel.modules / path))
         names.append("/" + name)
     return names
 
 
-def _dependencies(listing: Path) -> dict[str, list[str]]:
+def dependencies(listing: Path) -> dict[str, list[str]]:
     """modules.dep by module name: its own path, then the paths of those it needs."""
     table = {}
     for line in listing.read_text().splitlines():
@@ -129,6 +137,7 @@ def _depends_of(module: Path) -> list[str]:
     return [name for name in listing.stdout.strip().split(",") if name]
 
 
-def _unpacked(path: Path) -> bytes:
+def unpacked(path: Path) -> bytes:
+    """A module of the kernel's as the kernel takes it."""
     data = path.read_bytes()
     return lzma.decompress(data) if path.suffix == ".xz" else data

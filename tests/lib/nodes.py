@@ -164,6 +164,9 @@ class Cable:
 class Machines:
     """Nodes that are joined somehow. Use it in a `with` block: its end is the machines' end."""
 
+    memory = MEMORY
+    accel: list[str] | None = None  # as in Spec
+
     def __init__(self, name: str, kernel: paths.Kernel, cables: int, *, keep: bool = False) -> None:
         self._name = name
         self._kernel = kernel
@@ -172,7 +175,7 @@ class Machines:
         self._vms: list[Vm] = []
         self._archive = paths.BUILD / "tests" / f"{name}.initramfs"
         try:
-            initramfs.build(kernel, self._archive, initramfs.BARE)
+            self.build(self._archive)
         except BaseException:
             self._unplug()
             raise
@@ -191,6 +194,10 @@ class Machines:
         for cable in self._cables:
             cable.close()
 
+    def build(self, archive: Path) -> None:
+        """Writes what nodes boot into."""
+        initramfs.build(self._kernel, archive, initramfs.BARE)
+
     def devices(self, number: int) -> list[str]:
         """QEMU's arguments for the network cards of one node."""
         raise NotImplementedError
@@ -204,7 +211,7 @@ class Machines:
         name = f"{self._name}-{number}" + (f"-life{life}" if life > 1 else "")
         spec = Spec(
             name=name, kernel=self._kernel, initramfs=self._archive, logs=paths.LOGS, runner=["agent"],
-            cpus=1, memory=MEMORY, devices=self.devices(number),
+            cpus=1, memory=self.memory, devices=self.devices(number), accel=self.accel,
         )
         vm = Vm(spec)
         self._vms.append(vm)

@@ -12,7 +12,7 @@ import unittest.mock
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from lib import coverage, cpio, defects, klog, netns, paths, results
+from lib import coverage, cpio, defects, klog, lustre, lustre_tree, netns, paths, results
 from lib.report import Report
 from lib.vm import Spec
 
@@ -248,6 +248,31 @@ class Archive(unittest.TestCase):
         self.assertEqual(data.count(b"070701"), 3, "the folder, the file, the end")
         self.assertIn(b"a/b\0", data)
         self.assertEqual(len(data) % 4, 0)
+
+
+class Lustre(unittest.TestCase):
+    """What is told of runs with a Lustre tree, and which trees are refused."""
+
+    def test_table(self) -> None:
+        text = lustre.table({"C-C": {"a": "1", "b": "22"}, "ours-ours": {"b": "3", "c": "4"}})
+        lines = [line.split() for line in text.splitlines()]
+        self.assertEqual(lines[1:], [["a", "1", "-"], ["b", "22", "3"], ["c", "-", "4"]])
+
+    def test_complaints_that_are_not_usual(self) -> None:
+        usual = {"ping": {"LNetError: # was there"}}
+        scenario = unittest.mock.Mock(drivers=(lustre.OURS, lustre.C), complaints=usual)
+        self.assertIsNone(lustre.unusual(scenario, usual))
+        scenario.complaints = {"ping": {"LNetError: # was there"}, "discover": {"LNetError: # is new"}}
+        self.assertIn("discover: LNetError: # is new", lustre.unusual(scenario, usual) or "")
+
+    def test_tree_that_is_not_configured(self) -> None:
+        kernel = paths.Kernel("stock", Path("image"), "7.3.4", Path("module"), None, Path("source"))
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaisesRegex(paths.Missing, "config.h"):
+                lustre_tree.Tree(Path(folder), kernel)
+            (Path(folder) / "config.h").write_text('#define VERSION "2.17.57"\n')
+            with self.assertRaisesRegex(paths.Missing, "ksocklnd.ko"):
+                lustre_tree.Tree(Path(folder), kernel)
 
 
 def table(**rows: str) -> str:

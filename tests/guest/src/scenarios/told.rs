@@ -8,9 +8,10 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::versions::{no_conns, set};
+use crate::debugfs::{hook, sections, sum};
 use crate::family;
 use crate::lab::Lab;
 use crate::modern::{Dialect, Frame, Hello, Link, Order};
@@ -27,6 +28,8 @@ const LIVES: u64 = 8;
 const BURST: u64 = 200;
 /// More gaps between cookies than are remembered for any peer.
 const GAPS: u64 = 300;
+/// More sends than there are.
+const MANY: u32 = 1_000_000;
 
 fn today() -> Dialect {
     Dialect {
@@ -174,9 +177,6 @@ fn told_when_read(node: &Node, script: &Node, link: &mut Link, pings: u64) -> Re
         ensure!(before == count, "{count} messages have come");
         Ok(())
     })?;
-    // The answers, and as many acknowledgements as wait to be sent at most.
-    let txs = node.counter("/live/txs")?;
-    ensure!(txs <= pings + 1 + 32, "{txs} messages wait for {pings} pings");
     let (mut told, mut answers) = (Vec::new(), 0);
     while told.len() < GAPS as usize || answers <= pings {
         let frame = link.receive().context("while it was full")?;
@@ -189,8 +189,18 @@ fn told_when_read(node: &Node, script: &Node, link: &mut Link, pings: u64) -> Re
     Ok(told)
 }
 
+/// The acknowledgements of [`GAPS`] messages, which are all that comes by this connection.
+fn told_of(link: &mut Link) -> Result<Vec<u64>> {
+    let mut told = Vec::new();
+    while told.len() < GAPS as usize {
+        told.extend(link.receive().context("when there was memory")?.acknowledges());
+    }
+    Ok(told)
+}
+
 /// Every second cookie, so many that they can't be remembered: while there is no connection to tell of
-/// them, and while the peer reads nothing of what it is told. It is told of all of them when it can be.
+/// them, while the peer reads nothing of what it is told, and while there is no memory to tell it. It is told
+/// of all of them when it can be, and what waits until then is bounded.
 pub fn gaps(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let dialect = today();
@@ -239,12 +249,12 @@ pub fn gaps(lab: &mut Lab) -> Result<()> {
         ensure!(queued > 10_000, "only {queued} bytes are stuck");
         Ok(())
     })?;
-    let frames: Vec<u8> = cookies
+    let puts: Vec<u8> = cookies
         .iter()
         .flat_map(|cookie| dialect.message([*cookie, 0], &link.new_put(10)))
         .collect();
     let last = link.new_ping(pings + 1);
-    let frames = [frames, dialect.message([0, 0], &last)].concat();
+    let frames = [puts.clone(), dialect.message([0, 0], &last)].concat();
     // It may be that the node does not read all of it before it is read.
     link.conn.be_patient()?;
     let mut writer = link.conn.duplicate()?;
@@ -256,6 +266,38 @@ pub fn gaps(lab: &mut Lab) -> Result<()> {
             link.conn.finish()?;
         }
         complete("while it was full", told?)
+    })?;
+    link.conn.reset()?;
+    wait::until(SOON, "connection forgotten", || no_conns(node, script))?;
+
+    // TCP has room for what it is told, but no memory.
+    let mut link = Link::dial(&script.space, script.addr, node, dialect, ANY)?;
+    let failures = || sum(&sections("conn ")?, "enomem");
+    let before = failures()?;
+    let fault = hook("enomem_tx", MANY)?;
+    link.conn.be_patient()?;
+    let mut writer = link.conn.duplicate()?;
+    std::thread::scope(|scope| -> Result<()> {
+        scope.spawn(move || writer.write_all(&puts));
+        let bounded = wait::until(SOON, "attempts to send", || {
+            let txs = node.counter("/live/txs")?;
+            // As many as are remembered, and a keepalive message.
+            if txs > 33 {
+                return Ok(Err(anyhow!("{txs} acknowledgements have been taken")));
+            }
+            let failed = failures()? - before;
+            ensure!(failed > 5, "{failed} attempts to send have failed");
+            Ok(Ok(()))
+        });
+        drop(fault);
+        let told = bounded.and_then(|bounded| {
+            bounded?;
+            told_of(&mut link)
+        });
+        if told.is_err() {
+            link.conn.finish()?;
+        }
+        complete("while there was no memory", told?)
     })?;
     let errors = node.counter("/errors/protocol")?;
     ensure!(errors == 0, "{errors} breaches of the protocol");

@@ -159,21 +159,27 @@ impl<U: User> Acceptor<U> {
         self.mailbox.stop();
     }
 
-    /// Makes `ni` listen on `addr`, until [`Acceptor::stop_listening`]. May sleep.
+    /// Makes `ni` listen on this port of `addr`, until [`Acceptor::stop_listening`]. May sleep.
     ///
     /// # Errors
     ///
     /// `EADDRNOTAVAIL` if the address is not a unicast address of the namespace; `EADDRINUSE` if a program
     /// listens there; `ENOMEM`.
-    pub(crate) fn listen(self: &Arc<Self>, ni: &Arc<U>, addr: IpAddr) -> Result<Arc<Listener<U>>> {
+    pub(crate) fn listen(
+        self: &Arc<Self>,
+        ni: &Arc<U>,
+        addr: IpAddr,
+        port: u16,
+    ) -> Result<Arc<Listener<U>>> {
         let mut listeners = self.listeners.lock();
-        let is_there = |l: &&Arc<Listener<U>>| l.net == *ni.net() && l.addr == addr;
+        let is_there =
+            |l: &&Arc<Listener<U>>| l.net == *ni.net() && l.addr == addr && l.port == port;
         if let Some(listener) = listeners.iter().find(is_there) {
             listener.users.lock().push(ni.clone(), GFP_ATOMIC)?;
             return Ok(listener.clone());
         }
         listeners.reserve(1, GFP_KERNEL)?;
-        let listener = Listener::new(self, ni, addr)?;
+        let listener = Listener::new(self, ni, addr, port)?;
         // There is room: it was reserved.
         let _ = listeners.push_within_capacity(listener.clone());
         Ok(listener)
@@ -272,6 +278,7 @@ pub(crate) struct Listener<U: User> {
     acceptor: Arc<Acceptor<U>>,
     net: Net,
     addr: IpAddr,
+    port: u16,
     /// The NIs that listen, oldest first.
     #[pin]
     users: SpinLock<KVec<Arc<U>>>,
@@ -300,7 +307,7 @@ impl_list_item! {
 
 impl<U: User> Listener<U> {
     /// Listens on an address of `ni`. For [`Acceptor::listen`], whose errors it returns. May sleep.
-    fn new(acceptor: &Arc<Acceptor<U>>, ni: &Arc<U>, addr: IpAddr) -> Result<Arc<Self>> {
+    fn new(acceptor: &Arc<Acceptor<U>>, ni: &Arc<U>, addr: IpAddr, port: u16) -> Result<Arc<Self>> {
         let mut users = KVec::with_capacity(1, GFP_KERNEL)?;
         users.push(ni.clone(), GFP_KERNEL)?;
         let this = Arc::pin_init(
@@ -308,6 +315,7 @@ impl<U: User> Listener<U> {
                 acceptor: acceptor.clone(),
                 net: ni.net().clone(),
                 addr,
+                port,
                 users <- new_spinlock!(users, "socklnd_listener_users"),
                 state <- new_mutex!(ListenState::Closed, "socklnd_listener"),
                 links <- ListLinks::new(),
@@ -337,7 +345,7 @@ impl<U: User> Listener<U> {
         set_inherited(&socket);
         // Connections of an earlier listener may still be in TIME_WAIT.
         socket.set_reuseaddr(true);
-        socket.bind(&SocketAddr::new(self.addr, tunables::port()))?;
+        socket.bind(&SocketAddr::new(self.addr, self.port))?;
         ListeningSocket::new(socket, tunables::backlog(), self.clone())
     }
 
@@ -426,7 +434,7 @@ impl<U: User> Listener<U> {
         if let Some(ni) = self.find_user(|_| true) {
             ni.count_refused();
         }
-        let (addr, port) = (self.addr, tunables::port());
+        let (addr, port) = (self.addr, self.port);
         match remote {
             Some(remote) => pr_warn_about!(
                 remote.ip(),

@@ -22,7 +22,8 @@ use crate::{
     lib_linux::{
         inetaddr,
         netns::Net, //
-    }, //
+    },
+    tunables, //
 };
 use core::net::IpAddr;
 use kernel::{
@@ -191,10 +192,63 @@ impl Drop for RouteUse {
     }
 }
 
-/// An interface and its listener.
+/// Where an NI listens on one of its addresses.
+struct Listeners<U: User> {
+    /// For connections of all kinds.
+    any: Arc<Listener<U>>,
+    /// For those for bulk, if they have a port of their own.
+    bulk: Option<Arc<Listener<U>>>,
+}
+
+impl<U: User> Listeners<U> {
+    /// Makes `user` listen on `addr`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Acceptor::listen`].
+    fn open(acceptor: &Arc<Acceptor<U>>, user: &Arc<U>, addr: IpAddr) -> Result<Self> {
+        let any = acceptor.listen(user, addr, tunables::port())?;
+        let bulk = match tunables::bulk_port() {
+            None => None,
+            Some(port) => match acceptor.listen(user, addr, port) {
+                Ok(bulk) => Some(bulk),
+                Err(e) => {
+                    acceptor.stop_listening(&any, user);
+                    return Err(e);
+                }
+            },
+        };
+        Ok(Self { any, bulk })
+    }
+
+    /// Ends that `user` listens there. May sleep.
+    fn close(&self, acceptor: &Acceptor<U>, user: &U) {
+        for listener in [Some(&self.any), self.bulk.as_ref()].into_iter().flatten() {
+            acceptor.stop_listening(listener, user);
+        }
+    }
+
+    /// Applies the tunables that may change during a listener's life. May sleep.
+    fn apply_tunables(&self) {
+        for listener in [Some(&self.any), self.bulk.as_ref()].into_iter().flatten() {
+            listener.apply_tunables();
+        }
+    }
+}
+
+impl<U: User> Clone for Listeners<U> {
+    fn clone(&self) -> Self {
+        Self {
+            any: self.any.clone(),
+            bulk: self.bulk.clone(),
+        }
+    }
+}
+
+/// An interface and its listeners.
 struct Entry<U: User> {
     interface: Arc<Interface>,
-    listener: Arc<Listener<U>>,
+    listeners: Listeners<U>,
 }
 
 struct Inner<U: User> {
@@ -247,7 +301,7 @@ impl<U: User> Interfaces<U> {
         }
         self.check(addr)?;
         let kernel_len = inetaddr::prefix_len(user.net(), addr);
-        let listener = acceptor.listen(user, addr)?;
+        let listeners = Listeners::open(acceptor, user, addr)?;
         let new = Interface {
             addr,
             configured_len: prefix_len,
@@ -259,21 +313,21 @@ impl<U: User> Interfaces<U> {
         };
         let added = Arc::new(new, GFP_KERNEL)
             .map_err(Error::from)
-            .and_then(|new| self.insert(new, listener.clone()));
+            .and_then(|new| self.insert(new, listeners.clone()));
         match added {
             // Tunables may have changed meanwhile.
-            Ok(()) => listener.apply_tunables(),
-            Err(_) => acceptor.stop_listening(&listener, user),
+            Ok(()) => listeners.apply_tunables(),
+            Err(_) => listeners.close(acceptor, user),
         }
         added
     }
 
-    fn insert(&self, interface: Arc<Interface>, listener: Arc<Listener<U>>) -> Result {
+    fn insert(&self, interface: Arc<Interface>, listeners: Listeners<U>) -> Result {
         let mut inner = self.inner.lock();
         inner.check(interface.addr)?;
         let new = Entry {
             interface,
-            listener,
+            listeners,
         };
         Ok(inner.list.push(new, GFP_ATOMIC)?)
     }
@@ -288,7 +342,7 @@ impl<U: User> Interfaces<U> {
         let mut listeners = KVec::with_capacity(MAX_INTERFACES, GFP_KERNEL)?;
         for entry in self.inner.lock().list.iter() {
             // There is room: the capacity is the limit on interfaces.
-            let _ = listeners.push_within_capacity(entry.listener.clone());
+            let _ = listeners.push_within_capacity(entry.listeners.clone());
         }
         for listener in listeners.iter() {
             listener.apply_tunables();
@@ -313,7 +367,7 @@ impl<U: User> Interfaces<U> {
                 .position(|e| matching(&e.interface))?;
             inner.list.remove(at + 1).ok()?
         };
-        acceptor.stop_listening(&taken.listener, user);
+        taken.listeners.close(acceptor, user);
         Some(taken.interface)
     }
 
@@ -325,7 +379,7 @@ impl<U: User> Interfaces<U> {
             core::mem::replace(&mut inner.list, KVec::new())
         };
         for entry in list.iter() {
-            acceptor.stop_listening(&entry.listener, user);
+            entry.listeners.close(acceptor, user);
         }
     }
 

@@ -166,6 +166,7 @@ fn follow_settings() {
             Accept::Nobody => Acceptance::Nobody,
         },
         port: settings.port,
+        bulk_port: settings.bulk_port,
         backlog: settings.backlog,
         accept_timeout_s: settings.accept_timeout_s,
         timeout_s: settings.lnd_timeout_s,

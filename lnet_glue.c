@@ -178,6 +178,9 @@ void slg_settings(struct slg_settings *settings)
 	*settings = (struct slg_settings){
 		.accept = SLG_ACCEPT_SECURE,
 		.port = lnet_acceptor_port(),
+#ifdef LNET_HAS_BULK_PORT
+		.bulk_port = lnet_acceptor_port_bulk(),
+#endif
 		.backlog = 127,
 		.accept_timeout_s = lnet_acceptor_timeout(),
 		.lnd_timeout_s = lnet_get_lnd_timeout(),

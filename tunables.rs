@@ -21,12 +21,14 @@ use crate::{
     },
     wire::{
         Checksum,
+        ConnType,
         ConnTypes,
         MsgClass,
         Proto, //
     },
     LND, //
 };
+use core::net::SocketAddr;
 use kernel::{
     pr_info_once,
     prelude::*,
@@ -179,11 +181,16 @@ const DEFAULT_TIMEOUT_S: u64 = 50;
 /// The same now.
 static DEFAULT_TIMEOUT: Atomic<u64> = Atomic::new(DEFAULT_TIMEOUT_S);
 
+/// The port for connections for bulk; 0 is that for all others.
+static BULK_PORT: Atomic<u32> = Atomic::new(0);
+
 /// Values that the message layer has parameters of its own for.
 #[allow(dead_code, reason = "for message layers that have any")]
 pub(crate) struct Foreign {
     pub(crate) acceptance: Acceptance,
     pub(crate) port: u32,
+    /// For connections for bulk.
+    pub(crate) bulk_port: u32,
     pub(crate) backlog: u32,
     pub(crate) accept_timeout_s: u32,
     /// What `sock_timeout=0` means.
@@ -201,6 +208,7 @@ pub(crate) fn follow(values: &Foreign) {
         Acceptance::Nobody => 2,
     });
     accept_port.follow(number(values.port));
+    BULK_PORT.store(values.bulk_port, Relaxed);
     accept_backlog.follow(number(values.backlog));
     accept_timeout.follow(number(values.accept_timeout_s));
     DEFAULT_TIMEOUT.store(values.timeout_s.max(1).into(), Relaxed);
@@ -406,6 +414,23 @@ pub(crate) fn forwarding_buffers() -> (usize, usize) {
 /// The port to listen on, and of routes without a port.
 pub(crate) fn port() -> u16 {
     u16::try_from(accept_port.get()).unwrap_or(988)
+}
+
+/// The port to listen on for connections for bulk, if it is another than [`port`].
+pub(crate) fn bulk_port() -> Option<u16> {
+    let bulk = u16::try_from(BULK_PORT.load(Relaxed));
+    bulk.ok().filter(|bulk| *bulk != 0 && *bulk != port())
+}
+
+/// The address to connect to for a connection of this type: `addr`, but if its port is that for all connections,
+/// and there is another one for bulk, with that one.
+pub(crate) fn with_port_for(kind: ConnType, addr: SocketAddr) -> SocketAddr {
+    match (kind, bulk_port()) {
+        (ConnType::BulkIn | ConnType::BulkOut, Some(bulk)) if addr.port() == port() => {
+            SocketAddr::new(addr.ip(), bulk)
+        }
+        _ => addr,
+    }
 }
 
 /// The backlog of new listening sockets.

@@ -107,6 +107,7 @@ pub(super) fn check() -> Result {
 pub(super) struct Settings {
     pub(super) accept: Accept,
     pub(super) port: u32,
+    pub(super) bulk_port: u32,
     pub(super) backlog: u32,
     pub(super) accept_timeout_s: u32,
     pub(super) lnd_timeout_s: u32,
@@ -131,6 +132,7 @@ pub(super) fn settings() -> Settings {
             _ => Accept::Secure,
         },
         port: raw.port,
+        bulk_port: raw.bulk_port,
         backlog: raw.backlog,
         accept_timeout_s: raw.accept_timeout_s,
         lnd_timeout_s: raw.lnd_timeout_s,

@@ -59,6 +59,8 @@ enum slg_accept {
 struct slg_settings {
 	u32 accept;
 	u32 port;
+	/* For connections for bulk. */
+	u32 bulk_port;
 	u32 backlog;
 	u32 accept_timeout_s;
 	u32 lnd_timeout_s;

@@ -47,7 +47,8 @@ impl Handshake {
             kind,
         };
         let deadline = time::monotonic_ms().saturating_add(tunables::timeout_ms());
-        let this = Self::new(ni, role, route.addr(), Stage::Begin, deadline)?;
+        let remote = tunables::with_port_for(kind, route.addr());
+        let this = Self::new(ni, role, remote, Stage::Begin, deadline)?;
         ni.handshakes().add(&this)?;
         ni.context().run_handshake(this);
         Ok(())

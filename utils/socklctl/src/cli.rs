@@ -634,6 +634,10 @@ pub(crate) struct StatsArgs {
     #[arg(short, long, conflicts_with = "watch")]
     pub(crate) peers: bool,
 
+    /// In the text format of OpenMetrics, for Prometheus's node exporter
+    #[arg(short, long, conflicts_with = "watch")]
+    pub(crate) openmetrics: bool,
+
     /// Go on until interrupted, and show what changes: once in every interval, per second
     ///
     /// On a terminal one picture, drawn anew; elsewhere a line for each NI (with --json, a

@@ -46,6 +46,13 @@ pub(crate) fn run(command: &Command, driver: &impl Driver, output: &Output) -> R
         Command::Bench(args) => bench::run(driver, output, args),
         Command::Serve(args) => serve::run(driver, output, args),
         Command::Stats(args) if args.watch => stats::watch(driver, output, args),
+        Command::Stats(args) if args.openmetrics => {
+            let metrics = match args.peers {
+                true => stats::OpenMetrics::from(&stats::peers(driver, args.list.ni)?),
+                false => stats::OpenMetrics::from(&stats::list(driver, args.list.ni)?),
+            };
+            output.report(&metrics)
+        }
         Command::Stats(args) if args.peers => output.report(&stats::peers(driver, args.list.ni)?),
         Command::Stats(args) => output.report(&stats::list(driver, args.list.ni)?),
         Command::Export(args) => config::export(driver, output, args),

@@ -229,17 +229,13 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (NiSet, Errno::NOTUNIQ) => {
             "this node has several NIDs: use 'ni add' and 'ni del' (see: socklctl ni list)"
         }
-        (_, Errno::NOTUNIQ) => {
-            "several NIs match: say which one with --ni (see: socklctl ni list)"
-        }
+        (_, Errno::NOTUNIQ) => "several NIs match: say which one with --ni (see: socklctl ni list)",
         (NiDel, Errno::NOENT) => "there is no such NI here (see: socklctl ni list)",
 
         (PeerDel, Errno::NOENT) => "there is no such peer or route (see: socklctl peer list)",
         (IfAdd, Errno::EXIST) => "the NI uses that address already",
         (IfAdd, Errno::NOSPC) => "an NI uses 16 addresses at most",
-        (IfDel, Errno::NOENT) => {
-            "no NI here uses that address (see: socklctl interface list)"
-        }
+        (IfDel, Errno::NOENT) => "no NI here uses that address (see: socklctl interface list)",
         (IfDel, Errno::BUSY) => "it is the address in the NI's NID: delete the NI",
         (PeerAdd, Errno::EXIST) => "that address was added with another port",
         (RouteAdd, Errno::EXIST) => "there is such a route already",
@@ -377,11 +373,7 @@ mod tests {
 
     #[test]
     fn an_error_says_what_failed_and_why() {
-        let error = Error::request(
-            Action::NiAdd,
-            "add NI 1.2.3.4@tcp",
-            Errno::ADDRNOTAVAIL,
-        );
+        let error = Error::request(Action::NiAdd, "add NI 1.2.3.4@tcp", Errno::ADDRNOTAVAIL);
         assert_eq!(
             error.to_string(),
             "can't add NI 1.2.3.4@tcp: Cannot assign requested address (EADDRNOTAVAIL); no \

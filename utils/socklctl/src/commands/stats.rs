@@ -2,8 +2,10 @@
 
 //! Counters.
 
+mod openmetrics;
 mod watch;
 
+pub(crate) use openmetrics::OpenMetrics;
 pub(crate) use watch::run as watch;
 
 use super::conn::Traffic;

@@ -725,9 +725,23 @@ static int glue_nl_set(int cmd, struct nlattr *attr, int type, void *data)
 
 	if (cmd != LNET_CMD_NETS)
 		return -EOPNOTSUPP;
-	if (!tunables || !attr || nla_type(attr) != LN_SCALAR_ATTR_INT_VALUE)
+	if (!tunables)
 		return -EINVAL;
 	own = &tunables->lnd_tun_u.lnd_sock;
+#ifndef LNET_HAS_TUN_DEFAULTS
+	/* What is not given is to have its default. */
+	if (!attr) {
+		if (type == KEY_CONNS_PER_PEER)
+			WRITE_ONCE(own->lnd_conns_per_peer, ops->conns_per_peer());
+#ifdef LNET_HAS_TOS
+		if (type == KEY_TOS)
+			WRITE_ONCE(own->lnd_tos, ops->tos());
+#endif
+		return 0;
+	}
+#endif
+	if (!attr || nla_type(attr) != LN_SCALAR_ATTR_INT_VALUE)
+		return -EINVAL;
 	value = nla_get_s64(attr);
 	switch (type) {
 	case KEY_CONNS_PER_PEER:

@@ -62,10 +62,17 @@ host: ## build/host/*: the programs that run beside the kernel, linked staticall
 	@scripts/setup toolchain
 	@scripts/build-host
 
+# The module for LNet, and what plays LNet's part in tests.
+.PHONY: debug-lnet um-debug-lnet
+debug-lnet um-debug-lnet: %-lnet: ## build/%-lnet/ksocklnd.ko, for the shim that plays LNet's part in tests
+	@scripts/setup $*
+	@$(run) scripts/build-shim $*
+	@$(MAKE) --no-print-directory $* LUSTRE='$(CURDIR)/build/$*-shim'
+
 .PHONY: demo demo-gateway test test-ipv6 kunit lustre soak fuzz bench defects shell
 demo: stock host ## show the module at work in two virtual machines
 demo-gateway: stock host ## show in three of them how one passes on messages for the others
-test: stock debug um-debug host ## run every test (ARGS=... goes to tests/run)
+test: stock debug um-debug um-debug-lnet host ## run every test (ARGS=... goes to tests/run)
 kunit: debug host ## run the module's own unit tests
 shell: stock host ## a shell in a virtual machine with the module
 demo demo-gateway test kunit shell:

@@ -23,6 +23,7 @@ HEADER = ("Constants and tunables", "Structures", "Functions and globals")
 HISTORY = "Past defects"
 OF_2005 = "Defects of 2005"
 FIELD = "Faults from the field"
+TRAPS = "Traps of LNet"
 COUNTS = "Counts"
 # Each entry of the history once.
 ENTRIES = [*(str(number) for number in range(1, 77)), *string.ascii_lowercase[:22]]
@@ -204,7 +205,7 @@ def _check_items(table: list[Row]) -> list[str]:
             number, dot, _ = row.item.partition(". ")
             entries.append(number if dot else row.item)
             names = []
-        elif row.heading in (OF_2005, FIELD):
+        elif row.heading in (OF_2005, FIELD, TRAPS):
             names = [row.item]
         else:
             wrong.append(f"{row}: a table that nobody knows")
@@ -222,7 +223,7 @@ def counts(table: list[Row]) -> list[str]:
     """The lines of the table of counts."""
     lines = [f"| table | {' | '.join(KINDS)} | with a defect |", "|---" * (len(KINDS) + 2) + "|"]
     kinds = [(row.heading, kind_of(row)) for row in table]
-    for heading in (*HEADER, HISTORY, OF_2005, FIELD):
+    for heading in (*HEADER, HISTORY, OF_2005, FIELD, TRAPS):
         numbers = [str(kinds.count((heading, kind))) for kind in KINDS]
         numbers.append(str(sum(row.heading == heading and "`defect: " in row.shown for row in table)))
         lines.append(f"| {heading} | {' | '.join(numbers)} |")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lib import initramfs, klog, paths, results
+from lib.cpio import Archive
 from lib.report import Report
 from lib.uml import machine
 from lib.vm import Spec, Vm
@@ -33,6 +34,8 @@ KMEMLEAK = {"debug": "kmemleak=on", "um-debug": "kmemleak=off"}
 SOAK = paths.TESTS / "soak-scenarios"
 # Those in which the address family can make a difference to the driver: with all, `make test` takes too long.
 IPV6_SCENARIOS = paths.TESTS / "ipv6-scenarios"
+# What the names of scenarios begin with that are for the module under LNet, whose part the shim plays.
+LNET = "lnet_"
 # Over IPv6 a scenario has its name with this ending.
 IPV6 = "_ipv6"
 
@@ -113,7 +116,10 @@ def run(report: Report, pattern: str | None, *, keep: bool = False, on: str | No
     for kind, scenarios in by_kernel(chosen, on).items():
         if scenarios:
             kernel = paths.kernel(kind)
-            archive = initramfs.build(kernel, paths.BUILD / "tests" / f"netns-{kind}.initramfs", initramfs.NETWORK)
+            archive = initramfs.build(
+                kernel, paths.BUILD / "tests" / f"netns-{kind}.initramfs", initramfs.NETWORK,
+                _lnet(kernel) if any(name.startswith(LNET) for name in scenarios) else None,
+            )
             shares.append(Share(kernel, archive, scenarios))
     threads = []
     for share in shares:
@@ -129,6 +135,17 @@ def run(report: Report, pattern: str | None, *, keep: bool = False, on: str | No
             report.result(f"netns: {name}", "no guest ran it")
         if not keep:
             share.archive.unlink()
+
+
+def _lnet(kernel: paths.Kernel) -> Callable[[Archive], None]:
+    """What scenarios under LNet need: the module for that, and what plays LNet's part."""
+    modules = {"lnet.ko": kernel.lnet, "ksocklnd-lnet.ko": kernel.lnet_module}
+
+    def add(archive: Archive) -> None:
+        for name, module in modules.items():
+            archive.data(f"lib/{name}", initramfs.stripped(paths.need(module, f"make {kernel.kind}-lnet")))
+
+    return add
 
 
 def by_kernel(chosen: list[str], on: str | None) -> dict[str, list[str]]:

@@ -32,6 +32,16 @@ class Kernel:
     modules: Path | None  # the folder of the kernel's own modules, if it has any
     source: Path  # the source tree it was built from
 
+    @property
+    def lnet(self) -> Path:
+        """What plays LNet's part in tests."""
+        return BUILD / f"{self.kind}-shim" / "lnet" / "lnet" / "lnet.ko"
+
+    @property
+    def lnet_module(self) -> Path:
+        """The module for that."""
+        return BUILD / f"{self.kind}-lnet" / "ksocklnd.ko"
+
 
 def need(path: Path, how: str) -> Path:
     """The path, if it is there; else an error that says how to get it."""

@@ -14,6 +14,7 @@ mod family;
 mod faults;
 mod ioctl;
 mod lab;
+mod lnet;
 mod modern;
 mod module;
 mod node;

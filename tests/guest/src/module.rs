@@ -18,6 +18,9 @@ use rustix::system::{delete_module, finit_module};
 use crate::wait;
 
 const FILE: &str = "/lib/ksocklnd.ko";
+/// The flavour that is LNet's driver, and the module that plays LNet's part.
+const LNET_FILE: &str = "/lib/ksocklnd-lnet.ko";
+const SHIM_FILE: &str = "/lib/lnet.ko";
 static PLACES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 const FLAG_NONBLOCK: i32 = 0o4000;
 
@@ -41,15 +44,58 @@ pub fn is_inserted() -> bool {
     fs::exists("/sys/module/ksocklnd").unwrap_or(false)
 }
 
+/// What the module is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// With a message layer of its own.
+    Standalone,
+    /// Under LNet, whose part the shim plays.
+    Lnet,
+}
+
+/// Inserts the module, and what it needs.
+pub fn insert_flavour(flavour: Flavour) -> Result<()> {
+    match flavour {
+        Flavour::Standalone => insert(),
+        Flavour::Lnet => insert_lnet(cstr!("")),
+    }
+}
+
+/// Inserts LNet's shim and, with these parameters, the module.
+pub fn insert_lnet(parameters: &CStr) -> Result<()> {
+    if !shim_is_inserted() {
+        try_insert_file(SHIM_FILE, cstr!("")).context("the kernel refused the shim")?;
+    }
+    try_insert_file(LNET_FILE, parameters).context("the kernel refused the module")?;
+    note_place();
+    Ok(())
+}
+
+/// Whether LNet's shim is there.
+pub fn shim_is_inserted() -> bool {
+    fs::exists("/sys/module/lnet").unwrap_or(false)
+}
+
+/// Removes LNet's shim, which nothing may use any more.
+pub fn remove_shim() -> Result<()> {
+    wait::until(REMOVAL_LIMIT, "nobody uses the shim", || {
+        delete_module(cstr!("lnet"), FLAG_NONBLOCK).context("the shim stays")
+    })
+}
+
 /// Inserts the module.
 pub fn insert() -> Result<()> {
     try_insert().context("the kernel refused the module")?;
+    note_place();
+    Ok(())
+}
+
+fn note_place() {
     let place = fs::read_to_string("/sys/module/ksocklnd/sections/.text").unwrap_or_default();
     PLACES
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .insert(place.trim().to_owned());
-    Ok(())
 }
 
 /// One attempt to insert the module: the error is the kernel's answer.
@@ -59,7 +105,11 @@ pub fn try_insert() -> Result<(), Errno> {
 
 /// The same, with these parameters for the module.
 pub fn try_insert_with(parameters: &CStr) -> Result<(), Errno> {
-    let file = rustix::fs::open(FILE, OFlags::RDONLY, Mode::empty())?;
+    try_insert_file(FILE, parameters)
+}
+
+fn try_insert_file(path: &str, parameters: &CStr) -> Result<(), Errno> {
+    let file = rustix::fs::open(path, OFlags::RDONLY, Mode::empty())?;
     finit_module(&file, parameters, 0)
 }
 

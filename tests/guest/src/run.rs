@@ -13,7 +13,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::checks::{self, Leaks};
 use crate::family;
 use crate::lab::{self, Lab, panic_text};
-use crate::module::{self, Stuck};
+use crate::lnet;
+use crate::module::{self, Flavour, Stuck};
 use crate::pace;
 use crate::port::{self, mark, note, say};
 use crate::scenarios::{Run, runs};
@@ -159,7 +160,7 @@ fn one(run: &Run) -> Result<()> {
     family::choose(run.family);
     let mut clock = Clock::start();
     let threads = worker::threads()?;
-    module::insert()?;
+    module::insert_flavour(scenario.flavour)?;
     clock.lap("inserting");
     let mut lab = Lab::new(scenario.nodes)?;
     clock.lap("setting up");
@@ -171,15 +172,19 @@ fn one(run: &Run) -> Result<()> {
     clock.lap("running");
     // When the scenario failed, what is left behind is no news; but the module must still go.
     let rest = if result.is_ok() {
-        clear_away(lab, &mut clock)
+        clear_away(lab, scenario.flavour, &mut clock)
     } else {
-        lab.close()
+        lnet::abandon(&lab).and(lab.close())
     };
     let removal = if module::is_inserted() {
         module::remove().map(drop)
     } else {
         Ok(())
     };
+    let removal = removal.and_then(|()| match module::shim_is_inserted() {
+        true => module::remove_shim(),
+        false => Ok(()),
+    });
     clock.lap("removing");
     if pace::slowness() > 1.0 {
         note(&format!("limits stretched {:.1} times", pace::slowness()));
@@ -213,9 +218,11 @@ impl Clock {
     }
 }
 
-fn clear_away(lab: Lab, clock: &mut Clock) -> Result<()> {
-    if module::is_inserted() {
-        checks::retire(&lab)?;
+fn clear_away(lab: Lab, flavour: Flavour, clock: &mut Clock) -> Result<()> {
+    match flavour {
+        Flavour::Lnet => lnet::retire(&lab)?,
+        Flavour::Standalone if module::is_inserted() => checks::retire(&lab)?,
+        Flavour::Standalone => {}
     }
     clock.lap("retiring");
     lab.close()?;

@@ -20,6 +20,7 @@ mod hostile;
 mod interfaces;
 mod ipv6;
 mod links;
+mod lnet;
 mod many_conns;
 mod memory;
 mod processors;
@@ -44,6 +45,7 @@ use anyhow::Result;
 
 use crate::family::Family;
 use crate::lab::Lab;
+use crate::module::Flavour;
 
 /// One thing to try: in namespaces of its own, with the module freshly inserted.
 pub struct Scenario {
@@ -55,6 +57,8 @@ pub struct Scenario {
     pub limit: Duration,
     /// What it does. What is left behind afterwards is looked at by the caller.
     pub run: fn(&mut Lab) -> Result<()>,
+    /// What the module is built for that is inserted.
+    pub flavour: Flavour,
     /// Why it is not run over IPv6, if it isn't.
     ipv4_only: Option<&'static str>,
 }
@@ -64,6 +68,14 @@ impl Scenario {
     const fn ipv4_only(self, reason: &'static str) -> Scenario {
         Scenario {
             ipv4_only: Some(reason),
+            ..self
+        }
+    }
+
+    /// One for the module under LNet, whose part the shim plays.
+    const fn lnet(self) -> Scenario {
+        Scenario {
+            flavour: Flavour::Lnet,
             ..self
         }
     }
@@ -80,6 +92,7 @@ const fn scenario(
         nodes,
         limit: Duration::from_secs(seconds),
         run,
+        flavour: Flavour::Standalone,
         ipv4_only: None,
     }
 }
@@ -117,6 +130,7 @@ pub fn runs() -> impl Iterator<Item = Run> {
 // Why some are run over IPv4 alone.
 const IPV6_ITSELF: &str = "it has addresses of IPv6 of its own";
 const NO_NODES: &str = "it has no nodes";
+const SHIM: &str = "what it tries does not depend on the family";
 const FILES_OF_IPV4: &str = "it is about files that know the patterns of IPv4 alone";
 const OLD_FORMAT: &str = "it is about the format of a version that IPv6 has not";
 const SEVERAL_VERSIONS: &str = "IPv6 has version 4 alone, and this is about the choice";
@@ -340,4 +354,25 @@ pub const ALL: &[Scenario] = &[
     scenario("processors", 2, 300, processors::come_and_go),
     scenario("peers_during_shutdown", 4, 240, storm::during_shutdown),
     scenario("namespace_deleted", 4, 180, unload::namespace_deleted),
+    scenario("lnet_traffic", 2, 240, lnet::traffic)
+        .lnet()
+        .ipv4_only(SHIM),
+    scenario("lnet_contexts", 2, 240, lnet::contexts)
+        .lnet()
+        .ipv4_only(SHIM),
+    scenario("lnet_administration", 2, 120, lnet::administration)
+        .lnet()
+        .ipv4_only(SHIM),
+    scenario("lnet_late_receives", 2, 180, lnet::late_receives)
+        .lnet()
+        .ipv4_only(SHIM),
+    scenario("lnet_losses", 3, 300, lnet::losses)
+        .lnet()
+        .ipv4_only(SHIM),
+    scenario("lnet_routers", 3, 180, lnet::routers)
+        .lnet()
+        .ipv4_only(SHIM),
+    scenario("lnet_hung_peer", 2, 180, lnet::hung_peer)
+        .lnet()
+        .ipv4_only(SHIM),
 ];

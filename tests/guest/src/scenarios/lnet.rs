@@ -1,0 +1,603 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver under LNet, whose part a module plays that is as nasty as LNet may be: see `tests/lnet_shim`.
+//!
+//! Traps are those that a driver for LNet can fall into, as `tests/COVERAGE.md` counts them. After each
+//! scenario the driver may have done nothing that LNet forbids, and every message has to be ended.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+
+use super::versions::set as set_parameter;
+use crate::lab::Lab;
+use crate::lnet::{self, Job, Manner, ask, counter, value, values};
+use crate::module;
+use crate::node::Node;
+use crate::pace;
+use crate::wait;
+use crate::worker::Over;
+
+/// For what ends soon, on any machine.
+const LIMIT: Duration = Duration::from_secs(60);
+/// For jobs among losses.
+const LONG: Duration = Duration::from_secs(150);
+
+/// The numbers of commands that reach a driver.
+const GET_INTERFACE: u32 = 80;
+const GET_PEER: u32 = 76;
+const GET_CONN: u32 = 73;
+const CLOSE_CONNECTION: u32 = 71;
+const PUSH_CONNECTION: u32 = 72;
+const REGISTER_MYNID: u32 = 70;
+
+/// How LNet's status of a message is numbered that the peer, or the way to it, has lost.
+const REMOTE_ERROR: &str = "received_status_7";
+
+fn both(lab: &Lab) -> Result<[&Node; 2]> {
+    let nodes = [lab.node(0), lab.node(1)];
+    for node in nodes {
+        lnet::add(node)?;
+    }
+    Ok(nodes)
+}
+
+/// Every kind of message, of every length, from everything to everything; all must arrive.
+fn exchange(nodes: &[&Node], count: u32) -> Result<()> {
+    let mut jobs = Vec::new();
+    for node in nodes {
+        for other in nodes.iter().filter(|other| other.nid() != node.nid()) {
+            for what in ["op=put ack=1", "op=put", "op=get"] {
+                let what = format!("{what} count={count} in_flight=12");
+                jobs.push(Job::start(node, &other.nid(), &what)?);
+            }
+        }
+    }
+    jobs.iter().try_for_each(|job| job.succeed(LIMIT))
+}
+
+/// A few messages each way.
+fn still_work(nodes: &[&Node; 2]) -> Result<()> {
+    let [one, two] = nodes;
+    for (from, to) in [(one, two), (two, one)] {
+        for op in ["put ack=1", "get"] {
+            Job::start(from, &to.nid(), &format!("op={op} count=4 in_flight=4"))?.succeed(LIMIT)?;
+        }
+    }
+    Ok(())
+}
+
+/// Nobody refers to an interface, and it has all its credits.
+fn at_rest(node: &Node) -> Result<()> {
+    wait::until(LIMIT, "an interface at rest", || {
+        let now = values(node, &format!("show nid={}", node.nid()))?;
+        ensure!(
+            value(&now, "references")? == 0
+                && value(&now, "under_way")? == 0
+                && value(&now, "credits")? == value(&now, "max_credits")?,
+            "{now:?}"
+        );
+        Ok(())
+    })
+}
+
+fn close_conns(node: &Node) -> Result<()> {
+    let nid = node.nid();
+    ask(
+        node,
+        &format!("ctl nid={nid} nr={CLOSE_CONNECTION} peer=any"),
+    )
+    .map(drop)
+}
+
+/// Two nodes: pings, data both ways and to oneself, verified, in memory of every kind and cut to any pieces;
+/// lnd_recv inside of lnet_parse, beside it, after it; messages' memory reused at once; credits.
+///
+/// Traps 2 (lnd_send from within lnet_parse and lnet_finalize), 3 (pointers reused, stale tokens), 6 (one's
+/// own NID), 7 (the HELLO), 9 (pages overwritten as soon as a message has ended), 10, 15 (portal 0), 17.
+pub fn traffic(lab: &mut Lab) -> Result<()> {
+    let nodes = both(lab)?;
+    let [one, two] = nodes;
+    for (from, to) in [(one, two), (two, one), (one, one)] {
+        Job::start(from, &to.nid(), "op=ping count=3")?.succeed(LIMIT)?;
+    }
+    exchange(&nodes, 52)?;
+    // To oneself.
+    for what in ["op=put ack=1", "op=get"] {
+        let what = format!("{what} count=39 in_flight=12");
+        Job::start(one, &one.nid(), &what)?.succeed(LIMIT)?;
+    }
+    // One after the other, as a driver may send those itself that nobody else waits for.
+    for context in 0..3 {
+        let what = format!("op=put ack=1 count=30 size=64 context={context}");
+        Job::start(one, &two.nid(), &what)?.succeed(LIMIT)?;
+    }
+    nodes.into_iter().try_for_each(at_rest)?;
+    let state = lnet::state()?;
+    for name in [
+        "inside",
+        "beside",
+        "later",
+        "acks",
+        "replies",
+        "pings",
+        "truncated",
+        "stale_tokens",
+        "waited_for_credits",
+    ] {
+        ensure!(value(&state, name)? > 0, "no {name}: {state:?}");
+    }
+    for name in ["unsent", "cut_off", "late_answers", "notified", "refused"] {
+        ensure!(value(&state, name)? == 0, "{name}: {state:?}");
+    }
+    ensure!(
+        value(&state, "asked_for_simulation")? > 0,
+        "errors can't be simulated: {state:?}"
+    );
+    lnet::no_faults()
+}
+
+/// The contexts that a driver is called in: under a spinlock, with a file system's lock, by who frees
+/// memory. What is wrong with it is seen by lockdep, and where sleeping in atomic context is.
+///
+/// Traps 1 (no call upwards in atomic context), 5 (atomic callbacks), 8 (memory without file systems).
+pub fn contexts(lab: &mut Lab) -> Result<()> {
+    let nodes = both(lab)?;
+    let [one, two] = nodes;
+    let mut jobs = Vec::new();
+    for (context, kind) in [(1, 0), (1, 2), (2, 0), (2, 1)] {
+        for op in ["put ack=1", "get"] {
+            let what = format!("op={op} count=13 in_flight=8 context={context} kind={kind}");
+            jobs.push(Job::start(one, &two.nid(), &what)?);
+        }
+    }
+    for value in [2, 4, 1] {
+        ask(
+            one,
+            &format!("nlset nid={} type=1 value={value}", one.nid()),
+        )?;
+        ask(one, &format!("nlget nid={}", one.nid()))?;
+        close_conns(two)?;
+    }
+    jobs.iter().try_for_each(|job| job.wait(LIMIT).map(drop))?;
+    exchange(&nodes, 13)?;
+    lnet::del(one)?;
+    lnet::no_faults()
+}
+
+/// What an administrator does with interfaces: starts them with values or without, twice, on a card that
+/// is not there, two on one card; reads and changes tunables; asks for peers and connections; pulls the cable.
+///
+/// Traps 4 (unloading is refused while an interface is there), 5 (nl_get, nl_set), 13 (two on one device,
+/// links).
+pub fn administration(lab: &mut Lab) -> Result<()> {
+    let (one, two) = (lab.node(0), lab.node(1));
+    let start = |node: &Node, more: &str| lnet::command(&node.space, &format!("add {more}"));
+    for wrong in [
+        "if=eth7",
+        "nid=10.0.9.9@tcp",
+        "if=lo nid=10.0.0.1@tcp",
+        "nid=10.0.0.1@tcp tos=256",
+    ] {
+        ensure!(start(one, wrong).is_err(), "{wrong} was accepted");
+    }
+    // By the card, and with values of its own.
+    let nid = start(one, "if=eth0 conns=2 tos=8 credits=64 peer_credits=16")?;
+    ensure!(nid.trim() == one.nid(), "it is {nid}");
+    let shown = values(one, &format!("show nid={}", one.nid()))?;
+    for (name, expected) in [
+        ("conns_per_peer", 2),
+        ("tos", 8),
+        ("max_credits", 64),
+        ("peer_credits", 16),
+        ("fatal", 0),
+    ] {
+        ensure!(value(&shown, name)? == expected, "{name}: {shown:?}");
+    }
+    let again = start(one, &format!("nid={}", one.nid()));
+    ensure!(again == Err(Errno::EXIST), "{again:?}");
+    // Neither a card nor an address: the only one that there is.
+    let nid = start(two, "net=tcp")?;
+    ensure!(nid.trim() == two.nid(), "it is {nid}");
+    let shown = values(two, &format!("show nid={}", two.nid()))?;
+    for (name, expected) in [
+        ("max_credits", 256),
+        ("peer_credits", 8),
+        ("peer_timeout", 180),
+    ] {
+        ensure!(value(&shown, name)? == expected, "{name}: {shown:?}");
+    }
+    ensure!(value(&shown, "conns_per_peer")? >= 1, "{shown:?}");
+    // Another network on the same card.
+    let second = [one.in_network(1, one.addr), two.in_network(1, two.addr)];
+    for node in &second {
+        lnet::add(node)?;
+    }
+    exchange(&[one, two], 13)?;
+    exchange(&[&second[0], &second[1]], 13)?;
+
+    tunables(one)?;
+    questions(one, two)?;
+
+    let removed = module::try_remove(module::REMOVAL_LIMIT)?;
+    ensure!(
+        removed.is_err(),
+        "the module goes while interfaces are there"
+    );
+
+    // The cable.
+    let updates = counter("ping_updates")?;
+    for (there, fatal) in [(false, 1), (true, 0)] {
+        lab.carrier(0, there)?;
+        wait::until(LIMIT, "a link that is known", || {
+            for node in [one, &second[0]] {
+                let shown = values(one, &format!("show nid={}", node.nid()))?;
+                ensure!(value(&shown, "fatal")? == fatal, "{shown:?}");
+            }
+            ensure!(counter("ping_updates")? > updates, "peers are not told");
+            Ok(())
+        })?;
+    }
+    exchange(&[one, two], 13)?;
+    for node in &second {
+        lnet::del(node)?;
+    }
+    exchange(&[one, two], 13)?;
+    lnet::no_faults()
+}
+
+/// Tunables of an interface that lives.
+fn tunables(node: &Node) -> Result<()> {
+    let nid = node.nid();
+    let get = |more: &str| values(node, &format!("nlget nid={nid} {more}"));
+    let set = |kind: u32, number: i64| {
+        lnet::command(
+            &node.space,
+            &format!("nlset nid={nid} type={kind} value={number}"),
+        )
+    };
+    let now = get("")?;
+    ensure!(
+        value(&now, "attr1")? == 2 && value(&now, "attr2")? > 0 && value(&now, "attr3")? == 8,
+        "{now:?}"
+    );
+    ensure!(
+        !get("backup=1")?.contains_key("attr2"),
+        "a backup has the timeout"
+    );
+    let other = lnet::command(&node.space, &format!("nlget nid={nid} cmd=3"));
+    ensure!(other == Err(Errno::OPNOTSUPP), "{other:?}");
+    for wrong in [-1, 128] {
+        ensure!(set(1, wrong) == Err(Errno::RANGE), "conns_per_peer {wrong}");
+    }
+    for wrong in [-2, 256] {
+        ensure!(set(3, wrong).is_err(), "tos {wrong}");
+    }
+    let text = lnet::command(
+        &node.space,
+        &format!("nlset nid={nid} type=1 value=3 text=1"),
+    );
+    ensure!(text.is_err(), "text was taken for a number");
+    set(1, 3)?;
+    set(3, 16)?;
+    set(2, 77)?;
+    let now = get("")?;
+    ensure!(
+        value(&now, "attr1")? == 3 && value(&now, "attr3")? == 16,
+        "{now:?}"
+    );
+    // LNet does this by itself.
+    ask(node, &format!("conns nid={nid} value=1"))?;
+    ensure!(value(&get("")?, "attr1")? == 1, "an old value is told");
+    Ok(())
+}
+
+/// What lctl asks.
+fn questions(one: &Node, two: &Node) -> Result<()> {
+    let ctl = |nr: u32, more: &str| {
+        let nid = one.nid();
+        lnet::command(&one.space, &format!("ctl nid={nid} nr={nr} {more}"))
+    };
+    let interface = ctl(GET_INTERFACE, "count=0")?;
+    let address = format!("u0 {}\n", u32::from(one.addr));
+    ensure!(interface.contains(&address), "{interface}");
+    ensure!(
+        ctl(GET_INTERFACE, "count=1") == Err(Errno::NOENT),
+        "a second interface"
+    );
+    let peer = ctl(GET_PEER, "count=0")?;
+    ensure!(peer.contains(&format!("nid {}\n", two.nid())), "{peer}");
+    ensure!(
+        ctl(GET_PEER, "count=99") == Err(Errno::NOENT),
+        "a hundredth peer"
+    );
+    let conn = ctl(GET_CONN, "count=0")?;
+    let address = format!("u0 {}\n", u32::from(two.addr));
+    ensure!(
+        conn.contains(&format!("nid {}\n", two.nid())) && conn.contains(&address),
+        "{conn}"
+    );
+    ensure!(
+        ctl(GET_CONN, "count=999") == Err(Errno::NOENT),
+        "a thousandth connection"
+    );
+    ctl(PUSH_CONNECTION, &format!("peer={}", two.nid()))?;
+    ensure!(
+        ctl(PUSH_CONNECTION, "peer=10.0.0.77@tcp") == Err(Errno::NOENT),
+        "a stranger was pushed"
+    );
+    ctl(REGISTER_MYNID, &format!("peer={}", one.nid()))?;
+    let other = ctl(REGISTER_MYNID, &format!("peer={}", two.nid()));
+    ensure!(other == Err(Errno::INVAL), "{other:?}");
+    let unknown = ctl(99, "");
+    ensure!(unknown == Err(Errno::INVAL), "{unknown:?}");
+    ctl(CLOSE_CONNECTION, &format!("peer={}", two.nid()))?;
+    ctl(CLOSE_CONNECTION, "peer=any").map(drop)?;
+    exchange(&[one, two], 13)
+}
+
+/// Waits until messages that have begun to come in are held.
+fn await_held(before: i64) -> Result<()> {
+    wait::until(LIMIT, "a message that is held", || {
+        ensure!(counter("held")? > before, "{:?}", lnet::state()?);
+        Ok(())
+    })
+}
+
+/// lnd_recv comes when it comes: when the connection is long dead, when the interface goes, or to throw
+/// away what waits; messages that LNet does not want at all.
+///
+/// Trap 2 (lnd_recv after the connection has died), 4 (what waits when an interface goes), 9.
+pub fn late_receives(lab: &mut Lab) -> Result<()> {
+    // So that much of a message is still with the sender when its receiver waits.
+    for name in ["rx_buffer_size", "tx_buffer_size"] {
+        set_parameter(name, 65536)?;
+    }
+    let nodes = both(lab)?;
+    let [one, two] = nodes;
+    exchange(&nodes, 13)?;
+    let hold = |op: &str| -> Result<Job> {
+        lnet::set_manner(Manner::Held)?;
+        let before = counter("held")?;
+        let job = Job::start(
+            one,
+            &two.nid(),
+            &format!("op={op} count=6 in_flight=6 size=1048576 timeout=2"),
+        )?;
+        await_held(before)?;
+        Ok(job)
+    };
+    let release = |more: &str| -> Result<()> {
+        lnet::set_manner(Manner::Mixed)?;
+        ask(two, &format!("release {more}")).map(drop)
+    };
+
+    // As if nothing had happened.
+    let job = hold("put ack=1")?;
+    release("")?;
+    job.wait(LIMIT)?;
+    // The sender's end is gone meanwhile.
+    let job = hold("put ack=1")?;
+    close_conns(one)?;
+    wait::until(LIMIT, "a message that can't be sent", || {
+        ensure!(counter("unsent")? > 0, "{:?}", lnet::state()?);
+        Ok(())
+    })?;
+    release("")?;
+    wait::until(LIMIT, "a payload that is cut off", || {
+        let state = lnet::state()?;
+        ensure!(
+            value(&state, "cut_off")? > 0 && value(&state, REMOTE_ERROR)? > 0,
+            "{state:?}"
+        );
+        Ok(())
+    })?;
+    job.wait(LIMIT)?;
+    still_work(&nodes)?;
+    // The receiver's own end is.
+    let job = hold("put")?;
+    close_conns(two)?;
+    release("")?;
+    job.wait(LIMIT)?;
+    still_work(&nodes)?;
+    // What was held is thrown away; what comes next on the same connection is not.
+    let job = hold("put")?;
+    release("drop=1")?;
+    job.wait(LIMIT)?;
+    still_work(&nodes)?;
+    // The interface goes.
+    let job = hold("put ack=1")?;
+    lnet::del(two)?;
+    lnet::set_manner(Manner::Mixed)?;
+    job.wait(LIMIT)?;
+    lnet::add(two)?;
+    still_work(&nodes)?;
+    let job = hold("get")?;
+    lnet::del(one).context("the one that asks goes")?;
+    lnet::set_manner(Manner::Mixed)?;
+    ask(two, "release drop=1")?;
+    job.wait(LIMIT)?;
+    lnet::add(one)?;
+    still_work(&nodes)?;
+
+    // Dropped by a rule.
+    lnet::set("drop_every", 3)?;
+    let what = "op=put ack=1 count=26 in_flight=8 timeout=2";
+    let values = Job::start(one, &two.nid(), what)?.wait(LIMIT)?;
+    lnet::set("drop_every", 0)?;
+    ensure!(
+        value(&values, "good")? > 0 && value(&values, "lost")? > 0,
+        "{values:?}"
+    );
+    ensure!(value(&values, "corrupt")? == 0, "{values:?}");
+    // Refused: the peer's connections are closed, and it may come again.
+    for errno in [Errno::PROTO, Errno::SHUTDOWN] {
+        let before = counter("turned_away")?;
+        lnet::set("refuse_errno", errno.raw_os_error().unsigned_abs())?;
+        lnet::set("refuse", 1)?;
+        Job::start(
+            one,
+            &two.nid(),
+            "op=put ack=1 count=13 in_flight=4 timeout=2",
+        )?
+        .wait(LIMIT)?;
+        ensure!(counter("turned_away")? > before, "nothing was refused");
+        still_work(&nodes)?;
+    }
+    lnet::no_faults()
+}
+
+/// Loss, connections that end again and again, simulated errors, messages sent again under the same pointer, an
+/// interface that goes and comes back in the middle of it: every message ends once, no byte is wrong.
+///
+/// Traps 3 (a pointer that comes back at once), 4, 9 (pages reused while TCP may send them again), 10 (status
+/// of every completion), 11.
+pub fn losses(lab: &mut Lab) -> Result<()> {
+    let nodes: Vec<&Node> = lab.nodes().collect();
+    nodes.iter().try_for_each(|node| lnet::add(node))?;
+    exchange(&nodes, 13)?;
+    lab.netem(0, "loss 2% delay 2ms")?;
+    lab.netem(1, "loss 1% reorder 10% delay 3ms")?;
+    lnet::set("resend", 1)?;
+    lnet::set("simulate_every", 11)?;
+    let mut jobs = Vec::new();
+    for node in &nodes {
+        for other in nodes.iter().filter(|other| other.nid() != node.nid()) {
+            for what in ["op=put ack=1", "op=put", "op=get"] {
+                let what = format!("{what} count=20 in_flight=6 timeout=10");
+                jobs.push(Job::start(node, &other.nid(), &what)?);
+            }
+        }
+    }
+    // Statuses after which LNet tries again, and those after which it does not.
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let changing = scope.spawn(|| -> Result<()> {
+            for round in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                lnet::set("simulate", [2, 5, 8, 10][round % 4])?;
+                close_conns(lab.node(2 - round % 2 * 2))?;
+                wait::quiet_time(Duration::from_millis(150));
+            }
+            Ok(())
+        });
+        let ended = Over(&over);
+        for _ in 0..2 {
+            let begun = value(&jobs[0].values()?, "begun")?;
+            jobs[0].await_begun((begun + 6).min(20), LONG)?;
+            lnet::del(lab.node(1))?;
+            lnet::add(lab.node(1))?;
+        }
+        for job in &jobs {
+            job.wait(LONG)?;
+        }
+        drop(ended);
+        changing
+            .join()
+            .map_err(|_| anyhow::anyhow!("a thread panicked"))?
+    })?;
+    let state = lnet::state()?;
+    for name in [
+        "resent",
+        "simulated",
+        "unsent",
+        "sent",
+        "intact",
+        "sent_status_5",
+        "sent_status_10",
+    ] {
+        ensure!(value(&state, name)? > 0, "no {name}: {state:?}");
+    }
+    lnet::no_faults()?;
+    lnet::set("simulate_every", 0)?;
+    lnet::set("resend", 0)?;
+    lab.netem(0, "delay 0ms")?;
+    lab.netem(1, "delay 0ms")?;
+    exchange(&nodes, 26)?;
+    nodes.iter().try_for_each(|node| at_rest(node))
+}
+
+/// Two networks on one card, and LNet passes messages on from one to the other with very few buffers: who has
+/// none waits, and so does the connection.
+///
+/// Traps 2 (lnd_send from within lnet_finalize, of the message that was received), 12 and 13.
+pub fn routers(lab: &mut Lab) -> Result<()> {
+    let (one, gateway) = (lab.node(0), lab.node(1));
+    let inner = gateway.in_network(1, gateway.addr);
+    let two = lab.node(2).in_network(1, lab.node(2).addr);
+    for node in [one, gateway, &inner, &two] {
+        lnet::add(node)?;
+    }
+    // Without buffers this is no router: such messages are against the protocol.
+    let via = format!("via={} timeout=3", gateway.nid());
+    Job::start(one, &two.nid(), &format!("op=put ack=1 count=1 {via}"))?.wait(LIMIT)?;
+    ensure!(counter("turned_away")? > 0, "{:?}", lnet::state()?);
+    ask(gateway, "routers buffers=2")?;
+    let pass = || -> Result<()> {
+        let mut jobs = Vec::new();
+        for (from, to, by) in [(one, &two, gateway), (&two, one, &inner)] {
+            for what in ["op=put ack=1", "op=get"] {
+                let what = format!("{what} count=39 in_flight=8 via={}", by.nid());
+                jobs.push(Job::start(from, &to.nid(), &what)?);
+            }
+        }
+        jobs.iter().try_for_each(|job| job.succeed(LIMIT))
+    };
+    pass()?;
+    ensure!(counter("forwarded")? >= 4 * 39, "{:?}", lnet::state()?);
+    // The one behind it goes and comes back.
+    let what = format!(
+        "op=put count=39 in_flight=8 via={} timeout=10",
+        gateway.nid()
+    );
+    let job = Job::start(one, &two.nid(), &what)?;
+    lnet::del(&two)?;
+    lnet::add(&two)?;
+    job.wait(LIMIT)?;
+    pass()?;
+    // So do both interfaces of the router.
+    let job = Job::start(one, &two.nid(), &what)?;
+    for node in [&inner, gateway] {
+        lnet::del(node)?;
+        lnet::add(node)?;
+    }
+    job.wait(LIMIT)?;
+    pass()?;
+    ask(gateway, "routers buffers=0")?;
+    lnet::no_faults()
+}
+
+/// A peer that does not answer any more, with all that a node may send it under way: interfaces can be
+/// deleted within the driver's own timeout. LNet does not say that they are to go before all is back.
+///
+/// Trap 4 (only timeouts end what is under way).
+pub fn hung_peer(lab: &mut Lab) -> Result<()> {
+    let nodes = both(lab)?;
+    let [one, two] = nodes;
+    let timeout = pace::stretched(Duration::from_secs(4));
+    set_parameter("sock_timeout", timeout.as_secs())?;
+    exchange(&nodes, 13)?;
+    let what = "op=put count=40 in_flight=40 size=262144 timeout=60";
+    let jobs = [
+        Job::start(one, &two.nid(), what)?,
+        Job::start(two, &one.nid(), what)?,
+    ];
+    lab.cable(1, false)?;
+    let took = lnet::del(one)?;
+    ensure!(
+        took < timeout * 4 + pace::stretched(Duration::from_secs(10)),
+        "it took {took:?}, and the timeout is {timeout:?}"
+    );
+    lab.cable(1, true)?;
+    for job in &jobs {
+        job.wait(LIMIT)?;
+    }
+    lnet::add(one)?;
+    exchange(&nodes, 13)?;
+    lnet::no_faults()
+}

@@ -2,20 +2,20 @@
 
 //! Lustre's LNet as the message layer.
 //!
-//! LNet starts and stops interfaces, sends messages, and is given those that come in. Its structures are
+//! LNet starts and stops NIs, sends messages, and is given those that come in. Its structures are
 //! hidden by `lnet_glue.c`, to which [`ffi`] binds.
 //!
 //! # Lifetime and locks
 //!
-//! An [`Up`] belongs to LNet's NI, from its startup to its shutdown, and refers to the driver's interface. That
-//! has a [`LnetLayer`], which refers to LNet's NI by a [`NiHandle`]; it does not refer to the `Up`, so there is
-//! no cycle. The list of interfaces in [`Layer`] has a spinlock, `socklnd_lnet_nis`, and so has the
+//! A [`LocalNi`] belongs to LNet's NI, from its startup to its shutdown, and refers to the driver's NI. That
+//! has a [`LnetLayer`], which refers to LNet's NI by a [`NiHandle`]; it does not refer to the `LocalNi`, so there is
+//! no cycle. The list of NIs in [`Layer`] has a spinlock, `socklnd_lnet_nis`, and so has the
 //! state of each message that comes in, `socklnd_lnet_receive`. Nothing is called with either of them held.
 //!
 //! LNet must not be called by a thread that holds a lock which sending or receiving takes: it calls back,
 //! also on the same stack. It has locks of its own, which it holds when it calls for a startup; a thread that
-//! calls it may wait for those. So neither a startup nor a shutdown waits for a thread in
-//! [`MessageLayer::parse`]; a shutdown may, as LNet holds none then that it takes there.
+//! calls it may wait for those. So a startup waits for no thread in [`MessageLayer::parse`]; a shutdown may,
+//! because LNet holds none of these locks then.
 
 mod admin;
 pub(crate) mod door;
@@ -91,10 +91,10 @@ pub(crate) const RELEASE: &[u8] = b"0.1.0 for LNet";
 /// What `conns_per_peer` is by default, as with the C driver: as many as the link is fast.
 pub(crate) const CONNS_PER_PEER: c_int = 0;
 
-/// LNet as the message layer of all interfaces.
+/// LNet as the message layer of all NIs.
 pub(crate) static LAYER: Instance<Layer> = Instance::new();
 
-/// What the interfaces share.
+/// What the NIs share.
 #[pin_data]
 pub(crate) struct Layer {
     #[pin]
@@ -102,7 +102,7 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// A layer without interfaces, if the module can run with the lnet.ko that is loaded. May sleep.
+    /// A layer without NIs, if the module can run with the lnet.ko that is loaded. May sleep.
     ///
     /// # Errors
     ///
@@ -119,7 +119,6 @@ impl Layer {
     }
 
     fn add(&self, ni: &Arc<dyn LndNi>) -> Result {
-        self.nis.lock().reserve(1, GFP_ATOMIC)?;
         Ok(self.nis.lock().push(ni.clone(), GFP_ATOMIC)?)
     }
 
@@ -144,7 +143,7 @@ impl Registration {
 }
 
 impl MessageLayers for Layer {
-    /// LNet starts interfaces itself.
+    /// LNet starts NIs itself.
     fn startup(&self, _net: &Net, _nid: Nid) -> Result<Arc<dyn MessageLayer>> {
         Err(EOPNOTSUPP)
     }
@@ -189,7 +188,7 @@ fn tos_parameter() -> i32 {
     tunables::type_of_service().map_or(-1, i32::from)
 }
 
-/// LNet takes a peer for down: closes the connections to it, of all interfaces. Thread context, may sleep.
+/// LNet takes a peer for down: closes the connections to it, of all NIs. Thread context, may sleep.
 fn close_peer(peer: Nid) {
     let Some(layer) = LAYER.get() else { return };
     // Without memory for it, they are found to have failed some time later.
@@ -203,14 +202,14 @@ fn close_peer(peer: Nid) {
     }
 }
 
-/// What one interface does for LNet.
+/// What one NI does for LNet.
 struct LnetLayer {
     handle: NiHandle,
-    /// The driver's interface, until the startup has taken it.
+    /// The driver's NI, until the startup has taken it.
     started: Started,
 }
 
-/// Where [`MessageLayer::started`] leaves the interface.
+/// Where [`MessageLayer::started`] leaves the NI.
 type Started = Pin<KBox<SpinLock<Option<Arc<dyn LndNi>>>>>;
 
 impl MessageLayer for LnetLayer {
@@ -220,7 +219,7 @@ impl MessageLayer for LnetLayer {
     }
 
     fn admits_peers(&self) -> bool {
-        // LNet takes messages only of interfaces that it has published, and lets none connect to one that
+        // LNet takes messages only of NIs that it has published, and lets none connect to one that
         // goes.
         self.handle.is_published()
     }
@@ -273,14 +272,14 @@ impl MessageLayer for LnetLayer {
     }
 }
 
-/// An interface of LNet's that is up.
-struct Up {
+/// An NI of LNet's that is up.
+struct LocalNi {
     ni: Arc<dyn LndNi>,
     layer: Arc<LnetLayer>,
 }
 
-impl Up {
-    /// Brings up an interface. May sleep, and waits for none who is in [`MessageLayer::parse`].
+impl LocalNi {
+    /// Brings up an NI. May sleep, and waits for none who is in [`MessageLayer::parse`].
     ///
     /// # Errors
     ///
@@ -323,13 +322,13 @@ impl Up {
         }
     }
 
-    /// Shuts the interface down. When this returns, nothing uses LNet's any more. Sleeps.
+    /// Shuts the NI down. When this returns, nothing uses LNet's any more. Sleeps.
     fn stop(&self) {
         if let Some(layer) = LAYER.get() {
             layer.remove(&self.ni);
         }
         if let Some(lnd) = LND.get() {
-            // If its namespace has gone, so has the interface.
+            // If its namespace has gone, so has the NI.
             let _ = lnd.stop(self.ni.net(), self.ni.nid());
         }
         self.layer.handle.retire();

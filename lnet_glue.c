@@ -475,7 +475,7 @@ static int glue_startup(struct lnet_ni *ni)
 	unsigned int nofs;
 	int rc;
 
-	/* So that the module is in use as long as the interface is up. */
+	/* So that the module is in use as long as the NI is up. */
 	if (!try_module_get(THIS_MODULE))
 		return -ENODEV;
 	nofs = memalloc_nofs_save();

@@ -10,7 +10,7 @@ use super::{
         self,
         RawCtl, //
     },
-    Up, //
+    LocalNi, //
 };
 use crate::{
     conn::Conn,
@@ -43,21 +43,23 @@ const NO_IPV4: u32 = !0;
 /// The kind of network in a NID that stands for all.
 const ANY: u8 = 0xff;
 
-/// A request about an interface.
+/// A request about an NI.
 pub(super) struct Admin {
     lnd: Arc<Lnd>,
     ni: Arc<Ni>,
 }
 
 impl Admin {
-    /// A request about this interface. Thread context.
+    /// A request about this NI. Thread context.
     ///
     /// # Errors
     ///
     /// `ENODEV` if it has gone with its namespace.
-    pub(super) fn new(up: &Up) -> Result<Self> {
+    pub(super) fn new(local: &LocalNi) -> Result<Self> {
         let lnd = LND.get().ok_or(ENODEV)?;
-        let ni = lnd.find_ni(up.ni.net(), Some(up.ni.nid())).ok_or(ENODEV)?;
+        let ni = lnd
+            .find_ni(local.ni.net(), Some(local.ni.nid()))
+            .ok_or(ENODEV)?;
         Ok(Self { lnd, ni })
     }
 
@@ -163,7 +165,7 @@ impl Admin {
         let [ip, ..] = ctl.words;
         let addr = (ip != 0).then_some(IpAddr::V4(Ipv4Addr::from_bits(ip)));
         let mut closed = 0usize;
-        // As with the C driver, that of other interfaces as well.
+        // As with the C driver, those of other NIs as well.
         for ni in self.lnd.nis_in(self.ni.net())?.iter() {
             for peer in ni.peers().collect()?.iter() {
                 if whom.is(peer) {

@@ -8,14 +8,14 @@
 //!   All uses of the reference are counted, but for those by [`parse`]; [`NiHandle::retire`], which the shutdown
 //!   calls, waits for them.
 //! - A [`Msg`] owns one of LNet's messages until it finalizes it.
-//! - An [`Up`] is the context of an NI's callbacks: created by LNet's startup, freed by its shutdown.
+//! - A [`LocalNi`] is the context of an NI's callbacks: created by LNet's startup, freed by its shutdown.
 //! - A [`Receive`] is shared by the thread in [`parse`] and by the pointer that LNet gives back with where the
 //!   payload goes, once.
 
 use super::{
     Admin,
+    LocalNi, //
     Receive,
-    Up, //
 };
 use crate::{
     lib_linux::{
@@ -395,18 +395,18 @@ unsafe extern "C" fn startup(
         // SAFETY: By this function's requirement.
         let nid = unsafe { read_nid(nid) }?;
         let handle = NiHandle {
-            // INVARIANT: Valid until `shutdown` returns, which calls `retire`. If this fails, `Up::start` has
+            // INVARIANT: Valid until `shutdown` returns, which calls `retire`. If this fails, `LocalNi::start` has
             // called that.
             ni: NonNull::new(ni).ok_or(EINVAL)?,
             users: Gauge::new()?,
             retired: Atomic::new(0),
         };
-        let (up, settings) = Up::start(&net, nid, handle)?;
-        let link_is_down = up.link_is_down();
+        let (local, settings) = LocalNi::start(&net, nid, handle)?;
+        let link_is_down = local.link_is_down();
         // SAFETY: By this function's requirement.
         unsafe {
             *started = slg_started {
-                ctx: KBox::into_raw(up).cast(),
+                ctx: KBox::into_raw(local).cast(),
                 conns_per_peer: settings.conns_per_peer,
                 link_is_down,
             }
@@ -422,8 +422,8 @@ unsafe extern "C" fn startup(
 unsafe extern "C" fn shutdown(ctx: *mut c_void) {
     // SAFETY: From `KBox::into_raw` in `startup`. All of LNet's references to the NI have gone, so no other
     // callback has it.
-    let up = unsafe { KBox::<Up>::from_raw(ctx.cast()) };
-    up.stop();
+    let local = unsafe { KBox::<LocalNi>::from_raw(ctx.cast()) };
+    local.stop();
 }
 
 /// # Safety
@@ -438,7 +438,7 @@ unsafe extern "C" fn send(
     memory: *const slg_memory,
 ) -> c_int {
     // SAFETY: By this function's requirement.
-    let up = unsafe { &*ctx.cast::<Up>() };
+    let local = unsafe { &*ctx.cast::<LocalNi>() };
     let prepare = || {
         // SAFETY: By this function's requirement.
         let header = unsafe { &*header.cast::<[u8; HEADER_LEN]>() };
@@ -454,7 +454,7 @@ unsafe extern "C" fn send(
     match prepare() {
         Ok((header, to, memory, done, msg)) => {
             // INVARIANT: By this function's requirement; as it returns 0, LNet leaves it to us.
-            up.send(&header, to, memory, done, Msg(msg));
+            local.send(&header, to, memory, done, Msg(msg));
             0
         }
         Err(e) => e.to_errno(),
@@ -510,10 +510,10 @@ unsafe extern "C" fn peer_down(nid: *const u8) {
 /// `ctx` comes from [`startup`] of an NI that LNet has a reference to; `ctl` is valid during the call.
 unsafe extern "C" fn ctl(ctx: *mut c_void, cmd: u32, ctl: *mut RawCtl) -> c_int {
     // SAFETY: By this function's requirement.
-    let up = unsafe { &*ctx.cast::<Up>() };
+    let local = unsafe { &*ctx.cast::<LocalNi>() };
     // SAFETY: As above; nobody else has it.
     let ctl = unsafe { &mut *ctl };
-    errno(Admin::new(up).and_then(|admin| admin.request(cmd, ctl)))
+    errno(Admin::new(local).and_then(|admin| admin.request(cmd, ctl)))
 }
 
 extern "C" fn timeout() -> u32 {

@@ -40,7 +40,7 @@ struct slg_memory {
 	u32 len;
 };
 
-/* How an interface is after its startup. */
+/* How an NI is after its startup. */
 struct slg_started {
 	/* What the other callbacks are given. */
 	void *ctx;
@@ -89,8 +89,8 @@ struct slg_ctl {
  * context, may sleep, and are in a scope in which allocations do not enter a file system. Those three
  * may be called in any context.
  *
- * @startup:	brings an interface up. 0, or an error.
- * @shutdown:	when this returns, no thread uses the interface any more.
+ * @startup:	brings an NI up. 0, or an error.
+ * @shutdown:	when this returns, no thread uses the NI any more.
  * @send:	0: the message is the driver's, which finalizes it once. An error: it is LNet's.
  * @recv:	says where the payload goes whose token this is; @msg may be NULL. The token is used up.
  *		0: the message is the driver's. An error: it is LNet's.
@@ -123,7 +123,7 @@ struct slg_ops {
 int slg_check(void);
 /* From now on LNet calls @ops, which stays where it is until slg_unregister(). */
 void slg_register(const struct slg_ops *ops);
-/* No interface is up. When this returns, LNet calls nothing any more. */
+/* No NI is up. When this returns, LNet calls nothing any more. */
 void slg_unregister(void);
 void slg_settings(struct slg_settings *settings);
 
@@ -136,13 +136,13 @@ int slg_parse(struct slg_ni *ni, const u8 *header, const u8 *from, void *token);
 void slg_finalize(struct slg_msg *msg, int rc, enum slg_health health);
 /* The last connection to a peer was lost, which was alive at this time (ktime_get_seconds()). */
 void slg_peer_lost(struct slg_ni *ni, const u8 *nid, s64 last_alive_s);
-/* The link of the interface has gone or come. */
+/* The link of the NI has gone or come. */
 void slg_link(struct slg_ni *ni, bool is_down);
-/* Whether LNet has the interface among those that are up. */
+/* Whether LNet has the NI among those that are up. */
 bool slg_is_published(struct slg_ni *ni);
-/* Whether the interface is bound to a CPU partition with this processor, or to none. */
+/* Whether the NI is bound to a CPU partition with this processor, or to none. */
 bool slg_uses_cpu(const struct slg_ni *ni, unsigned int cpu);
-/* How the interface is to be; 0 and -1 leave it to the driver. An administrator may change them. */
+/* How the NI is to be; 0 and -1 leave it to the driver. An administrator may change them. */
 u32 slg_conns_per_peer(const struct slg_ni *ni);
 s32 slg_tos(const struct slg_ni *ni);
 

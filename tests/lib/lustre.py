@@ -159,6 +159,9 @@ class Scenario:
             ("a node killed under load, and back", self.killed),
             ("health at 1000 again", self.healthy),
             *as_before,
+            # Last, because LNet goes on trying NIDs that a peer had once.
+            ("two nets on one card", self.second_net),
+            ("a long NID, over IPv6", self.long_nid),
             ("net del and modprobe -r", self.end_lnet),
             ("power off", self.end),
         ]
@@ -289,6 +292,30 @@ class Scenario:
             node.run("lctl", "--net", NET, "del_peer", f"10.0.0.77@{NET}")
             if "10.0.0.77" in node.run("lctl", "--net", NET, "peer_list"):
                 raise CommandFailed(f"{node.name}: a deleted peer is still there")
+
+    def second_net(self) -> None:
+        """Another NI with the same address."""
+        for node, _ in self.both():
+            node.run("lnetctl", "net", "add", "--net", "tcp1", "--if", "eth0")
+        for node, other in self.both():
+            await_ping(node, other, f"{other.addr}@tcp1")
+            ping(node, other)
+        for node, _ in self.both():
+            node.run("lnetctl", "net", "del", "--net", "tcp1")
+        for node, other in self.both():
+            await_ping(node, other)
+
+    def long_nid(self) -> None:
+        """An NI with an address of IPv6."""
+        for node, _ in self.both():
+            node.run("ip", "addr", "add", f"{long_address(node)}/64", "nodad", "dev", "eth0")
+            node.run("lnetctl", "net", "add", "--nid", f"{long_address(node)}@tcp6")
+        for node, other in self.both():
+            await_ping(node, other, f"{long_address(other)}@tcp6")
+            ping(node, other)
+        for node, _ in self.both():
+            node.run("lnetctl", "net", "del", "--net", "tcp6")
+            node.run("ip", "addr", "del", f"{long_address(node)}/64", "dev", "eth0")
 
     def export_import(self) -> None:
         """The configuration goes into a file and comes back from it."""
@@ -523,13 +550,18 @@ def ping(node: Node, other: Node) -> None:
     expect(node, f"nid: {other.nid}", "lnetctl", "ping", other.nid)
 
 
-def await_ping(node: Node, other: Node) -> None:
-    """Pings until there is an answer."""
+def await_ping(node: Node, other: Node, nid: str | None = None) -> None:
+    """Pings until there is an answer; by another NID than the usual one, if that is given."""
     def answered() -> bool:
-        output = node.start("lnetctl", "ping", "--timeout", "5", other.nid).result(PATIENCE_S)
-        return output.status == 0 and f"nid: {other.nid}" in output.stdout
+        output = node.start("lnetctl", "ping", "--timeout", "5", nid or other.nid).result(PATIENCE_S)
+        return output.status == 0 and f"nid: {nid or other.nid}" in output.stdout
 
-    await_that(f"{node.name} reaches {other.nid}", answered)
+    await_that(f"{node.name} reaches {nid or other.nid}", answered)
+
+
+def long_address(node: Node) -> str:
+    """An address of IPv6."""
+    return f"fd00::{node.number}"
 
 
 def await_that(what: str, condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:

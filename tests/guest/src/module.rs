@@ -64,11 +64,16 @@ pub fn insert_flavour(flavour: Flavour) -> Result<()> {
 /// Inserts LNet's shim and, with these parameters, the module.
 pub fn insert_lnet(parameters: &CStr) -> Result<()> {
     if !shim_is_inserted() {
-        try_insert_file(SHIM_FILE, cstr!("")).context("the kernel refused the shim")?;
+        insert_shim(cstr!(""))?;
     }
     try_insert_file(LNET_FILE, parameters).context("the kernel refused the module")?;
     note_place();
     Ok(())
+}
+
+/// Inserts LNet's shim with these parameters.
+pub fn insert_shim(parameters: &CStr) -> Result<()> {
+    try_insert_file(SHIM_FILE, parameters).context("the kernel refused the shim")
 }
 
 /// Whether LNet's shim is there.

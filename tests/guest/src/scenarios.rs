@@ -372,6 +372,9 @@ pub const ALL: &[Scenario] = &[
     scenario("lnet_routers", 3, 180, lnet::routers)
         .lnet()
         .ipv4_only(SHIM),
+    scenario("lnet_acceptor", 2, 120, lnet::acceptor)
+        .lnet()
+        .ipv4_only(SHIM),
     scenario("lnet_flavours", 2, 120, lnet::flavours)
         .lnet()
         .ipv4_only(SHIM),

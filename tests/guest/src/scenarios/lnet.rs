@@ -5,11 +5,14 @@
 //! Traps are those that a driver for LNet can fall into, as `tests/COVERAGE.md` counts them. After each
 //! scenario the driver may have done nothing that LNet forbids, and every message has to be ended.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::cstr;
 use rustix::io::Errno;
 
 use super::versions::set as set_parameter;
@@ -649,4 +652,44 @@ pub fn flavours(lab: &mut Lab) -> Result<()> {
     ensure!(refused == Err(Errno::BUSY), "beside LNet: {refused:?}");
     module::insert_flavour(Flavour::Lnet)?;
     exchange(&both(lab)?, 13)
+}
+
+/// LNet's parameters for those who listen are in force here: the ports, of which one is for bulk alone, who may
+/// connect, and how long a handshake may take.
+pub fn acceptor(lab: &mut Lab) -> Result<()> {
+    module::remove()?;
+    module::remove_shim()?;
+    module::insert_shim(cstr!(
+        "accept_port=1986 accept_port_bulk=1987 accept=all accept_timeout=7"
+    ))?;
+    module::insert_flavour(Flavour::Lnet)?;
+    for (name, expected) in [
+        ("accept_port", "1986"),
+        ("accept", "all"),
+        ("accept_timeout", "7"),
+    ] {
+        let file = format!("/sys/module/ksocklnd/parameters/{name}");
+        let value = fs::read_to_string(&file).context(file)?;
+        ensure!(value.trim() == expected, "{name}: {value}");
+    }
+    let nodes = both(lab)?;
+    exchange(&nodes, 26)?;
+    let mut ports = BTreeSet::new();
+    for conn in nodes[0].list(&["conn", "list"])? {
+        let listens = if conn["active"] == true {
+            "peer"
+        } else {
+            "local"
+        };
+        let port = if conn["type"] == "control" {
+            ":1986"
+        } else {
+            ":1987"
+        };
+        let at = conn[listens].as_str().unwrap_or_default();
+        ensure!(at.ends_with(port), "{conn}");
+        ports.insert(port);
+    }
+    ensure!(ports.len() == 2, "connections of one kind: {ports:?}");
+    Ok(())
 }

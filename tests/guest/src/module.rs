@@ -18,9 +18,10 @@ use rustix::system::{delete_module, finit_module};
 use crate::wait;
 
 const FILE: &str = "/lib/ksocklnd.ko";
-/// The flavour that is LNet's driver, and the module that plays LNet's part.
+/// The flavour that is a driver for LNet.
 const LNET_FILE: &str = "/lib/ksocklnd-lnet.ko";
-const SHIM_FILE: &str = "/lib/lnet.ko";
+/// The module that plays LNet's part.
+pub const SHIM_FILE: &str = "/lib/lnet.ko";
 static PLACES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 const FLAG_NONBLOCK: i32 = 0o4000;
 
@@ -74,6 +75,16 @@ pub fn insert_lnet(parameters: &CStr) -> Result<()> {
 /// Inserts LNet's shim with these parameters.
 pub fn insert_shim(parameters: &CStr) -> Result<()> {
     try_insert_file(SHIM_FILE, parameters).context("the kernel refused the shim")
+}
+
+/// Inserts this file as LNet's shim.
+pub fn insert_shim_file(path: &str) -> Result<()> {
+    try_insert_file(path, cstr!("")).context("the kernel refused the shim")
+}
+
+/// One attempt to insert the module for LNet.
+pub fn try_insert_lnet() -> Result<(), Errno> {
+    try_insert_file(LNET_FILE, cstr!(""))
 }
 
 /// Whether LNet's shim is there.

@@ -357,6 +357,9 @@ pub const ALL: &[Scenario] = &[
     scenario("lnet_traffic", 2, 240, lnet::traffic)
         .lnet()
         .ipv4_only(SHIM),
+    scenario("lnet_other_modules", 1, 60, lnet::other_modules)
+        .lnet()
+        .ipv4_only(SHIM),
     scenario("lnet_contexts", 2, 240, lnet::contexts)
         .lnet()
         .ipv4_only(SHIM),

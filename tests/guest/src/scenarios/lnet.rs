@@ -16,6 +16,7 @@ use rustix::cstr;
 use rustix::io::Errno;
 
 use super::versions::set as set_parameter;
+use crate::debugfs::hook;
 use crate::lab::Lab;
 use crate::lnet::{self, Job, Manner, ask, counter, value, values};
 use crate::module::{self, Flavour};
@@ -141,6 +142,32 @@ pub fn traffic(lab: &mut Lab) -> Result<()> {
         "errors can't be simulated: {state:?}"
     );
     lnet::no_faults()
+}
+
+/// The module with no LNet or, which nothing else would notice, with another one than it was built for.
+///
+/// Trap 16.
+pub fn other_modules(_: &mut Lab) -> Result<()> {
+    module::remove()?;
+    module::remove_shim()?;
+    ensure!(module::try_insert_lnet().is_err(), "there is no LNet");
+    let mut other = fs::read(module::SHIM_FILE)?;
+    let sign = b"srcversion=";
+    let at = other.windows(sign.len()).position(|window| window == sign);
+    let digit = at.and_then(|at| other.get_mut(at + sign.len()));
+    let digit = digit.context("LNet has no version")?;
+    *digit = if *digit == b'0' { b'1' } else { b'0' };
+    let path = "/tmp/other-lnet.ko";
+    fs::write(path, other)?;
+    module::insert_shim_file(path)?;
+    let refused = module::try_insert_lnet();
+    ensure!(
+        refused == Err(Errno::INVAL),
+        "it runs with another LNet: {refused:?}"
+    );
+    module::remove_shim()?;
+    fs::remove_file(path)?;
+    module::insert_flavour(Flavour::Lnet)
 }
 
 /// The contexts that a driver is called in: under a spinlock, with a file system's lock, by who frees
@@ -453,8 +480,9 @@ pub fn late_receives(lab: &mut Lab) -> Result<()> {
     lnet::no_faults()
 }
 
-/// Loss, connections that end again and again, simulated errors, messages sent again under the same pointer, an
-/// interface that goes and comes back in the middle of it: every message ends once, no byte is wrong.
+/// Loss, no memory for sockets and handshakes, connections that end again and again, simulated errors, messages
+/// sent again under the same pointer, an interface that goes and comes back in the middle of it: every message ends
+/// once, no byte is wrong.
 ///
 /// Traps 3 (a pointer that comes back at once), 4, 9 (pages reused while TCP may send them again), 10 (status
 /// of every completion), 11.
@@ -485,6 +513,12 @@ pub fn losses(lab: &mut Lab) -> Result<()> {
                 }
                 lnet::set("simulate", [2, 5, 8, 10][round % 4])?;
                 close_conns(lab.node(2 - round % 2 * 2))?;
+                // For what is sent next, and for who connects again.
+                let _no_memory = [
+                    hook("enomem_tx", 15)?,
+                    hook("enomem_accept", 1)?,
+                    hook("enomem_handshake", 1)?,
+                ];
                 wait::quiet_time(Duration::from_millis(150));
             }
             Ok(())
@@ -504,25 +538,42 @@ pub fn losses(lab: &mut Lab) -> Result<()> {
             .join()
             .map_err(|_| anyhow::anyhow!("a thread panicked"))?
     })?;
-    let state = lnet::state()?;
-    for name in [
-        "resent",
-        "simulated",
-        "unsent",
-        "sent",
-        "intact",
-        "sent_status_5",
-        "sent_status_10",
-    ] {
-        ensure!(value(&state, name)? > 0, "no {name}: {state:?}");
-    }
     lnet::no_faults()?;
     lnet::set("simulate_every", 0)?;
     lnet::set("resend", 0)?;
     lab.netem(0, "delay 0ms")?;
     lab.netem(1, "delay 0ms")?;
     exchange(&nodes, 26)?;
+    simulated_errors(&nodes)?;
     nodes.iter().try_for_each(|node| at_rest(node))
+}
+
+/// Each message fails as LNet has it: with this status, and is sent again if LNet thinks that worth a try.
+fn simulated_errors(nodes: &[&Node]) -> Result<()> {
+    lnet::set("resend", 1)?;
+    for status in 1..=10 {
+        let name = format!("sent_status_{status}");
+        let (before, resent) = (counter(&name)?, counter("resent")?);
+        lnet::set("simulate", status)?;
+        lnet::set("simulate_every", 1)?;
+        let values = Job::start(nodes[0], &nodes[1].nid(), "op=put count=2")?.wait(LIMIT)?;
+        ensure!(value(&values, "failed")? == 2, "{values:?}");
+        let tries = if matches!(status, 5 | 7 | 9 | 10) {
+            1
+        } else {
+            3
+        };
+        let failed = counter(&name)? - before;
+        ensure!(failed == 2 * tries, "status {status}: {failed} failed");
+        let resent = counter("resent")? - resent;
+        ensure!(
+            resent == 2 * (tries - 1),
+            "status {status}: {resent} sent again"
+        );
+    }
+    lnet::set("simulate_every", 0)?;
+    lnet::set("resend", 0)?;
+    lnet::no_faults()
 }
 
 /// Two networks on one card, and LNet passes messages on from one to the other with very few buffers: who has

@@ -139,6 +139,7 @@ class Scenario:
             ("networks= and lctl network up", self.up_by_networks),
             ("lctl ping", self.lctl_ping),
             ("lctl network down and modprobe -r", self.down),
+            ("another lnet.ko", self.other_lnet),
             ("lnetctl lnet configure and net add", self.up_by_lnetctl),
             ("lnetctl net show -v 4", self.net_show),
             ("lnetctl ping", self.ping),
@@ -201,6 +202,20 @@ class Scenario:
             node.run("lctl", "network", "down")
             unload(node)
 
+    def other_lnet(self) -> None:
+        """This driver runs with the lnet.ko that it was built for, and with no other."""
+        for (node, _), driver in zip(self.both(), self.drivers):
+            if driver == OURS:
+                path = f"/lib/modules/{node.run('uname', '-r').strip()}/extra/lnet.ko"
+                node.run("mv", path, "/tmp/lnet.ko")
+                node.run("cp", f"/{lustre_tree.OTHER_LNET}", path)
+                node.run(MODPROBE, "lnet")
+                if node.start(MODPROBE, "ksocklnd").result(PATIENCE_S).status == 0:
+                    raise CommandFailed(f"{node.name}: the driver runs with another lnet.ko")
+                expect(node, "is loaded: build it again", "dmesg")
+                node.run("mv", "/tmp/lnet.ko", path)
+                unload(node)
+
     def up_by_lnetctl(self) -> None:
         """The way of today's tools."""
         at_once(*(lambda node=node: bring_up(node) for node, _ in self.both()))
@@ -217,7 +232,7 @@ class Scenario:
                     raise CommandFailed(f"{node.name}: no '{key}: {value}' in\n{shown}")
 
     def ping(self) -> None:
-        """Both ways; with what it takes when there is a connection."""
+        """Both ways, with what it takes when there is a connection; and each itself."""
         times = []
         for node, other in self.both():
             await_ping(node, other)
@@ -225,6 +240,7 @@ class Scenario:
             for _ in range(5):
                 ping(node, other)
             times.append(f"{(time.monotonic() - started) / 5 * 1000:.0f}")
+            ping(node, node)
         self.figures["lnetctl ping, ms"] = " / ".join(times)
 
     def discover(self) -> None:

@@ -120,12 +120,7 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
 }
 
 fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
-    seq_print!(
-        out,
-        "ni {} namespace {}\n",
-        ni.nid(),
-        ni.net().inode()
-    );
+    seq_print!(out, "ni {} namespace {}\n", ni.nid(), ni.net().inode());
     show_counters(out, "  ", ni.ledger().total().all());
     show_counters(out, "  ", ni.events().all());
     door::show_ni(out, ni.net(), ni.nid());

@@ -258,7 +258,11 @@ impl State {
     }
 
     fn under_way(&self) -> u64 {
-        let ended = self.counts.sent.get().saturating_add(self.counts.unsent.get());
+        let ended = self
+            .counts
+            .sent
+            .get()
+            .saturating_add(self.counts.unsent.get());
         self.counts.begun.get().saturating_sub(ended)
     }
 

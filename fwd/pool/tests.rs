@@ -388,7 +388,9 @@ mod suite {
         assert!(same.has_to_wait(&pool));
         let mut other = Requester::new(&new_path()?)?;
         assert!(other.has_to_wait(&pool));
-        assert!(pool.find_stuck(begun + (MAX_STUCK - Delta::from_nanos(1))).is_none());
+        assert!(pool
+            .find_stuck(begun + (MAX_STUCK - Delta::from_nanos(1)))
+            .is_none());
         let receiving = |stuck| matches!(stuck, Some(Stuck::Receiving(conn)) if Arc::ptr_eq(&conn, &holder.conn));
         assert!(receiving(pool.find_stuck(now())));
         out.set_received();

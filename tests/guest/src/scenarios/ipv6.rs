@@ -123,10 +123,7 @@ pub fn basic(lab: &mut Lab) -> Result<()> {
         stats.iter().any(|peer| peer["nid"] == nid(two).as_str()),
         "the peer is not in {stats:?}"
     );
-    for heading in [
-        format!("ni {} ", nid(one)),
-        format!("peer {}", nid(two)),
-    ] {
+    for heading in [format!("ni {} ", nid(one)), format!("peer {}", nid(two))] {
         ensure!(!sections(&heading)?.is_empty(), "no '{heading}' in debugfs");
     }
     Ok(())

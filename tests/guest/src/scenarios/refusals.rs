@@ -241,7 +241,11 @@ fn log_of_a_flood(node: &Node, script: &Node) -> Result<()> {
         (0..FLOOD).try_for_each(|_| refused(script.addr))?;
         refused(other)?;
         // IPv6 addresses of one /64 are one source for the limit.
-        let shown = if family::is_ipv6() { script.addr } else { other };
+        let shown = if family::is_ipv6() {
+            script.addr
+        } else {
+            other
+        };
         find_line("flood", &[&format!("refused a connection from {shown}:")])
     })?;
     wait::until(SOON, "lines that are left out", || {

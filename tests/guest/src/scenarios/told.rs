@@ -193,7 +193,11 @@ fn told_when_read(node: &Node, script: &Node, link: &mut Link, pings: u64) -> Re
 fn told_of(link: &mut Link) -> Result<Vec<u64>> {
     let mut told = Vec::new();
     while told.len() < GAPS as usize {
-        told.extend(link.receive().context("when there was memory")?.acknowledges());
+        told.extend(
+            link.receive()
+                .context("when there was memory")?
+                .acknowledges(),
+        );
     }
     Ok(told)
 }

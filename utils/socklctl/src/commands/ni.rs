@@ -153,7 +153,8 @@ pub(crate) fn network_up(driver: &impl Driver, ni: Pattern) -> Result<Quiet<Nids
     let nids = list_nids(driver, ni)?;
     if nids.0.is_empty() {
         return Err(Error::Outcome(
-            "no NI is configured by itself: 'socklctl import FILE' does it, or 'socklctl ni add'".into(),
+            "no NI is configured by itself: 'socklctl import FILE' does it, or 'socklctl ni add'"
+                .into(),
         ));
     }
     Ok(Quiet(nids))

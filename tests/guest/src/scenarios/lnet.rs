@@ -604,6 +604,16 @@ pub fn routers(lab: &mut Lab) -> Result<()> {
     };
     pass()?;
     ensure!(counter("forwarded")? >= 4 * 39, "{:?}", lnet::state()?);
+    // An attempt to connect that was refused meanwhile takes all with it that waits for it.
+    let reached = || -> Result<()> {
+        for (from, to, by) in [(one, &two, gateway), (&two, one, &inner)] {
+            let what = format!("op=put ack=1 count=1 via={} timeout=3", by.nid());
+            wait::until(LIMIT, "a way through the router", || {
+                Job::start(from, &to.nid(), &what)?.succeed(LIMIT)
+            })?;
+        }
+        Ok(())
+    };
     // The one behind it goes and comes back.
     let what = format!(
         "op=put count=39 in_flight=8 via={} timeout=10",
@@ -613,6 +623,7 @@ pub fn routers(lab: &mut Lab) -> Result<()> {
     lnet::del(&two)?;
     lnet::add(&two)?;
     job.wait(LIMIT)?;
+    reached()?;
     pass()?;
     // So do both interfaces of the router.
     let job = Job::start(one, &two.nid(), &what)?;
@@ -621,6 +632,7 @@ pub fn routers(lab: &mut Lab) -> Result<()> {
         lnet::add(node)?;
     }
     job.wait(LIMIT)?;
+    reached()?;
     pass()?;
     ask(gateway, "routers buffers=0")?;
     lnet::no_faults()

@@ -15,7 +15,8 @@ use crate::{
             FrozenFrag,
             PageFrag,
             PageRange, //
-        }, //
+        },
+        socket::More, //
     },
     spec::{
         bodies,
@@ -77,7 +78,7 @@ pub(crate) fn run(conn: &mut Connection, spec: &Spec) -> Result<u64> {
             progress = conn.send(|socket| {
                 let mut bvecs = frags.start();
                 let whole = list(&mut bvecs, &header, &bodies, spec, (sent, end));
-                socket.send(&bvecs, !whole)
+                socket.send(&bvecs, if whole { More::None } else { More::Follows })
             })?;
             sent += progress;
         }

@@ -45,6 +45,36 @@ pub(crate) mod time;
 #[cfg(CONFIG_KUNIT = "y")]
 include!(concat!(env!("SOCKLND_OBJ"), "/examples_generated.rs"));
 
+/// Declares the module `generated`, with what `bindgen` has written into the given file of the build's folder.
+///
+/// For the one file of a room that binds to C code of its own.
+#[doc(hidden)]
+macro_rules! bindings_of {
+    ($file:literal) => {
+        #[allow(
+            dead_code,
+            clippy::all,
+            clippy::undocumented_unsafe_blocks,
+            improper_ctypes,
+            missing_docs,
+            non_camel_case_types,
+            non_upper_case_globals,
+            unreachable_pub,
+            unused_imports
+        )]
+        mod generated {
+            use kernel::{
+                bindings::*,
+                ffi, //
+            };
+            use pin_init::MaybeZeroable;
+
+            include!(concat!(env!("SOCKLND_OBJ"), $file));
+        }
+    };
+}
+pub(crate) use bindings_of;
+
 /// Waits until no processor can be executing a callback of this module any more.
 ///
 /// To be called when everything that registers callbacks has been dropped, before the module's code

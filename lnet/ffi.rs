@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     lib_linux::{
+        bindings_of,
         netns::Net,
         page::{
             Access,
@@ -50,27 +51,7 @@ use kernel::{
     }, //
 };
 
-mod generated {
-    #![allow(
-        dead_code,
-        clippy::all,
-        clippy::undocumented_unsafe_blocks,
-        improper_ctypes,
-        missing_docs,
-        non_camel_case_types,
-        non_upper_case_globals,
-        unreachable_pub,
-        unused_imports
-    )]
-
-    use kernel::{
-        bindings::*,
-        ffi, //
-    };
-    use pin_init::MaybeZeroable;
-
-    include!(concat!(env!("SOCKLND_OBJ"), "/lnet_generated.rs"));
-}
+bindings_of!("/lnet_generated.rs");
 
 pub(super) use self::generated::{
     slg_ctl as RawCtl,

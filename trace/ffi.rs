@@ -4,32 +4,16 @@
 //!
 //! No state of our own: nothing to protect, nothing to free.
 
-use crate::lib_linux::socket::RawAddr;
+use crate::lib_linux::{
+    bindings_of,
+    socket::RawAddr, //
+};
 use kernel::{
     prelude::*,
     str::CStr, //
 };
 
-mod generated {
-    #![allow(
-        dead_code,
-        clippy::all,
-        clippy::undocumented_unsafe_blocks,
-        improper_ctypes,
-        missing_docs,
-        non_camel_case_types,
-        non_upper_case_globals,
-        unreachable_pub,
-        unused_imports
-    )]
-
-    use kernel::{
-        bindings::*,
-        ffi, //
-    };
-
-    include!(concat!(env!("SOCKLND_OBJ"), "/trace_generated.rs"));
-}
+bindings_of!("/trace_generated.rs");
 
 /// What an event reports about a connection.
 pub(super) struct ConnArgs<'a> {

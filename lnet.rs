@@ -9,8 +9,8 @@
 //!
 //! A [`LocalNi`] belongs to LNet's NI, from its startup to its shutdown, and refers to the driver's NI. That
 //! has a [`LnetLayer`], which refers to LNet's NI by a [`NiHandle`]; it does not refer to the `LocalNi`, so there is
-//! no cycle. The list of NIs in [`Layer`] has a spinlock, `socklnd_lnet_nis`, and so has the
-//! state of each message that comes in, `socklnd_lnet_receive`. Nothing is called with either of them held.
+//! no cycle. The state of each message that comes in has a spinlock, `socklnd_lnet_receive`. Nothing is called with
+//! it held.
 //!
 //! LNet must not be called by a thread that holds a lock which sending or receiving takes: it calls back,
 //! also on the same stack. It has locks of its own, which it holds when it calls for a startup; a thread that
@@ -33,7 +33,6 @@ use self::{
 use crate::{
     lib_linux::{
         global::Instance,
-        misc,
         netns::Net,
         page::{
             Dest,
@@ -61,7 +60,6 @@ use crate::{
         MessageLayer,
         MessageLayers,
         NiRef,
-        NiSettings,
         NiTunables,
         PeerState,
         RecvToken,
@@ -94,15 +92,11 @@ pub(crate) const CONNS_PER_PEER: c_int = 0;
 /// LNet as the message layer of all NIs.
 pub(crate) static LAYER: Instance<Layer> = Instance::new();
 
-/// What the NIs share.
-#[pin_data]
-pub(crate) struct Layer {
-    #[pin]
-    nis: SpinLock<KVec<Arc<dyn LndNi>>>,
-}
+/// What the NIs share: LNet's parameters.
+pub(crate) struct Layer;
 
 impl Layer {
-    /// A layer without NIs, if the module can run with the lnet.ko that is loaded. May sleep.
+    /// The layer, if the module can run with the lnet.ko that is loaded. May sleep.
     ///
     /// # Errors
     ///
@@ -110,25 +104,7 @@ impl Layer {
     pub(crate) fn new() -> Result<Arc<Self>> {
         ffi::check()?;
         follow_settings();
-        Arc::pin_init(
-            pin_init!(Self {
-                nis <- new_spinlock!(KVec::new(), "socklnd_lnet_nis"),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    fn add(&self, ni: &Arc<dyn LndNi>) -> Result {
-        Ok(self.nis.lock().push(ni.clone(), GFP_ATOMIC)?)
-    }
-
-    fn remove(&self, ni: &Arc<dyn LndNi>) {
-        let removed = {
-            let mut nis = self.nis.lock();
-            let at = nis.iter().position(|other| Arc::ptr_eq(other, ni));
-            at.and_then(|at| nis.remove(at).ok())
-        };
-        drop(removed);
+        Ok(Arc::new(Self, GFP_KERNEL)?)
     }
 }
 
@@ -172,10 +148,9 @@ fn follow_settings() {
     });
 }
 
-/// How long a peer may leave this node waiting, in seconds. Any context.
+/// How long a peer may leave this node waiting, in seconds; more than 0. Any context.
 fn timeout_s() -> u32 {
-    let seconds = u32::try_from(tunables::timeout_ms() / 1000);
-    seconds.unwrap_or(u32::MAX).max(1)
+    u32::try_from(tunables::timeout_ms() / 1000).unwrap_or(u32::MAX)
 }
 
 /// The module's parameter of this name; 0 leaves it to the driver. Any context.
@@ -190,31 +165,18 @@ fn tos_parameter() -> i32 {
 
 /// LNet takes a peer for down: closes the connections to it, of all NIs. Thread context, may sleep.
 fn close_peer(peer: Nid) {
-    let Some(layer) = LAYER.get() else { return };
-    // Without memory for it, they are found to have failed some time later.
-    let Ok(nis) = misc::cloned_where(&layer.nis, |_| true) else {
-        return;
-    };
-    for ni in nis.iter() {
-        if ni.nid().net() == peer.net() {
-            ni.close_peer(peer, ESHUTDOWN);
-        }
+    if let Some(lnd) = LND.get() {
+        lnd.close_peer(peer, ESHUTDOWN);
     }
 }
 
 /// What one NI does for LNet.
 struct LnetLayer {
     handle: NiHandle,
-    /// The driver's NI, until the startup has taken it.
-    started: Started,
 }
 
-/// Where [`MessageLayer::started`] leaves the NI.
-type Started = Pin<KBox<SpinLock<Option<Arc<dyn LndNi>>>>>;
-
 impl MessageLayer for LnetLayer {
-    fn started(&self, ni: NiRef<'_>) -> Result {
-        *self.started.lock() = Some(ni.into());
+    fn started(&self, _ni: NiRef<'_>) -> Result {
         Ok(())
     }
 
@@ -265,11 +227,7 @@ impl MessageLayer for LnetLayer {
         }
     }
 
-    fn shutdown(&self, _ni: NiRef<'_>) {
-        // If the startup has failed after all, it was not taken.
-        let left = self.started.lock().take();
-        drop(left);
-    }
+    fn shutdown(&self, _ni: NiRef<'_>) {}
 }
 
 /// An NI of LNet's that is up.
@@ -284,10 +242,9 @@ impl LocalNi {
     /// # Errors
     ///
     /// Those of [`Driver::start`]; then nothing uses the handle any more.
-    fn start(net: &Net, nid: Nid, handle: NiHandle) -> Result<(KBox<Self>, NiSettings)> {
+    fn start(net: &Net, nid: Nid, handle: NiHandle) -> Result<KBox<Self>> {
         follow_settings();
-        let started = KBox::pin_init(new_spinlock!(None, "socklnd_lnet_started"), GFP_KERNEL)?;
-        let layer = Arc::new(LnetLayer { handle, started }, GFP_KERNEL)?;
+        let layer = Arc::new(LnetLayer { handle }, GFP_KERNEL)?;
         let result = Self::start_under(net, nid, &layer);
         if result.is_err() {
             layer.handle.retire();
@@ -295,38 +252,17 @@ impl LocalNi {
         result
     }
 
-    fn start_under(
-        net: &Net,
-        nid: Nid,
-        layer: &Arc<LnetLayer>,
-    ) -> Result<(KBox<Self>, NiSettings)> {
+    fn start_under(net: &Net, nid: Nid, layer: &Arc<LnetLayer>) -> Result<KBox<Self>> {
+        // First, because nothing may fail once the NI is up.
         let room = KBox::<Self>::new_uninit(GFP_KERNEL)?;
         let lnd = LND.get().ok_or(ENODEV)?;
-        let shared = LAYER.get().ok_or(ENODEV)?;
-        let settings = lnd.as_arc_borrow().start(net, nid, layer.clone())?;
-        let ni = layer.started.lock().take();
-        let added = ni.ok_or(ESHUTDOWN).and_then(|ni| {
-            shared.add(&ni)?;
-            Ok(ni)
-        });
-        match added {
-            Ok(ni) => {
-                let layer = layer.clone();
-                Ok((KBox::write(room, Self { ni, layer }), settings))
-            }
-            Err(e) => {
-                // It was there a moment ago, or its namespace has taken it.
-                let _ = lnd.stop(net, nid);
-                Err(e)
-            }
-        }
+        let ni = lnd.as_arc_borrow().start(net, nid, layer.clone())?;
+        let layer = layer.clone();
+        Ok(KBox::write(room, Self { ni, layer }))
     }
 
     /// Shuts the NI down. When this returns, nothing uses LNet's any more. Sleeps.
     fn stop(&self) {
-        if let Some(layer) = LAYER.get() {
-            layer.remove(&self.ni);
-        }
         if let Some(lnd) = LND.get() {
             // If its namespace has gone, so has the NI.
             let _ = lnd.stop(self.ni.net(), self.ni.nid());
@@ -336,6 +272,10 @@ impl LocalNi {
 
     fn link_is_down(&self) -> bool {
         self.ni.link() == Link::Down
+    }
+
+    fn conns_per_peer(&self) -> u32 {
+        self.ni.settings().conns_per_peer
     }
 
     /// Sends a message. May sleep.

@@ -51,8 +51,6 @@
 //! | class | in | protects | inside |
 //! |---|---|---|---|
 //! | `socklnd_nis` | `Lnd` | the list of NIs | `socklnd_config`, `rtnl_mutex`, `param_lock` |
-//! | `socklnd_lnet_nis` | `lnet::Layer` | LNet's NIs | any mutex |
-//! | `socklnd_lnet_started` | `lnet::LnetLayer` | an NI that is starting | `socklnd_config` |
 //! | `socklnd_lnet_receive` | `lnet::Receive` | where a payload goes | any mutex |
 //! | `socklnd_portals_nodes` | `portals::Layer` | the list of nodes | `socklnd_config` |
 //! | `socklnd_portals_nis` | `portals::Node` | a node's NIs | any mutex |
@@ -105,6 +103,7 @@ mod interface;
 mod lib_linux;
 mod lnd;
 #[cfg(socklnd_lnet)]
+#[warn(dead_code, unused_imports, unused_macros)]
 mod lnet;
 mod mailbox;
 mod ni;

@@ -275,7 +275,7 @@ fn get(knob: i32) -> u64 {
     u64::try_from(knob).unwrap_or(0)
 }
 
-/// How long a peer may make no progress, in milliseconds. In force at once.
+/// How long a peer may make no progress, in milliseconds; a second or more. In force at once.
 pub(crate) fn timeout_ms() -> u64 {
     let seconds = match get(sock_timeout.get()) {
         0 => DEFAULT_TIMEOUT.load(Relaxed),

@@ -399,8 +399,7 @@ pub(crate) trait LndNi: Send + Sync {
 /// What a message layer that starts NIs itself asks of the driver, as LNet does.
 pub(crate) trait Driver: Send + Sync {
     /// Brings up `nid` in `net` under `layer`, whose [`MessageLayer::started`] is called before this
-    /// returns. Says how it is then. Thread context, may sleep; waits for none who is in
-    /// [`MessageLayer::parse`].
+    /// returns. Thread context, may sleep; waits for none who is in [`MessageLayer::parse`].
     ///
     /// # Errors
     ///
@@ -411,7 +410,7 @@ pub(crate) trait Driver: Send + Sync {
         net: &Net,
         nid: Nid,
         layer: Arc<dyn MessageLayer>,
-    ) -> Result<NiSettings>;
+    ) -> Result<Arc<dyn LndNi>>;
 
     /// Shuts `nid` in `net` down. When this returns it has no connection, and no message that it was given
     /// is left to be completed but those whose memory a device still has. Thread context, may sleep.
@@ -421,8 +420,9 @@ pub(crate) trait Driver: Send + Sync {
     /// `ENOENT` if there is none.
     fn stop(&self, net: &Net, nid: Nid) -> Result;
 
-    /// How long a peer may leave this node waiting, in seconds; more than 0. Any context.
-    fn timeout_s(&self) -> u32;
+    /// Closes the connections of all NIs to `peer`, as [`LndNi::close_peer`]. Without memory for that they stay
+    /// until they are found to have failed.
+    fn close_peer(&self, peer: Nid, why: Error);
 }
 
 /// What the driver asks of the message layer about one NI.

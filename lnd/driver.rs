@@ -10,12 +10,10 @@ use crate::{
         misc,
         netns::Net, //
     },
-    tunables,
     upper::{
         Driver,
         LndNi,
-        MessageLayer,
-        NiSettings, //
+        MessageLayer, //
     },
     wire::Nid, //
 };
@@ -33,11 +31,11 @@ impl Driver for Lnd {
         net: &Net,
         nid: Nid,
         layer: Arc<dyn MessageLayer>,
-    ) -> Result<NiSettings> {
+    ) -> Result<Arc<dyn LndNi>> {
         let this: Arc<Self> = self.into();
         misc::memalloc_nofs(|| {
-            let ni = this.add_ni_under(net, nid, || Ok(layer))?;
-            Ok(LndNi::settings(&*ni))
+            let ni: Arc<dyn LndNi> = this.add_ni_under(net, nid, || Ok(layer))?;
+            Ok(ni)
         })
     }
 
@@ -45,7 +43,10 @@ impl Driver for Lnd {
         misc::memalloc_nofs(|| self.del_ni(net, Some(nid)))
     }
 
-    fn timeout_s(&self) -> u32 {
-        u32::try_from(tunables::timeout_ms() / 1000).unwrap_or(u32::MAX)
+    fn close_peer(&self, peer: Nid, why: Error) {
+        let Ok(nis) = self.all_nis() else { return };
+        for ni in nis.iter().filter(|ni| ni.nid().net() == peer.net()) {
+            LndNi::close_peer(&**ni, peer, why);
+        }
     }
 }

@@ -382,13 +382,13 @@ unsafe extern "C" fn startup(
             users: Gauge::new()?,
             retired: Atomic::new(0),
         };
-        let (local, settings) = LocalNi::start(&net, nid, handle)?;
-        let link_is_down = local.link_is_down();
+        let local = LocalNi::start(&net, nid, handle)?;
+        let (conns_per_peer, link_is_down) = (local.conns_per_peer(), local.link_is_down());
         // SAFETY: By this function's requirement.
         unsafe {
             *started = slg_started {
                 ctx: KBox::into_raw(local).cast(),
-                conns_per_peer: settings.conns_per_peer,
+                conns_per_peer,
                 link_is_down,
             }
         };

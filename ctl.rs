@@ -202,7 +202,7 @@ impl Arg {
 
 /// The caller of a request: the driver, and the network namespace that the request acts on.
 pub(crate) struct Caller {
-    lnd: Arc<Lnd>,
+    pub(crate) lnd: Arc<Lnd>,
     pub(crate) net: Net,
 }
 
@@ -221,7 +221,8 @@ impl Caller {
         Self::in_net(net)
     }
 
-    fn in_net(net: Net) -> Result<Self> {
+    /// Who acts on `net`, and may. `ENODEV` as [`Caller::any`].
+    pub(crate) fn in_net(net: Net) -> Result<Self> {
         let lnd = LND.get().ok_or(ENODEV)?;
         Ok(Self { lnd, net })
     }
@@ -260,7 +261,7 @@ impl Caller {
     }
 
     /// The peers that match, of the NIs that match. May sleep.
-    fn peers(&self, ni: Pattern, nid: Pattern) -> Result<KVVec<Arc<Peer>>> {
+    pub(crate) fn peers(&self, ni: Pattern, nid: Pattern) -> Result<KVVec<Arc<Peer>>> {
         let mut found = KVVec::new();
         for ni in self.nis(ni)?.iter() {
             for peer in ni.peers().collect()?.iter() {

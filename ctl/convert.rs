@@ -82,6 +82,11 @@ pub(crate) fn timeout(ms: u32) -> Result<Delta> {
     }
 }
 
+/// Whether one host can have this address.
+pub(crate) fn is_of_a_host(addr: Ipv4Addr) -> bool {
+    !addr.is_unspecified() && !addr.is_multicast() && !addr.is_broadcast()
+}
+
 /// Converts an address; `None` is "any".
 ///
 /// # Errors
@@ -97,7 +102,7 @@ pub(crate) fn addr(raw: &uapi::socklnd_addr) -> Result<Option<IpAddr>> {
         FAMILY_ANY if raw.addr == [0; 16] => Ok(None),
         FAMILY_IPV4 if rest == [0; 12] => {
             let addr = Ipv4Addr::new(a, b, c, d);
-            if addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast() {
+            if !is_of_a_host(addr) {
                 return Err(EINVAL);
             }
             Ok(Some(addr.into()))

@@ -14,18 +14,24 @@ use super::{
 };
 use crate::{
     conn::Conn,
+    ctl::{
+        convert::{
+            count,
+            is_of_a_host,
+            raw_conn_type,
+            Pattern, //
+        },
+        Caller, //
+    },
     ni::Ni,
     peer::{
         Deletion,
         Peer, //
     },
     wire::{
-        ConnType,
         Nid,
         PID_LUSTRE, //
-    },
-    Lnd,
-    LND, //
+    }, //
 };
 use core::net::{
     IpAddr,
@@ -45,7 +51,7 @@ const ANY: u8 = 0xff;
 
 /// A request about an NI.
 pub(super) struct Admin {
-    lnd: Arc<Lnd>,
+    caller: Caller,
     ni: Arc<Ni>,
 }
 
@@ -56,11 +62,12 @@ impl Admin {
     ///
     /// `ENODEV` if it has gone with its namespace.
     pub(super) fn new(local: &LocalNi) -> Result<Self> {
-        let lnd = LND.get().ok_or(ENODEV)?;
-        let ni = lnd
-            .find_ni(local.ni.net(), Some(local.ni.nid()))
+        let caller = Caller::in_net(local.ni.net().clone())?;
+        let ni = caller
+            .lnd
+            .find_ni(&caller.net, Some(local.ni.nid()))
             .ok_or(ENODEV)?;
-        Ok(Self { lnd, ni })
+        Ok(Self { caller, ni })
     }
 
     /// Does what `cmd` says. May sleep.
@@ -96,7 +103,7 @@ impl Admin {
             [
                 word(interface.addr),
                 netmask,
-                number(peers),
+                count(peers),
                 interface.nroutes,
             ],
         );
@@ -116,7 +123,7 @@ impl Admin {
                 route.map_or(0, |route| word(route.addr.ip())),
                 route.map_or(0, |route| route.addr.port().into()),
                 route.map_or(0, |route| word(route.local.unwrap_or(self.ni.nid().addr()))),
-                number(info.conns.len()),
+                count(info.conns.len()),
                 PID_LUSTRE,
             ],
         );
@@ -128,21 +135,20 @@ impl Admin {
         let [ip, port, ..] = ctl.words;
         let port = u16::try_from(port).map_err(|_| EINVAL)?;
         let addr = Ipv4Addr::from_bits(ip);
-        if addr.is_unspecified() {
+        if !nid.is_of_a_node() || !is_of_a_host(addr) {
             return Err(EINVAL);
         }
         self.ni.add_peer(nid, SocketAddr::new(addr.into(), port))
     }
 
     fn del_peer(&self, ctl: &RawCtl) -> Result {
-        let whom = Whom::new(ctl)?;
-        let mut any = false;
-        for peer in self.ni.peers().collect()?.iter() {
-            if whom.is(peer) {
-                any |= peer.del_route(None, Deletion::All);
-            }
+        let whom = pattern(ctl)?;
+        let peers = self.caller.peers(Pattern::One(self.ni.nid()), whom)?;
+        let deleted = peers.iter().filter(|p| p.del_route(None, Deletion::All));
+        if deleted.count() == 0 {
+            whom.check_none_found()?;
         }
-        whom.found(any)
+        Ok(())
     }
 
     fn get_conn(&self, ctl: &mut RawCtl) -> Result {
@@ -161,76 +167,38 @@ impl Admin {
     }
 
     fn close_conn(&self, ctl: &RawCtl) -> Result {
-        let whom = Whom::new(ctl)?;
+        let whom = pattern(ctl)?;
         let [ip, ..] = ctl.words;
         let addr = (ip != 0).then_some(IpAddr::V4(Ipv4Addr::from_bits(ip)));
-        let mut closed = 0usize;
         // As with the C driver, those of other NIs as well.
-        for ni in self.lnd.nis_in(self.ni.net())?.iter() {
-            for peer in ni.peers().collect()?.iter() {
-                if whom.is(peer) {
-                    closed = closed.saturating_add(peer.close_matching(addr));
-                }
-            }
+        let peers = self.caller.peers(Pattern::Any, whom)?;
+        let closed: usize = peers.iter().map(|p| p.close_matching(addr)).sum();
+        // Without an address, what was wanted holds in any case.
+        if closed == 0 && addr.is_some() {
+            whom.check_none_found()?;
         }
-        match whom {
-            // What was wanted holds.
-            Whom::All => Ok(()),
-            Whom::One(_) if addr.is_none() => Ok(()),
-            Whom::One(_) if closed > 0 => Ok(()),
-            Whom::One(_) => Err(ENOENT),
-        }
+        Ok(())
     }
 
     fn push_conn(&self, ctl: &RawCtl) -> Result {
-        let whom = Whom::new(ctl)?;
-        let mut any = false;
-        for ni in self.lnd.nis_in(self.ni.net())?.iter() {
-            for peer in ni.peers().collect()?.iter() {
-                if whom.is(peer) {
-                    any = true;
-                    let _ = peer.push_matching(None)?;
-                }
-            }
+        let peers = self.caller.peers(Pattern::Any, pattern(ctl)?)?;
+        if peers.is_empty() {
+            return Err(ENOENT);
         }
-        if any {
-            Ok(())
-        } else {
-            Err(ENOENT)
+        for peer in peers.iter() {
+            let _ = peer.push_matching(None)?;
         }
+        Ok(())
     }
 }
 
 /// The peers that a request is about.
-#[derive(Clone, Copy)]
-enum Whom {
-    All,
-    One(Nid),
-}
-
-impl Whom {
-    fn new(ctl: &RawCtl) -> Result<Self> {
-        match ctl.nid {
-            [_, ANY, ..] => Ok(Self::All),
-            // `lctl` sends a NID of zeros if it was given none.
-            nid if nid == [0; 20] => Ok(Self::All),
-            nid => Ok(Self::One(Nid::from_bytes20(&nid)?)),
-        }
-    }
-
-    fn is(self, peer: &Peer) -> bool {
-        match self {
-            Self::All => true,
-            Self::One(nid) => peer.nid() == nid,
-        }
-    }
-
-    /// `ENOENT` if `any` says that one was not found.
-    fn found(self, any: bool) -> Result {
-        match self {
-            Self::One(_) if !any => Err(ENOENT),
-            _ => Ok(()),
-        }
+fn pattern(ctl: &RawCtl) -> Result<Pattern> {
+    match ctl.nid {
+        [_, ANY, ..] => Ok(Pattern::Any),
+        // `lctl` sends a NID of zeros if it was given none.
+        nid if nid == [0; 20] => Ok(Pattern::Any),
+        nid => Ok(Pattern::One(Nid::from_bytes20(&nid)?)),
     }
 }
 
@@ -238,23 +206,18 @@ fn show_conn(ctl: &mut RawCtl, peer: &Peer, conn: &Conn) {
     // A connection that is being closed has no socket.
     let (tx_buffer, rx_buffer, nagle) = conn.socket_options().unwrap_or_default();
     ctl.nid = peer.nid().to_bytes20();
-    ctl.count = number(tx_buffer);
+    ctl.count = count(tx_buffer);
     ctl.flags = nagle.into();
-    let kind = match conn.kind() {
-        ConnType::Any => 0,
-        ConnType::Control => 1,
-        ConnType::BulkIn => 2,
-        ConnType::BulkOut => 3,
-    };
     set(
         ctl,
         [
             word(conn.remote().ip()),
             conn.remote().port().into(),
             word(conn.local().ip()),
-            kind,
+            // LNet's numbers are the same.
+            raw_conn_type(conn.kind()),
             conn.cpu(),
-            number(rx_buffer),
+            count(rx_buffer),
             PID_LUSTRE,
         ],
     );
@@ -274,9 +237,4 @@ fn word(addr: IpAddr) -> u32 {
         IpAddr::V4(addr) => addr.to_bits(),
         IpAddr::V6(_) => NO_IPV4,
     }
-}
-
-/// A number as a word, or the largest one.
-fn number(value: impl TryInto<u32>) -> u32 {
-    value.try_into().unwrap_or(u32::MAX)
 }

@@ -41,22 +41,22 @@ fn await_done(node: &Node) -> Result<()> {
     await_live(node, 0)
 }
 
-/// As [`await_done`] when connections were closed: acknowledgements that were under way on one of them are lost,
-/// and messages that went by another one end when the peer is given up for that.
-fn await_lost(node: &Node) -> Result<()> {
-    wait::until(SOCK_TIMEOUT + SOON, "messages that have not ended", || {
-        let live = node.counter("/live/txs")?;
-        ensure!(live == 0, "{live} have not");
-        Ok(())
-    })
+fn await_live(node: &Node, wanted: u64) -> Result<()> {
+    await_live_within(SOON, node, wanted)
 }
 
-fn await_live(node: &Node, wanted: u64) -> Result<()> {
-    wait::until(SOON, "messages that have not ended", || {
+fn await_live_within(limit: Duration, node: &Node, wanted: u64) -> Result<()> {
+    wait::until(limit, "messages that have not ended", || {
         let live = node.counter("/live/txs")?;
         ensure!(live == wanted, "{live}, not {wanted}");
         Ok(())
     })
+}
+
+/// As [`await_done`] when connections were closed: acknowledgements that were under way on one of them are lost,
+/// and messages that went by another one end when the peer is given up for that.
+fn await_lost(node: &Node) -> Result<()> {
+    await_live_within(SOCK_TIMEOUT + SOON, node, 0)
 }
 
 /// Real nodes of each version: each large message is acknowledged, small ones are not; with one

@@ -2,7 +2,7 @@
 
 //! Counters in the text format of OpenMetrics, which Prometheus's node exporter reads from a file.
 
-use super::{Ni, Peer, Peers, Stats};
+use super::{Ni, Peer, Peers, Stats, Traffic};
 use crate::report::Report;
 use prometheus_client::{
     encoding::text::encode,
@@ -40,7 +40,7 @@ impl<'a, T> Page<'a, T> {
     }
 
     /// A number that only grows, in `unit` if it counts no things.
-    fn counter(&mut self, name: &str, help: &str, unit: Option<Unit>, value: Value<T>) {
+    fn counter(&mut self, name: &str, help: &str, unit: Option<Unit>, value: impl Fn(&T) -> u64) {
         let family = Family::<Labels, Counter>::default();
         for (labels, object) in &self.objects {
             family.get_or_create(labels).inc_by(value(object));
@@ -49,6 +49,17 @@ impl<'a, T> Page<'a, T> {
             Some(unit) => self.registry.register_with_unit(name, help, unit, family),
             None => self.registry.register(name, help, family),
         }
+    }
+
+    /// Messages and bytes each way.
+    fn traffic(&mut self, tx: fn(&T) -> &Traffic, rx: fn(&T) -> &Traffic) {
+        let bytes = || Some(Unit::Bytes);
+        self.counter("sent_messages", "Messages sent", None, |of| tx(of).msgs);
+        self.counter("sent", "Bytes sent", bytes(), |of| tx(of).bytes);
+        self.counter("received_messages", "Messages received", None, |of| {
+            rx(of).msgs
+        });
+        self.counter("received", "Bytes received", bytes(), |of| rx(of).bytes);
     }
 
     /// Numbers that only grow, and differ by their cause.
@@ -87,12 +98,7 @@ impl From<&Stats> for OpenMetrics {
         let labels = |ni: &Ni| vec![("nid", ni.nid.to_string())];
         let mut page = Page::new("socklnd", &stats.0, labels);
         let bytes = || Some(Unit::Bytes);
-        page.counter("sent_messages", "Messages sent", None, |ni| ni.tx.msgs);
-        page.counter("sent", "Bytes sent", bytes(), |ni| ni.tx.bytes);
-        page.counter("received_messages", "Messages received", None, |ni| {
-            ni.rx.msgs
-        });
-        page.counter("received", "Bytes received", bytes(), |ni| ni.rx.bytes);
+        page.traffic(|ni| &ni.tx, |ni| &ni.rx);
         page.counter(
             "zero_copy_sent",
             "Bytes sent without a copy",
@@ -146,13 +152,7 @@ impl From<&Peers> for OpenMetrics {
         let labels =
             |peer: &Peer| vec![("nid", peer.ni.to_string()), ("peer", peer.nid.to_string())];
         let mut page = Page::new("socklnd_peer", &peers.0, labels);
-        let bytes = || Some(Unit::Bytes);
-        page.counter("sent_messages", "Messages sent", None, |peer| peer.tx.msgs);
-        page.counter("sent", "Bytes sent", bytes(), |peer| peer.tx.bytes);
-        page.counter("received_messages", "Messages received", None, |peer| {
-            peer.rx.msgs
-        });
-        page.counter("received", "Bytes received", bytes(), |peer| peer.rx.bytes);
+        page.traffic(|peer| &peer.tx, |peer| &peer.rx);
         page.counter("connects", "Connections made", None, |peer| peer.connects);
         page.counter("accepts", "Connections accepted", None, |peer| peer.accepts);
         page.by_cause(

@@ -2,7 +2,7 @@
 
 //! The shim, a kernel module that plays LNet's part above the driver: `tests/lnet_shim`.
 //!
-//! It is steered by a file in debugfs, by commands that say for whom they are; an interface is sought
+//! It is steered by a file in debugfs, by commands that say for whom they are; an NI is sought
 //! in the namespace of who writes.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::wait;
 
 const FOLDER: &str = "/sys/kernel/debug/lnet_shim";
 
-/// What an interface's end may take: LNet waits for as long as the driver has anything of it.
+/// What an NI's end may take: LNet waits for as long as the driver has anything of it.
 const END: Duration = Duration::from_secs(60);
 
 /// Values by their names.
@@ -98,13 +98,19 @@ pub fn value(values: &Values, name: &str) -> Result<i64> {
     value.with_context(|| format!("no {name} in {values:?}"))
 }
 
-/// The NIDs of the shim's interfaces in a namespace.
-fn interfaces(space: &Namespace) -> Result<Vec<String>> {
+/// Some of several values are these.
+pub fn expect(values: &Values, expected: &[(&str, i64)]) -> Result<()> {
+    for (name, expected) in expected {
+        ensure!(value(values, name)? == *expected, "{name}: {values:?}");
+    }
+    Ok(())
+}
+
+/// The NIDs of the shim's NIs in a namespace.
+fn nis(space: &Namespace) -> Result<Vec<String>> {
     let text = fs::read_to_string(format!("{FOLDER}/state"))?;
     let inode = space.inode()?.to_string();
-    let lines = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("interface "));
+    let lines = text.lines().filter_map(|line| line.strip_prefix("ni "));
     Ok(lines
         .filter_map(|line| line.split_once(' '))
         .filter(|(_, place)| *place == inode)
@@ -112,17 +118,17 @@ fn interfaces(space: &Namespace) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Starts a node's interface; says more of it than its NID.
+/// Starts a node's NI; says more of it than its NID.
 pub fn add_with(node: &Node, more: &str) -> Result<()> {
     ask(node, &format!("add nid={} {more}", node.nid())).map(drop)
 }
 
-/// Starts a node's interface.
+/// Starts a node's NI.
 pub fn add(node: &Node) -> Result<()> {
     add_with(node, "")
 }
 
-/// Deletes a node's interface: that ends when the driver has given all back. Says how long it took.
+/// Deletes a node's NI: that ends when the driver has given all back. Says how long it took.
 pub fn del(node: &Node) -> Result<Duration> {
     del_nid(&node.space, &node.nid())
 }
@@ -198,27 +204,23 @@ impl Job {
 
 /// Nothing of this may be, whatever happens to messages.
 pub fn no_faults() -> Result<()> {
-    let state = state()?;
-    for name in ["violations", "corrupt", "inconsistent"] {
-        let count = value(&state, name)?;
-        ensure!(count == 0, "{count} {name}: {state:?}");
-    }
-    Ok(())
+    expect(
+        &state()?,
+        &[("violations", 0), ("corrupt", 0), ("inconsistent", 0)],
+    )
 }
 
-/// Takes all interfaces down; nothing of them may stay, and the driver may have done nothing wrong.
+/// Takes all NIs down; nothing of them may stay, and the driver may have done nothing wrong.
 pub fn retire(lab: &Lab) -> Result<()> {
     if !crate::module::shim_is_inserted() {
         return Ok(());
     }
     take_down(lab)?;
     wait::until(END, "nothing of LNet's left", || {
-        let state = state()?;
-        for name in ["messages", "operations", "memories"] {
-            let count = value(&state, name)?;
-            ensure!(count == 0, "{count} {name}");
-        }
-        Ok(())
+        expect(
+            &state()?,
+            &[("messages", 0), ("operations", 0), ("memories", 0)],
+        )
     })?;
     no_faults()
 }
@@ -248,7 +250,7 @@ fn take_down(lab: &Lab) -> Result<()> {
     thread::scope(|scope| {
         let mut threads = Vec::new();
         for node in lab.nodes() {
-            for nid in interfaces(&node.space)? {
+            for nid in nis(&node.space)? {
                 threads.push(scope.spawn(move || del_nid(&node.space, &nid).map(drop)));
             }
         }

@@ -74,9 +74,9 @@ fn still_work(nodes: &[&Node; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Nobody refers to an interface, and it has all its credits.
+/// Nobody refers to an NI, and it has all its credits.
 fn at_rest(node: &Node) -> Result<()> {
-    wait::until(LIMIT, "an interface at rest", || {
+    wait::until(LIMIT, "an NI at rest", || {
         let now = values(node, &format!("show nid={}", node.nid()))?;
         ensure!(
             value(&now, "references")? == 0
@@ -134,9 +134,9 @@ pub fn traffic(lab: &mut Lab) -> Result<()> {
     ] {
         ensure!(value(&state, name)? > 0, "no {name}: {state:?}");
     }
-    for name in ["unsent", "cut_off", "late_answers", "notified", "refused"] {
-        ensure!(value(&state, name)? == 0, "{name}: {state:?}");
-    }
+    let nothing =
+        ["unsent", "cut_off", "late_answers", "notified", "refused"].map(|name| (name, 0));
+    lnet::expect(&state, &nothing)?;
     ensure!(
         value(&state, "asked_for_simulation")? > 0,
         "errors can't be simulated: {state:?}"
@@ -198,10 +198,10 @@ pub fn contexts(lab: &mut Lab) -> Result<()> {
     lnet::no_faults()
 }
 
-/// What an administrator does with interfaces: starts them with values or without, twice, on a card that
+/// What an administrator does with NIs: starts them with values or without, twice, on a card that
 /// is not there, two on one card; reads and changes tunables; asks for peers and connections; pulls the cable.
 ///
-/// Traps 4 (unloading is refused while an interface is there), 5 (nl_get, nl_set), 13 (two on one device,
+/// Traps 4 (unloading is refused while an NI is there), 5 (nl_get, nl_set), 13 (two on one device,
 /// links).
 pub fn administration(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
@@ -218,28 +218,26 @@ pub fn administration(lab: &mut Lab) -> Result<()> {
     let nid = start(one, "if=eth0 conns=2 tos=8 credits=64 peer_credits=16")?;
     ensure!(nid.trim() == one.nid(), "it is {nid}");
     let shown = values(one, &format!("show nid={}", one.nid()))?;
-    for (name, expected) in [
+    let expected = [
         ("conns_per_peer", 2),
         ("tos", 8),
         ("max_credits", 64),
         ("peer_credits", 16),
         ("fatal", 0),
-    ] {
-        ensure!(value(&shown, name)? == expected, "{name}: {shown:?}");
-    }
+    ];
+    lnet::expect(&shown, &expected)?;
     let again = start(one, &format!("nid={}", one.nid()));
     ensure!(again == Err(Errno::EXIST), "{again:?}");
     // Neither a card nor an address: the only one that there is.
     let nid = start(two, "net=tcp")?;
     ensure!(nid.trim() == two.nid(), "it is {nid}");
     let shown = values(two, &format!("show nid={}", two.nid()))?;
-    for (name, expected) in [
+    let expected = [
         ("max_credits", 256),
         ("peer_credits", 8),
         ("peer_timeout", 180),
-    ] {
-        ensure!(value(&shown, name)? == expected, "{name}: {shown:?}");
-    }
+    ];
+    lnet::expect(&shown, &expected)?;
     ensure!(value(&shown, "conns_per_peer")? >= 1, "{shown:?}");
     // Another network on the same card.
     let second = [one.in_network(1, one.addr), two.in_network(1, two.addr)];
@@ -253,10 +251,7 @@ pub fn administration(lab: &mut Lab) -> Result<()> {
     questions(one, two)?;
 
     let removed = module::try_remove(module::REMOVAL_LIMIT)?;
-    ensure!(
-        removed.is_err(),
-        "the module goes while interfaces are there"
-    );
+    ensure!(removed.is_err(), "the module goes while NIs are there");
 
     // The cable.
     let updates = counter("ping_updates")?;
@@ -279,7 +274,7 @@ pub fn administration(lab: &mut Lab) -> Result<()> {
     lnet::no_faults()
 }
 
-/// Tunables of an interface that lives.
+/// Tunables of an NI that lives.
 fn tunables(node: &Node) -> Result<()> {
     let nid = node.nid();
     let get = |more: &str| values(node, &format!("nlget nid={nid} {more}"));
@@ -377,10 +372,10 @@ fn await_held(before: i64) -> Result<()> {
     })
 }
 
-/// lnd_recv comes when it comes: when the connection is long dead, when the interface goes, or to throw
+/// lnd_recv comes when it comes: when the connection is long dead, when the NI goes, or to throw
 /// away what waits; messages that LNet does not want at all.
 ///
-/// Trap 2 (lnd_recv after the connection has died), 4 (what waits when an interface goes), 9.
+/// Trap 2 (lnd_recv after the connection has died), 4 (what waits when an NI goes), 9.
 pub fn late_receives(lab: &mut Lab) -> Result<()> {
     // So that much of a message is still with the sender when its receiver waits.
     for name in ["rx_buffer_size", "tx_buffer_size"] {
@@ -438,7 +433,7 @@ pub fn late_receives(lab: &mut Lab) -> Result<()> {
     release("drop=1")?;
     job.wait(LIMIT)?;
     still_work(&nodes)?;
-    // The interface goes.
+    // The NI goes.
     let job = hold("put ack=1")?;
     lnet::del(two)?;
     lnet::set_manner(Manner::Mixed)?;
@@ -481,7 +476,7 @@ pub fn late_receives(lab: &mut Lab) -> Result<()> {
 }
 
 /// Loss, no memory for sockets and handshakes, connections that end again and again, simulated errors, messages
-/// sent again under the same pointer, an interface that goes and comes back in the middle of it: every message ends
+/// sent again under the same pointer, an NI that goes and comes back in the middle of it: every message ends
 /// once, no byte is wrong.
 ///
 /// Traps 3 (a pointer that comes back at once), 4, 9 (pages reused while TCP may send them again), 10 (status
@@ -625,7 +620,7 @@ pub fn routers(lab: &mut Lab) -> Result<()> {
     job.wait(LIMIT)?;
     reached()?;
     pass()?;
-    // So do both interfaces of the router.
+    // So do both NIs of the router.
     let job = Job::start(one, &two.nid(), &what)?;
     for node in [&inner, gateway] {
         lnet::del(node)?;
@@ -638,7 +633,7 @@ pub fn routers(lab: &mut Lab) -> Result<()> {
     lnet::no_faults()
 }
 
-/// A peer that does not answer any more, with all that a node may send it under way: interfaces can be
+/// A peer that does not answer any more, with all that a node may send it under way: NIs can be
 /// deleted within the driver's own timeout. LNet does not say that they are to go before all is back.
 ///
 /// Trap 4 (only timeouts end what is under way).

@@ -13,7 +13,7 @@
  *   forget              all jobs, when they have ended
  *   release             has lnd_recv called for what is held; drop=1 with nothing to receive into
  *   ctl nid= nr= peer= count= net= u0= ... u6=      an ioctl
- *   nlset nid= type= value=  |  nlget nid=          as netlink does, on a living interface
+ *   nlset nid= type= value=  |  nlget nid=          as netlink does, on a living NI
  *   conns nid= value=   behind the driver's back
  *   counters            are set to 0 but for those of what exists
  */
@@ -100,7 +100,7 @@ static int nid_of(struct command *command, const char *name, struct lnet_nid *ni
 	return 0;
 }
 
-/* The interface that a command names, which must be in the caller's namespace; referred to. */
+/* The NI that a command names, which must be in the caller's namespace; referred to. */
 static struct shim_ni *ni_of(struct command *command, const char *name)
 {
 	struct shim_ni *sni;
@@ -415,7 +415,7 @@ static int state_show(struct seq_file *file, void *context)
 	seq_printf(file, "driver %d\n", !!shim.lnd);
 	spin_lock(&shim.lock);
 	list_for_each_entry(sni, &shim.nis, link)
-		seq_printf(file, "interface %s %u\n", libcfs_nidstr_r(&sni->ni.ni_nid, name, sizeof(name)),
+		seq_printf(file, "ni %s %u\n", libcfs_nidstr_r(&sni->ni.ni_nid, name, sizeof(name)),
 			   sni->ni.ni_net_ns->ns.inum);
 	spin_unlock(&shim.lock);
 	return 0;

@@ -70,7 +70,7 @@ static void __exit shim_exit(void)
 		if (atomic64_read(&shim.counters[left[i]]))
 			shim_fault("%lld of kind %d are left", atomic64_read(&shim.counters[left[i]]), i);
 	if (shim.lnd || !list_empty(&shim.nis))
-		shim_fault("a driver or interfaces are left");
+		shim_fault("a driver or NIs are left");
 	shim_pattern_exit();
 	shim_cpt_exit();
 }

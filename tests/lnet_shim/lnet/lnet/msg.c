@@ -63,7 +63,7 @@ void shim_msg_put_mem(struct lnet_msg *msg, struct shim_mem *mem)
 	msg->msg_len = mem ? mem->len : 0;
 }
 
-/* Frees it with its memory, and gives up its reference to the interface. */
+/* Frees it with its memory, and gives up its reference to the NI. */
 void shim_msg_free(struct lnet_msg *msg)
 {
 	struct shim_ni *sni = shim_ni(msg->shim_ni);
@@ -76,7 +76,7 @@ void shim_msg_free(struct lnet_msg *msg)
 	shim_ni_put(sni);
 }
 
-/* Takes the interface's credit, or waits for it. Under the lock; says whether the message may go. */
+/* Takes the NI's credit, or waits for it. Under the lock; says whether the message may go. */
 static bool take_ni_credit(struct shim_ni *sni, struct lnet_msg *msg)
 {
 	if (sni->credits <= 0) {
@@ -100,7 +100,7 @@ static struct shim_peer *find_peer(struct shim_ni *sni, const struct lnet_nid *n
 	return NULL;
 }
 
-/* It stays for as long as the interface. */
+/* It stays for as long as the NI. */
 static struct shim_peer *peer_of(struct shim_ni *sni, const struct lnet_nid *nid)
 {
 	struct shim_peer *peer, *other;
@@ -237,7 +237,7 @@ static void return_credits(struct lnet_msg *msg, struct list_head *go)
 	spin_unlock(&shim.lock);
 }
 
-/* Ends what waits for credits of an interface that goes. */
+/* Ends what waits for credits of an NI that goes. */
 void shim_end_waiting(struct shim_ni *sni)
 {
 	struct lnet_msg *msg, *next;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The driver, interfaces, and what they are made of.
+ * The driver, NIs, and what they are made of.
  *
- * See shim.h for locks and lifetimes. What a driver asks about an interface it may ask only while it has it: between
+ * See shim.h for locks and lifetimes. What a driver asks about an NI it may ask only while it has it: between
  * lnd_startup and the end of lnd_shutdown.
  */
 #include <linux/delay.h>
@@ -29,7 +29,7 @@ module_param(lnet_transaction_timeout, uint, 0644);
 static uint lnet_retry_count = 2;
 module_param(lnet_retry_count, uint, 0644);
 
-/* The administrator of an interface waits for its end in steps of this. */
+/* The administrator of an NI waits for its end in steps of this. */
 #define STEP_MS 20
 
 #define MOST_CPTS 8
@@ -165,7 +165,7 @@ void lnet_unregister_lnd(const struct lnet_lnd *lnd)
 	shim_check_context("lnet_unregister_lnd");
 	mutex_lock(&shim.lnd_mutex);
 	if (shim.lnd != lnd || !list_empty(&shim.nis))
-		shim_fault("a driver goes that is not there, or has interfaces");
+		shim_fault("a driver goes that is not there, or has NIs");
 	shim.lnd = NULL;
 	mutex_unlock(&shim.lnd_mutex);
 }
@@ -190,7 +190,7 @@ void shim_ni_put(struct shim_ni *sni)
 		sni->refs--;
 	spin_unlock(&shim.lock);
 	if (is_one_too_many)
-		shim_fault("an interface was given back once too often");
+		shim_fault("an NI was given back once too often");
 }
 
 void lnet_ni_addref(struct lnet_ni *ni)
@@ -520,7 +520,7 @@ static int start(struct shim_ni *sni)
 	return 0;
 }
 
-/* Starts an interface in the caller's namespace. It is referred to by what is returned. */
+/* Starts an NI in the caller's namespace. It is referred to by what is returned. */
 struct shim_ni *shim_ni_add(const struct shim_ni_wish *wish)
 {
 	struct shim_ni *sni;
@@ -585,7 +585,7 @@ int shim_ni_del(struct shim_ni *sni)
 	mutex_lock(&shim.lnd_mutex);
 	shim.lnd->lnd_shutdown(&sni->ni);
 	if (sni->refs)
-		shim_fault("the interface is referred to %u times after lnd_shutdown", sni->refs);
+		shim_fault("the NI is referred to %u times after lnd_shutdown", sni->refs);
 	spin_lock(&shim.lock);
 	list_del(&sni->link);
 	spin_unlock(&shim.lock);

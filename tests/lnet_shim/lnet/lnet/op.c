@@ -107,7 +107,7 @@ void shim_monitor_stop(void)
 	cancel_delayed_work_sync(&watcher);
 }
 
-/* What answers a ping: the node's interfaces. Returns how long it is, or as much of it as there is room for. */
+/* What answers a ping: the node's NIs. Returns how long it is, or as much of it as there is room for. */
 u32 shim_ping_info(struct shim_ni *sni, void *buffer, u32 room)
 {
 	struct {

@@ -3,7 +3,7 @@
  * What comes in: where it goes, and when the driver is told that.
  *
  * A receive belongs to lnet_parse, to the list or the work that it waits in, or to the thread that calls lnd_recv for
- * it; shim.lock protects the lists. It refers to its interface until lnd_recv has returned, its message does so too.
+ * it; shim.lock protects the lists. It refers to its NI until lnd_recv has returned, its message does so too.
  */
 #include <linux/delay.h>
 #include <linux/module.h>
@@ -343,13 +343,13 @@ int lnet_parse(struct lnet_ni *ni, struct lnet_hdr *hdr, struct lnet_nid *from, 
 
 	shim_check_context("lnet_parse");
 	if (sni->magic != SHIM_MAGIC) {
-		shim_fault("lnet_parse for no interface: %px", ni);
+		shim_fault("lnet_parse for no NI: %px", ni);
 		return -EPROTO;
 	}
 	shim_count(SHIM_parsed);
 	copy = *hdr;
 	if (ni->ni_state == LNET_NI_STATE_INIT)
-		shim_fault("lnet_parse for an interface that was not published");
+		shim_fault("lnet_parse for an NI that was not published");
 	if (rdma_req || LNET_NID_IS_ANY(from) || !private)
 		shim_fault("lnet_parse with strange arguments");
 	is_here = nid_same(&copy.dest_nid, &ni->ni_nid);
@@ -364,7 +364,7 @@ int lnet_parse(struct lnet_ni *ni, struct lnet_hdr *hdr, struct lnet_nid *from, 
 		return -(int)READ_ONCE(shim.refuse_errno);
 	}
 	shim_ni_get(sni);
-	/* LNet asks about those that it does not know, with the mutex that an interface is started under. */
+	/* LNet asks about those that it does not know, with the mutex that an NI is started under. */
 	if (shim_peer_is_new(sni, from)) {
 		mutex_lock(&shim.api_mutex);
 		mutex_unlock(&shim.api_mutex);

@@ -7,7 +7,7 @@
  * for all lists and counts that are not atomic; the driver's atomic callbacks are called under it, everything else
  * of the driver's with no lock.
  *
- * An interface is freed by who deletes it, when nobody refers to it. A message belongs to the shim or to the driver,
+ * An NI is freed by who deletes it, when nobody refers to it. A message belongs to the shim or to the driver,
  * as its owner says; whoever ends it frees it. An operation is counted: by the list of those that wait for an answer,
  * and by the messages that belong to it. A job, and its thread, lasts until it is forgotten.
  */
@@ -40,7 +40,7 @@ enum shim_kind { SHIM_PAGES, SHIM_SLAB, SHIM_VMALLOC, SHIM_KINDS };
 /* From what context messages are sent. */
 enum shim_context { SHIM_PLAIN, SHIM_NOFS, SHIM_MEMALLOC, SHIM_CONTEXTS };
 
-/* Counters, of all interfaces together. */
+/* Counters, of all NIs together. */
 #define SHIM_COUNTERS(X)                                                                                     \
 	X(violations) /* of the driver, against the interface */                                             \
 	X(messages) /* that exist */                                                                         \
@@ -68,7 +68,7 @@ struct shim_ni {
 	bool published;
 	int credits, max_credits, peer_credits;
 	unsigned int under_way;
-	struct list_head waiting; /* messages that have a peer's credit and none of the interface's */
+	struct list_head waiting; /* messages that have a peer's credit and none of the NI's */
 	struct list_head peers;
 	struct lnet_net net;
 	struct lnet_ni ni;
@@ -175,7 +175,7 @@ void shim_ni_put(struct shim_ni *sni);
 int shim_cpt_init(void);
 void shim_cpt_exit(void);
 
-/* What an administrator may say of an interface; -1 where he does not. */
+/* What an administrator may say of an NI; -1 where he does not. */
 struct shim_ni_wish {
 	u32 net_id;
 	const char *interface;

@@ -259,6 +259,9 @@ pub fn taken_ports(lab: &mut Lab) -> Result<()> {
         }
         ports.sort_unstable();
         ensure!(ports == FREE, "ports {ports:?}");
+        // Who accepts one has it a moment after who has made it.
+        let accepted = two.conns_to(one)?.len();
+        ensure!(accepted == FREE.len(), "accepted {accepted}");
         Ok(())
     })?;
     two.close_conns()?;

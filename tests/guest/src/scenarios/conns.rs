@@ -28,8 +28,11 @@ fn set(name: &str, value: u64) -> Result<()> {
 
 fn await_conns(one: &Node, two: &Node) -> Result<()> {
     wait::until(SOON, "connections of all types", || {
-        let conns = one.conns_to(two)?.len();
-        ensure!(conns == 3, "{conns}");
+        // Who accepts one has it a moment after who has made it.
+        for (node, other) in [(one, two), (two, one)] {
+            let conns = node.conns_to(other)?.len();
+            ensure!(conns == 3, "{}: {conns}", node.nid());
+        }
         Ok(())
     })
 }

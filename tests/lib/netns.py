@@ -43,10 +43,7 @@ IPV6 = "_ipv6"
 DEBUG = paths.TESTS / "debug-scenarios"
 
 # What User Mode Linux can't do: faults aimed at one module's code, tracing, and taking a processor away.
-DEBUG_ONLY = (
-    "no_memory_inserting", "no_memory_connecting", "no_memory_in_transfer", "no_memory_once",
-    "no_memory_once_at_gateway", "tracepoints", "processors",
-)
+DEBUG_ONLY = ("no_memory_inserting", "no_memory_in_transfer", "tracepoints", "processors")
 
 
 def listed(path: Path) -> list[str]:

@@ -229,7 +229,7 @@ class Machines(unittest.TestCase):
                 self.assertEqual([name for _, name in ran], ["a", ""] if not failed else [])
 
     def test_each_runs_on_one_kernel(self) -> None:
-        there = ["wildcards", "no_memory_once_ipv6", "crowd"]
+        there = ["wildcards", "no_memory_in_transfer_ipv6", "crowd"]
         self.assertEqual(netns.by_kernel(there, None), {"debug": there[:2], "um-debug": there[2:]})
         self.assertEqual(netns.by_kernel(there, "debug"), {"debug": there})
         self.assertEqual(netns.by_kernel(there, "um-debug"), {"um-debug": ["wildcards", "crowd"]})

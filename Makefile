@@ -81,8 +81,9 @@ demo demo-gateway test kunit shell:
 lustre: stock host ## run Lustre's own LNet over the driver (LUSTRE=a built tree, ARGS=... goes to tests/run)
 	@$(MAKE) --no-print-directory stock LUSTRE=
 	@SOCKLND_LUSTRE_ROOT='$(abspath $(LUSTRE_ROOT))' $(python) tests/run lustre $(ARGS)
-soak: debug um-debug host ## run the scenarios that take long
+soak: stock debug um-debug host ## run the scenarios that take long
 	@$(python) tests/run netns --filter soak
+	@$(python) tests/run two-node --filter soak
 test-ipv6: debug um-debug host ## run every scenario over IPv6, of which test runs a part
 	@$(python) tests/run netns --filter ipv6
 fuzz: ## look long for inputs that break the parsers (ARGS=... goes to fuzz/run)

@@ -15,15 +15,15 @@ from lib.report import Report
 from lib.vm import GuestDied
 
 MIB = 1 << 20
-# Every size that matters, a thousand times each way, and both ways at once.
-SIZES = (0, 1, 72, 952, 1023, 1024, 1025, 4095, 4096, 4097, 65535, 65536, 65537)
+# Every size that matters, both ways at once, so many times: an emulated machine takes long for many bytes.
+SMALL_SIZES = (0, 1, 72, 952, 1023, 1024, 1025, 4095, 4096, 4097)
+MEDIUM_SIZES = (65535, 65536, 65537)
 LARGE_SIZES = (MIB - 1, MIB)
-COUNT = 1000
-# PUTs of one node and GETs of the other make a thousand each way, too.
-COUNT_LARGE = 500
+COUNTS = ((1000, SMALL_SIZES), (200, MEDIUM_SIZES), (50, LARGE_SIZES))
+# PUTs of one node and GETs of the other make a thousand of the large ones each way, too.
+SOAK_COUNTS = ((1000, SMALL_SIZES), (1000, MEDIUM_SIZES), (500, LARGE_SIZES))
 SIZES_IPV6 = (0, 1, 903, 904, 905, 4096, 65536)
-COUNT_IPV6 = 200
-COUNT_LARGE_IPV6 = 50
+COUNTS_IPV6 = ((200, SIZES_IPV6), (50, LARGE_SIZES))
 TRANSFER_SECONDS = 400.0
 # How long a transfer may go on whose partner is dead: its own time limit and some more.
 DEAD_SECONDS = 20
@@ -129,7 +129,7 @@ def transfer(node: Node, other: Node, op: str, size: int, count: int) -> dict[st
 class Traffic(Scenario):
     """All sizes, all ways."""
 
-    sizes: tuple[tuple[int, tuple[int, ...]], ...] = ((COUNT, SIZES), (COUNT_LARGE, LARGE_SIZES))
+    counts: tuple[tuple[int, tuple[int, ...]], ...] = COUNTS
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
         return [
@@ -138,7 +138,7 @@ class Traffic(Scenario):
             ("ping both ways", self.ping),
             ("serve", self.serve),
             *((f"{count} times {size} bytes, four ways", lambda size=size, count=count: self.four_ways(size, count))
-              for count, sizes in self.sizes for size in sizes),
+              for count, sizes in self.counts for size in sizes),
             ("unload", self.unload),
             ("power off", self.end),
         ]
@@ -155,7 +155,13 @@ class TrafficIpv6(Traffic):
     """The same over IPv6, with the sizes at which its longer headers could make a difference."""
 
     machines = PairIpv6
-    sizes = ((COUNT_IPV6, SIZES_IPV6), (COUNT_LARGE_IPV6, LARGE_SIZES))
+    counts = COUNTS_IPV6
+
+
+class Soak(Traffic):
+    """A thousand times each size each way."""
+
+    counts = SOAK_COUNTS
 
 
 class Killed(Scenario):
@@ -224,13 +230,13 @@ def await_traffic(node: Node, count: int) -> None:
 
 
 def run(report: Report, pattern: str | None, *, keep: bool = False) -> None:
-    """Runs the scenarios, one pair of machines at a time."""
+    """Runs the scenarios, one pair of machines at a time; "soak" only if it is asked for."""
     kernel = paths.kernel("stock")
     kinds: tuple[tuple[str, type[Scenario]], ...] = (
-        ("traffic", Traffic), ("traffic-ipv6", TrafficIpv6), ("peer-killed", Killed),
+        ("traffic", Traffic), ("traffic-ipv6", TrafficIpv6), ("peer-killed", Killed), ("soak", Soak),
     )
     for name, kind in kinds:
-        if not pattern or re.search(pattern, name):
+        if re.search(pattern, name) if pattern else kind is not Soak:
             report.say(f"two-node: {name} on Linux {kernel.release}")
             with kind.machines(f"two-node-{name}", kernel, keep=keep) as pair:
                 run_steps(report, "two-node", name, kind(name, pair).steps(), pair)

@@ -43,10 +43,10 @@ install: host ## install socklctl, its manual pages and completions (PREFIX, DES
 	@install -D -m 644 -t '$(share)/zsh/site-functions' build/host/completions/_socklctl
 
 # A module for one of our kernels: the same as above, with that kernel's tools.
-# $(call for-kernel,KERNEL,FOLDER,VARIABLES)
+# $(call for-kernel,KERNEL,FOLDER,VARIABLES); with the plus sign, make knows that the line runs make.
 define for-kernel
 	@scripts/setup $(1)
-	@$(run) $(MAKE) --no-print-directory module KDIR='$(cache)/$(1)/build' OUT='$(CURDIR)/build/$(or $(2),$(1))$(flavour)' $(3)
+	+@$(run) $(MAKE) --no-print-directory module KDIR='$(cache)/$(1)/build' OUT='$(CURDIR)/build/$(or $(2),$(1))$(flavour)' $(3)
 endef
 
 .PHONY: stock debug um-module um-debug host
@@ -66,13 +66,19 @@ host: ## build/host/*: the programs that run beside the kernel, linked staticall
 .PHONY: debug-lnet um-debug-lnet
 debug-lnet um-debug-lnet: %-lnet: ## build/%-lnet/ksocklnd.ko, for the shim that plays LNet's part in tests
 	@scripts/setup $*
-	@$(run) scripts/build-shim $*
+	+@$(run) scripts/build-shim $*
 	@$(MAKE) --no-print-directory $* LUSTRE='$(CURDIR)/build/$*-shim'
+
+.PHONY: test-builds
+# The kernels take all processors, one after the other; a module takes one, so several are built side by side.
+test-builds:
+	@scripts/setup toolchain stock debug um-debug
+	@$(MAKE) --no-print-directory --output-sync=target -j$$(nproc) stock debug um-debug um-debug-lnet host
 
 .PHONY: demo demo-gateway test test-ipv6 kunit lustre soak fuzz bench defects shell
 demo: stock host ## show the module at work in two virtual machines
 demo-gateway: stock host ## show in three of them how one passes on messages for the others
-test: stock debug um-debug um-debug-lnet host ## run every test (ARGS=... goes to tests/run)
+test: test-builds ## run every test (ARGS=... goes to tests/run)
 kunit: debug host ## run the module's own unit tests
 shell: stock host ## a shell in a virtual machine with the module
 demo demo-gateway test kunit shell:

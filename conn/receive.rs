@@ -512,8 +512,9 @@ impl Conn {
                 return Ok(true);
             }
             Decision::Wait(waiter, until) => {
+                let so_far = if payload == 0 { Arrived::All } else { Arrived::Part };
                 io.rx.state = State::Parked {
-                    waiter: Some((waiter, arrived.unwrap_or(Arrived::Part))),
+                    waiter: Some((waiter, arrived.unwrap_or(so_far))),
                     payload,
                 };
                 if until == Until::Memory {

@@ -114,6 +114,8 @@ impl PortalsInner {
     ) -> Answer {
         match self.route_msg(ni, msg, header) {
             Ok(None) => token.deliver(self.parse(ni, msg, header)),
+            // Nothing has to arrive, so it needs no turn of its own.
+            Ok(Some(msg)) if header.payload_len == 0 => msg.ask(Arrived::All, token),
             Ok(Some(msg)) => token.wait(msg, Until::Arrived),
             Err(why) => {
                 why.counter(&self.counters).add(1);

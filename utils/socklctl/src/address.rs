@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! NIDs, patterns of NIDs and IP addresses, between text, the uapi structures and Rust's types.
+//! NIDs, patterns of NIDs and IP addresses: conversions between text, the uapi structures and Rust's types.
 
 use crate::{
     repo::wire::{Nid, WireError},
@@ -96,7 +96,7 @@ pub(crate) fn parse_nid(text: &str) -> Result<Nid, String> {
     })
 }
 
-/// An address of this node with the length of its subnet's prefix, if that is said: `10.0.0.1/24`.
+/// An address of this node, with the length of its subnet's prefix if that is given: `10.0.0.1/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Prefix {
     pub(crate) addr: IpAddr,
@@ -148,7 +148,7 @@ pub(crate) fn parse_mask(text: &str) -> Result<u8, String> {
     if bits.leading_ones() == bits.count_ones() {
         Ok(bits.count_ones() as u8)
     } else {
-        Err("a mask's ones stand together: 255.255.255.0".to_string())
+        Err("not a netmask like 255.255.255.0".to_string())
     }
 }
 

@@ -21,21 +21,23 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 const AFTER_HELP: &str = "\
 A NID is an IP address and a network: 10.0.0.1@tcp, 10.0.0.1@tcp7. A PATTERN is a NID, the name of a
-network (tcp7) for all NIDs in it, or 'any'. For an address, the name of a host will do (oss2@tcp), and
-for one of this node the name of a network device (eth0@tcp).
+network (tcp7) for all NIDs in it, or 'any'. The name of a host (oss2@tcp) can be used in place of
+its address, and that of a network device of this node (eth0@tcp) in place of the device's
+address.
 
-Everything acts on the network namespace that socklctl runs in. What changes or sends something
-needs CAP_NET_ADMIN there.
+Each command acts on the network namespace that socklctl runs in. Commands that change or send
+something need CAP_NET_ADMIN in it.
 
 Exit status: 0 done, 1 failed, 2 wrong command line.";
 
 const AFTER_LONG_HELP: &str = "\
 A NID names a node: an IP address and a network, such as 10.0.0.1@tcp or 10.0.0.1@tcp7. A PATTERN is
-a NID, the name of a network (tcp7) for all NIDs in it, or 'any'. For an address, the name of a host
-will do (oss2@tcp), and for one of this node the name of a network device (eth0@tcp).
+a NID, the name of a network (tcp7) for all NIDs in it, or 'any'. The name of a host (oss2@tcp) can
+be used in place of its address, and that of a network device of this node (eth0@tcp) in place of
+the device's address.
 
-Everything acts on the network namespace that socklctl runs in: 'ip netns exec NAME socklctl ...'
-administers another one. What changes or sends something needs CAP_NET_ADMIN there.
+Each command acts on the network namespace that socklctl runs in: 'ip netns exec NAME socklctl ...'
+administers another one. Commands that change or send something need CAP_NET_ADMIN in it.
 
 With --json every command prints one JSON value; errors are JSON too, on the standard error output,
 with the name of the error number if there is one.
@@ -47,16 +49,16 @@ First steps:
   socklctl ni add tcp --if eth0       or the one that this network device has
   socklctl ping 10.0.0.2@tcp          connects on demand, to the address in the NID
   socklctl peer add 10.0.0.3@tcp 192.168.5.3
-                                      or to the address that you say
+                                      or to the address that is given
   socklctl route add tcp1 10.0.0.9@tcp
-                                      and a whole network behind a gateway
-  socklctl conn list                  what is connected, and how
-  socklctl stats --watch              what goes over it
-  socklctl export /etc/socklnd.yaml   keep all that, to be brought back
-  socklctl import /etc/socklnd.yaml   after the next boot
+                                      reaches another network through a gateway
+  socklctl conn list                  lists the connections
+  socklctl stats --watch              shows the traffic
+  socklctl export /etc/socklnd.yaml   saves the configuration
+  socklctl import /etc/socklnd.yaml   restores it, after the next boot
 
-lctl's and lnetctl's verbs (peer_list, list_nids, 'net show', ...) are understood too, with their
-arguments, where they make sense here; of others it is said what does their work.";
+The commands of lctl and lnetctl (peer_list, list_nids, 'net show', ...) work too, with their
+arguments, if they make sense for this driver. For the others, socklctl names the command to use instead.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -71,7 +73,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// For lctl's verbs: only this network
+    /// For lctl's commands: only this network
     #[arg(long, value_name = "NETWORK", hide = true, value_parser = parse_network)]
     pub(crate) net: Option<u16>,
 
@@ -93,11 +95,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Route(RouteCommand),
 
-    /// Say how this node behaves as a whole
+    /// Change settings of the whole node
     #[command(subcommand)]
     Set(SetCommand),
 
-    /// Show how this node behaves as a whole
+    /// Show settings of the whole node
     #[command(subcommand)]
     Show(ShowCommand),
 
@@ -105,7 +107,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Conn(ConnCommand),
 
-    /// Addresses that an NI uses beside that in its NID
+    /// Addresses that an NI uses, in addition to the one in its NID
     #[command(subcommand, visible_alias = "if")]
     Interface(InterfaceCommand),
 
@@ -117,28 +119,28 @@ pub(crate) enum Command {
     #[command(alias = "discover")]
     Ping(PingArgs),
 
-    /// Move data to or from a node where 'socklctl serve' runs, and measure
+    /// Measure throughput to or from a node on which 'socklctl serve' runs
     Bench(BenchArgs),
 
-    /// Answer other nodes' bench, until interrupted
+    /// Offer the service that 'socklctl bench' needs, until interrupted
     Serve(ServeArgs),
 
-    /// Counters of the local NIs, or what they gain in a second
+    /// Show the counters of the local NIs, or their rates
     Stats(StatsArgs),
 
     /// Write this node's configuration to a file
     ///
-    /// What was configured, and only that: NIs (with the addresses they use), peers (with the
-    /// routes that were added, and how often), gateways to other networks, and whether this node is
-    /// one. What the driver found by itself is left out. The same configuration always makes the same
-    /// file.
+    /// The file has what was configured: NIs (with the addresses they use), peers (with the routes that
+    /// were added, and how often), gateways to other networks, and whether this node forwards messages.
+    /// Peers and routes that the driver discovered are left out. The same configuration always makes the
+    /// same file.
     Export(ExportArgs),
 
-    /// Configure this node from a file: one that 'export' has written, or one of Lustre's
+    /// Configure this node from a file that 'export' has written, or from a configuration file of Lustre
     #[command(after_long_help = IMPORT_HELP)]
     Import(ImportArgs),
 
-    /// Version of the module
+    /// Show the version of the module
     Version,
 
     /// Write manual pages or shell completions
@@ -150,13 +152,12 @@ pub(crate) enum Command {
 }
 
 const IMPORT_HELP: &str = "\
-The whole file is checked before anything is done about it, and all that is wrong with it is told.
-Then the node gets what the file has and it lacks. What is there already, stays; so does what the
-file doesn't mention, so importing a file twice is no more than importing it once. If something can't
-be done after all, what was done before is undone.
+The whole file is checked first, and all errors in it are reported. Then what the file has and the
+node lacks is added. Nothing is removed or changed, so importing a file twice has the same effect as
+importing it once. If a step fails, the steps before it are undone.
 
-With --keep-going, as for a node that boots and may lack a network device, what can be done is done,
-and stays. The rest is told; the exit status is 1 if there is any.
+With --keep-going, all steps that work are done and kept, and the others are reported. This is for a
+node that boots and may lack a network device. The exit status is 1 if a step failed.
 
 The file:
 
@@ -164,21 +165,21 @@ The file:
   routing: true                       # optional: forward, as 'set routing on' says
   ni:
     - nid: 10.0.0.1@tcp
-      addresses: [192.168.1.1/24]     # optional; those that 'interface add' adds
+      addresses: [192.168.1.1/24]     # optional: those that 'interface add' adds
       peers:                          # optional
         - nid: 10.0.0.2@tcp
-          routes:                     # optional: one, to the address in the NID
+          routes:                     # optional: one route to the address in the NID
             - address: 10.0.0.2       # optional: the one in the NID
-              port: 988               # optional: the acceptor's usual one
+              port: 988               # optional: the default of 'peer add'
               shares: 1               # optional: how often it was added
-      gateways:                       # optional; those that 'route add' adds
+      gateways:                       # optional: those that 'route add' adds
         - nid: 10.0.0.9@tcp
           network: tcp1
           priority: 0                 # optional
 
-Files of Lustre's are read too, and what they have that means nothing here is told:
+Configuration files of Lustre are read too; what does not apply to this driver is reported:
   lnetctl's YAML      net:, ip2nets:, route:, routing: and buffers:
-  modprobe.d          'options lnet' with networks, ip2nets, routes, forwarding, accept and its like,
+  modprobe.d          'options lnet' with networks, ip2nets, routes, forwarding, accept and others,
                       and 'options ksocklnd'; parameters of the module are set if they can be changed
                       while it is loaded";
 
@@ -195,7 +196,7 @@ pub(crate) enum NiCommand {
         /// The NID, or its network
         #[arg(value_name = "NID|NETWORK")]
         nid: NidOrNet,
-        /// The network device with the address that it is to have
+        /// The network device whose address the NI gets
         #[arg(long = "if", value_name = "DEVICE")]
         device: Option<String>,
     },
@@ -206,9 +207,9 @@ pub(crate) enum NiCommand {
     },
     /// Give this node this NID and no other
     ///
-    /// Starts an NI if there is none. If there is one with another NID, it is replaced, and
-    /// its peers are forgotten; if the new one can't be started, the old one stays. If there are
-    /// several, nothing is done.
+    /// Starts an NI if there is none. If there is one with another NID, the new NI replaces it, and its
+    /// peers are removed; if the new one can't be started, the old one stays. If there are several NIs,
+    /// the command fails.
     Set {
         #[arg(value_parser = typed::local_nid)]
         nid: Nid,
@@ -220,20 +221,20 @@ pub(crate) enum NiCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PeerCommand {
-    /// Say where a peer can be reached
+    /// Add a peer, or an address of it
     ///
-    /// Not needed for a peer at the address that its NID names. Adding the same address again
-    /// counts: it takes as many 'peer del --single' to take it back.
+    /// This is not needed for a peer that has the address in its NID. Additions of the same address are
+    /// counted: it needs as many 'peer del --single' to remove it.
     Add {
         #[arg(value_parser = typed::nid)]
         nid: Nid,
         /// Address to connect to [default: the one in the NID]
         #[arg(value_parser = typed::address)]
         address: Option<IpAddr>,
-        /// Port to connect to [default: the acceptor's usual one, 988]
+        /// Port to connect to [default: that of the parameter accept_port, 988]
         #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
         port: Option<u16>,
-        /// Local NI to reach it from [default: the one in the peer's network]
+        /// Local NI to connect from [default: the one in the peer's network]
         #[arg(
             long,
             value_name = "PATTERN",
@@ -243,13 +244,13 @@ pub(crate) enum PeerCommand {
         )]
         ni: Pattern,
     },
-    /// Forget peers, and close their connections
+    /// Remove peers, and close their connections
     ///
     /// Examples:
     ///   socklctl peer del 10.0.0.2@tcp               with all its addresses
     ///   socklctl peer del 10.0.0.2@tcp 192.168.5.2   only that address of it
-    ///   socklctl peer del any 192.168.5.2            that address, whosever it is
-    ///   socklctl peer del 10.0.0.2@tcp --single      take back one 'peer add'
+    ///   socklctl peer del any 192.168.5.2            that address of any peer
+    ///   socklctl peer del 10.0.0.2@tcp --single      undo one 'peer add'
     #[command(verbatim_doc_comment)]
     Del {
         #[arg(value_name = "PATTERN")]
@@ -257,7 +258,7 @@ pub(crate) enum PeerCommand {
         /// Only routes to this address
         #[arg(value_parser = typed::address)]
         address: Option<IpAddr>,
-        /// Take back one addition only
+        /// Undo one addition only
         #[arg(long, alias = "single-share")]
         single: bool,
         #[command(flatten)]
@@ -270,11 +271,11 @@ pub(crate) enum PeerCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RouteCommand {
-    /// Say which node passes messages on towards another network
+    /// Add a gateway to another network
     ///
-    /// Of several gateways to the same network, those that live and have the lowest priority number
-    /// are used, in turn. A gateway is in a network of this node. These routes have nothing to do with
-    /// the addresses of a peer, which 'peer add' adds.
+    /// If there are several gateways to a network, those that are up and have the lowest priority
+    /// number are used in turn. A gateway is in a network of this node. These routes are not the routes
+    /// to a peer's addresses, which 'peer add' adds.
     ///
     /// Example:
     ///   socklctl route add tcp1 10.0.0.9@tcp
@@ -283,7 +284,7 @@ pub(crate) enum RouteCommand {
         /// The other network, like tcp1
         #[arg(value_parser = parse_network, required_unless_present = "net")]
         network: Option<u16>,
-        /// The node that passes messages on
+        /// The gateway's NID
         #[arg(value_parser = typed::nid, required_unless_present = "via")]
         gateway: Option<Nid>,
         /// Routes with lower numbers are preferred
@@ -294,7 +295,7 @@ pub(crate) enum RouteCommand {
         #[command(flatten)]
         lnetctl: RouteOptions,
     },
-    /// Take routes back
+    /// Remove routes
     Del {
         /// The other network, or 'any'
         #[arg(required_unless_present = "net")]
@@ -307,21 +308,20 @@ pub(crate) enum RouteCommand {
         #[command(flatten)]
         lnetctl: RouteOptions,
     },
-    /// List routes, and how their gateways are
+    /// List routes and the state of their gateways
     ///
-    /// A gateway is 'up', or 'down' from when it was lost until it is back, or 'set down' by 'route
-    /// notify'.
+    /// A gateway is 'up', or 'down' if it is not reachable, or 'set down' if 'route notify' has set that.
     #[command(alias = "show")]
     List(ListArgs),
-    /// Say that a gateway is to be used, or not
+    /// Set the state of a gateway
     ///
-    /// A gateway that is said to be down loses its connections, and is not used until it is said to
-    /// be up.
+    /// The connections to a gateway that is set down are closed, and it is not used until it is set up
+    /// again.
     Notify {
-        /// The node that passes messages on
+        /// The gateway's NID
         #[arg(value_parser = typed::nid)]
         gateway: Nid,
-        #[arg(value_enum, help = "Whether it is to be used")]
+        #[arg(value_enum, help = "The state")]
         state: UpDown,
         #[command(flatten)]
         list: ListArgs,
@@ -340,7 +340,7 @@ pub(crate) struct RouteOptions {
     pub(crate) hop: Option<i32>,
 }
 
-/// lnetctl's verbs for what are NIs here.
+/// lnetctl's commands for NIs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetCommand {
     /// Start NIs: like 'ni add', for each network device
@@ -371,7 +371,7 @@ pub(crate) enum NetCommand {
         /// Only this network
         #[arg(long, value_parser = parse_network)]
         net: Option<u16>,
-        /// lnetctl: tell more, which the JSON form does
+        /// lnetctl: more output, which the JSON form has anyway
         #[arg(short, long, hide = true)]
         verbose: bool,
     },
@@ -379,35 +379,35 @@ pub(crate) enum NetCommand {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum UpDown {
-    /// It is to be used
+    /// It may be used
     Up,
-    /// It is not
+    /// It is not used
     Down,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SetCommand {
-    /// Whether this node is a gateway: passes on messages for others from one network to another
+    /// Whether this node is a gateway: whether it forwards messages from one network to another
     ///
-    /// Switched on, the node takes the memory for its forwarding buffers; switched off, it gives it
-    /// back, and drops what is for others.
+    /// 'on' allocates the forwarding buffers. 'off' frees them, and the node drops messages that are not
+    /// for itself.
     Routing {
-        #[arg(value_enum, help = "Whether it is one")]
+        #[arg(value_enum, help = "Whether it is a gateway")]
         state: OnOff,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ShowCommand {
-    /// Whether this node passes on messages for others, and how its forwarding buffers are
+    /// Whether this node forwards messages, and the state of its forwarding buffers
     Routing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnOff {
-    /// It does
+    /// It is a gateway
     On,
-    /// It does not
+    /// It is none
     Off,
 }
 
@@ -425,7 +425,7 @@ pub(crate) enum ConnCommand {
         #[command(flatten)]
         list: ListArgs,
     },
-    /// Send what TCP holds back for a fuller segment
+    /// Make TCP send data that it holds back to fill a segment
     Push {
         #[arg(value_name = "PATTERN", default_value_t)]
         nid: Pattern,
@@ -437,25 +437,25 @@ pub(crate) enum ConnCommand {
     },
     /// Hand a connected socket over to the driver
     ///
-    /// For programs that accept or make connections themselves and start socklctl with the socket as
+    /// For programs that accept or open connections themselves and start socklctl with the socket as
     /// one of its file descriptors, like inetd. The driver takes the connection when socklctl has ended
     /// and all other processes have closed the socket too. If one still has it open after accept_timeout, the
     /// driver does not take it, and the kernel log says so.
     ///
     /// Examples:
     ///   socklctl conn register --fd 0
-    ///       the other node has made the connection, and will say what it is for
+    ///       the other node has opened the connection; its HELLO says what type it has
     ///   socklctl conn register --fd 3 --type control --peer 10.0.0.2@tcp
-    ///       this node has made it
+    ///       this node has opened it
     #[command(verbatim_doc_comment)]
     Register {
         /// File descriptor of the socket
         #[arg(long)]
         fd: u16,
-        /// Type of the connection, if this node has made it [default: what the other node says]
+        /// Type of the connection, if this node has opened it [default: as the other node's HELLO says]
         #[arg(long, value_enum, requires = "peer")]
         r#type: Option<ConnType>,
-        /// The node at the other end, if this node has made the connection
+        /// The node at the other end, if this node has opened the connection
         #[arg(long, value_name = "NID", value_parser = typed::nid, requires = "type")]
         peer: Option<Nid>,
         #[command(flatten)]
@@ -478,9 +478,9 @@ pub(crate) enum ConnType {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InterfaceCommand {
-    /// Use one more address of this node
+    /// Add an address of this node to an NI
     ///
-    /// Connections made from now on prefer the address that shares a subnet with the peer's.
+    /// New connections prefer the address that is in one subnet with the peer's.
     ///
     /// Examples:
     ///   socklctl interface add 192.168.1.1                 the kernel knows the subnet
@@ -488,16 +488,16 @@ pub(crate) enum InterfaceCommand {
     ///   socklctl interface add 192.168.1.1 255.255.255.0   as lctl has it
     #[command(verbatim_doc_comment)]
     Add {
-        /// The address, and how many bits of it are the subnet's [default: as the device has it]
+        /// The address, with the length of its prefix [default: as on the network device]
         #[arg(value_name = "ADDRESS[/BITS]", value_parser = typed::prefix)]
         address: Prefix,
-        /// The subnet's mask instead
+        /// The netmask, instead of the length of the prefix
         #[arg(value_parser = parse_mask)]
         netmask: Option<u8>,
         #[command(flatten)]
         list: ListArgs,
     },
-    /// Don't use an address any more, and close the connections from it
+    /// Remove an address from an NI, and close the connections from it
     Del {
         /// The address [default: all but those in NIDs]
         #[arg(value_parser = typed::local_address)]
@@ -505,12 +505,12 @@ pub(crate) enum InterfaceCommand {
         #[command(flatten)]
         list: ListArgs,
     },
-    /// List the addresses that are used
+    /// List the addresses of NIs
     #[command(alias = "show")]
     List(ListArgs),
 }
 
-/// What narrows a request down to some of the local NIs.
+/// Options that restrict a request to some of the local NIs.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct ListArgs {
     /// Only local NIs that match
@@ -529,11 +529,11 @@ pub(crate) struct PingArgs {
     #[arg(value_parser = typed::nid)]
     pub(crate) nid: Nid,
 
-    /// lctl's place for the timeout
+    /// The timeout, as lctl has it
     #[arg(value_parser = parse_time, hide = true, conflicts_with = "timeout")]
     pub(crate) lctl_timeout: Option<Duration>,
 
-    /// How many times
+    /// Number of pings
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
 
@@ -541,7 +541,7 @@ pub(crate) struct PingArgs {
     #[arg(short = 'W', long, value_parser = parse_time)]
     pub(crate) timeout: Option<Duration>,
 
-    /// How long to wait between two, in seconds
+    /// Time between two pings, in seconds
     #[arg(short, long, default_value = "1", value_parser = parse_time)]
     pub(crate) interval: Duration,
 
@@ -574,26 +574,26 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_enum, default_value = "put")]
     pub(crate) op: BenchOp,
 
-    /// Bytes a message, 1M at most
+    /// Bytes of a message, at most 1M
     #[arg(short, long, default_value = "1M", value_parser = parse_message_size)]
     pub(crate) size: u32,
 
-    /// Messages in all
+    /// Number of messages
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: u64,
 
-    /// Messages at the same time; the node may allow fewer
+    /// Messages in flight at the same time; the other node may allow fewer
     #[arg(
         short = 'f', long, default_value_t = 8,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(uapi::SOCKLND_BENCH_MAX_IN_FLIGHT)),
     )]
     pub(crate) in_flight: u32,
 
-    /// Don't compare what arrived with what was sent
+    /// Don't compare the received data with the sent data
     #[arg(long)]
     pub(crate) no_verify: bool,
 
-    /// How long all of it may take, in seconds
+    /// Timeout for all messages together, in seconds
     #[arg(short = 'W', long, default_value = "600", value_parser = parse_time)]
     pub(crate) timeout: Duration,
 
@@ -630,18 +630,18 @@ pub(crate) struct StatsArgs {
     #[command(flatten)]
     pub(crate) list: ListArgs,
 
-    /// Of each peer, not of each NI
+    /// Show the counters of each peer, not of each NI
     #[arg(short, long, conflicts_with = "watch")]
     pub(crate) peers: bool,
 
-    /// In the text format of OpenMetrics, for Prometheus's node exporter
+    /// Write the text format of OpenMetrics, for Prometheus's node exporter
     #[arg(short, long, conflicts_with = "watch")]
     pub(crate) openmetrics: bool,
 
-    /// Go on until interrupted, and show what changes: once in every interval, per second
+    /// Show rates per second, once in each interval, until interrupted
     ///
-    /// On a terminal one picture, drawn anew; elsewhere a line for each NI (with --json, a
-    /// value for each interval).
+    /// On a terminal, a table that is redrawn; elsewhere, a line for each NI (with --json, a value for
+    /// each interval).
     #[arg(short, long)]
     pub(crate) watch: bool,
 
@@ -659,11 +659,11 @@ pub(crate) struct StatsArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
-    /// The file, which is replaced as a whole; '-' is the standard output
+    /// The file, which is replaced; '-' is the standard output
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
 
-    /// lnetctl: only what was configured, as always here
+    /// lnetctl: only what was configured, which is always so
     #[arg(long, hide = true)]
     pub(crate) backup: bool,
 }
@@ -674,11 +674,11 @@ pub(crate) struct ImportArgs {
     #[arg(default_value = "-", hide_default_value = true)]
     pub(crate) file: PathBuf,
 
-    /// Only check the file, and tell what would be done
+    /// Only check the file, and print what would be done
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Do what can be done, and tell what could not be
+    /// Do all steps that work, and report the others
     #[arg(short, long)]
     pub(crate) keep_going: bool,
 }
@@ -695,7 +695,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) completions: Option<PathBuf>,
 }
 
-/// Reads a time that may be waited for again and again.
+/// Reads the time between two lines of output.
 fn parse_interval(text: &str) -> Result<Duration, String> {
     const SHORTEST: Duration = Duration::from_millis(10);
     parse_time(text)?
@@ -710,5 +710,5 @@ fn parse_message_size(text: &str) -> Result<u32, String> {
     u32::try_from(size)
         .ok()
         .filter(|size| *size <= uapi::SOCKLND_BENCH_MAX_SIZE)
-        .ok_or_else(|| "a message has 1M at most".to_string())
+        .ok_or_else(|| "a message has at most 1M".to_string())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the commands do.
+//! The commands.
 
 mod bench;
 pub(crate) mod config;
@@ -57,7 +57,7 @@ pub(crate) fn run(command: &Command, driver: &impl Driver, output: &Output) -> R
         Command::Stats(args) => output.report(&stats::list(driver, args.list.ni)?),
         Command::Export(args) => config::export(driver, output, args),
         Command::Version => output.report(&version(driver)?),
-        // Not here: these begin without the module, or are lctl's.
+        // Handled elsewhere: these don't need the module at first, or are lctl's.
         Command::Import(_) | Command::Generate(_) | Command::Lctl(_) => Ok(()),
     }
 }
@@ -191,7 +191,7 @@ fn run_interface(
     }
 }
 
-/// Carries out one of lctl's verbs, for the NIs of one network or of all.
+/// Carries out one of lctl's commands, for the NIs of one network or of all.
 pub(crate) fn run_lctl(
     verb: &Lctl,
     net: Option<u16>,
@@ -244,7 +244,7 @@ pub(crate) fn run_lctl(
 struct Versions {
     socklctl: &'static str,
     module: String,
-    /// Of the interface between the two, as the module has it.
+    /// Of the ioctl interface, as the module has it.
     abi: String,
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A node's configuration: as a file has it, and as it is known to make sense.
+//! A node's configuration: as it is in a file, and checked.
 //!
-//! A file is parsed into a [`Config`], or into a list of problems: a [`Config`] is valid. [`File`] also reads
-//! Lustre's formats.
+//! A file is parsed into a [`Config`], which is valid, or into a list of problems. [`File`] also reads Lustre's
+//! formats.
 
 mod expression;
 mod lnet;
@@ -12,7 +12,7 @@ mod modprobe;
 
 use crate::{
     address::{Pattern, Prefix, parse_network, parse_nid},
-    cards::Cards,
+    netdev::NetDevices,
     error::Error,
     repo::wire::Nid,
     uapi,
@@ -38,7 +38,7 @@ const MAX_FILE: u64 = 16 << 20;
 /// What was configured on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// Whether it passes on messages for others. A file that says nothing about that wants nothing.
+    /// Whether it forwards messages. A file that does not say that changes nothing.
     pub(crate) routing: bool,
     pub(crate) nis: Vec<NiConfig>,
 }
@@ -47,10 +47,10 @@ pub(crate) struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NiConfig {
     pub(crate) nid: Nid,
-    /// Addresses that it uses beside that in its NID.
+    /// Addresses that it uses in addition to the one in its NID.
     pub(crate) addresses: Vec<Prefix>,
     pub(crate) peers: Vec<PeerConfig>,
-    /// Through whom it reaches other networks.
+    /// Gateways to other networks.
     pub(crate) gateways: Vec<GatewayConfig>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct PeerConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RouteConfig {
     pub(crate) addr: IpAddr,
-    /// `None` is the acceptor's usual port.
+    /// `None`: that of the parameter `accept_port`.
     pub(crate) port: Option<u16>,
     /// How often it was added.
     pub(crate) shares: u32,
@@ -130,15 +130,15 @@ struct RawRoute {
     shares: Option<u64>,
 }
 
-/// What a file wants of a node.
+/// What a file says of a node.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct File {
     pub(crate) config: Config,
     /// Parameters of the module, by name.
     pub(crate) settings: Vec<(String, String)>,
-    /// What it says that means nothing here.
+    /// What in it does not apply to this driver.
     pub(crate) ignored: Vec<String>,
-    /// What is wrong with it, and so is not in the rest.
+    /// Errors in it; what they are about is not in the other fields.
     pub(crate) problems: Vec<String>,
 }
 
@@ -164,18 +164,18 @@ impl File {
         if text.len() as u64 > MAX_FILE {
             return Err(invalid("it is longer than 16 MiB".to_string()));
         }
-        // Only files of Lustre name network devices, and then say which one is missing.
-        let cards = Cards::read().unwrap_or_default();
-        Self::parse(&text, &cards).map_err(invalid)
+        // Only files of Lustre name network devices. They report which one is missing.
+        let netdevs = NetDevices::read().unwrap_or_default();
+        Self::parse(&text, &netdevs).map_err(invalid)
     }
 
     /// Reads one of the formats: YAML of this tool (of which JSON is a part) or of lnetctl, or lines of
-    /// modprobe.d. An error is what keeps it from being any of them.
-    pub(crate) fn parse(text: &str, cards: &Cards) -> Result<Self, String> {
+    /// modprobe.d. An error says why it is none of them.
+    pub(crate) fn parse(text: &str, netdevs: &NetDevices) -> Result<Self, String> {
         if modprobe::is_one(text) {
-            return Ok(modprobe::parse(text, cards));
+            return Ok(modprobe::parse(text, netdevs));
         }
-        if let Some(file) = lnetctl::parse(text, cards)? {
+        if let Some(file) = lnetctl::parse(text, netdevs)? {
             return Ok(file);
         }
         let (config, problems) = Config::parse(text)?;
@@ -188,8 +188,8 @@ impl File {
 }
 
 impl Config {
-    /// Reads YAML, of which JSON is a part. Returns what makes sense, and all that is wrong with the rest.
-    /// An error is a wrong structure.
+    /// Reads YAML, of which JSON is a part. Returns what is valid, and all errors in the rest. The result is an
+    /// error if the structure is wrong.
     fn parse(text: &str) -> Result<(Self, Vec<String>), String> {
         let raw: RawConfig = yaml_serde::from_str(text).map_err(|error| error.to_string())?;
         if raw.version != VERSION {
@@ -236,12 +236,12 @@ impl Config {
 impl RawConfig {
     /// As YAML.
     pub(crate) fn to_yaml(&self) -> String {
-        // Fails only for what YAML has no form for; strings and numbers have one.
+        // Fails only for values that YAML can't represent. There are strings and numbers only.
         yaml_serde::to_string(self).unwrap_or_default()
     }
 }
 
-/// Goes through a whole file and notes all that is wrong.
+/// Checks a whole file and collects all errors.
 #[derive(Default)]
 struct Checker {
     problems: Vec<String>,
@@ -263,7 +263,7 @@ impl Checker {
             if seen.insert(ni.nid) {
                 nis.push(ni);
             } else {
-                self.problem(&place, format!("{} was there before", ni.nid));
+                self.problem(&place, format!("{} appears twice", ni.nid));
             }
         }
         Config {
@@ -275,7 +275,7 @@ impl Checker {
     fn nid(&mut self, place: &str, text: &str) -> Option<Nid> {
         match parse_nid(text) {
             Ok(nid) if nid.addr().is_loopback() => {
-                let problem = format!("{} is no address that others could reach", nid.addr());
+                let problem = format!("{} is an address that other nodes can't reach", nid.addr());
                 self.problem(place, problem);
                 None
             }
@@ -293,9 +293,9 @@ impl Checker {
             _ if addr.is_unspecified() || addr.is_multicast() => "is no address of a host",
             IpAddr::V4(v4) if v4.is_broadcast() => "is no address of a host",
             IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-                "is link-local, which means nothing without a device"
+                "is link-local, which needs a network device"
             }
-            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is an IPv4 address in disguise",
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is an IPv4-mapped address",
             _ => return Some(addr),
         };
         self.problem(place, format!("{addr} {problem}"));
@@ -319,7 +319,7 @@ impl Checker {
             match text.parse::<Prefix>() {
                 Ok(prefix) if self.addr(&place, prefix.addr).is_none() => {}
                 Ok(prefix) if !seen.insert(prefix.addr) => {
-                    self.problem(&place, format!("{} was there before", prefix.addr));
+                    self.problem(&place, format!("{} appears twice", prefix.addr));
                 }
                 Ok(prefix) => addresses.push(prefix),
                 Err(problem) => self.problem(&place, format!("'{text}': {problem}")),
@@ -327,7 +327,7 @@ impl Checker {
         }
         let most = uapi::SOCKLND_IF_MAX as usize - 1;
         if raw.addresses.len() > most {
-            let problem = format!("more than {most} beside that in the NID");
+            let problem = format!("more than {most} in addition to the one in the NID");
             self.problem(&format!("{place}.addresses"), problem);
             addresses.truncate(most);
         }
@@ -348,7 +348,7 @@ impl Checker {
                 self.problem(&place, format!("{} is this node itself", peer.nid));
             }
             if !seen.insert(peer.nid) {
-                self.problem(&place, format!("{} was there before", peer.nid));
+                self.problem(&place, format!("{} appears twice", peer.nid));
             }
             if self.problems.len() == known {
                 peers.push(peer);
@@ -363,7 +363,7 @@ impl Checker {
             };
             if !seen.insert((gateway.nid, gateway.network)) {
                 let (nid, network) = (gateway.nid, Pattern::Net(gateway.network));
-                self.problem(&place, format!("{nid} to {network} was there before"));
+                self.problem(&place, format!("{nid} to {network} appears twice"));
                 continue;
             }
             gateways.push(gateway);
@@ -402,7 +402,7 @@ impl Checker {
         }
         if let (Some(ni), Some(nid)) = (ni, nid) {
             if nid.net() != ni.net() || nid == ni {
-                let problem = format!("{nid} is no other node in the network of {ni}");
+                let problem = format!("{nid} is not another node in the network of {ni}");
                 self.problem(&format!("{place}.nid"), problem);
             }
         }
@@ -427,7 +427,7 @@ impl Checker {
         if raw_routes.is_empty() {
             self.problem(
                 &format!("{place}.routes"),
-                "a peer has one at least; leave it out for the address in the NID",
+                "a list without routes; leave it out for a route to the address in the NID",
             );
         }
         let mut seen = BTreeSet::new();
@@ -438,7 +438,7 @@ impl Checker {
                 continue;
             };
             if !seen.insert(route.addr) {
-                let problem = format!("{} was there before", route.addr);
+                let problem = format!("{} appears twice", route.addr);
                 self.problem(&format!("{place}.address"), problem);
                 continue;
             }
@@ -581,12 +581,12 @@ ni:
   - {nid: 10.0.0.9@tcp, network: tcp3, priority: 1}
 ",
             &[
-                "gateways[0].nid: 10.0.0.1@tcp is no other node",
-                "gateways[1].nid: 10.0.0.9@tcp1 is no other node",
+                "gateways[0].nid: 10.0.0.1@tcp is not another node",
+                "gateways[1].nid: 10.0.0.9@tcp1 is not another node",
                 "gateways[2].network: tcp needs no gateway",
                 "gateways[3].network: 'any' is not the name",
                 "gateways[4].priority: 4294967296 is more",
-                "gateways[6]: 10.0.0.9@tcp to tcp3 was there before",
+                "gateways[6]: 10.0.0.9@tcp to tcp3 appears twice",
             ],
         );
     }
@@ -614,24 +614,24 @@ ni:
 ",
             &[
                 "ni[0].nid: '10.0.0.1' is not a NID",
-                "ni[1].addresses[0]: 10.0.0.1 was there before",
+                "ni[1].addresses[0]: 10.0.0.1 appears twice",
                 "ni[1].addresses[1]: '1.2.3.4/33'",
-                "ni[1].addresses[3]: 1.2.3.4 was there before",
+                "ni[1].addresses[3]: 1.2.3.4 appears twice",
                 "ni[1].addresses[4]: 224.0.0.1 is no address of a host",
                 "ni[1].peers[0].nid: 10.0.0.1@tcp is this node itself",
                 "ni[1].peers[1].nid: 10.0.0.2@tcp1 is not in the network of 10.0.0.1@tcp",
-                "ni[1].peers[2].routes: a peer has one at least",
+                "ni[1].peers[2].routes: a list without routes",
                 "ni[1].peers[3].routes[0].port: 0 is not between 1 and 65535",
                 "ni[1].peers[3].routes[1].port: 65536",
                 "ni[1].peers[3].routes[2].shares: 0",
-                "ni[1].peers[3].routes[4].address: 10.0.0.3 was there before",
+                "ni[1].peers[3].routes[4].address: 10.0.0.3 appears twice",
                 "ni[1].peers[3].routes[5].address: 'here' is not an IP address",
                 "ni[1].peers[3].routes[6].address: fe80::1 is link-local",
-                "ni[1].peers[3].routes[7].address: ::ffff:10.0.0.9 is an IPv4 address in disguise",
-                "ni[1].peers[3].nid: 10.0.0.3@tcp was there before",
-                "ni[3]: 10.0.0.1@tcp was there before",
+                "ni[1].peers[3].routes[7].address: ::ffff:10.0.0.9 is an IPv4-mapped address",
+                "ni[1].peers[3].nid: 10.0.0.3@tcp appears twice",
+                "ni[3]: 10.0.0.1@tcp appears twice",
                 "ni[4].nid: ff02::1 is no address of a host",
-                "ni[5].nid: 127.0.0.1 is no address that others could reach",
+                "ni[5].nid: 127.0.0.1 is an address that other nodes can't reach",
             ],
         );
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The way to the module: `/dev/socklnd` and its ioctls.
+//! `/dev/socklnd` and its ioctls.
 //!
-//! All `unsafe` of the tool is here. The rest of it goes through [`Driver`], which the tests
-//! implement without a module.
+//! All `unsafe` code of the tool is here. The rest of the tool uses [`Driver`], which the tests implement
+//! without a module.
 
 use crate::{
     error::{Action, Error},
@@ -20,7 +20,7 @@ use std::{ffi::c_void, fmt, marker::PhantomData, os::fd::OwnedFd, path::Path};
 ///
 /// # Safety
 ///
-/// Any bytes must make a valid value, so that the kernel may write whatever it likes.
+/// Any bytes must make a valid value, because the kernel may write any.
 pub(crate) unsafe trait Plain: Copy + Default + 'static {}
 
 macro_rules! plain {
@@ -129,7 +129,7 @@ pub(crate) trait Driver {
                 entries.truncate(count);
                 return Ok(entries);
             }
-            // Some room to spare: more may come before the next attempt.
+            // Some more room: entries may be added before the next attempt.
             capacity = total + total / 8 + 16;
         }
     }
@@ -160,7 +160,7 @@ impl Device {
     }
 }
 
-/// What the module says about itself.
+/// The version of the module.
 pub(crate) trait Version: Driver {
     fn version(&self) -> Result<uapi::socklnd_version, Error> {
         let mut version = uapi::socklnd_version::default();
@@ -173,7 +173,7 @@ pub(crate) trait Version: Driver {
 
 impl<D: Driver> Version for D {}
 
-/// A structure on its way to the kernel and back.
+/// A structure that is passed to the kernel, which may change it.
 struct Call<'a, T> {
     number: u32,
     arg: &'a mut T,

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What was being done when a request failed: it decides what an error number likely means.
+/// What was being done when a request failed. The likely cause of an error depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Version,
@@ -41,7 +41,7 @@ pub(crate) enum Error {
     Open { path: PathBuf, errno: Errno },
 
     #[error(
-        "the module speaks version {module} of the interface, this socklctl version {tool}: \
+        "the module has version {module} of the ioctl interface, this socklctl has version {tool}: \
          install the socklctl that came with the module"
     )]
     Abi { module: u32, tool: u32 },
@@ -53,7 +53,7 @@ pub(crate) enum Error {
         errno: Errno,
     },
 
-    /// The operation was carried out, and its report, already printed, is not a good one.
+    /// The operation was carried out, but not with success. Its report was printed already.
     #[error("{0}")]
     Outcome(String),
 
@@ -64,14 +64,14 @@ pub(crate) enum Error {
         source: io::Error,
     },
 
-    /// A configuration that can't be used; nothing was done about it.
+    /// A configuration that can't be used; nothing was changed.
     #[error("{} can't be imported; nothing was changed:{}", .path.display(), list(.problems))]
     Invalid {
         path: PathBuf,
         problems: Vec<String>,
     },
 
-    /// An import that failed half-way: why, and what became of the steps before.
+    /// An import of which a step failed: why, and what became of the steps before.
     #[error("{why}; {}", what_became(*.undone, .left))]
     Import {
         why: Box<Error>,
@@ -160,14 +160,14 @@ fn because(cause: Option<&str>) -> String {
 fn open_cause(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::NOENT | Errno::NXIO | Errno::NODEV if Path::new("/sys/module/ksocklnd").exists() => {
-            "the ksocklnd that is loaded is another driver, such as Lustre's own in C, or this is a \
+            "the ksocklnd that is loaded is another driver, such as Lustre's C module, or this is a \
              container without the device"
         }
         Errno::NOENT | Errno::NXIO | Errno::NODEV => {
             "the module is not loaded (modprobe ksocklnd), or this is a container without the device"
         }
         Errno::ACCESS | Errno::PERM => {
-            "only root may use it, unless the device's mode says otherwise"
+            "only root may use it, by the mode of the device"
         }
         _ => return None,
     })
@@ -181,35 +181,35 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (Version, Errno::NOTTY) => "this is not the socklnd device",
         (_, Errno::NOTTY) => "the module is older than this socklctl and doesn't know the request",
         (NiAdd | NiSet, Errno::OPNOTSUPP) => {
-            "this node's NIs are LNet's: lnetctl net add --net tcp --if DEVICE"
+            "LNet configures NIs: lnetctl net add --net tcp --if DEVICE"
         }
         (NiDel, Errno::OPNOTSUPP) => {
-            "this node's NIs are LNet's: lnetctl net del --net tcp --if DEVICE"
+            "LNet configures NIs: lnetctl net del --net tcp --if DEVICE"
         }
         (IfAdd | IfDel, Errno::OPNOTSUPP) => {
             "with LNet an NI has one address; several NIs are for Multi-Rail: lnetctl net add"
         }
         (PeerAdd, Errno::OPNOTSUPP) => {
-            "this node's peers are LNet's: lctl --net tcp add_peer NID ADDRESS PORT"
+            "LNet configures peers: lctl --net tcp add_peer NID ADDRESS PORT"
         }
-        (PeerDel, Errno::OPNOTSUPP) => "this node's peers are LNet's: lctl --net tcp del_peer NID",
+        (PeerDel, Errno::OPNOTSUPP) => "LNet configures peers: lctl --net tcp del_peer NID",
         (RouteAdd | RouteDel | RouteNotify, Errno::OPNOTSUPP) => {
-            "LNet routes: lnetctl route add, del, show"
+            "LNet configures routes: lnetctl route add, del, show"
         }
-        (RoutingSet, Errno::OPNOTSUPP) => "LNet routes: lnetctl set routing 0 or 1",
-        (List, Errno::OPNOTSUPP) => "LNet routes: lnetctl route show, lnetctl routing show",
-        (Ping, Errno::OPNOTSUPP) => "LNet pings: lnetctl ping NID",
-        (Bench | Serve, Errno::OPNOTSUPP) => "with LNet, lnet_selftest measures: lst",
+        (RoutingSet, Errno::OPNOTSUPP) => "LNet forwards messages: lnetctl set routing 0 or 1",
+        (List, Errno::OPNOTSUPP) => "LNet has the routes: lnetctl route show, lnetctl routing show",
+        (Ping, Errno::OPNOTSUPP) => "LNet sends pings: lnetctl ping NID",
+        (Bench | Serve, Errno::OPNOTSUPP) => "with LNet, use lnet_selftest: lst",
         (ConnRegister, Errno::OPNOTSUPP) => "with LNet, the driver opens all connections itself",
         (_, Errno::PERM) => "this needs CAP_NET_ADMIN in the network namespace (run as root)",
         (_, Errno::NODEV) => "the module is being loaded or removed",
         (_, Errno::AFNOSUPPORT) => {
-            "a link-local address (fe80::) means nothing without a device, which a NID can't name; \
-             otherwise, this kernel has no IPv6"
+            "a link-local address (fe80::) needs a network device, which a NID can't name; for other \
+             addresses: this kernel has no IPv6"
         }
         (NiAdd | NiSet | PeerAdd | RouteAdd, Errno::PROTONOSUPPORT) => {
-            "an IPv6 address takes version 4 of the protocol, which the module's parameter 'protocol' \
-             rules out"
+            "an IPv6 address needs version 4 of the protocol, which the module's parameter 'protocol' \
+             excludes"
         }
         (RoutingSet, Errno::NOMEM) => {
             "there is not enough memory for the forwarding buffers (see the module's parameters \
@@ -218,14 +218,14 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (_, Errno::NOMEM) => "the kernel is short of memory",
 
         (NiAdd | NiSet | IfAdd, Errno::ADDRNOTAVAIL) => {
-            "no device of this network namespace has that address, it is one of broadcast, or an \
-             IPv6 one is tentative still (see: ip address)"
+            "no device of this network namespace has that address, it is a broadcast address, or an \
+             IPv6 address that is still tentative (see: ip address)"
         }
         (NiAdd | NiSet | IfAdd, Errno::ADDRINUSE) => {
-            "a program, or Lustre's own ksocklnd, listens there on the acceptor's port, 988 unless \
-             configured otherwise (see: ss -ltn)"
+            "another program or driver listens on that address and the port in accept_port, by \
+             default 988 (see: ss -ltn)"
         }
-        (NiAdd, Errno::EXIST) => "the NI is there already",
+        (NiAdd, Errno::EXIST) => "there is such an NI already",
         (NiSet, Errno::NOTUNIQ) => {
             "this node has several NIDs: use 'ni add' and 'ni del' (see: socklctl ni list)"
         }
@@ -234,24 +234,24 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
 
         (PeerDel, Errno::NOENT) => "there is no such peer or route (see: socklctl peer list)",
         (IfAdd, Errno::EXIST) => "the NI uses that address already",
-        (IfAdd, Errno::NOSPC) => "an NI uses 16 addresses at most",
+        (IfAdd, Errno::NOSPC) => "an NI has at most 16 addresses",
         (IfDel, Errno::NOENT) => "no NI here uses that address (see: socklctl interface list)",
         (IfDel, Errno::BUSY) => "it is the address in the NI's NID: delete the NI",
         (PeerAdd, Errno::EXIST) => "that address was added with another port",
         (RouteAdd, Errno::EXIST) => "there is such a route already",
-        (RouteAdd, Errno::NOSPC) => "an NI has 1024 routes to other networks at most",
+        (RouteAdd, Errno::NOSPC) => "an NI has at most 1024 routes to other networks",
         (RouteAdd, Errno::INVAL) => {
-            "the gateway is in that network itself, or is this node: there is nothing to pass on"
+            "the gateway is in that network itself, or is this node"
         }
         (RouteDel | RouteNotify, Errno::NOENT) => {
-            "there is no route through that node (see: socklctl route list)"
+            "there is no route through that gateway (see: socklctl route list)"
         }
         (ConnRegister, Errno::BADF) => "socklctl was started without such a file descriptor",
         (ConnRegister, Errno::NOTSOCK) => "that file descriptor is no socket",
         (ConnRegister, Errno::PROTONOSUPPORT) => "that socket is not TCP",
         (ConnRegister, Errno::XDEV) => "that socket belongs to another network namespace",
         (ConnRegister, Errno::NOTCONN) => {
-            "that socket is not connected: it was closed, or is a listening one"
+            "that socket is not connected: it was closed, or it listens"
         }
         (ConnRegister, Errno::BUSY) => {
             "the kernel uses that socket already: it was registered before, or has TLS or BPF on it"
@@ -263,28 +263,27 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (Bench, Errno::BUSY) => "the node has no room for another benchmark now",
         (_, Errno::NOENT) => "there is no such NI here (see: socklctl ni list)",
         (_, Errno::NETUNREACH) => {
-            "no NI here is in that network, nor has one a route there: add either, or look at \
-             the number behind @tcp"
+            "no NI is in that network or has a route to it: add one, or check the number after @tcp"
         }
 
         (_, Errno::HOSTUNREACH) if sends => {
-            "no connection could be made: the node is down, not routed to, or gave no answer; or all \
-             gateways are that lead there (see: socklctl route list)"
+            "no connection could be made: the node is down, does not answer, or no IP route leads to it; \
+             or all gateways to its network are down (see: socklctl route list)"
         }
-        (_, Errno::CONNREFUSED) if sends => "no driver listens there on the acceptor's port",
+        (_, Errno::CONNREFUSED) if sends => "no driver listens there on the port that the peer was added with, or on that in accept_port",
         (_, Errno::CONNRESET) if sends => {
-            "the node closed the connection: it may not have that NID, or refuse this one's"
+            "the node closed the connection: it may not have that NID, or refuse this node's NID"
         }
         (_, Errno::PROTONOSUPPORT) if sends => {
-            "an IPv6 NID takes version 4 of the protocol: the module's parameter 'protocol' rules it \
-             out, or the connection to the gateway has an older one (protocol=4 prevents that)"
+            "an IPv6 NID needs version 4 of the protocol: the module's parameter 'protocol' excludes \
+             it, or the connection to the gateway has an older one (protocol=4 prevents that)"
         }
         (Ping, Errno::TIMEDOUT) => "the node did not answer in time",
         (Bench, Errno::TIMEDOUT) => {
             "the node did not answer in time: does 'socklctl serve' run there?"
         }
-        (_, Errno::SHUTDOWN) => "the NI was taken down meanwhile",
-        (_, Errno::PROTO) => "the node's answer is malformed: is it Lustre that listens there?",
+        (_, Errno::SHUTDOWN) => "the NI was shut down meanwhile",
+        (_, Errno::PROTO) => "the node's answer is malformed: does a driver of Lustre listen there?",
         (_, Errno::INTR) => "interrupted by a signal",
         _ => return None,
     })
@@ -377,11 +376,11 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "can't add NI 1.2.3.4@tcp: Cannot assign requested address (EADDRNOTAVAIL); no \
-             device of this network namespace has that address, it is one of broadcast, or an \
-             IPv6 one is tentative still (see: ip address)"
+             device of this network namespace has that address, it is a broadcast address, or an \
+             IPv6 address that is still tentative (see: ip address)"
         );
         let error = Error::request(Action::NiAdd, "add NI 1.2.3.4@tcp", Errno::ADDRINUSE);
-        assert!(error.to_string().contains("port, 988"), "{error}");
+        assert!(error.to_string().contains("accept_port, by"), "{error}");
         let error = Error::request(Action::Ping, "ping 1.2.3.4@tcp", Errno::HOSTUNREACH);
         assert!(error.to_string().contains("the node is down"), "{error}");
         let error = Error::request(Action::Bench, "x", Errno::PERM);

@@ -4,18 +4,18 @@
 //!
 //! - `cli`: the command line;
 //! - `commands`: what each command does with it;
-//! - `config`: a node's configuration as a file has it;
+//! - `config`: a node's configuration in a file;
 //! - `report`: results as text and as JSON;
-//! - `device`: the way to the module, with all that is `unsafe`;
-//! - `uapi`: the module's interface, generated from its header by `scripts/gen-uapi`;
+//! - `device`: the module's device, with all `unsafe` code;
+//! - `uapi`: the ioctl interface, generated from its header by `scripts/gen-uapi`;
 //! - `address`, `units`, `error`: values and errors as people read and write them;
-//! - `typed`: names of hosts and network devices in their place;
-//! - `cards`: this node's network devices;
-//! - `answers`: what to say to verbs of lctl and lnetctl that are not understood.
+//! - `typed`: NIDs and addresses in arguments, also by the names of hosts and network devices;
+//! - `netdev`: this node's network devices;
+//! - `hints`: what to use instead of commands of lctl and lnetctl that socklctl does not have.
 
 mod address;
-mod answers;
-mod cards;
+mod hints;
+mod netdev;
 mod cli;
 mod commands;
 mod config;
@@ -51,7 +51,7 @@ fn run(cli: &cli::Cli, output: &Output) -> Result<(), Error> {
     let name = std::str::from_utf8(uapi::SOCKLND_DEVICE).unwrap_or_default();
     let path = Path::new("/dev").join(name.trim_end_matches('\0'));
     match &cli.command {
-        // These two have something to do before, or without, the module.
+        // These two do part of their work without the module.
         Command::Generate(args) => commands::generate::run(args),
         Command::Import(args) => {
             let file = config::File::read(&args.file)?;
@@ -64,13 +64,13 @@ fn run(cli: &cli::Cli, output: &Output) -> Result<(), Error> {
         }
         Command::Lctl(verb) => commands::run_lctl(verb, cli.net, &Device::open(&path)?, output),
         _ if cli.net.is_some() => Err(Error::Outcome(
-            "--net goes with lctl's verbs, like peer_list; elsewhere it is --ni, behind the command".into(),
+            "--net is for lctl's commands, like peer_list; others have --ni, after the command".into(),
         )),
         command => commands::run(command, &Device::open(&path)?, output),
     }
 }
 
-/// Says what is wrong with a command line. Returns only if it means something elsewhere.
+/// Prints what is wrong with a command line. Returns only if socklctl has a hint for it.
 fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
     let output = Output::new(Format::selected_by(args.iter().any(|arg| arg == "--json")));
     let unknown = error.source().and_then(|source| source.downcast_ref());
@@ -79,7 +79,7 @@ fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     // Not where help was asked for.
-    if let Some(answer) = answers::find(args).filter(|_| error.use_stderr()) {
+    if let Some(answer) = hints::find(args).filter(|_| error.use_stderr()) {
         output.error(&Error::Outcome(answer));
         return ExitCode::from(2);
     }

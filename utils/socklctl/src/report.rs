@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How results are printed: as text for a person, or as JSON for a program.
+//! Prints results: as text, or as JSON.
 
 use crate::error::Error;
 use comfy_table::{CellAlignment, Table, presets};
@@ -119,7 +119,7 @@ fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Whether a pipe or a socket still has a reader. Other files have one, as far as is known before a write.
+/// Whether a pipe or a socket still has a reader. True for other files.
 fn has_reader(to: impl AsFd) -> bool {
     let mut polled = [PollFd::from_borrowed_fd(to.as_fd(), PollFlags::empty())];
     // poll reports errors and hang-ups even if no events are requested.
@@ -130,7 +130,7 @@ fn has_reader(to: impl AsFd) -> bool {
             .intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
-/// Prints lines. It is no error if the reader has seen enough: returns whether that is not so.
+/// Prints lines. Returns `false` if the reader has closed the pipe, which is no error.
 fn print(to: &mut impl Write, text: &str) -> Result<bool, Error> {
     if text.is_empty() {
         return Ok(true);
@@ -145,7 +145,7 @@ fn print(to: &mut impl Write, text: &str) -> Result<bool, Error> {
     }
 }
 
-/// A table in plain columns, as other tools can cut them. Columns whose title ends in `>` are
+/// A table in columns that are separated by blanks. Columns whose title ends in `>` are
 /// aligned to the right.
 pub(crate) fn table<const N: usize>(
     titles: [&str; N],
@@ -164,7 +164,7 @@ pub(crate) fn table<const N: usize>(
     table.trim_fmt()
 }
 
-/// Something that may be missing, as one word.
+/// A value, or `-` if there is none.
 pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_string(), |value| value.to_string())
 }

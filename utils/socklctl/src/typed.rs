@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! NIDs and addresses as people type them: by number, by the name of a host or of a network device.
+//! NIDs and addresses in arguments: as numbers, or by the name of a host or of a network device.
 //!
 //! Files contain only numeric addresses, as the result of a name look-up at boot may differ.
 
 use crate::{
     address::{Pattern, Prefix, parse_nid},
-    cards::Cards,
+    netdev::NetDevices,
     repo::wire::Nid,
 };
 use std::{
@@ -15,10 +15,10 @@ use std::{
     str::FromStr,
 };
 
-/// Why something that was typed means nothing.
+/// Why an argument is of no use.
 #[derive(Debug)]
 pub(crate) enum TypedError {
-    /// It can mean nothing: the command line is wrong.
+    /// It is malformed: the command line is wrong.
     Wrong(String),
     /// A name that could not be resolved. It may be valid elsewhere, or at another time.
     Unknown(String),
@@ -51,7 +51,7 @@ fn is_host_name(text: &str) -> bool {
         && !text.starts_with("0x")
 }
 
-/// The address of a host by its name. Asks the system's resolver, which may take its time.
+/// The address of a host by its name. Asks the system's resolver, which may take long.
 fn look_up(name: &str) -> Result<IpAddr, TypedError> {
     let unknown = |why: &dyn fmt::Display| TypedError::Unknown(format!("host {name}: {why}"));
     let found: io::Result<Vec<_>> = (name, 0).to_socket_addrs().map(Iterator::collect);
@@ -60,14 +60,13 @@ fn look_up(name: &str) -> Result<IpAddr, TypedError> {
     choose(addresses).ok_or_else(|| unknown(&"it has no address"))
 }
 
-/// The address to take of a name that has several: the first of IPv4, which NIDs mostly have, else of
-/// IPv6; and one that others can reach, where there is one: many hosts have their own name on their
-/// loopback device.
+/// Chooses one of the addresses of a name: the first of IPv4, which most NIDs have, else the first of IPv6. One
+/// that other nodes can reach is preferred: many hosts have their own name for a loopback address.
 fn choose(addresses: impl Iterator<Item = IpAddr> + Clone) -> Option<IpAddr> {
     addresses.min_by_key(|addr| (addr.is_loopback(), addr.is_ipv6()))
 }
 
-/// The address that was typed.
+/// Reads an address.
 pub(crate) fn address(text: &str) -> Result<IpAddr, TypedError> {
     match text.parse() {
         Ok(addr) => Ok(addr),
@@ -78,7 +77,7 @@ pub(crate) fn address(text: &str) -> Result<IpAddr, TypedError> {
     }
 }
 
-/// The address of this node that was typed, maybe by the name of a network device.
+/// Reads an address of this node, or the name of a network device that has it.
 pub(crate) fn local_address(text: &str) -> Result<IpAddr, TypedError> {
     match text.parse() {
         Ok(addr) => Ok(addr),
@@ -91,12 +90,12 @@ pub(crate) fn local_address(text: &str) -> Result<IpAddr, TypedError> {
 
 /// The address of the network device of this name, if there is one.
 fn device(name: &str) -> Option<Result<IpAddr, TypedError>> {
-    let cards = Cards::read().ok().filter(|cards| cards.has(name))?;
-    let found = cards.address_of(name);
+    let netdevs = NetDevices::read().ok().filter(|netdevs| netdevs.has(name))?;
+    let found = netdevs.address_of(name);
     Some(found.map_err(|e| TypedError::Unknown(e.to_string())))
 }
 
-/// Cuts `eth0@tcp7` into what stands before the network and the network; nothing, if that is none.
+/// Splits `eth0@tcp7` into what is before the network and the network; `None` if that is none.
 fn split(text: &str) -> Option<(&str, u16)> {
     let (name, network) = text.rsplit_once('@')?;
     match Pattern::network(network)? {
@@ -121,17 +120,17 @@ fn nid_of(
     }
 }
 
-/// A node's NID that was typed.
+/// Reads a NID.
 pub(crate) fn nid(text: &str) -> Result<Nid, TypedError> {
     nid_of(text, address)
 }
 
-/// A NID of this node that was typed, maybe by the name of a network device.
+/// Reads a NID of this node, also with the name of a network device.
 pub(crate) fn local_nid(text: &str) -> Result<Nid, TypedError> {
     nid_of(text, local_address)
 }
 
-/// A NID for this node, or a network in which a network device is to have one.
+/// A NID for this node, or a network in which a network device gets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NidOrNet {
     Nid(Nid),
@@ -149,7 +148,7 @@ impl FromStr for NidOrNet {
     }
 }
 
-/// A pattern that was typed.
+/// Reads a pattern.
 impl FromStr for Pattern {
     type Err = TypedError;
 
@@ -161,7 +160,7 @@ impl FromStr for Pattern {
     }
 }
 
-/// A pattern for NIDs of this node that was typed.
+/// Reads a pattern for NIDs of this node.
 pub(crate) fn local_pattern(text: &str) -> Result<Pattern, TypedError> {
     match Pattern::several(text) {
         Some(pattern) => Ok(pattern),
@@ -169,7 +168,7 @@ pub(crate) fn local_pattern(text: &str) -> Result<Pattern, TypedError> {
     }
 }
 
-/// An address of this node that was typed, with the length of its prefix or without.
+/// Reads an address of this node, with the length of its prefix or without.
 pub(crate) fn prefix(text: &str) -> Result<Prefix, TypedError> {
     match text.split_once('/') {
         Some(_) => Ok(text.parse::<Prefix>()?),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sizes and times as people write and read them.
+//! Sizes and times as text.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds * scale).map_err(|error| error.to_string())
 }
 
-/// `1.5 MiB`: three digits at most before the point, one behind it.
+/// `1.5 MiB`: at most three digits before the point, one after it.
 pub(crate) fn bytes(count: u64) -> String {
     scaled(count as f64, "B")
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! lctl's verbs, with lctl's arguments.
+//! lctl's commands, with lctl's arguments.
 
 use crate::{
     address::{Pattern, Prefix, parse_mask},
@@ -37,7 +37,7 @@ pub(crate) enum Lctl {
         nid: Pattern,
         #[arg(value_parser = typed::address)]
         host: Option<IpAddr>,
-        /// Take back one addition only
+        /// Undo one addition only
         #[arg(value_parser = ["single_share"])]
         single_share: Option<String>,
     },
@@ -71,7 +71,7 @@ pub(crate) enum Lctl {
     AddInterface {
         #[arg(value_parser = typed::prefix)]
         address: Prefix,
-        /// The subnet's mask [default: as the device has it]
+        /// The netmask [default: as on the network device]
         #[arg(value_parser = parse_mask)]
         netmask: Option<u8>,
     },
@@ -90,12 +90,12 @@ pub(crate) enum Lctl {
     /// lctl: print the NIDs of this node
     #[command(name = "list_nids")]
     ListNids {
-        /// lctl: those of every kind, of which there is one here
+        /// lctl: of all kinds of network; this driver has one
         #[arg(hide = true, value_parser = ["all"])]
         all: Option<String>,
     },
 
-    /// lctl: print the first of these NIDs that this node has a way to
+    /// lctl: print the first of these NIDs that this node can reach
     #[command(name = "which_nid")]
     WhichNid {
         /// The NIDs

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Benchmarks: bulk data to or from a node that serves it.
+//! Benchmarks: bulk data to or from a node that offers the service.
 
 use super::ping::timeout_ms;
 use crate::{
@@ -32,17 +32,17 @@ struct Bench {
     size: u32,
     in_flight: u32,
     verify: bool,
-    /// Messages that went through, and their payload.
+    /// Messages that succeeded, and their payload.
     messages: u64,
     bytes: u64,
     elapsed_ns: u64,
     messages_per_second: f64,
     bytes_per_second: f64,
     errors: u64,
-    /// What the first message that failed failed with.
+    /// The error of the first message that failed.
     error: Option<String>,
     verify_failures: u64,
-    /// From a message's start to its end; `null` if none went through.
+    /// From a message's start to its end; `null` if all failed.
     latency_ns: Option<Latency>,
 }
 
@@ -102,7 +102,7 @@ impl Bench {
         }
     }
 
-    /// Whether all went well.
+    /// Whether no message failed.
     fn outcome(&self) -> Result<(), Error> {
         let op = match self.op {
             BenchOp::Put => "put to",
@@ -172,7 +172,7 @@ impl Report for Bench {
 #[derive(Debug)]
 struct Chunks {
     left: u64,
-    /// Size of the next request; `None` if all is to be done in one.
+    /// Size of the next request; `None` if there is only one.
     next: Option<u64>,
     least: u64,
 }

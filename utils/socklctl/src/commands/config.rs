@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A node's configuration: to a file, and back.
+//! A node's configuration: written to a file, and read from one.
 
 mod parameters;
 
@@ -25,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is configured now, and what the driver has found by itself: routes without shares.
+/// What is configured now, and what the driver has discovered: routes without shares.
 pub(crate) fn current(driver: &impl Driver) -> Result<Config, Error> {
     let failed =
         |what| move |errno| Error::request(Action::List, format!("ask for the {what}"), errno);
@@ -88,7 +88,7 @@ fn peers(entries: &[uapi::socklnd_peer_entry]) -> Vec<PeerConfig> {
         let Some(nid) = crate::address::Shown::from(&entry.nid).nid() else {
             continue;
         };
-        // Those of one peer stand together.
+        // Those of one peer are adjacent.
         if peers.last().is_none_or(|last| last.nid != nid) {
             peers.push(PeerConfig {
                 nid,
@@ -145,14 +145,13 @@ pub(crate) fn export(
     })
 }
 
-/// Writes a file so that it is there as a whole or as it was before. An old one keeps its owner and
-/// its mode.
+/// Writes a file completely, or leaves it as it was. An existing one keeps its owner and its mode.
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    // A link is followed, as it was made for that.
+    // A symbolic link is followed.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let old = fs::symlink_metadata(&path).ok();
-    // A device or a pipe is written to, and so is what a link names that leads nowhere; there is
-    // nothing to replace.
+    // A device or a pipe is written to, and so is the target of a dangling link: there is nothing to
+    // replace.
     if old.as_ref().is_some_and(|old| !old.is_file()) {
         return fs::write(path, format!("{text}\n"));
     }
@@ -170,13 +169,13 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
         fs::rename(&name, &path)
     })();
     written.inspect_err(|_| {
-        // The first error is what counts.
+        // The first error is the one to report.
         let _ = fs::remove_file(&name);
     })
 }
 
-/// Creates a file of a name that nothing has, in the folder of `path`. Whatever others put there is
-/// neither followed nor changed.
+/// Creates a file with a new name in the folder of `path`. Files and links that are there are neither followed
+/// nor changed.
 fn create_beside(path: &Path, mode: u32) -> io::Result<(PathBuf, fs::File)> {
     const ATTEMPTS: u32 = 100;
     let mut attempt = 0;
@@ -294,7 +293,7 @@ impl Step {
         }
     }
 
-    /// Does it. A text says why nothing was done about it after all, which is no failure.
+    /// Does it. A text says why nothing was changed, which is no failure.
     fn apply(
         &self,
         driver: &impl Driver,
@@ -372,8 +371,7 @@ impl Step {
     }
 }
 
-/// What has to be done so that a node which has `now` gets all that `wanted` has; and all that stands
-/// against the rest.
+/// The steps by which a node that has `now` gets all that `wanted` has; and the problems with the rest.
 fn plan(wanted: &Config, now: &Config) -> (Vec<Step>, Vec<String>) {
     let mut steps = Vec::new();
     let mut problems = Vec::new();
@@ -396,7 +394,7 @@ fn plan(wanted: &Config, now: &Config) -> (Vec<Step>, Vec<String>) {
     (steps, problems)
 }
 
-/// Which parameters of the module are changed. What can't be is said to be ignored.
+/// The parameters of the module that are changed. Those that can't be are ignored, and reported.
 fn plan_settings(
     wanted: &[(String, String)],
     parameters: &Parameters,
@@ -498,7 +496,7 @@ fn plan_routes(
     problems: &mut Vec<String>,
 ) {
     for route in &peer.routes {
-        // One that the driver has made by itself makes way.
+        // One that the driver has discovered is replaced.
         let same = |old: &&RouteConfig| old.addr == route.addr && old.shares > 0;
         let old = old.and_then(|old| old.routes.iter().find(same));
         if let Some(port) = old.and_then(|old| old.port) {
@@ -516,29 +514,29 @@ fn plan_routes(
             ni,
             nid: peer.nid,
             address: route.addr,
-            // Without a port, it is whatever it is.
+            // Without a port, any is right.
             port: route.port.or(old.and_then(|old| old.port)),
         };
         steps.extend(std::iter::repeat_n(step, missing as usize));
     }
 }
 
-/// What came of an import.
+/// The result of an import.
 #[derive(Debug, Serialize)]
 struct Imported<'a> {
     /// Whether it was done, or only checked.
     applied: bool,
-    /// What was done, or would be; `null` if there is no module to compare with.
+    /// The steps that were done, or would be; `null` if there is no module to compare with.
     steps: Option<Vec<Step>>,
-    /// What could not be done.
+    /// The steps that failed.
     failed: Vec<Failed>,
-    /// What is wrong with the file, or does not go together with what is there.
+    /// Errors in the file, and conflicts with the present configuration.
     problems: &'a [String],
-    /// What the file says that means nothing here.
+    /// What in the file does not apply to this driver.
     ignored: &'a [String],
 }
 
-/// A step that could not be done.
+/// A step that failed.
 #[derive(Debug, Serialize)]
 struct Failed {
     step: Step,
@@ -574,21 +572,21 @@ impl Report for Imported<'_> {
 }
 
 impl Imported<'_> {
-    /// What was left, as an error: the exit status says it, too.
+    /// The failed steps and problems as an error, for the exit status.
     fn outcome(&self) -> Result<(), Error> {
         match self.failed.len() + self.problems.len() {
             0 => Ok(()),
             1 => Err(Error::Outcome(
-                "one thing could not be done, see above".into(),
+                "1 step failed, see above".into(),
             )),
             left => Err(Error::Outcome(format!(
-                "{left} things could not be done, see above"
+                "{left} steps failed, see above"
             ))),
         }
     }
 }
 
-/// Says of a file that it is valid, where there is no module.
+/// Reports that a file is valid, if there is no module.
 pub(crate) fn report_valid(
     output: &Output,
     args: &ImportArgs,
@@ -606,7 +604,7 @@ pub(crate) fn report_valid(
     imported.outcome()
 }
 
-/// Problems end an import that is not to go on in spite of them.
+/// Problems end an import without `--keep-going`.
 fn refuse(args: &ImportArgs, problems: &[String]) -> Result<(), Error> {
     if problems.is_empty() || args.keep_going {
         return Ok(());
@@ -617,8 +615,8 @@ fn refuse(args: &ImportArgs, problems: &[String]) -> Result<(), Error> {
     })
 }
 
-/// Brings the node to what the file has, or as it was before; or as near to it as can be, to
-/// `keep_going`; or only tells how, to `check`.
+/// Adds what the file has and the node lacks: all of it, or nothing; with `keep_going`, as much as possible; with
+/// `check`, nothing, and only reports the steps.
 pub(crate) fn import(
     driver: &impl Driver,
     output: &Output,
@@ -654,7 +652,7 @@ pub(crate) fn import(
     imported.outcome()
 }
 
-/// Does all steps, or none. Returns them, but for those of which nothing came.
+/// Does all steps, or none. Returns those that changed something.
 fn apply(
     driver: &impl Driver,
     parameters: &Parameters,
@@ -667,7 +665,7 @@ fn apply(
             Ok(None) => done.push(step),
             Ok(Some(why)) => ignored.push(why),
             Err(why) => {
-                // All that can be undone is, whatever becomes of the rest.
+                // Goes on if a step can't be undone.
                 let undone = done.iter().rev().map(|step| step.undo(driver, parameters));
                 let left: Vec<_> = undone.filter_map(Result::err).collect();
                 return Err(Error::Import {
@@ -681,7 +679,7 @@ fn apply(
     Ok(done)
 }
 
-/// Does the steps that can be done. Returns them, and the others.
+/// Does all steps that work. Returns them, and those that failed.
 fn apply_what_goes(
     driver: &impl Driver,
     parameters: &Parameters,
@@ -714,7 +712,7 @@ fn apply_what_goes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cards::Cards, device::fake::Fake};
+    use crate::{netdev::NetDevices, device::fake::Fake};
     use rustix::io::Errno;
     use std::{
         cell::RefCell,
@@ -724,7 +722,7 @@ mod tests {
     };
 
     fn config(text: &str) -> Config {
-        let file = config::File::parse(text, &Cards::default()).unwrap();
+        let file = config::File::parse(text, &NetDevices::default()).unwrap();
         assert_eq!(file.problems, [""; 0]);
         file.config
     }
@@ -958,7 +956,7 @@ ni:
             "{text}"
         );
         let outcome = imported.outcome().unwrap_err().to_string();
-        assert!(outcome.starts_with("3 things"), "{outcome}");
+        assert!(outcome.starts_with("3 steps"), "{outcome}");
         let json = serde_json::to_value(&imported).unwrap();
         assert_eq!(json["failed"][0]["step"]["action"], "ni_add");
         assert_eq!(json["failed"][0]["why"]["errno"], "ENOSPC");

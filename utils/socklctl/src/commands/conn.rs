@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Connections.
+//! Commands about connections.
 
 use super::peer::{Count, target};
 use crate::{
@@ -74,7 +74,7 @@ impl Report for Registered {
     }
 }
 
-/// Hands a socket over; `made` says what it is for, if this node has made the connection.
+/// Hands a socket over; `made` says its peer and type, if this node has opened the connection.
 pub(crate) fn register(
     driver: &impl Driver,
     ni: Pattern,
@@ -112,11 +112,11 @@ struct Connection {
     ni: Shown,
     nid: Shown,
     r#type: &'static str,
-    /// This end.
+    /// This side's address.
     local: Option<SocketAddr>,
-    /// The other end.
+    /// The peer's address.
     peer: Option<SocketAddr>,
-    /// Whether this node made it.
+    /// Whether this node opened it.
     active: bool,
     cpu: u32,
     protocol: u32,
@@ -128,7 +128,7 @@ struct Connection {
     tx: Traffic,
     rx: Traffic,
     age_ms: u64,
-    /// Of what was sent, what was sent without a copy.
+    /// The part of `tx` that was sent without a copy.
     zero_copy: Traffic,
     queued_bytes_peak: u64,
     /// How often it had to wait for room in the send buffer.
@@ -201,7 +201,7 @@ impl Report for Connections {
             "nagle",
         ];
         let rows = self.0.iter().map(|conn| {
-            // The end that connected stands first on the wire; the arrow says which it was.
+            // The arrow points from the side that opened the connection.
             let arrow = if conn.active { "> " } else { "< " };
             [
                 conn.nid.to_string(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Manual pages and shell completions, from the command line's own description.
+//! Manual pages and shell completions, generated from the definition of the command line.
 
 use crate::{
     cli::{Cli, GenerateArgs},

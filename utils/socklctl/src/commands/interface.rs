@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Addresses that NIs use.
+//! Commands about addresses that NIs use.
 
 use crate::{
     address::{Pattern, Prefix, Shown, address_from_uapi, address_to_uapi},
@@ -79,7 +79,7 @@ struct Address {
     ni: Shown,
     /// With the length of the prefix; `null` if the module wrote an address of another kind.
     address: Option<Prefix>,
-    /// Whether it is there, or is waited for.
+    /// Whether a network device has it, or the NI waits for that.
     state: &'static str,
     peers: u32,
     routes: u32,

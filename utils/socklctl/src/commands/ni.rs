@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Local NIs.
+//! Commands about local NIs.
 
 use crate::{
     address::{Pattern, Shown, nid_to_uapi},
-    cards::Cards,
+    netdev::NetDevices,
     device::{self, Driver},
     error::{Action, Error},
     repo::wire::Nid,
@@ -76,29 +76,29 @@ pub(crate) fn mynid(driver: &impl Driver) -> Result<Named, Error> {
     })
 }
 
-/// The NID that was typed, or that a network device has in a network.
+/// The given NID, or that of a network device in a network.
 pub(crate) fn nid_of(nid: NidOrNet, device: Option<&str>) -> Result<Nid, Error> {
     match (nid, device) {
         (NidOrNet::Nid(nid), None) => Ok(nid),
         (NidOrNet::Net(net), Some(device)) => Ok(Nid::tcp(net, device_address(device)?)),
         (NidOrNet::Net(_), None) => Err(Error::Outcome(
-            "a network alone is no NID: say with --if which network device is to have one".into(),
+            "the NID has no address: give one, or a network device with --if".into(),
         )),
         (NidOrNet::Nid(nid), Some(_)) => Err(Error::Outcome(format!(
-            "{nid} has an address, so there is nothing for --if to say; with it goes a network, like tcp"
+            "{nid} has an address, so --if can't be used; use --if with a network, like tcp"
         ))),
     }
 }
 
 fn device_address(device: &str) -> Result<IpAddr, Error> {
-    let cards = Cards::read().map_err(|errno| {
+    let netdevs = NetDevices::read().map_err(|errno| {
         Error::request(
             Action::List,
             "ask for the addresses of network devices",
             errno,
         )
     })?;
-    let found = cards.address_of(device);
+    let found = netdevs.address_of(device);
     found.map_err(|why| Error::Outcome(why.to_string()))
 }
 
@@ -118,8 +118,8 @@ pub(crate) fn list_nids(driver: &impl Driver, ni: Pattern) -> Result<Nids, Error
     Ok(Nids(list(driver, ni)?.0.iter().map(|ni| ni.nid).collect()))
 }
 
-/// The first of these NIDs that this node has a way to: its own, one in a network of its, or one in a
-/// network to which a route leads.
+/// The first of these NIDs that this node can reach: its own, one in a network of its, or one in a network
+/// to which a route leads.
 pub(crate) fn which_nid(driver: &impl Driver, ni: Pattern, nids: &[Nid]) -> Result<Nids, Error> {
     let own: Vec<_> = list_nids(driver, ni)?
         .0
@@ -142,18 +142,18 @@ pub(crate) fn which_nid(driver: &impl Driver, ni: Pattern, nids: &[Nid]) -> Resu
     let nearest = known.min_by_key(|(distance, _)| *distance);
     let (_, nid) = nearest.ok_or_else(|| {
         Error::Outcome(
-            "none of these is in a network of this node, nor in one that a route leads to".into(),
+            "none of these is in a network of this node, or in one to which a route leads".into(),
         )
     })?;
     Ok(Nids(vec![(&nid_to_uapi(*nid)).into()]))
 }
 
-/// lctl's 'network up': nothing comes up by itself here.
+/// lctl's 'network up': fails if there is no NI, because no NI is configured by default.
 pub(crate) fn network_up(driver: &impl Driver, ni: Pattern) -> Result<Quiet<Nids>, Error> {
     let nids = list_nids(driver, ni)?;
     if nids.0.is_empty() {
         return Err(Error::Outcome(
-            "no NI is configured by itself: 'socklctl import FILE' does it, or 'socklctl ni add'"
+            "there is no NI: add some with 'socklctl import FILE' or 'socklctl ni add'"
                 .into(),
         ));
     }
@@ -177,7 +177,7 @@ fn nids_of(net: u16, devices: &[String]) -> Result<Vec<Nid>, Error> {
         .collect()
 }
 
-/// lnetctl's 'net add': a NID for each device; none, if one can't be had.
+/// lnetctl's 'net add': a NID for each device; none if one of them fails.
 pub(crate) fn net_add(
     driver: &impl Driver,
     net: u16,
@@ -186,7 +186,7 @@ pub(crate) fn net_add(
     let nids = nids_of(net, devices)?;
     for (done, nid) in nids.iter().enumerate() {
         add(driver, *nid).inspect_err(|_| {
-            // What went wrong first is what counts.
+            // The first error is the one to report.
             let before = nids.iter().take(done);
             before.for_each(|nid| drop(del(driver, *nid)));
         })?;
@@ -227,7 +227,7 @@ struct Ni {
     pid: u32,
     peers: u32,
     conns: u32,
-    /// How many it wants for bulk to each peer, each way.
+    /// Connections for bulk to each peer, each way.
     conns_per_peer: u32,
 }
 
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(lo.to_string(), "127.0.0.1@tcp7");
         for (nid, device, sign) in [
             (NidOrNet::Net(7), None, "--if"),
-            (NidOrNet::Nid(nid), Some("lo"), "nothing for --if"),
+            (NidOrNet::Nid(nid), Some("lo"), "--if can't be used"),
             (
                 NidOrNet::Net(7),
                 Some("nosuch0"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Peers and routes.
+//! Commands about peers and routes.
 
 use crate::{
     address::{Pattern, Shown, address_from_uapi, address_to_uapi, nid_to_uapi, socket_from_uapi},
@@ -51,7 +51,7 @@ pub(super) fn target(noun: &str, nid: Pattern, address: Option<IpAddr>) -> Strin
     format!("{noun} {nid}{}", address.map(place).unwrap_or_default())
 }
 
-/// How many things were affected.
+/// How many objects were affected.
 #[derive(Debug, Serialize)]
 pub(crate) struct Count {
     pub(super) count: u32,
@@ -123,9 +123,9 @@ struct Peer {
     conns: u32,
     share_count: u32,
     queued_txs: u32,
-    /// When it was started, as it says; `null` if it is not connected.
+    /// When it was started, by its HELLO; `null` if it is not connected.
     incarnation_us: Option<u64>,
-    /// How long ago it gave a sign of life.
+    /// How long ago data was received from it.
     idle_ms: u64,
     routes: Vec<Route>,
 }
@@ -187,7 +187,7 @@ impl Route {
     }
 }
 
-/// Peers from entries, of which those for routes of one peer stand together.
+/// Peers from entries, of which those for routes of one peer are adjacent.
 impl FromIterator<uapi::socklnd_peer_entry> for Peers {
     fn from_iter<I: IntoIterator<Item = uapi::socklnd_peer_entry>>(entries: I) -> Self {
         let mut peers: Vec<Peer> = Vec::new();
@@ -223,7 +223,7 @@ impl Report for Peers {
             "route state",
         ];
         let rows = self.0.iter().flat_map(|peer| {
-            // One line at least; what is the peer's own only in the first.
+            // At least one line; the peer's own values only in the first.
             (0..peer.routes.len().max(1)).map(move |index| {
                 let own = |value: String| if index == 0 { value } else { String::new() };
                 let route = peer.routes.get(index);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pings.
+//! The command `ping`.
 
 use crate::{
     address::{Shown, nid_to_uapi},
@@ -19,14 +19,14 @@ use std::{thread, time::Duration};
 /// How long to wait for an answer by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// All attempts and what became of them.
+/// All attempts and their results.
 #[derive(Debug, Default, Serialize)]
 struct Pings {
     sent: usize,
     received: usize,
     /// Shortest, mean and longest time; `null` if no answer came.
     rtt_ns: Option<Spread>,
-    /// What the last answer said; `null` if none came.
+    /// The contents of the last answer; `null` if none came.
     node: Option<Node>,
     attempts: Vec<Attempt>,
 }
@@ -38,7 +38,7 @@ struct Spread {
     max: u64,
 }
 
-/// One ping: one of the two is there.
+/// One ping: one of the two is not `None`.
 #[derive(Debug, Serialize)]
 struct Attempt {
     rtt_ns: Option<u64>,
@@ -121,7 +121,7 @@ impl Pings {
     }
 }
 
-/// Each attempt has had its line; this is the sum of several.
+/// The summary of several attempts, each of which was printed already.
 impl Report for Pings {
     fn text(&self) -> String {
         if self.sent < 2 {
@@ -140,7 +140,7 @@ impl Report for Pings {
     }
 }
 
-/// Whether trying again makes no sense.
+/// Whether another attempt would fail too.
 fn is_final(errno: Errno) -> bool {
     // All of these are about this node, not about the other one.
     matches!(

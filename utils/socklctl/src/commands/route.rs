@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Routes to other networks, through gateways.
+//! Commands about routes to other networks, through gateways.
 
 use super::peer::Count;
 use crate::{
@@ -99,7 +99,7 @@ pub(crate) fn notify(
         .call(&device::ROUTE_NOTIFY, &mut arg)
         .map_err(|errno| {
             let word = if up { "up" } else { "down" };
-            let what = format!("say that gateway {gateway} is {word}");
+            let what = format!("set gateway {gateway} {word}");
             Error::request(Action::RouteNotify, what, errno)
         })?;
     Ok(Quiet(Gateway {
@@ -119,7 +119,7 @@ struct Route {
     gateway: Shown,
     priority: u32,
     state: &'static str,
-    /// How many messages were given this way so far.
+    /// How many messages were sent by this route so far.
     chosen: u64,
 }
 
@@ -165,7 +165,7 @@ impl Report for Routes {
     }
 }
 
-/// The entries as the module has them, in a steady order.
+/// The entries as the module has them, sorted.
 pub(super) fn entries(
     driver: &impl Driver,
     ni: Pattern,
@@ -232,7 +232,7 @@ mod tests {
         let gateway = nid("10.0.0.9@tcp");
         let error = notify(&fake, Pattern::Any, gateway, false).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("gateway 10.0.0.9@tcp is down"), "{text}");
+        assert!(text.contains("gateway 10.0.0.9@tcp down"), "{text}");
         assert!(text.contains("socklctl route list"), "{text}");
     }
 

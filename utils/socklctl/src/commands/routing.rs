@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether this node forwards messages.
+//! Commands about forwarding.
 
 use crate::{
     cli::OnOff,
@@ -52,7 +52,7 @@ struct Pool {
     bytes: u32,
     buffers: u32,
     busy: u32,
-    /// Messages that wait for one.
+    /// Connections that wait for one.
     waiting: u32,
     /// How often a message had to wait so far.
     waits: u64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The service that other nodes' benchmarks talk to.
+//! The command `serve`: the service for other nodes' benchmarks.
 
 use crate::{
     cli::ServeArgs,
@@ -19,7 +19,7 @@ use std::{
     io::Write,
 };
 
-/// The service is there.
+/// The service was started.
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
@@ -60,7 +60,7 @@ fn start(driver: &impl Driver, args: &ServeArgs) -> Result<Ready, Error> {
 
 /// Serves until a signal comes. The service ends when the device is closed: with this process.
 pub(crate) fn run(driver: &impl Driver, output: &Output, args: &ServeArgs) -> Result<(), Error> {
-    // From here on the signals are held back until `forever` asks for them.
+    // From here on the signals are pending until `forever` takes them.
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|source| Error::Io {
         what: "wait for signals",
         source,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters.
+//! The command `stats`.
 
 mod openmetrics;
 mod watch;
@@ -47,7 +47,7 @@ struct ZeroCopy {
     copied: u64,
 }
 
-/// Counts of messages that were forwarded, and that were not.
+/// Counts of messages that were forwarded, and of those that were not.
 #[derive(Debug, Serialize)]
 struct Forwarding {
     msgs: u64,
@@ -61,7 +61,7 @@ struct Forwarding {
     back: u64,
 }
 
-/// What went wrong, by cause.
+/// Errors, by cause.
 #[derive(Debug, Serialize)]
 struct Errors {
     connect: u64,
@@ -101,7 +101,7 @@ struct Peer {
     idle_ms: u64,
 }
 
-/// What went wrong with one peer, by cause.
+/// Errors with one peer, by cause.
 #[derive(Debug, Serialize)]
 struct PeerErrors {
     connect: u64,
@@ -144,7 +144,7 @@ impl From<&uapi::socklnd_peer_stats_entry> for Peer {
     }
 }
 
-/// A line for each peer; all of it is in the JSON form.
+/// A line for each peer; the JSON form has more.
 impl Report for Peers {
     fn text(&self) -> String {
         let titles = [
@@ -289,19 +289,19 @@ impl Ni {
             ("zero-copy, but copied later", zero_copy.copied),
             ("messages received", rx.msgs),
             ("bytes received", rx.bytes),
-            ("connections made", self.connects),
+            ("connections opened", self.connects),
             ("connections accepted", self.accepts),
             ("connections refused", self.refusals),
             ("messages dropped", self.drops),
             ("messages misrouted", self.misrouted),
             ("misrouted: wrong sender", forwarding.forged),
-            ("misrouted: should go directly", forwarding.direct),
+            ("misrouted: for a neighbour", forwarding.direct),
             ("misrouted: forwarding is off", forwarding.off),
             ("misrouted: no route", forwarding.no_route),
-            ("misrouted: would go back", forwarding.back),
-            ("messages passed on", forwarding.msgs),
-            ("bytes passed on", forwarding.bytes),
-            ("not passed on after all", forwarding.failed),
+            ("misrouted: only the way back", forwarding.back),
+            ("messages forwarded", forwarding.msgs),
+            ("bytes forwarded", forwarding.bytes),
+            ("not forwarded: failed", forwarding.failed),
             ("errors: connecting", errors.connect),
             ("errors: handshakes", errors.handshake),
             ("errors: protocol", errors.protocol),

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 /// The most elements of a list. A longer one is taken for a mistake.
 const MOST: usize = 1024;
 
-/// The numbers of a list in brackets, `2-8/2,15`; nothing, if it is none, or has no end.
+/// The numbers of a list in brackets, `2-8/2,15`; `None` if it is none, or has no end.
 fn numbers(list: &str) -> Option<BTreeSet<u32>> {
     let mut all = BTreeSet::new();
     for part in list.split(',') {
@@ -23,7 +23,7 @@ fn numbers(list: &str) -> Option<BTreeSet<u32>> {
     (all.len() <= MOST).then_some(all)
 }
 
-/// All texts that `192.168.0.[2,3]@tcp[1-2]` stands for; nothing, if it is wrong or too many.
+/// All texts that `192.168.0.[2,3]@tcp[1-2]` stands for; `None` if it is wrong, or there are too many.
 pub(super) fn expand(text: &str) -> Option<Vec<String>> {
     let Some((before, rest)) = text.split_once('[') else {
         return (!text.contains(']')).then(|| vec![text.to_string()]);
@@ -42,9 +42,9 @@ pub(super) fn expand(text: &str) -> Option<Vec<String>> {
     Some(texts.collect())
 }
 
-/// Whether a pattern of IPv4 addresses, `192.168.[0-3].*`, matches; nothing, if it is none.
+/// Whether a pattern of IPv4 addresses, `192.168.[0-3].*`, matches; `None` if it is none.
 pub(super) fn matches(pattern: &str, addr: Ipv4Addr) -> Option<bool> {
-    // A dot within brackets parts nothing: numbers have none.
+    // A dot within brackets does not separate.
     let parts: Vec<_> = pattern.split('.').collect();
     let parts: [&str; 4] = parts.try_into().ok()?;
     let mut all = true;

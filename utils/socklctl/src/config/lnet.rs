@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What Lustre's two formats have in common: networks, routes, and what becomes of them here.
+//! What Lustre's two formats have in common: networks and routes.
 
 use super::{Config, File, GatewayConfig, NiConfig, expression};
 use crate::{
     address::{Pattern, parse_nid},
-    cards::Cards,
+    netdev::NetDevices,
     repo::wire::Nid,
     uapi,
 };
 use std::net::IpAddr;
 
-/// Puts a file together.
+/// Collects what a file says.
 pub(super) struct Builder<'a> {
-    cards: &'a Cards,
+    netdevs: &'a NetDevices,
     file: File,
-    /// Routes, which are looked at when all NIs are known.
+    /// Routes, which are checked when all NIs are known.
     routes: Vec<Route>,
 }
 
@@ -27,9 +27,9 @@ struct Route {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(cards: &'a Cards) -> Self {
+    pub(super) fn new(netdevs: &'a NetDevices) -> Self {
         Self {
-            cards,
+            netdevs,
             file: File::default(),
             routes: Vec::new(),
         }
@@ -42,7 +42,7 @@ impl<'a> Builder<'a> {
             .push(format!("{place}: {}", problem.as_ref()));
     }
 
-    /// Something in the file means nothing here.
+    /// Something in the file does not apply to this driver.
     pub(super) fn ignore(&mut self, place: &str, why: impl AsRef<str>) {
         self.file.ignored.push(format!("{place}: {}", why.as_ref()));
     }
@@ -62,17 +62,17 @@ impl<'a> Builder<'a> {
 
     /// Whether this node has the address.
     pub(super) fn is_local(&self, addr: IpAddr) -> bool {
-        self.cards.usable().any(|found| found.addr == addr)
+        self.netdevs.usable().any(|found| found.addr == addr)
     }
 
-    /// The number of a network of this driver's, `tcp7`. Others have no meaning here.
+    /// The number of a network of this driver, `tcp7`. Others are ignored.
     pub(super) fn network(&mut self, place: &str, name: &str) -> Option<u16> {
         match Pattern::network(name) {
             Some(Pattern::Net(net)) => Some(net),
             _ => {
                 self.ignore(
                     place,
-                    format!("'{name}' is no network of this driver, like tcp"),
+                    format!("'{name}' is not a network of this driver, like tcp"),
                 );
                 None
             }
@@ -94,10 +94,10 @@ impl<'a> Builder<'a> {
     }
 
     /// An NI in this network with the address that a device has, or the first that is there.
-    pub(super) fn card(&mut self, place: &str, net: u16, device: Option<&str>) {
+    pub(super) fn add_device(&mut self, place: &str, net: u16, device: Option<&str>) {
         let found = match device {
-            Some(device) => self.cards.address_of(device),
-            None => self.cards.first(),
+            Some(device) => self.netdevs.address_of(device),
+            None => self.netdevs.first(),
         };
         match found {
             Ok(addr) => self.ni(Nid::tcp(net, addr)),
@@ -105,8 +105,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// NIs for a network as it stands in `networks=`: `tcp7(eth0,eth1)[0,1]`.
-    pub(super) fn network_and_cards(&mut self, place: &str, text: &str) {
+    /// NIs for a network as in `networks=`: `tcp7(eth0,eth1)[0,1]`.
+    pub(super) fn network_with_devices(&mut self, place: &str, text: &str) {
         let (name, rest) = text.split_once('(').unwrap_or((text, ""));
         let (name, cpts) = match name.split_once('[') {
             Some((name, _)) => (name, true),
@@ -115,7 +115,7 @@ impl<'a> Builder<'a> {
         if cpts {
             self.ignore(
                 place,
-                format!("'{text}': processors are chosen by the driver"),
+                format!("'{text}': the driver chooses the processors"),
             );
         }
         let name = name.trim();
@@ -123,20 +123,20 @@ impl<'a> Builder<'a> {
         let Some(net) = self.network(&place, name) else {
             return;
         };
-        let Some((cards, after)) = rest.split_once(')') else {
+        let Some((netdevs, after)) = rest.split_once(')') else {
             if rest.is_empty() {
-                self.card(&place, net, None);
+                self.add_device(&place, net, None);
             } else {
                 self.problem(&place, format!("'{text}' has no ')'"));
             }
             return;
         };
         if !(after.trim().is_empty() || after.trim_start().starts_with('[')) {
-            self.problem(&place, format!("'{}' behind ')'", after.trim()));
+            self.problem(&place, format!("'{}' after ')'", after.trim()));
         }
-        for card in cut(cards, ',') {
-            let device = card.split('[').next().unwrap_or_default().trim();
-            self.card(&place, net, Some(device));
+        for item in cut(netdevs, ',') {
+            let device = item.split('[').next().unwrap_or_default().trim();
+            self.add_device(&place, net, Some(device));
         }
     }
 
@@ -150,18 +150,18 @@ impl<'a> Builder<'a> {
         patterns: &[String],
     ) -> bool {
         let mut any = false;
-        let cards = self.cards;
+        let netdevs = self.netdevs;
         for pattern in patterns {
-            for found in cards.usable() {
+            for found in netdevs.usable() {
                 let IpAddr::V4(addr) = found.addr else {
                     continue;
                 };
-                let named = devices.is_empty() || devices.contains(&found.card);
+                let named = devices.is_empty() || devices.contains(&found.device);
                 match expression::matches(pattern, addr) {
                     None => {
                         self.problem(
                             place,
-                            format!("'{pattern}' is no pattern of IPv4 addresses"),
+                            format!("'{pattern}' is not a pattern of IPv4 addresses"),
                         );
                         return any;
                     }
@@ -181,7 +181,7 @@ impl<'a> Builder<'a> {
         let mut known: Vec<u16> = Vec::new();
         for rule in cut_rules(text) {
             let mut words = cut(rule, ' ').peekable();
-            // Networks may be several, with commas between them and blanks around those.
+            // There may be several networks, separated by commas with blanks around them.
             let mut nets = String::new();
             while let Some(word) = words.next_if(|word| !is_pattern(word)) {
                 nets += word;
@@ -200,7 +200,7 @@ impl<'a> Builder<'a> {
                 if known.contains(&number) {
                     continue;
                 }
-                let mut probe = Builder::new(self.cards);
+                let mut probe = Builder::new(self.netdevs);
                 let matched = probe.network_by_address(&place, number, &[], &patterns);
                 self.file.problems.append(&mut probe.file.problems);
                 if !matched {
@@ -208,9 +208,9 @@ impl<'a> Builder<'a> {
                 }
                 known.push(number);
                 if net.contains('(') {
-                    self.network_and_cards(&place, net);
+                    self.network_with_devices(&place, net);
                 } else {
-                    // Without a device, the address that matched is the one.
+                    // Without a device, it is the address that matched.
                     for ni in probe.file.config.nis.iter().take(1) {
                         self.ni(ni.nid);
                     }
@@ -228,7 +228,7 @@ impl<'a> Builder<'a> {
                 gateway,
                 priority,
             }),
-            // Of another driver's network, it is none of ours.
+            // It belongs to another driver's network.
             Err(_) if is_foreign(gateway) => {
                 self.ignore(
                     place,
@@ -261,12 +261,12 @@ impl<'a> Builder<'a> {
                 given += 1;
                 let (gateway, priority) = cut_priority(word);
                 let Some(priority) = priority else {
-                    self.problem(&place, format!("'{word}' has no priority behind ':'"));
+                    self.problem(&place, format!("'{word}' has no priority after ':'"));
                     continue;
                 };
                 match expression::expand(gateway) {
                     Some(all) => gateways.extend(all.into_iter().map(|nid| (nid, priority))),
-                    None => self.problem(&place, format!("'{gateway}' is no list of NIDs")),
+                    None => self.problem(&place, format!("'{gateway}' is not a list of NIDs")),
                 }
             }
             if given == 0 {
@@ -283,7 +283,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The whole, with each route at the NI that it goes out from.
+    /// The result, in which each route belongs to the NI that is in its gateway's network.
     pub(super) fn build(mut self) -> File {
         for route in std::mem::take(&mut self.routes) {
             let Route {
@@ -293,14 +293,14 @@ impl<'a> Builder<'a> {
                 priority,
             } = route;
             let Config { nis, .. } = &mut self.file.config;
-            // A router's file has routes for others, whose own networks these are: as LNet, without a word.
+            // A file that routers share has routes to their own networks. They are ignored silently, as by LNet.
             if nis
                 .iter()
                 .any(|ni| ni.nid.net() == network || ni.nid == gateway)
             {
                 self.ignore(
                     &place,
-                    format!("{gateway}: this node needs no gateway there"),
+                    format!("{gateway}: this node needs no gateway to that network"),
                 );
                 continue;
             }
@@ -330,7 +330,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Parts of a text, without blanks around them; none that are empty.
+/// The parts of a text, without blanks around them and without empty ones.
 pub(super) fn cut(text: &str, at: char) -> impl Iterator<Item = &str> {
     let blank = at == ' ';
     text.split(move |c: char| if blank { c.is_whitespace() } else { c == at })
@@ -338,14 +338,14 @@ pub(super) fn cut(text: &str, at: char) -> impl Iterator<Item = &str> {
         .filter(|part| !part.is_empty())
 }
 
-/// Rules end at semicolons and line ends; what stands behind a `#` is said to people.
+/// Rules, which end at semicolons and line ends. `#` begins a comment.
 fn cut_rules(text: &str) -> impl Iterator<Item = &str> {
     text.split([';', '\n'])
         .map(|rule| rule.split('#').next().unwrap_or_default().trim())
         .filter(|rule| !rule.is_empty())
 }
 
-/// `tcp(eth0,eth1),tcp1(eth2)`: commas in brackets part nothing.
+/// `tcp(eth0,eth1),tcp1(eth2)`: commas in brackets don't separate.
 pub(super) fn cut_networks(text: &str) -> Vec<&str> {
     let mut depth = 0_usize;
     let between = text.split(move |c| {
@@ -375,12 +375,12 @@ fn without_blanks_in_brackets(text: &str) -> String {
     text.chars().filter(keep).collect()
 }
 
-/// Whether this is a pattern of addresses, and no network: it begins with a number, `*` or a bracket.
+/// Whether this is a pattern of addresses, not a network: it begins with a number, `*` or a bracket.
 fn is_pattern(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_digit() || "*[".contains(c))
 }
 
-/// Whether this is a NID of another driver's.
+/// Whether this is a NID of another driver.
 fn is_foreign(nid: &str) -> bool {
     let network = nid.rsplit_once('@').map(|(_, network)| network);
     network.is_some_and(|network| Pattern::network(network).is_none())

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! lnetctl's YAML: what its `export` writes, and what stands in `/etc/lnet.conf`.
+//! lnetctl's YAML: what its `export` writes, and the format of `/etc/lnet.conf`.
 
 use super::{
     File, expression,
     lnet::{Builder, cut},
 };
-use crate::{cards::Cards, repo::wire::Nid};
+use crate::{netdev::NetDevices, repo::wire::Nid};
 use yaml_serde::{Mapping, Value};
 
 /// Headings that such a file can have. Others are reported as having no effect.
@@ -23,7 +23,7 @@ const HEADINGS: [&str; 10] = [
     "udsp",
 ];
 
-/// What an export says of an NI beside its configuration.
+/// The keys of an NI in an export that are not its configuration.
 const STATE: [&str; 9] = [
     "status",
     "statistics",
@@ -36,8 +36,8 @@ const STATE: [&str; 9] = [
     "interfaces",
 ];
 
-/// Reads such a file; nothing, if it is none.
-pub(super) fn parse(text: &str, cards: &Cards) -> Result<Option<File>, String> {
+/// Reads such a file; `None` if it is not one.
+pub(super) fn parse(text: &str, netdevs: &NetDevices) -> Result<Option<File>, String> {
     // Errors in other YAML are reported by the parser of the other format.
     let Ok(Value::Mapping(all)) = yaml_serde::from_str(text) else {
         return Ok(None);
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str, cards: &Cards) -> Result<Option<File>, String> {
     if ours || !HEADINGS.iter().any(|key| all.contains_key(key)) {
         return Ok(None);
     }
-    let mut builder = Builder::new(cards);
+    let mut builder = Builder::new(netdevs);
     for (key, value) in &all {
         let heading = text_of(key).unwrap_or_default();
         match heading.as_str() {
@@ -64,7 +64,7 @@ pub(super) fn parse(text: &str, cards: &Cards) -> Result<Option<File>, String> {
                 "peers are found by their NIDs; where one is elsewhere, \
                                               'socklctl peer add' says it",
             ),
-            other => builder.ignore(other, "LNet's own, which means nothing here"),
+            other => builder.ignore(other, "a setting of LNet, which this driver does not have"),
         }
     }
     Ok(Some(builder.build()))
@@ -130,7 +130,7 @@ fn net(builder: &mut Builder<'_>, place: &str, item: &Mapping) {
         builder.problem(place, "without 'net type'");
         return;
     };
-    // Every export has this one, and no driver.
+    // Every export has the loopback network, which is not this driver's.
     if name == "lo" {
         return;
     }
@@ -147,14 +147,14 @@ fn net(builder: &mut Builder<'_>, place: &str, item: &Mapping) {
                 }
             }
         }
-        // Before 2.10 there was one, and no heading for it.
+        // Before version 2.10 there was one NI, without a heading.
         _ => ni(builder, place, net, item),
     }
 }
 
 fn ni(builder: &mut Builder<'_>, place: &str, net: u16, item: &Mapping) {
     let devices = list(item.get("interfaces"));
-    // A device may have several addresses: the NID says which one, as long as the node has it.
+    // A device may have several addresses: the NID says which one, if the node has it.
     let nid = get(item, "nid").and_then(|nid| nid.parse::<Nid>().ok());
     let nid = nid.filter(|nid| nid.net() == net);
     match nid.filter(|nid| devices.is_empty() || builder.is_local(nid.addr())) {
@@ -164,7 +164,7 @@ fn ni(builder: &mut Builder<'_>, place: &str, net: u16, item: &Mapping) {
         }
         None => {
             for device in &devices {
-                builder.card(place, net, Some(device));
+                builder.add_device(place, net, Some(device));
             }
         }
     }
@@ -189,7 +189,7 @@ fn ni(builder: &mut Builder<'_>, place: &str, net: u16, item: &Mapping) {
             known if STATE.contains(&known) => {}
             other => builder.ignore(
                 place,
-                format!("{other}: LNet's own, which means nothing here"),
+                format!("{other}: a setting of LNet, which this driver does not have"),
             ),
         }
     }
@@ -211,13 +211,13 @@ fn ip2nets(builder: &mut Builder<'_>, place: &str, item: &Mapping) {
     let patterns = list(item.get("ip-range"));
     if patterns.is_empty() {
         for device in &devices {
-            builder.card(&place, net, Some(device));
+            builder.add_device(&place, net, Some(device));
         }
         if devices.is_empty() {
             builder.problem(&place, "with neither 'interfaces' nor 'ip-range'");
         }
     } else {
-        // That nothing matches is how one file serves many nodes.
+        // It is no error that no rule matches: one file is for many nodes.
         builder.network_by_address(&place, net, &devices, &patterns);
     }
 }
@@ -235,7 +235,7 @@ fn route(builder: &mut Builder<'_>, place: &str, item: &Mapping) {
         .parse::<i64>()
         .map(|it| u32::try_from(it).unwrap_or(0))
     else {
-        builder.problem(place, format!("priority '{priority}' is no number"));
+        builder.problem(place, format!("priority '{priority}' is not a number"));
         return;
     };
     for gateway in cut(&gateways, ',') {
@@ -243,7 +243,7 @@ fn route(builder: &mut Builder<'_>, place: &str, item: &Mapping) {
             Some(all) => all
                 .iter()
                 .for_each(|nid| builder.route(place, net, nid, priority)),
-            None => builder.problem(place, format!("'{gateway}' is no list of NIDs")),
+            None => builder.problem(place, format!("'{gateway}' is not a list of NIDs")),
         }
     }
 }
@@ -253,7 +253,7 @@ fn buffers(builder: &mut Builder<'_>, _: &str, item: &Mapping) {
         ("small", "small_router_buffers"),
         ("large", "large_router_buffers"),
     ] {
-        // 0 is as many as LNet finds right.
+        // 0: LNet's default.
         if let Some(number) = get(item, key).filter(|number| number != "0") {
             builder.set(parameter, &number);
         }
@@ -265,13 +265,13 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> File {
-        let cards = Cards::of(&[
+        let netdevs = NetDevices::of(&[
             "lo 127.0.0.1",
             "eth0 10.0.0.1",
             "eth0 10.0.0.2",
             "eth1 192.168.1.1",
         ]);
-        parse(text, &cards).unwrap().expect("lnetctl's YAML")
+        parse(text, &netdevs).unwrap().expect("lnetctl's YAML")
     }
 
     fn nids(file: &File) -> Vec<String> {
@@ -411,7 +411,7 @@ ip2nets:
 
     #[test]
     fn other_files_are_none() {
-        let cards = Cards::default();
+        let netdevs = NetDevices::default();
         for text in [
             "",
             "version: 1\nni: []",
@@ -421,7 +421,7 @@ ip2nets:
             "net: [",
             "net",
         ] {
-            assert_eq!(parse(text, &cards).unwrap(), None, "{text}");
+            assert_eq!(parse(text, &netdevs).unwrap(), None, "{text}");
         }
     }
 }

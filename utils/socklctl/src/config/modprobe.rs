@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lines of modprobe.d: the parameters of `lnet` and `ksocklnd`, as sites have them for the C driver.
+//! Lines of modprobe.d: the parameters of `lnet` and `ksocklnd`, as for the C driver.
 
 use super::{
     File,
     lnet::{Builder, cut_networks},
 };
-use crate::cards::Cards;
+use crate::netdev::NetDevices;
 
 /// The commands that such a file has.
 const COMMANDS: [&str; 8] = [
@@ -23,7 +23,7 @@ const COMMANDS: [&str; 8] = [
 /// Parameters of `lnet` that this driver has by the same names.
 const SHARED: [&str; 4] = ["accept", "accept_port", "accept_backlog", "accept_timeout"];
 
-/// Whether the first line that says something begins with a command of modprobe.d.
+/// Whether the first line that is neither empty nor a comment begins with a command of modprobe.d.
 pub(super) fn is_one(text: &str) -> bool {
     let first = text
         .lines()
@@ -34,15 +34,15 @@ pub(super) fn is_one(text: &str) -> bool {
 }
 
 /// Reads such a file.
-pub(super) fn parse(text: &str, cards: &Cards) -> File {
-    let mut builder = Builder::new(cards);
+pub(super) fn parse(text: &str, netdevs: &NetDevices) -> File {
+    let mut builder = Builder::new(netdevs);
     for (number, line) in lines(text) {
         let mut words = words(&line).into_iter();
         let place = format!("line {number}");
         match words.next().as_deref() {
             None => {}
             Some("options") => match words.next() {
-                None => builder.problem(&place, "options of no module"),
+                None => builder.problem(&place, "no module is named"),
                 Some(module) => {
                     for word in words {
                         option(&mut builder, &place, &module, &word);
@@ -53,14 +53,14 @@ pub(super) fn parse(text: &str, cards: &Cards) -> File {
                 builder.ignore(&place, format!("'{command}' is for modprobe"));
             }
             Some(command) => {
-                builder.problem(&place, format!("'{command}' is no command of modprobe.d"))
+                builder.problem(&place, format!("'{command}' is not a command of modprobe.d"))
             }
         }
     }
     builder.build()
 }
 
-/// Lines that say something, by the numbers of their first ones; a backslash at the end goes on.
+/// Lines that are neither empty nor comments, with their numbers. A backslash at the end continues a line.
 fn lines(text: &str) -> Vec<(usize, String)> {
     let mut all: Vec<(usize, String)> = Vec::new();
     let mut goes_on = false;
@@ -79,7 +79,7 @@ fn lines(text: &str) -> Vec<(usize, String)> {
     all
 }
 
-/// Words, with blanks between them but for those in quotes, which are taken away.
+/// Words, which are separated by blanks. Quotes are removed; a blank between them is part of the word.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -105,7 +105,7 @@ fn option(builder: &mut Builder<'_>, place: &str, module: &str, word: &str) {
     match (module, name) {
         ("lnet", "networks") => {
             for network in cut_networks(value) {
-                builder.network_and_cards(&place, network);
+                builder.network_with_devices(&place, network);
             }
         }
         ("lnet", "ip2nets") => builder.ip2nets(&place, value),
@@ -116,7 +116,7 @@ fn option(builder: &mut Builder<'_>, place: &str, module: &str, word: &str) {
             _ => builder.problem(&place, format!("'{value}' is neither enabled nor disabled")),
         },
         ("lnet", "small_router_buffers" | "large_router_buffers") => {
-            // 0 is as many as LNet finds right.
+            // 0: LNet's default.
             if value != "0" {
                 builder.set(name, value);
             }
@@ -132,8 +132,8 @@ fn option(builder: &mut Builder<'_>, place: &str, module: &str, word: &str) {
 mod tests {
     use super::*;
 
-    fn cards() -> Cards {
-        Cards::of(&[
+    fn netdevs() -> NetDevices {
+        NetDevices::of(&[
             "lo 127.0.0.1",
             "eth0 10.0.0.1",
             "eth1 192.168.1.1",
@@ -172,7 +172,7 @@ options ko2iblnd map_on_demand=32
 alias tcp ksocklnd
 "#;
         assert!(is_one(text));
-        let file = parse(text, &cards());
+        let file = parse(text, &netdevs());
         assert_eq!(file.problems, [""; 0]);
         assert_eq!(nids(&file), ["10.0.0.1@tcp", "192.168.1.1@tcp1"]);
         assert_eq!(
@@ -195,10 +195,10 @@ alias tcp ksocklnd
             settings.map(|(name, value)| (name.to_string(), value.to_string()))
         );
         for (ignored, sign) in file.ignored.iter().zip([
-            "line 3: lnet networks: 'tcp1(eth1)[0,1]': processors",
-            "line 3: lnet networks: o2ib: 'o2ib' is no network of this driver",
+            "line 3: lnet networks: 'tcp1(eth1)[0,1]': the driver chooses",
+            "line 3: lnet networks: o2ib: 'o2ib' is not a network of this driver",
             "line 3: lnet live_router_check_interval: this driver has nothing like it",
-            "line 5: lnet routes: o2ib: 'o2ib' is no network",
+            "line 5: lnet routes: o2ib: 'o2ib' is not a network",
             "line 7: ko2iblnd map_on_demand: a parameter of another module",
             "line 8: 'alias' is for modprobe",
         ]) {
@@ -209,11 +209,11 @@ alias tcp ksocklnd
 
     #[test]
     fn networks_without_devices_and_with_wrong_ones() {
-        let file = parse("options lnet networks=tcp", &cards());
+        let file = parse("options lnet networks=tcp", &netdevs());
         assert_eq!(nids(&file), ["10.0.0.1@tcp"]);
         let file = parse(
             "options lnet networks=tcp(eth2),tcp1(eth9),tcp2(eth0",
-            &cards(),
+            &netdevs(),
         );
         assert_eq!(nids(&file), ["fd00::1@tcp"]);
         assert_eq!(
@@ -224,11 +224,11 @@ alias tcp ksocklnd
             ]
         );
         // Several networks on one device are usual.
-        let file = parse("options lnet networks=tcp(eth0),tcp1(eth0)", &cards());
+        let file = parse("options lnet networks=tcp(eth0),tcp1(eth0)", &netdevs());
         assert_eq!(nids(&file), ["10.0.0.1@tcp", "10.0.0.1@tcp1"]);
         assert_eq!(file.problems, [""; 0]);
         // An NI for each of several devices.
-        let file = parse("options lnet networks=tcp(eth0,eth1)", &cards());
+        let file = parse("options lnet networks=tcp(eth0,eth1)", &netdevs());
         assert_eq!(nids(&file), ["10.0.0.1@tcp", "192.168.1.1@tcp"]);
     }
 
@@ -244,11 +244,11 @@ alias tcp ksocklnd
             ),
             ("o2ib *.*.*.*", &[]),
         ] {
-            let file = parse(&format!("options lnet ip2nets=\"{rules}\""), &cards());
+            let file = parse(&format!("options lnet ip2nets=\"{rules}\""), &netdevs());
             assert_eq!(nids(&file), expected, "{rules}");
             assert_eq!(file.problems, [""; 0], "{rules}");
         }
-        let file = parse("options lnet ip2nets=\"tcp; tcp 10.x\"", &cards());
+        let file = parse("options lnet ip2nets=\"tcp; tcp 10.x\"", &netdevs());
         assert_eq!(file.problems.len(), 2, "{:?}", file.problems);
     }
 
@@ -256,15 +256,15 @@ alias tcp ksocklnd
     fn wrong_lines_are_told() {
         let text = "options\noptions lnet routes=\"tcp1; tcp2 10.0.0.[1@tcp; tcp3 10.0.0.9@tcp:x; tcp4 nobody@tcp\"\n\
                     options lnet forwarding=maybe networks=tcp(eth0)\nfrobnicate x\noptions lnet 'routes=tcp5 10.9.9.9@tcp9'";
-        let file = parse(text, &cards());
+        let file = parse(text, &netdevs());
         for (problem, sign) in file.problems.iter().zip([
-            "line 1: options of no module",
+            "line 1: no module is named",
             "line 2: lnet routes: tcp1: a route without a gateway",
-            "line 2: lnet routes: tcp2: '10.0.0.[1@tcp' is no list",
+            "line 2: lnet routes: tcp2: '10.0.0.[1@tcp' is not a list",
             "line 2: lnet routes: tcp3: '10.0.0.9@tcp:x' has no priority",
             "line 2: lnet routes: tcp4: gateway 'nobody@tcp' is not a NID",
             "line 3: lnet forwarding: 'maybe'",
-            "line 4: 'frobnicate' is no command",
+            "line 4: 'frobnicate' is not a command",
         ]) {
             assert!(problem.starts_with(sign), "{problem}, not {sign}");
         }

@@ -25,7 +25,7 @@ impl Report for OpenMetrics {
     }
 }
 
-/// Metrics that all are about the same objects, each with labels of its own.
+/// Metrics about objects of one kind, each with labels of its own.
 struct Page<'a, T> {
     registry: Registry,
     objects: Vec<(Labels, &'a T)>,
@@ -39,7 +39,7 @@ impl<'a, T> Page<'a, T> {
         }
     }
 
-    /// A number that only grows, in `unit` if it counts no things.
+    /// A counter, with the unit of what it counts if there is one.
     fn counter(&mut self, name: &str, help: &str, unit: Option<Unit>, value: impl Fn(&T) -> u64) {
         let family = Family::<Labels, Counter>::default();
         for (labels, object) in &self.objects {
@@ -62,7 +62,7 @@ impl<'a, T> Page<'a, T> {
         self.counter("received", "Bytes received", bytes(), |of| rx(of).bytes);
     }
 
-    /// Numbers that only grow, and differ by their cause.
+    /// Counters that differ by their cause.
     fn by_cause(&mut self, name: &str, help: &str, values: &[(&'static str, Value<T>)]) {
         let family = Family::<Labels, Counter>::default();
         for (labels, object) in &self.objects {
@@ -75,7 +75,7 @@ impl<'a, T> Page<'a, T> {
         self.registry.register(name, help, family);
     }
 
-    /// A number of what there is now.
+    /// A number of objects that exist now.
     fn gauge(&mut self, name: &str, help: &str, value: Value<T>) {
         let family = Family::<Labels, Gauge>::default();
         for (labels, object) in &self.objects {
@@ -105,25 +105,25 @@ impl From<&Stats> for OpenMetrics {
             bytes(),
             |ni| ni.zero_copy.bytes,
         );
-        page.counter("connects", "Connections made", None, |ni| ni.connects);
+        page.counter("connects", "Connections opened", None, |ni| ni.connects);
         page.counter("accepts", "Connections accepted", None, |ni| ni.accepts);
         page.counter("refusals", "Connections refused", None, |ni| ni.refusals);
         page.counter("dropped_messages", "Messages dropped", None, |ni| ni.drops);
         page.counter(
             "misrouted_messages",
-            "Messages that should not have come here",
+            "Messages that should not have been sent to this node",
             None,
             |ni| ni.misrouted,
         );
-        page.counter("forwarded_messages", "Messages passed on", None, |ni| {
+        page.counter("forwarded_messages", "Messages forwarded", None, |ni| {
             ni.forwarding.msgs
         });
-        page.counter("forwarded", "Bytes passed on", bytes(), |ni| {
+        page.counter("forwarded", "Bytes forwarded", bytes(), |ni| {
             ni.forwarding.bytes
         });
         page.by_cause(
             "errors",
-            "What went wrong",
+            "Errors by cause",
             &[
                 ("connect", |ni| ni.errors.connect),
                 ("handshake", |ni| ni.errors.handshake),
@@ -153,11 +153,11 @@ impl From<&Peers> for OpenMetrics {
             |peer: &Peer| vec![("nid", peer.ni.to_string()), ("peer", peer.nid.to_string())];
         let mut page = Page::new("socklnd_peer", &peers.0, labels);
         page.traffic(|peer| &peer.tx, |peer| &peer.rx);
-        page.counter("connects", "Connections made", None, |peer| peer.connects);
+        page.counter("connects", "Connections opened", None, |peer| peer.connects);
         page.counter("accepts", "Connections accepted", None, |peer| peer.accepts);
         page.by_cause(
             "errors",
-            "What went wrong",
+            "Errors by cause",
             &[
                 ("connect", |peer| peer.errors.connect),
                 ("protocol", |peer| peer.errors.protocol),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the counters gain, interval by interval.
+//! Rates: the differences of counters in each interval.
 
 use super::{Ni, Stats};
 use crate::{
@@ -17,13 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The counters of one moment.
+/// The counters at one moment.
 struct Sample {
     at: Instant,
     stats: Stats,
 }
 
-/// What changed between two moments.
+/// The differences between two moments.
 #[derive(Debug, Serialize)]
 pub(super) struct Rates {
     /// The time between the two.
@@ -31,7 +31,7 @@ pub(super) struct Rates {
     nis: Vec<Rate>,
 }
 
-/// Of one NI; messages, bytes and errors a second.
+/// Those of one NI: messages, bytes and errors per second.
 #[derive(Debug, PartialEq, Serialize)]
 struct Rate {
     nid: Shown,
@@ -46,7 +46,7 @@ struct Rate {
     txs: u64,
 }
 
-/// A title, and how wide its column is in a line of its own.
+/// A title, and the width of its column where each line is printed by itself.
 const COLUMNS: [(&str, usize); 9] = [
     ("nid", 20),
     ("msgs out/s>", 10),
@@ -60,8 +60,8 @@ const COLUMNS: [(&str, usize); 9] = [
 ];
 
 impl Rate {
-    /// An NI that was not there before has gained everything since; so has one whose counters
-    /// are lower than before, because it is another one with the same NID.
+    /// The counters of a new NI began at 0. An NI whose counters are lower than before is a new one with the
+    /// same NID.
     fn new(before: Option<&Ni>, now: &Ni, seconds: f64) -> Self {
         let rate = |count: fn(&Ni) -> u64| {
             let now = count(now);
@@ -100,7 +100,7 @@ impl Rate {
     }
 }
 
-/// What stands above the lines of an interval.
+/// The heading of an interval.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Header {
     Titles,
@@ -118,7 +118,7 @@ impl Rates {
         }
     }
 
-    /// The lines of all NIs, maybe after one of titles.
+    /// The lines of all NIs, after a line of titles if `titles` says so.
     fn lines(&self, header: Header) -> String {
         let titles = COLUMNS.map(|(title, _)| title.trim_end_matches('>').to_string());
         let rows = self.nis.iter().map(Rate::row);
@@ -236,7 +236,7 @@ mod tests {
         );
         let rates = Rates::new(&before, &now);
         let bytes: Vec<_> = rates.nis.iter().map(|ni| ni.tx_bytes).collect();
-        // The first was started anew, the last is new.
+        // The first was restarted, the last is new.
         assert_eq!(bytes, [200.0, 2000.0, 40.0]);
         assert_eq!(rates.nis[1].errors, 0.5);
         let text = rates.text();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The network devices of this namespace and their addresses, as the kernel tells them by rtnetlink.
+//! The network devices of this namespace and their addresses, from rtnetlink.
 //!
 //! Formats: `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_addr.h`, `linux/if_link.h`.
 
@@ -31,18 +31,18 @@ const IFF_LOOPBACK: u32 = 8;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 /// A second IPv4 address of a subnet, or a temporary IPv6 one.
 const IFA_F_SECONDARY: u32 = 0x01;
-/// Of IPv6: a duplicate, one not to be used any more, and one not to be used yet.
+/// Of IPv6: a duplicate, a deprecated and a tentative address.
 const IFA_F_UNFIT: u32 = 0x08 | 0x20 | 0x40;
 
 /// An address of a network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
     /// The device's name.
-    pub(crate) card: String,
-    /// The name that an IPv4 address has of its own, like `eth0:1`; mostly the device's.
+    pub(crate) device: String,
+    /// The label of an IPv4 address, like `eth0:1`; mostly the device's name.
     label: String,
     pub(crate) addr: IpAddr,
-    /// Whether it comes after others: it is a second one, or not a lasting one.
+    /// Whether others are preferred: it is a secondary or a temporary address.
     second: bool,
     up: bool,
     loopback: bool,
@@ -50,22 +50,22 @@ pub(crate) struct Address {
 
 /// The network devices of this namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cards {
+pub(crate) struct NetDevices {
     /// Their names.
     names: Vec<String>,
-    /// Their addresses that a NID can have, those first that it rather has.
+    /// Their addresses that a NID can have, preferred ones first.
     addresses: Vec<Address>,
 }
 
-/// What a device can't be used for.
+/// Why a device can't be used.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum CardError {
+pub(crate) enum NetDeviceError {
     Missing(String),
     NoAddress(String),
     None,
 }
 
-impl fmt::Display for CardError {
+impl fmt::Display for NetDeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(name) => write!(f, "there is no network device {name} here"),
@@ -75,7 +75,7 @@ impl fmt::Display for CardError {
     }
 }
 
-impl Cards {
+impl NetDevices {
     /// Asks the kernel.
     pub(crate) fn read() -> Result<Self, Errno> {
         Ok(Self::new(&links(&dump(RTM_GETLINK)?), &dump(RTM_GETADDR)?))
@@ -86,7 +86,7 @@ impl Cards {
             .iter()
             .filter_map(|message| address(message, links))
             .collect();
-        // As the kernel lists them, but those first that a NID is rather made of.
+        // In the kernel's order, but preferred ones first.
         addresses.sort_by_key(|address| (address.addr.is_ipv6(), address.second));
         Self {
             names: links.iter().map(|link| link.name.clone()).collect(),
@@ -94,24 +94,23 @@ impl Cards {
         }
     }
 
-    /// The address that a NID has which is made from this device: its first IPv4 one, else its first
-    /// IPv6 one.
-    pub(crate) fn address_of(&self, name: &str) -> Result<IpAddr, CardError> {
+    /// The address for a NID of this device: its first IPv4 address, else its first IPv6 address.
+    pub(crate) fn address_of(&self, name: &str) -> Result<IpAddr, NetDeviceError> {
         if !self.has(name) {
-            return Err(CardError::Missing(name.to_string()));
+            return Err(NetDeviceError::Missing(name.to_string()));
         }
         let mut of_name = self.addresses.iter().filter(|it| it.is_called(name));
         let found = of_name.next().map(|address| address.addr);
-        found.ok_or_else(|| CardError::NoAddress(name.to_string()))
+        found.ok_or_else(|| NetDeviceError::NoAddress(name.to_string()))
     }
 
-    /// The address of the first device that is up and leads to others.
-    pub(crate) fn first(&self) -> Result<IpAddr, CardError> {
+    /// The address of the first device that is up and is no loopback device.
+    pub(crate) fn first(&self) -> Result<IpAddr, NetDeviceError> {
         let mut usable = self.usable();
-        usable.next().map(|found| found.addr).ok_or(CardError::None)
+        usable.next().map(|found| found.addr).ok_or(NetDeviceError::None)
     }
 
-    /// The addresses of devices that are up and lead to others.
+    /// The addresses of devices that are up and are no loopback devices.
     pub(crate) fn usable(&self) -> impl Iterator<Item = &Address> {
         let addresses = self.addresses.iter();
         addresses.filter(|address| address.up && !address.loopback)
@@ -127,7 +126,7 @@ impl Cards {
 impl Address {
     /// Whether this is the name of its device, or its own.
     fn is_called(&self, name: &str) -> bool {
-        self.card == name || self.label == name
+        self.device == name || self.label == name
     }
 }
 
@@ -171,7 +170,7 @@ fn address(message: &Message, links: &[Link]) -> Option<Address> {
     let flags = attribute(rest, IFA_FLAGS)
         .and_then(|flags| number(flags, 0))
         .unwrap_or(flags.into());
-    // Of a tunnel, the other one is the far end's.
+    // Of a point-to-point device, the other one is the peer's.
     let bytes = attribute(rest, IFA_LOCAL).or_else(|| attribute(rest, IFA_ADDRESS))?;
     let addr = match bytes.len() {
         4 => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
@@ -183,7 +182,7 @@ fn address(message: &Message, links: &[Link]) -> Option<Address> {
     }
     let link = links.iter().find(|link| link.index == index)?;
     Some(Address {
-        card: link.name.clone(),
+        device: link.name.clone(),
         label: attribute(rest, IFA_LABEL).map_or_else(|| link.name.clone(), text),
         addr,
         second: flags & IFA_F_SECONDARY != 0,
@@ -273,23 +272,23 @@ fn dump(kind: u16) -> Result<Vec<Message>, Errno> {
 pub(crate) mod fake {
     use super::*;
 
-    impl Cards {
+    impl NetDevices {
         /// Devices that are up, from `eth0 10.0.0.1`, one in each.
         pub(crate) fn of(lines: &[&str]) -> Self {
             let address = |line: &&str| {
-                let (card, addr) = line.split_once(' ').unwrap();
+                let (device, addr) = line.split_once(' ').unwrap();
                 Address {
-                    card: card.to_string(),
-                    label: card.to_string(),
+                    device: device.to_string(),
+                    label: device.to_string(),
                     addr: addr.parse().unwrap(),
                     second: false,
                     up: true,
-                    loopback: card == "lo",
+                    loopback: device == "lo",
                 }
             };
             let addresses: Vec<_> = lines.iter().map(address).collect();
             Self {
-                names: addresses.iter().map(|it| it.card.clone()).collect(),
+                names: addresses.iter().map(|it| it.device.clone()).collect(),
                 addresses,
             }
         }
@@ -326,7 +325,7 @@ mod tests {
         }
     }
 
-    fn cards() -> Cards {
+    fn netdevs() -> NetDevices {
         let link = |index, name: &str, flags| Link {
             index,
             name: name.to_string(),
@@ -339,7 +338,7 @@ mod tests {
             link(4, "eth2", IFF_UP),
             link(5, "eth3", IFF_UP),
         ];
-        Cards::new(
+        NetDevices::new(
             &links,
             &[
                 new_address(1, "127.0.0.1", 0, 254, "lo"),
@@ -357,21 +356,21 @@ mod tests {
 
     #[test]
     fn a_device_stands_for_its_first_lasting_address() {
-        let cards = cards();
+        let netdevs = netdevs();
         for (name, addr) in [
             ("eth0", "10.0.0.1"),
             ("eth0:1", "10.0.0.9"),
             ("eth1", "10.1.0.1"),
             ("eth2", "fd00::9"),
         ] {
-            assert_eq!(cards.address_of(name), Ok(addr.parse().unwrap()), "{name}");
+            assert_eq!(netdevs.address_of(name), Ok(addr.parse().unwrap()), "{name}");
         }
-        let none = CardError::NoAddress("eth3".to_string());
-        assert_eq!(cards.address_of("eth3"), Err(none));
-        assert!(cards.address_of("eth9").is_err());
-        assert!(cards.has("eth3") && !cards.has("eth9"));
-        assert_eq!(cards.first(), Ok([10, 0, 0, 1].into()));
-        assert_eq!(Cards::default().first(), Err(CardError::None));
+        let none = NetDeviceError::NoAddress("eth3".to_string());
+        assert_eq!(netdevs.address_of("eth3"), Err(none));
+        assert!(netdevs.address_of("eth9").is_err());
+        assert!(netdevs.has("eth3") && !netdevs.has("eth9"));
+        assert_eq!(netdevs.first(), Ok([10, 0, 0, 1].into()));
+        assert_eq!(NetDevices::default().first(), Err(NetDeviceError::None));
     }
 
     #[test]
@@ -405,6 +404,6 @@ mod tests {
 
     #[test]
     fn the_kernel_knows_the_loopback_device() {
-        assert!(Cards::read().unwrap().has("lo"));
+        assert!(NetDevices::read().unwrap().has("lo"));
     }
 }

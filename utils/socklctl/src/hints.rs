@@ -1,97 +1,99 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Verbs of lctl and lnetctl that are not understood here: what does their work instead.
+//! Commands of lctl and lnetctl that socklctl does not have, and the command to use instead of each.
 //!
-//! Looked at only when a command line was found to be wrong.
+//! Searched only if the command line could not be parsed.
 
 use std::ffi::OsString;
 
 const PARAMETERS: &str = "parameters of the module are files in /sys/module/ksocklnd/parameters, and at boot \
                           'options ksocklnd NAME=VALUE' in modprobe.d";
 
-/// The words that a command line begins with, and the answer. Those that say more come first.
+/// The first words of a command line, and the answer. Longer ones come before those that begin with the same
+/// words.
 const ANSWERS: &[(&[&str], &str)] = &[
     (
         &["lnet"],
-        "there is no LNet to configure: 'modprobe ksocklnd' loads the driver, 'socklctl import FILE' gives it \
-         what a file has, 'socklctl network down' stops all of it",
+        "there is no LNet to configure: 'modprobe ksocklnd' loads the driver, 'socklctl import FILE' configures \
+         it from a file, 'socklctl network down' stops all NIs",
     ),
     (
         &["net", "add"],
-        "it takes --net and --if; tunables are the module's: see /sys/module/ksocklnd/parameters",
+        "it has the options --net and --if only; tunables are parameters of the module, in \
+         /sys/module/ksocklnd/parameters",
     ),
     (&["net", "set"], PARAMETERS),
     (
         &["peer", "add"],
-        "peers are found by their NIDs, and need not be added; 'socklctl peer add NID ADDRESS' says where one \
-         is that is not at the address in its NID",
+        "peers need not be added if they have the address in their NID; 'socklctl peer add NID ADDRESS' adds \
+         another address",
     ),
     (
         &["peer", "del"],
-        "it is 'socklctl peer del NID', which closes its connections too",
+        "use 'socklctl peer del NID', which closes its connections too",
     ),
     (
         &["peer", "show"],
-        "'socklctl peer list' has all of them, 'socklctl ping NID' asks one for its NIDs",
+        "'socklctl peer list' lists all of them, 'socklctl ping NID' asks one for its NIDs",
     ),
     (
         &["peer"],
-        "what LNet keeps of a peer is not here; 'socklctl peer list' and 'socklctl stats --peers' show what is",
+        "this driver has nothing like it; 'socklctl peer list' and 'socklctl stats --peers' show its peers",
     ),
     (
         &["routing"],
-        "it is 'socklctl show routing' and 'socklctl set routing on'",
+        "use 'socklctl show routing' and 'socklctl set routing on'",
     ),
     (
         &["buffers"],
-        "it is 'socklctl show routing'; their numbers are the module's parameters small_router_buffers and \
+        "use 'socklctl show routing'; their numbers are the module's parameters small_router_buffers and \
          large_router_buffers",
     ),
     (&["set"], PARAMETERS),
     (
         &["global"],
-        "LNet's own settings are not here; 'socklctl show routing' says whether this node is a gateway, and \
+        "this driver has no settings of LNet; 'socklctl show routing' says whether this node is a gateway, and \
          parameters of the module are in /sys/module/ksocklnd/parameters",
     ),
-    (&["stats", "show"], "it is 'socklctl stats'"),
+    (&["stats", "show"], "use 'socklctl stats'"),
     (
         &["stats", "reset"],
-        "counters are never reset; 'socklctl stats --watch' shows what they gain",
+        "counters are never reset; 'socklctl stats --watch' shows rates",
     ),
     (
         &["debug"],
-        "it is 'socklctl peer list', and more is in /sys/kernel/debug/socklnd/stats",
+        "use 'socklctl peer list'; more is in /sys/kernel/debug/socklnd/stats",
     ),
     (
         &["import"],
-        "an import only adds what is missing; 'socklctl import --check FILE' tells what, and 'socklctl network \
-         down' before it makes the node begin anew",
+        "an import only adds what is missing; 'socklctl import --check FILE' shows what, and 'socklctl network \
+         down' removes the present configuration first",
     ),
     (
         &["discover"],
-        "it is 'socklctl ping NID', which asks a node for its NIDs each time",
+        "use 'socklctl ping NID', which asks a node for its NIDs",
     ),
     (
         &["ping"],
-        "it is 'socklctl ping NID', for one NID each time (see: socklctl ping --help)",
+        "use 'socklctl ping NID', with one NID (see: socklctl ping --help)",
     ),
     (
         &["network"],
-        "'socklctl network down' stops all interfaces; the network that lctl's other verbs are about goes \
-         before them: 'socklctl --net tcp peer_list'",
+        "'socklctl network down' stops all NIs; the network for lctl's other commands is given before them: \
+         'socklctl --net tcp peer_list'",
     ),
-    (&["add_route"], "it is 'socklctl route add NETWORK GATEWAY'"),
-    (&["del_route"], "it is 'socklctl route del NETWORK GATEWAY'"),
+    (&["add_route"], "use 'socklctl route add NETWORK GATEWAY'"),
+    (&["del_route"], "use 'socklctl route del NETWORK GATEWAY'"),
     (
         &["set_route"],
-        "it is 'socklctl route notify GATEWAY up' or 'down'",
+        "use 'socklctl route notify GATEWAY up' or 'down'",
     ),
     (&["get_param"], PARAMETERS),
     (&["set_param"], PARAMETERS),
     (&["list_param"], PARAMETERS),
     (
         &["active_tx"],
-        "it is 'socklctl conn list', and more is in /sys/kernel/debug/socklnd/stats",
+        "use 'socklctl conn list'; more is in /sys/kernel/debug/socklnd/stats",
     ),
     (&["dk"], LOG),
     (&["debug_kernel"], LOG),
@@ -105,17 +107,17 @@ const ANSWERS: &[(&[&str], &str)] = &[
 
 const LOG: &str = "the driver writes to the kernel's log (dmesg), and has tracepoints: see \
                    /sys/kernel/tracing/events/socklnd";
-const LUSTRE: &str = "that is about Lustre's devices, of which the driver knows nothing";
+const LUSTRE: &str = "that is about Lustre's devices, which the driver does not know";
 const NOTHING: &str = "there is nothing of that kind in this driver";
 
-/// What to answer to this wrong command line, if it is one of theirs.
+/// The answer to this wrong command line, if it is a command of lctl or lnetctl.
 pub(crate) fn find(args: &[OsString]) -> Option<String> {
     let mut words = args
         .iter()
         .skip(1)
         .map(|arg| arg.to_string_lossy())
         .peekable();
-    // What may stand before the verb.
+    // Options before the command.
     while words.peek().is_some_and(|word| word.starts_with("--")) {
         if words.next().is_some_and(|word| word == "--net") {
             words.next();
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn their_verbs_are_answered() {
+    fn commands_of_lctl_and_lnetctl_have_answers() {
         for (line, sign) in [
             ("lnet configure --all", "socklctl import"),
             ("net set --net tcp --all", "/sys/module"),

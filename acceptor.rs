@@ -29,6 +29,7 @@ use crate::{
         socket::{
             Accepted,
             Arrivals,
+            Family,
             ListeningSocket,
             Owner,
             Socket,
@@ -338,7 +339,7 @@ impl<U: User> Listener<U> {
         if !inetaddr::is_local(&self.net, self.addr) {
             return Err(EADDRNOTAVAIL);
         }
-        let socket = Socket::new_tcp(&self.net, self.addr.is_ipv6())?;
+        let socket = Socket::new_tcp(&self.net, Family::of(self.addr))?;
         // Connections inherit these. Buffer sizes have to be set here, because the window scale is fixed
         // before a connection is accepted.
         socket.set_kernel_defaults();

@@ -53,7 +53,10 @@ pub(crate) use self::zerocopy::{
 };
 
 pub(crate) use self::{
-    addr::RawAddr,
+    addr::{
+        Family,
+        RawAddr, //
+    },
     message::More,
     owner::Owner,
     state::TcpState, //
@@ -91,8 +94,8 @@ use kernel::{
 /// ```
 /// use crate::lib_linux::{netns::Net, socket::tests::{eventually, listener}};
 ///
-/// let listener = listener(false)?;
-/// let client = Socket::new_tcp(&Net::current(), false)?;
+/// let listener = listener(Family::Inet)?;
+/// let client = Socket::new_tcp(&Net::current(), Family::Inet)?;
 /// client.connect(&listener.local_addr()?)?;
 /// match eventually(|| listener.accept().transpose())?? {
 ///     Accepted::Socket(server) => assert!(server.peer_addr()? == client.local_addr()?),
@@ -143,8 +146,8 @@ const ORPHAN_MS: c_uint = 10_000;
 /// use core::net::{Ipv4Addr, SocketAddr};
 /// use crate::lib_linux::{netns::Net, socket::tests::{eventually, listener}};
 ///
-/// let listener = listener(false)?;
-/// let client = Socket::new_tcp(&Net::current(), false)?;
+/// let listener = listener(Family::Inet)?;
+/// let client = Socket::new_tcp(&Net::current(), Family::Inet)?;
 /// client.set_kernel_defaults();
 /// client.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
 /// if !client.connect(&listener.local_addr()?)? {
@@ -203,7 +206,7 @@ impl Socket {
     const ITER_SOURCE: c_uint = bindings::ITER_SOURCE;
     const ITER_DEST: c_uint = bindings::ITER_DEST;
 
-    /// Makes a TCP socket in `net`, for IPv6 or IPv4. May sleep.
+    /// Makes a TCP socket of this family in `net`. May sleep.
     ///
     /// # Errors
     ///
@@ -212,13 +215,8 @@ impl Socket {
     /// - `EAFNOSUPPORT` if the kernel has no IPv6.
     /// - `EBUSY` if another part of the kernel claims new sockets.
     /// - `ENOMEM`, `ENFILE`.
-    pub(crate) fn new_tcp(net: &Net, v6: bool) -> Result<Self> {
+    pub(crate) fn new_tcp(net: &Net, family: Family) -> Result<Self> {
         let net = NetUser::new(net)?;
-        let family = if v6 {
-            bindings::AF_INET6
-        } else {
-            bindings::AF_INET
-        };
         let mut sock = ptr::null_mut();
         // CAST: Small constants.
         // SAFETY: The namespace's end waits for `net`, so none of the namespace's data is freed. `sock`
@@ -226,7 +224,7 @@ impl Socket {
         to_result(unsafe {
             bindings::sock_create_kern(
                 net.net().as_ptr(),
-                family as c_int,
+                family.as_raw(),
                 bindings::sock_type_SOCK_STREAM as c_int,
                 bindings::IPPROTO_TCP as c_int,
                 &mut sock,

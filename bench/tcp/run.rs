@@ -16,6 +16,7 @@ use crate::{
         netns::Net,
         socket::{
             Accepted,
+            Family,
             ListeningSocket,
             Socket, //
         },
@@ -160,13 +161,13 @@ fn set_up(socket: &Socket) -> Result {
 
 /// Connects a client in one namespace with a server in the other. May sleep.
 fn connect(client: &Net, server: &Net, addr: Ipv4Addr) -> Result<(Connection, Connection)> {
-    let listener = Socket::new_tcp(server, false)?;
+    let listener = Socket::new_tcp(server, Family::Inet)?;
     listener.bind(&SocketAddr::new(IpAddr::V4(addr), 0))?;
     let addr = listener.local_addr()?;
     let incoming = Events::new()?;
     let listener = ListeningSocket::new(listener, 1, incoming.clone())?;
 
-    let socket = Socket::new_tcp(client, false)?;
+    let socket = Socket::new_tcp(client, Family::Inet)?;
     set_up(&socket)?;
     let events = Events::new()?;
     let socket = socket.hook(events.clone());

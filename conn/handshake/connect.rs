@@ -14,6 +14,7 @@ use crate::{
     lib_linux::{
         link,
         socket::{
+            Family,
             HookedSocket,
             Socket, //
         },
@@ -72,7 +73,7 @@ impl Handshake {
             return Err(ENETDOWN);
         }
         for port in RESERVED_PORTS.rev() {
-            let socket = Socket::new_tcp(net, local.is_ipv6())?;
+            let socket = Socket::new_tcp(net, Family::of(local))?;
             setup(&socket, self.ni.tos())?;
             socket.set_reuseaddr(true);
             match socket.bind(&SocketAddr::new(local, port)) {

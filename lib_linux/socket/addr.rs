@@ -9,6 +9,7 @@ use super::super::sys;
 use core::{
     mem::offset_of,
     net::{
+        IpAddr,
         Ipv4Addr,
         Ipv6Addr,
         SocketAddr,
@@ -46,6 +47,42 @@ static_assert!(V4_ADDR == offset_of!(bindings::sockaddr_in, sin_addr));
 // CAST: Small constants.
 const AF_INET: u16 = bindings::AF_INET as u16;
 const AF_INET6: u16 = bindings::AF_INET6 as u16;
+
+/// The address family of a socket.
+///
+/// # Examples
+///
+/// ```
+/// use core::net::{IpAddr, Ipv6Addr};
+///
+/// assert!(Family::of(IpAddr::V6(Ipv6Addr::LOCALHOST)) == Family::Inet6);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// `AF_INET`: IPv4.
+    Inet,
+    /// `AF_INET6`: IPv6.
+    Inet6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub(crate) const fn of(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(_) => Self::Inet,
+            IpAddr::V6(_) => Self::Inet6,
+        }
+    }
+
+    /// The number that C has for it.
+    pub(super) const fn as_raw(self) -> c_int {
+        // CAST: Small constants.
+        match self {
+            Self::Inet => bindings::AF_INET as c_int,
+            Self::Inet6 => bindings::AF_INET6 as c_int,
+        }
+    }
+}
 
 /// A `struct sockaddr_storage`.
 ///

@@ -189,7 +189,7 @@ unsafe fn set_callbacks(
 ///
 /// ```
 /// use kernel::sync::{Arc, ArcBorrow};
-/// use crate::lib_linux::netns::Net;
+/// use crate::lib_linux::{netns::Net, socket::Family};
 ///
 /// struct Ignore;
 ///
@@ -199,7 +199,7 @@ unsafe fn set_callbacks(
 ///     fn state_change(_this: ArcBorrow<'_, Self>) {}
 /// }
 ///
-/// let socket = Socket::new_tcp(&Net::current(), false)?;
+/// let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
 /// let hooked = socket.hook(Arc::new(Ignore, GFP_KERNEL)?);
 /// hooked.set_nodelay(true);
 /// let socket = hooked.unhook();

@@ -30,7 +30,7 @@ use kernel::{
 ///
 /// ```
 /// use core::net::{Ipv4Addr, SocketAddr};
-/// use crate::lib_linux::{netns::Net, socket::tests::eventually};
+/// use crate::lib_linux::{netns::Net, socket::{tests::eventually, Family}};
 /// use kernel::sync::{atomic::{Atomic, Relaxed}, Arc, ArcBorrow};
 ///
 /// struct Arrived(Atomic<bool>);
@@ -42,10 +42,10 @@ use kernel::{
 /// }
 ///
 /// let arrived = Arc::new(Arrived(Atomic::new(false)), GFP_KERNEL)?;
-/// let socket = Socket::new_tcp(&Net::current(), false)?;
+/// let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
 /// socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
 /// let listener = ListeningSocket::new(socket, 1, arrived.clone())?;
-/// let client = Socket::new_tcp(&Net::current(), false)?;
+/// let client = Socket::new_tcp(&Net::current(), Family::Inet)?;
 /// client.connect(&listener.local_addr()?)?;
 /// assert!(eventually(|| listener.accept().transpose())?.is_ok());
 /// assert!(arrived.0.load(Relaxed));
@@ -78,7 +78,7 @@ struct Entry<T> {
 /// ```
 /// use core::net::{Ipv4Addr, SocketAddr};
 /// use kernel::sync::{Arc, ArcBorrow};
-/// use crate::lib_linux::netns::Net;
+/// use crate::lib_linux::{netns::Net, socket::Family};
 ///
 /// struct Nobody;
 ///
@@ -86,7 +86,7 @@ struct Entry<T> {
 ///     fn arrived(_this: ArcBorrow<'_, Self>) {}
 /// }
 ///
-/// let socket = Socket::new_tcp(&Net::current(), false)?;
+/// let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
 /// socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
 /// let listening = ListeningSocket::new(socket, 1, Arc::new(Nobody, GFP_KERNEL)?)?;
 /// assert!(listening.accept()?.is_none());

@@ -37,8 +37,8 @@ impl Socket {
     /// # Examples
     ///
     /// ```
-    /// use crate::lib_linux::netns::Net;
-    /// let socket = Socket::new_tcp(&Net::current(), false)?;
+    /// use crate::lib_linux::{netns::Net, socket::Family};
+    /// let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
     /// socket.set_nodelay(true);
     /// assert!(socket.nodelay());
     /// socket.set_nodelay(false);
@@ -87,10 +87,10 @@ impl Socket {
     ///
     /// ```
     /// use core::net::{Ipv4Addr, SocketAddr};
-    /// use crate::lib_linux::netns::Net;
+    /// use crate::lib_linux::{netns::Net, socket::Family};
     ///
     /// let net = Net::current();
-    /// let (one, two) = (Socket::new_tcp(&net, false)?, Socket::new_tcp(&net, false)?);
+    /// let (one, two) = (Socket::new_tcp(&net, Family::Inet)?, Socket::new_tcp(&net, Family::Inet)?);
     /// one.set_reuseaddr(true);
     /// one.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     /// assert_eq!(two.bind(&one.local_addr()?), Err(EADDRINUSE));
@@ -112,9 +112,9 @@ impl Socket {
     /// # Examples
     ///
     /// ```
-    /// use crate::lib_linux::netns::Net;
+    /// use crate::lib_linux::{netns::Net, socket::Family};
     ///
-    /// let socket = Socket::new_tcp(&Net::current(), false)?;
+    /// let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
     /// let default = socket.rcvbuf();
     /// socket.set_buffers(100_000, 0);
     /// // The kernel doubles the size, because packets take more memory than their payload.
@@ -182,8 +182,8 @@ impl Socket {
     /// # Examples
     ///
     /// ```
-    /// use crate::lib_linux::netns::Net;
-    /// let socket = Socket::new_tcp(&Net::current(), false)?;
+    /// use crate::lib_linux::{netns::Net, socket::Family};
+    /// let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
     /// socket.set_keepalive(30, 10, 3)?;
     /// assert_eq!(socket.keepalive(), (30, 10, 3));
     /// # Ok::<(), Error>(())
@@ -226,8 +226,8 @@ impl Socket {
     /// # Examples
     ///
     /// ```
-    /// use crate::lib_linux::netns::Net;
-    /// let socket = Socket::new_tcp(&Net::current(), false)?;
+    /// use crate::lib_linux::{netns::Net, socket::Family};
+    /// let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
     /// socket.set_tos(0x28);
     /// assert_eq!(socket.tos(), 0x28);
     /// # Ok::<(), Error>(())

@@ -20,8 +20,8 @@ use kernel::{
 /// # Examples
 ///
 /// ```
-/// use crate::lib_linux::netns::Net;
-/// let socket = Socket::new_tcp(&Net::current(), false)?;
+/// use crate::lib_linux::{netns::Net, socket::Family};
+/// let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
 /// assert!(matches!(socket.state(), TcpState::Close));
 /// assert!(!socket.is_established());
 /// # Ok::<(), Error>(())

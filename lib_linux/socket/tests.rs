@@ -102,13 +102,12 @@ pub(crate) fn settled<R>(result: Result<R>) -> Option<Result<R>> {
 }
 
 /// A socket that listens on a port of the loopback address.
-pub(crate) fn listener(v6: bool) -> Result<Socket> {
-    let socket = Socket::new_tcp(&Net::current(), v6)?;
+pub(crate) fn listener(family: Family) -> Result<Socket> {
+    let socket = Socket::new_tcp(&Net::current(), family)?;
     socket.set_kernel_defaults();
-    let addr = if v6 {
-        SocketAddr::from((Ipv6Addr::LOCALHOST, 0))
-    } else {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+    let addr = match family {
+        Family::Inet => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        Family::Inet6 => SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
     };
     socket.bind(&addr)?;
     socket.listen(8)?;
@@ -127,7 +126,7 @@ fn accept(listener: &Socket) -> Option<Result<Socket>> {
 
 fn connect_to(listener: &Socket) -> Result<(Socket, Socket)> {
     let addr = listener.local_addr()?;
-    let active = Socket::new_tcp(&Net::current(), addr.is_ipv6())?;
+    let active = Socket::new_tcp(&Net::current(), Family::of(addr.ip()))?;
     active.connect(&addr)?;
     let passive = eventually(|| accept(listener))??;
     eventually(|| active.is_established().then_some(()))?;
@@ -136,7 +135,7 @@ fn connect_to(listener: &Socket) -> Result<(Socket, Socket)> {
 
 /// Two sockets, connected with each other.
 pub(crate) fn pair() -> Result<(Socket, Socket)> {
-    connect_to(&listener(false)?)
+    connect_to(&listener(Family::Inet)?)
 }
 
 fn recv_exactly(socket: &Socket, to: &mut [u8]) -> Result {
@@ -187,8 +186,8 @@ mod suite {
 
     #[test]
     fn connect_accept_and_addresses() -> Result {
-        for v6 in [false, true] {
-            let listener = listener(v6)?;
+        for family in [Family::Inet, Family::Inet6] {
+            let listener = listener(family)?;
             assert!(listener.state() == TcpState::Listen);
             assert!(listener.accept()?.is_none());
             let (active, passive) = connect_to(&listener)?;
@@ -284,7 +283,7 @@ mod suite {
 
     #[test]
     fn memory_that_waits_for_no_file_system() -> Result {
-        let socket = Socket::new_tcp(&Net::current(), false)?;
+        let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
         socket.set_kernel_defaults();
         assert_eq!(socket.allocation(), sys::GFP_NOFS);
         Ok(())
@@ -292,7 +291,7 @@ mod suite {
 
     #[test]
     fn options() -> Result {
-        let socket = Socket::new_tcp(&Net::current(), false)?;
+        let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
         for on in [true, false, true] {
             socket.set_nodelay(on);
             assert_eq!(socket.nodelay(), on);
@@ -325,7 +324,7 @@ mod suite {
 
     #[test]
     fn inherited_from_the_listener() -> Result {
-        let listener = listener(false)?;
+        let listener = listener(Family::Inet)?;
         listener.set_buffers(70_000, 80_000);
         listener.set_nodelay(true);
         let (_active, passive) = connect_to(&listener)?;
@@ -336,9 +335,9 @@ mod suite {
 
     #[test]
     fn a_port_can_be_used_again() -> Result {
-        let listener = listener(false)?;
+        let listener = listener(Family::Inet)?;
         let addr = listener.local_addr()?;
-        let socket = Socket::new_tcp(&Net::current(), false)?;
+        let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
         assert!(matches!(socket.bind(&addr), Err(e) if e == EADDRINUSE));
         // What the listener leaves behind is in TIME_WAIT, for this side closes first.
         let (active, passive) = connect_to(&listener)?;
@@ -354,11 +353,11 @@ mod suite {
     #[test]
     fn a_listener_and_its_connections() -> Result {
         let events = Events::<0>::new()?;
-        let socket = Socket::new_tcp(&Net::current(), false)?;
+        let socket = Socket::new_tcp(&Net::current(), Family::Inet)?;
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let listener = ListeningSocket::new(socket, 8, events.clone())?;
         let addr = listener.local_addr()?;
-        let active = Socket::new_tcp(&Net::current(), false)?;
+        let active = Socket::new_tcp(&Net::current(), Family::Inet)?;
         active.connect(&addr)?;
         eventually(|| (events.total() > 0).then_some(()))?;
         // What a connection inherits is TCP's own, also while nobody has accepted it.
@@ -376,7 +375,7 @@ mod suite {
         eventually(|| (own.data.load(Relaxed) > 0).then_some(()))?;
         assert_eq!(events.total(), before);
         // A connection that nobody accepts, and a listener that goes.
-        let active = Socket::new_tcp(&Net::current(), false)?;
+        let active = Socket::new_tcp(&Net::current(), Family::Inet)?;
         active.connect(&addr)?;
         eventually(|| (events.total() > before).then_some(()))?;
         drop(listener);
@@ -430,9 +429,9 @@ mod suite {
 
     #[test]
     fn a_refused_connection() -> Result {
-        let addr = listener(false)?.local_addr()?;
+        let addr = listener(Family::Inet)?.local_addr()?;
         let events = Events::<0>::new()?;
-        let socket = Socket::new_tcp(&Net::current(), false)?.hook(events.clone());
+        let socket = Socket::new_tcp(&Net::current(), Family::Inet)?.hook(events.clone());
         match socket.connect(&addr) {
             Ok(_) => {
                 let error = eventually(|| socket.take_error())?;

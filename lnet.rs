@@ -3,7 +3,7 @@
 //! Lustre's LNet as the message layer.
 //!
 //! LNet starts and stops NIs, sends messages, and is given those that come in. Its structures are
-//! hidden by `lnet_glue.c`, to which [`ffi`] binds.
+//! hidden by `lnet_glue.c` and the files in `lnet/glue`, to which [`ffi`] binds.
 //!
 //! # Lifetime and locks
 //!

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The only file that sees Lustre's headers: the driver as LNet's struct lnet_lnd, and the functions
- * of LNet that the driver calls, by the narrow interface of lnet/glue.h.
+ * The driver as LNet's struct lnet_lnd, and the functions of LNet that the driver calls, by the narrow
+ * interface of lnet/glue.h. Only this file and those in lnet/glue see Lustre's headers.
  *
  * scripts/check-lustre looks into the headers of the tree that this is compiled for and says by
  * LNET_HAS_... what they have.
@@ -10,30 +10,16 @@
  * glue_send() or glue_recv() until slg_finalize(). There is no state here but the operations, which
  * are set before LNet knows of them. Each NI holds a reference to the module.
  */
-#define DEBUG_SUBSYSTEM S_LND
-
-#ifdef LNET_HAS_NEW_FOLDERS
-#include <linux/lnet/lib-lnet.h>
-#else
-#include <lnet/lib-lnet.h>
-#endif
+#include "lnet/glue/internal.h"
 
 #include <uapi/linux/lnet/libcfs_ioctl.h>
 
 #include <linux/bvec.h>
-#include <linux/if_vlan.h>
-#include <linux/inetdevice.h>
 #include <linux/kobject.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
-#include <linux/rtnetlink.h>
 #include <linux/sched/mm.h>
 #include <linux/uio.h>
-#include <net/addrconf.h>
-#include <net/if_inet6.h>
-#include <net/netlink.h>
-
-#include "lnet/glue.h"
 
 /* Of the tree's lnet.ko; see check-lustre. */
 #ifndef LNET_BUILT_VERSION
@@ -43,43 +29,7 @@
 #define LNET_BUILT_SRCVERSION ""
 #endif
 
-/* The keys of the tunables that tools see, by their numbers. */
-enum {
-	KEY_CONNS_PER_PEER = 1,
-	KEY_TIMEOUT,
-	KEY_TOS,
-	KEY_MAX = KEY_TOS,
-};
-
-/* The version of struct lnet_ioctl_config_socklnd_tunables. */
-#define TUNABLES_VERSION 1
-#define MOST_CONNS_PER_PEER 127
-
-/* Parameters that only LNet uses, with the names, meanings and defaults of the C driver's. */
-static int credits = 256;
-module_param(credits, int, 0444);
-MODULE_PARM_DESC(credits, "messages that an NI has under way at most");
-static int peer_credits = 8;
-module_param(peer_credits, int, 0444);
-MODULE_PARM_DESC(peer_credits, "messages to one peer that are under way at most");
-static int peer_buffer_credits;
-module_param(peer_buffer_credits, int, 0444);
-MODULE_PARM_DESC(peer_buffer_credits, "router buffers that one peer has at most (0: as LNet says)");
-static int peer_timeout = 180;
-module_param(peer_timeout, int, 0444);
-MODULE_PARM_DESC(peer_timeout, "seconds of silence after which LNet takes a peer for dead (0 and less: never)");
-
-static const struct slg_ops *ops;
-
-static struct lnet_ni *to_ni(struct slg_ni *ni)
-{
-	return (struct lnet_ni *)ni;
-}
-
-static struct slg_ni *from_ni(struct lnet_ni *ni)
-{
-	return (struct slg_ni *)ni;
-}
+const struct slg_ops *slg_ops;
 
 static struct lnet_msg *to_msg(struct slg_msg *msg)
 {
@@ -107,11 +57,6 @@ static struct module *lnet_module(void)
 	mod = container_of(kobj, struct module_kobject, kobj)->mod;
 	kobject_put(kobj);
 	return mod;
-}
-
-static const char *or_empty(const char *text)
-{
-	return text ?: "";
 }
 
 int slg_check(void)
@@ -263,11 +208,6 @@ bool slg_is_published(struct slg_ni *ni)
 	return found == to_ni(ni);
 }
 
-static struct lnet_ioctl_config_socklnd_tunables *tunables_of(struct lnet_ni *ni)
-{
-	return &ni->ni_lnd_tunables.lnd_tun_u.lnd_sock;
-}
-
 bool slg_uses_cpu(const struct slg_ni *slg_ni, unsigned int cpu)
 {
 	const struct lnet_ni *ni = to_ni((struct slg_ni *)slg_ni);
@@ -282,185 +222,39 @@ bool slg_uses_cpu(const struct slg_ni *slg_ni, unsigned int cpu)
 	return false;
 }
 
-u32 slg_conns_per_peer(const struct slg_ni *ni)
-{
-	return READ_ONCE(tunables_of(to_ni((struct slg_ni *)ni))->lnd_conns_per_peer);
-}
-
-s32 slg_tos(const struct slg_ni *ni)
-{
-#ifdef LNET_HAS_TOS
-	return READ_ONCE(tunables_of(to_ni((struct slg_ni *)ni))->lnd_tos);
-#else
-	return -1;
-#endif
-}
-
 /* ---- Startup and shutdown -------------------------------------------------------------------- */
-
-/* An address for a new NI. */
-struct choice {
-	struct lnet_nid nid;
-	char name[IFNAMSIZ];
-	int node;
-};
-
-static bool is_set(const struct lnet_nid *nid)
-{
-	return nid->nid_addr[0] || nid->nid_addr[1] || nid->nid_addr[2] || nid->nid_addr[3];
-}
-
-/*
- * Takes the address if the NI wants it: it is the one of its NID, if that has one, and of the interface
- * that it names, if it does.
- */
-static bool take_address(const struct lnet_ni *ni, struct choice *choice, const char *name,
-			 const void *addr, size_t len)
-{
-	struct lnet_nid nid = ni->ni_nid;
-
-	if (ni->ni_interface && *ni->ni_interface && strcmp(ni->ni_interface, name))
-		return false;
-	nid.nid_size = len - sizeof(nid.nid_addr[0]);
-	memset(nid.nid_addr, 0, sizeof(nid.nid_addr));
-	memcpy(nid.nid_addr, addr, len);
-	if (is_set(&ni->ni_nid) &&
-	    (nid.nid_size != ni->ni_nid.nid_size ||
-	     memcmp(nid.nid_addr, ni->ni_nid.nid_addr, sizeof(nid.nid_addr))))
-		return false;
-	choice->nid = nid;
-	strscpy(choice->name, name, sizeof(choice->name));
-	return true;
-}
-
-static bool take_ipv4(const struct lnet_ni *ni, struct choice *choice, struct net_device *dev)
-{
-	struct in_device *in_dev = __in_dev_get_rtnl(dev);
-	const struct in_ifaddr *ifa;
-
-	if (!in_dev)
-		return false;
-	/* The label can be that of an alias. */
-	in_dev_for_each_ifa_rtnl(ifa, in_dev) {
-		if (take_address(ni, choice, ifa->ifa_label, &ifa->ifa_local, sizeof(ifa->ifa_local)))
-			return true;
-	}
-	return false;
-}
-
-static bool take_ipv6(const struct lnet_ni *ni, struct choice *choice, struct net_device *dev)
-{
-	bool taken = false;
-#if IS_ENABLED(CONFIG_IPV6)
-	struct inet6_dev *in6_dev = __in6_dev_get(dev);
-	struct inet6_ifaddr *ifa;
-
-	if (!in6_dev)
-		return false;
-	read_lock_bh(&in6_dev->lock);
-	list_for_each_entry(ifa, &in6_dev->addr_list, if_list) {
-		if (ifa->flags & IFA_F_TEMPORARY || ipv6_addr_type(&ifa->addr) & IPV6_ADDR_LINKLOCAL)
-			continue;
-		taken = take_address(ni, choice, dev->name, &ifa->addr, sizeof(ifa->addr));
-		if (taken)
-			break;
-	}
-	read_unlock_bh(&in6_dev->lock);
-#endif
-	return taken;
-}
-
-static bool choose_in(const struct lnet_ni *ni, struct choice *choice, struct net *net, bool ipv6)
-{
-	struct net_device *dev;
-
-	for_each_netdev(net, dev) {
-		if (dev->flags & IFF_LOOPBACK || !(dev->flags & IFF_UP))
-			continue;
-		if (!(ipv6 ? take_ipv6(ni, choice, dev) : take_ipv4(ni, choice, dev)))
-			continue;
-		/* The processors near a VLAN are those near the device that it is on. */
-		if (is_vlan_dev(dev))
-			dev = vlan_dev_real_dev(dev);
-		choice->node = dev_to_node(&dev->dev);
-		return true;
-	}
-	return false;
-}
-
-/* Chooses the address of a new NI, by the rules of lnet_inet_select(). */
-static int choose_address(const struct lnet_ni *ni, struct choice *choice)
-{
-	struct net *net = ni->ni_net_ns ?: &init_net;
-	bool ipv6_first = the_lnet.ln_nis_use_large_nids;
-	bool chosen;
-
-	rtnl_lock();
-	chosen = choose_in(ni, choice, net, ipv6_first) || choose_in(ni, choice, net, !ipv6_first);
-	rtnl_unlock();
-	if (!chosen) {
-		pr_err("ksocklnd: no device that is up has %s%s%s\n",
-		       is_set(&ni->ni_nid) ? libcfs_nidstr(&ni->ni_nid) : "an address",
-		       ni->ni_interface ? " and is called " : "", or_empty(ni->ni_interface));
-		return -EINVAL;
-	}
-	return 0;
-}
-
-/* Replaces what is left open by the module's parameters. */
-static void fill_common(struct lnet_ioctl_config_lnd_cmn_tunables *common)
-{
-	if (common->lct_peer_timeout == -1)
-		common->lct_peer_timeout = peer_timeout;
-	if (common->lct_max_tx_credits == -1)
-		common->lct_max_tx_credits = max(credits, 1);
-	if (common->lct_peer_tx_credits == -1)
-		common->lct_peer_tx_credits = max(peer_credits, 1);
-	common->lct_peer_tx_credits = min(common->lct_peer_tx_credits, common->lct_max_tx_credits);
-	if (common->lct_peer_rtr_credits == -1)
-		common->lct_peer_rtr_credits = peer_buffer_credits;
-}
-
-static void fill_own(struct lnet_ioctl_config_socklnd_tunables *own)
-{
-	own->lnd_version = TUNABLES_VERSION;
-	own->lnd_conns_per_peer = ops->conns_per_peer();
-#ifdef LNET_HAS_TOS
-	own->lnd_tos = ops->tos();
-#endif
-}
 
 static int start(struct lnet_ni *ni)
 {
-	struct choice choice = { .node = NUMA_NO_NODE };
+	struct slg_address address = { .node = NUMA_NO_NODE };
 	struct slg_started started = {};
 	int rc;
 
-	rc = choose_address(ni, &choice);
+	rc = slg_choose_address(ni, &address);
 	if (rc)
 		return rc;
 	if (!ni->ni_interface || !*ni->ni_interface) {
-		rc = lnet_ni_add_interface(ni, choice.name);
+		rc = lnet_ni_add_interface(ni, address.name);
 		if (rc < 0)
 			return rc;
 	}
 	if (!ni->ni_lnd_tunables_set)
-		fill_own(tunables_of(ni));
-	tunables_of(ni)->lnd_version = TUNABLES_VERSION;
+		slg_fill_own(tunables_of(ni));
+	tunables_of(ni)->lnd_version = SLG_TUNABLES_VERSION;
 #ifdef LNET_HAS_TOS
 	if (tunables_of(ni)->lnd_tos < 0)
-		tunables_of(ni)->lnd_tos = ops->tos();
-	tunables_of(ni)->lnd_timeout = ops->timeout();
+		tunables_of(ni)->lnd_tos = slg_ops->tos();
+	tunables_of(ni)->lnd_timeout = slg_ops->timeout();
 #endif
-	fill_common(&ni->ni_net->net_tunables);
-	ni->ni_nid = choice.nid;
-	ni->ni_dev_cpt = cfs_cpt_of_node(the_lnet.ln_cpt_table, choice.node);
+	slg_fill_common(&ni->ni_net->net_tunables);
+	ni->ni_nid = address.nid;
+	ni->ni_dev_cpt = cfs_cpt_of_node(the_lnet.ln_cpt_table, address.node);
 #ifdef LNET_HAS_DEFAULT_CPTS
 	rc = lnet_ni_set_default_cpts(ni);
 	if (rc)
 		return rc;
 #endif
-	rc = ops->startup(from_ni(ni), ni->ni_net_ns ?: &init_net, (const u8 *)&ni->ni_nid, &started);
+	rc = slg_ops->startup(from_ni(ni), ni->ni_net_ns ?: &init_net, (const u8 *)&ni->ni_nid, &started);
 	if (rc)
 		return rc;
 	ni->ni_data = started.ctx;
@@ -490,7 +284,7 @@ static void glue_shutdown(struct lnet_ni *ni)
 {
 	unsigned int nofs = memalloc_nofs_save();
 
-	ops->shutdown(ni->ni_data);
+	slg_ops->shutdown(ni->ni_data);
 	ni->ni_data = NULL;
 	memalloc_nofs_restore(nofs);
 	/* Unregistering needs the mutex that LNet holds now, so this code stays. */
@@ -519,7 +313,7 @@ static int glue_send(struct lnet_ni *ni, void *private, struct lnet_msg *msg)
 		.skip = msg->msg_offset,
 		.len = msg->msg_len,
 	};
-	/* The message may be gone when ops->send() returns. */
+	/* The message may be gone when slg_ops->send() returns. */
 	bool reclaims = msg->msg_vmflush;
 	enum lnet_msg_hstatus status;
 	unsigned int nofs, noreclaim;
@@ -542,7 +336,7 @@ static int glue_send(struct lnet_ni *ni, void *private, struct lnet_msg *msg)
 	nofs = memalloc_nofs_save();
 	if (reclaims)
 		noreclaim = memalloc_noreclaim_save();
-	rc = ops->send(ni->ni_data, from_msg(msg), (const u8 *)header, (const u8 *)&to, &memory);
+	rc = slg_ops->send(ni->ni_data, from_msg(msg), (const u8 *)header, (const u8 *)&to, &memory);
 	if (reclaims)
 		memalloc_noreclaim_restore(noreclaim);
 	memalloc_nofs_restore(nofs);
@@ -556,7 +350,7 @@ static int receive(void *token, struct lnet_msg *msg, struct slg_memory *memory)
 
 	if (memory->len)
 		skip_unused(memory);
-	rc = ops->recv(token, from_msg(msg), memory);
+	rc = slg_ops->recv(token, from_msg(msg), memory);
 	memalloc_nofs_restore(nofs);
 	return rc;
 }
@@ -597,7 +391,7 @@ static void glue_notify_peer_down(struct lnet_nid *peer)
 {
 	unsigned int nofs = memalloc_nofs_save();
 
-	ops->peer_down((const u8 *)peer);
+	slg_ops->peer_down((const u8 *)peer);
 	memalloc_nofs_restore(nofs);
 }
 
@@ -645,7 +439,7 @@ static int glue_ctl(struct lnet_ni *ni, unsigned int cmd, void *arg)
 	ctl.flags = data->ioc_flags;
 	memcpy(ctl.words, data->ioc_u32, sizeof(ctl.words));
 	nofs = memalloc_nofs_save();
-	rc = ops->ctl(ni->ni_data, own, &ctl);
+	rc = slg_ops->ctl(ni->ni_data, own, &ctl);
 	memalloc_nofs_restore(nofs);
 	if (rc)
 		return rc;
@@ -669,106 +463,8 @@ static int glue_ctl(struct lnet_ni *ni, unsigned int cmd, void *arg)
 
 static int glue_get_timeout(void)
 {
-	return ops->timeout();
+	return slg_ops->timeout();
 }
-
-#ifdef LNET_HAS_TUN_DEFAULTS
-static int glue_tun_defaults(struct lnet_lnd_tunables *tunables,
-			     struct lnet_ioctl_config_lnd_cmn_tunables *common)
-{
-	fill_common(common);
-	fill_own(&tunables->lnd_tun_u.lnd_sock);
-	return 0;
-}
-#endif
-
-#ifdef LNET_HAS_NETLINK
-/* Atomic: LNet holds a spinlock. */
-static int put_tunables(int cmd, struct sk_buff *skb, int type, struct lnet_ni *ni, bool timeout)
-{
-	const struct lnet_ioctl_config_socklnd_tunables *own;
-	int rc;
-
-	if (!ni || !skb)
-		return -EINVAL;
-	if (cmd != LNET_CMD_NETS || type != LNET_NET_LOCAL_NI_ATTR_LND_TUNABLES)
-		return -EOPNOTSUPP;
-	own = tunables_of(ni);
-	rc = nla_put_u16(skb, KEY_CONNS_PER_PEER, READ_ONCE(own->lnd_conns_per_peer));
-	if (!rc && timeout)
-		rc = nla_put_u32(skb, KEY_TIMEOUT, ops->timeout());
-#ifdef LNET_HAS_TOS
-	if (!rc)
-		rc = nla_put_s16(skb, KEY_TOS, READ_ONCE(own->lnd_tos));
-#endif
-	return rc;
-}
-
-#ifdef LNET_HAS_EXPORT_BACKUP
-static int glue_nl_get(int cmd, struct sk_buff *skb, int type, void *data, bool export_backup)
-{
-	return put_tunables(cmd, skb, type, data, !export_backup);
-}
-#else
-static int glue_nl_get(int cmd, struct sk_buff *skb, int type, void *data)
-{
-	return put_tunables(cmd, skb, type, data, true);
-}
-#endif
-
-/* Atomic: the tunables may be those of an NI that is up. */
-static int glue_nl_set(int cmd, struct nlattr *attr, int type, void *data)
-{
-	struct lnet_lnd_tunables *tunables = data;
-	struct lnet_ioctl_config_socklnd_tunables *own;
-	s64 value;
-
-	if (cmd != LNET_CMD_NETS)
-		return -EOPNOTSUPP;
-	if (!tunables)
-		return -EINVAL;
-	own = &tunables->lnd_tun_u.lnd_sock;
-#ifndef LNET_HAS_TUN_DEFAULTS
-	/* What is not given is to have its default. */
-	if (!attr) {
-		if (type == KEY_CONNS_PER_PEER)
-			WRITE_ONCE(own->lnd_conns_per_peer, ops->conns_per_peer());
-#ifdef LNET_HAS_TOS
-		if (type == KEY_TOS)
-			WRITE_ONCE(own->lnd_tos, ops->tos());
-#endif
-		return 0;
-	}
-#endif
-	if (!attr || nla_type(attr) != LN_SCALAR_ATTR_INT_VALUE)
-		return -EINVAL;
-	value = nla_get_s64(attr);
-	switch (type) {
-	case KEY_CONNS_PER_PEER:
-		if (value < 0 || value > MOST_CONNS_PER_PEER)
-			return -ERANGE;
-		WRITE_ONCE(own->lnd_conns_per_peer, value);
-		break;
-#ifdef LNET_HAS_TOS
-	case KEY_TOS:
-		if (value < -1 || value > 0xff)
-			return -ERANGE;
-		WRITE_ONCE(own->lnd_tos, value);
-		break;
-#endif
-	}
-	return 0;
-}
-
-static const struct ln_key_list glue_keys = {
-	.lkl_maxattr = KEY_MAX,
-	.lkl_list = {
-		[KEY_CONNS_PER_PEER] = { .lkp_value = "conns_per_peer", .lkp_data_type = NLA_U16 },
-		[KEY_TIMEOUT] = { .lkp_value = "timeout", .lkp_data_type = NLA_U32 },
-		[KEY_TOS] = { .lkp_value = "tos", .lkp_data_type = NLA_S16 },
-	},
-};
-#endif
 
 /*
  * No lnd_accept: LNet runs no acceptor for this driver, which has its own. No lnd_eager_recv: a message
@@ -786,18 +482,18 @@ static const struct lnet_lnd glue_lnd = {
 	.lnd_get_timeout = glue_get_timeout,
 #endif
 #ifdef LNET_HAS_TUN_DEFAULTS
-	.lnd_tun_defaults = glue_tun_defaults,
+	.lnd_tun_defaults = slg_tun_defaults,
 #endif
 #ifdef LNET_HAS_NETLINK
-	.lnd_nl_get = glue_nl_get,
-	.lnd_nl_set = glue_nl_set,
-	.lnd_keys = &glue_keys,
+	.lnd_nl_get = slg_nl_get,
+	.lnd_nl_set = slg_nl_set,
+	.lnd_keys = &slg_keys,
 #endif
 };
 
 void slg_register(const struct slg_ops *new_ops)
 {
-	ops = new_ops;
+	slg_ops = new_ops;
 	lnet_register_lnd(&glue_lnd);
 }
 

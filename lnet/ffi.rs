@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The functions of `lnet_glue.c`, and those that it calls: all of the room's `unsafe` code.
+//! The functions of `lnet/glue.h`, and those that its side in C calls: all of the room's `unsafe` code.
 //!
 //! # Lifetime
 //!

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The interface between lnet_glue.c, which alone knows LNet's structures, and lnet/ffi.rs. Read by
- * the C compiler and by bindgen; nothing of Lustre's is needed to read it.
+ * The interface between lnet/ffi.rs and the files in C that know LNet's structures: lnet_glue.c and
+ * those in lnet/glue. Read by the C compiler and by bindgen; nothing of Lustre's is needed to read it.
  *
  * A NID is 20 bytes as on the wire. A header is 96 bytes, in the form on the wire that has NIDs of
  * that length. struct slg_ni and struct slg_msg are LNet's struct lnet_ni and struct lnet_msg.

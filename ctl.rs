@@ -6,7 +6,7 @@
 //! namespace of its caller. One that changes or sends something needs `CAP_NET_ADMIN` there, which is checked
 //! first. No allocation for a request enters a file system.
 //!
-//! The only state of an open file is the message layer's, see [`door::File`]. The module can't be unloaded while a
+//! The only state of an open file is the message layer's, see [`ioctl::File`]. The module can't be unloaded while a
 //! file is open.
 
 pub(crate) mod convert;
@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     layer::{
-        door,
+        ioctl,
         RELEASE, //
     },
     lib_linux::{
@@ -93,7 +93,7 @@ impl Device {
 #[pin_data]
 struct Handle {
     #[pin]
-    layer: door::File,
+    layer: ioctl::File,
 }
 
 #[vtable]
@@ -103,7 +103,7 @@ impl MiscDevice for Handle {
     fn open(_file: &File, _device: &MiscDeviceRegistration<Self>) -> Result<Pin<KBox<Self>>> {
         KBox::pin_init(
             pin_init!(Self {
-                layer <- door::File::new(),
+                layer <- ioctl::File::new(),
             }),
             GFP_KERNEL,
         )
@@ -118,7 +118,7 @@ impl MiscDevice for Handle {
 impl Handle {
     fn request(this: Pin<&Self>, cmd: u32, arg: usize) -> Result<isize> {
         let arg = Arg(UserPtr::from_addr(arg));
-        door::check(cmd)?;
+        ioctl::check(cmd)?;
         match cmd {
             uapi::SOCKLND_IOC_VERSION => arg.write(&version()),
             uapi::SOCKLND_IOC_MYNID => arg.query(|ni| mynid(&Caller::any()?, ni)),

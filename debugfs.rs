@@ -10,7 +10,7 @@
 use crate::{
     conn::Conn,
     fault,
-    layer::door,
+    layer,
     lib_linux::debugfs::{
         Dir,
         Text, //
@@ -112,7 +112,7 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
     for (index, ni) in nis.iter().enumerate() {
         // A node is shown once, with its first NI.
         if !nis.iter().take(index).any(|other| other.net() == ni.net()) {
-            door::show_node(out, ni.net());
+            layer::debugfs::show_node(out, ni.net());
         }
         show_ni(out, ni)?;
     }
@@ -123,7 +123,7 @@ fn show_ni(out: &SeqFile, ni: &Arc<Ni>) -> Result {
     seq_print!(out, "ni {} namespace {}\n", ni.nid(), ni.net().inode());
     show_counters(out, "  ", ni.ledger().total().all());
     show_counters(out, "  ", ni.events().all());
-    door::show_ni(out, ni.net(), ni.nid());
+    layer::debugfs::show_ni(out, ni.net(), ni.nid());
     let live = ni.live();
     lines(
         out,

@@ -18,9 +18,10 @@
 //! because LNet holds none of these locks then.
 
 mod admin;
-pub(crate) mod door;
+pub(crate) mod debugfs;
 #[allow(unsafe_code)]
 mod ffi;
+pub(crate) mod ioctl;
 
 use self::{
     admin::Admin,

@@ -23,10 +23,11 @@
 
 mod bulk;
 mod credits;
-pub(crate) mod door;
+pub(crate) mod debugfs;
 mod forward;
 mod handle;
 mod incoming;
+pub(crate) mod ioctl;
 mod md;
 mod node;
 mod op;

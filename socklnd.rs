@@ -29,7 +29,7 @@
 //!
 //! | class | in | protects | inside |
 //! |---|---|---|---|
-//! | `socklnd_ctl_services` | `portals::door::File` | the bulk services of an open device file | nothing |
+//! | `socklnd_ctl_services` | `portals::ioctl::File` | the bulk services of an open device file | nothing |
 //! | `socklnd_config` | `Lnd` | that one NI at a time comes or goes; nobody waits under it until one has ended | nothing |
 //! | `socklnd_fwd_enabled` | `fwd::Forwarder` | whether the node forwards | `socklnd_config` |
 //! | `socklnd_listeners` | `acceptor::Acceptor` | the list of listeners | `socklnd_config` |

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     conn::Conn,
-    layer::door,
+    layer::ioctl,
     lib_linux::time,
     ni::Ni,
     peer::{
@@ -380,7 +380,7 @@ impl Entry for uapi::socklnd_stats_entry {
             zc_copied: events.zc_copied.get(),
             ..Default::default()
         };
-        door::fill_counts(&mut entry, ni.net(), ni.nid());
+        ioctl::fill_counts(&mut entry, ni.net(), ni.nid());
         Ok(into.push(entry, GFP_KERNEL)?)
     }
 }

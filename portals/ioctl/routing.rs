@@ -148,7 +148,7 @@ impl Entry for uapi::socklnd_route_entry {
     }
 }
 
-#[kunit_tests(socklnd_portals_door_routing)]
+#[kunit_tests(socklnd_portals_ioctl_routing)]
 mod tests {
     use super::*;
     use crate::wire::Nid;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `/dev/socklnd` and debugfs offer with LNet above: they show, and LNet's own tools configure.
+//! The ioctls of `/dev/socklnd` when LNet is the message layer: those that show something. LNet's own tools
+//! configure the driver.
 //!
-//! Nothing is kept here.
+//! There is no state here.
 
 use crate::{
     ctl::{
@@ -12,10 +13,7 @@ use crate::{
     lib_linux::netns::Net,
     wire::Nid, //
 };
-use kernel::{
-    prelude::*,
-    seq_file::SeqFile, //
-};
+use kernel::prelude::*;
 
 /// The part of an open file that belongs to this layer: nothing.
 #[pin_data]
@@ -67,9 +65,3 @@ pub(crate) fn check(cmd: u32) -> Result {
 
 /// Fills in the counts of this layer: it has none.
 pub(crate) fn fill_counts(_entry: &mut uapi::socklnd_stats_entry, _net: &Net, _nid: Nid) {}
-
-/// Writes the counters of this layer for debugfs: it has none.
-pub(crate) fn show_ni(_out: &SeqFile, _net: &Net, _nid: Nid) {}
-
-/// Writes the state of a node for debugfs: LNet knows it.
-pub(crate) fn show_node(_out: &SeqFile, _net: &Net) {}

@@ -120,7 +120,7 @@ impl File {
     }
 }
 
-#[kunit_tests(socklnd_portals_door_transfer)]
+#[kunit_tests(socklnd_portals_ioctl_transfer)]
 mod tests {
     use super::*;
     use crate::wire::Nid;

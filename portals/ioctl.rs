@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The embedded message layer's own interface for administrators: its requests of `/dev/socklnd`, see
-//! [`crate::ctl`], and its part of debugfs.
+//! The embedded message layer's ioctls of `/dev/socklnd`, see [`crate::ctl`].
 //!
 //! A [`File`] belongs to an open file of the device. Its mutex protects the bulk services that were started by that
 //! file, and is taken outside all other locks of the module. They end when the file is closed.
@@ -25,8 +24,7 @@ use self::{
 use super::{
     bulk::Service,
     router::NetRoute,
-    LocalNi,
-    LAYER, //
+    LocalNi, //
 };
 use crate::{
     ctl::{
@@ -35,24 +33,16 @@ use crate::{
         Arg,
         Caller, //
     },
-    debugfs::{
-        count,
-        lines,
-        show_counters, //
-    },
-    fwd::Forwarder,
     lib_linux::netns::Net,
     wire::Nid, //
 };
 use kernel::{
     new_mutex,
     prelude::*,
-    seq_file::SeqFile,
-    seq_print,
     sync::Mutex, //
 };
 
-/// Refuses requests that others are there for: none.
+/// Refuses requests for which this layer has no use: none.
 pub(crate) fn check(_cmd: u32) -> Result {
     Ok(())
 }
@@ -138,39 +128,4 @@ pub(crate) fn fill_counts(entry: &mut uapi::socklnd_stats_entry, net: &Net, nid:
     entry.fwd_off = counters.fwd_off.get();
     entry.fwd_no_route = counters.fwd_no_route.get();
     entry.fwd_back = counters.fwd_back.get();
-}
-
-/// Writes the counters of the NI with this NID in `net` for debugfs. Thread context.
-pub(crate) fn show_ni(out: &SeqFile, net: &Net, nid: Nid) {
-    if let Some(local) = LocalNi::find(net, nid) {
-        show_counters(out, "  ", local.counters().all());
-    }
-}
-
-/// Writes the state of the node `net` for debugfs. Thread context.
-pub(crate) fn show_node(out: &SeqFile, net: &Net) {
-    if let Some(node) = LAYER.get().and_then(|layer| layer.find_node(net)) {
-        show_forwarder(out, node.forwarder());
-    }
-}
-
-/// The forwarding of one node.
-fn show_forwarder(out: &SeqFile, forwarder: &Forwarder) {
-    let info = forwarder.info();
-    seq_print!(out, "forwarding namespace {}\n", forwarder.net().inode());
-    lines(out, "  ", &[("on", info.is_enabled.into())]);
-    for (name, pool) in [("small", &info.small), ("large", &info.large)] {
-        seq_print!(out, "  pool {name}\n");
-        lines(
-            out,
-            "    ",
-            &[
-                ("bytes", count(pool.bytes)),
-                ("buffers", count(pool.buffers)),
-                ("busy", count(pool.busy)),
-                ("waiting", count(pool.waiting)),
-                ("waits", pool.waits),
-            ],
-        );
-    }
 }

@@ -63,6 +63,7 @@ use crate::{
     },
     trace::{
         self,
+        Side,
         TracedConn, //
     },
     tunables,
@@ -147,8 +148,8 @@ pub(crate) struct Conn {
     sched: Assignment<Conn>,
     kind: ConnType,
     proto: Proto,
-    /// This node opened it, and not the peer.
-    active: bool,
+    /// Whether this node opened it, or the peer.
+    side: Side,
     local: SocketAddr,
     remote: SocketAddr,
     /// The peer's incarnation.
@@ -248,7 +249,7 @@ impl Conn {
         sched: Arc<Sched>,
         socket: &Socket,
         kind: ConnType,
-        active: bool,
+        side: Side,
         hello: &Hello,
         stranger_slot: Option<StrangerSlot>,
     ) -> Result<Arc<Self>> {
@@ -278,7 +279,7 @@ impl Conn {
                 sched: Assignment::new(sched),
                 kind,
                 proto: hello.proto,
-                active,
+                side,
                 local,
                 remote,
                 incarnation: hello.incarnation,

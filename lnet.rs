@@ -217,7 +217,7 @@ impl MessageLayer for LnetLayer {
     }
 
     fn link_changed(&self, _ni: NiRef<'_>, link: Link) {
-        self.handle.set_link(link == Link::Down);
+        self.handle.set_link(link);
     }
 
     fn tunables(&self) -> NiTunables {

@@ -170,7 +170,7 @@ pub(crate) fn conn_fail(
     }
 }
 
-/// Which side of a handshake this node is.
+/// Which side of a connection or a handshake this node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// It connects.

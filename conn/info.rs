@@ -5,6 +5,7 @@
 use super::Conn;
 use crate::{
     stats::Traffic,
+    trace::Side,
     upper::ConnId,
     wire::{
         ConnType,
@@ -32,7 +33,7 @@ impl Conn {
 
     /// Whether this node opened it, and not the peer.
     pub(crate) fn is_active(&self) -> bool {
-        self.active
+        self.side == Side::Active
     }
 
     /// This side's address.

@@ -31,6 +31,7 @@ use crate::{
     stats::Gauge,
     upper::{
         Health,
+        Link,
         Status, //
     },
     wire::{
@@ -191,10 +192,10 @@ impl NiHandle {
     }
 
     /// The link has gone or come. May sleep.
-    pub(super) fn set_link(&self, is_down: bool) {
+    pub(super) fn set_link(&self, link: Link) {
         self.with(|ni| {
             // SAFETY: The NI is valid.
-            unsafe { generated::slg_link(ni, is_down) }
+            unsafe { generated::slg_link(ni, link == Link::Down) }
         });
     }
 

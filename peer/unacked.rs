@@ -310,13 +310,22 @@ mod tests {
         Ok(unacked.add(conn, Reservation::new()?, || COOKIE_PING + 1))
     }
 
-    /// So many messages by one connection, the first by cookie 2; of all, or of none, TCP has let go.
-    fn asked(count: u64, released: bool) -> Result<(Unacked, Arc<Atomic<u32>>)> {
+    /// Whether TCP has released the pages of a message.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Pages {
+        /// TCP may still send them.
+        InUse,
+        /// TCP has released them.
+        Released,
+    }
+
+    /// `count` messages that were sent by one connection, the first with cookie 2.
+    fn asked(count: u64, pages: Pages) -> Result<(Unacked, Arc<Atomic<u32>>)> {
         let ended = Arc::new(Atomic::new(0), GFP_KERNEL)?;
         let mut unacked = Unacked::new(0);
         for _ in 0..count {
             let cookie = add(&mut unacked, CONN)?;
-            if released {
+            if pages == Pages::Released {
                 assert!(unacked.set_released(tx(cookie, &ended)?, 100).is_none());
             }
         }
@@ -388,12 +397,12 @@ mod tests {
 
     #[test]
     fn done_when_acknowledged_and_released() -> Result {
-        let (mut unacked, ended) = asked(1, false)?;
+        let (mut unacked, ended) = asked(1, Pages::InUse)?;
         // Acknowledged first: TCP still has it, and nothing comes out.
         assert!(told(&mut unacked, (2, 2)) == (0, true));
         assert!(unacked.set_released(tx(2, &ended)?, 100).is_some());
         // Released first.
-        let (mut unacked, ended) = asked(3, true)?;
+        let (mut unacked, ended) = asked(3, Pages::Released)?;
         assert_eq!(ended.load(Relaxed), 0);
         assert!(told(&mut unacked, (3, 3)) == (1, true));
         assert!(told(&mut unacked, (2, 2)) == (1, true));
@@ -404,9 +413,9 @@ mod tests {
 
     #[test]
     fn what_was_not_asked_for_is_refused() -> Result {
-        for released in [false, true] {
-            let (mut unacked, _) = asked(5, released)?;
-            let free = |n| if released { n } else { 0 };
+        for pages in [Pages::InUse, Pages::Released] {
+            let (mut unacked, _) = asked(5, pages)?;
+            let free = |n| if pages == Pages::Released { n } else { 0 };
             for range in [
                 (1, 1),
                 (7, 7),
@@ -434,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_connection_ends() -> Result {
-        let (mut unacked, ended) = asked(2, true)?;
+        let (mut unacked, ended) = asked(2, Pages::Released)?;
         let half = add(&mut unacked, CONN)?;
         let other = add(&mut unacked, OTHER)?;
         assert_eq!(unacked.abandon(CONN, 200).len(), 2);
@@ -458,7 +467,7 @@ mod tests {
 
     #[test]
     fn each_late_connection_once() -> Result {
-        let (mut unacked, ended) = asked(3, true)?;
+        let (mut unacked, ended) = asked(3, Pages::Released)?;
         let other = add(&mut unacked, OTHER)?;
         assert!(unacked.next_late(0, None, 99).is_none());
         assert!(unacked.next_late(0, None, 100) == Some((CONN, 3)));

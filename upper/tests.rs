@@ -27,6 +27,7 @@ use crate::{
         }, //
     },
     ni::Ni,
+    trace::Side,
     tunables,
     wire::{
         Body,
@@ -281,7 +282,7 @@ impl Fixture {
             ips: IpVec::new(),
         };
         let sched = ni.context().choose_sched(None, &|_| true)?;
-        let conn = Conn::new(&peer, sched, &socket, ConnType::Any, false, &hello, None)?;
+        let conn = Conn::new(&peer, sched, &socket, ConnType::Any, Side::Passive, &hello, None)?;
         peer.admit(&conn, None).map_err(|_| EBUSY)?;
         conn.start(socket);
         Ok(())

@@ -14,10 +14,7 @@ use crate::{
         pr_warn_about,
         pr_warn_ratelimited, //
     },
-    trace::{
-        self,
-        Side, //
-    }, //
+    trace, //
 };
 use kernel::prelude::*;
 
@@ -51,11 +48,7 @@ impl Handshake {
 
     /// Fires the tracepoint.
     pub(super) fn trace_failure(&self, why: Reason) {
-        let side = match self.role {
-            Role::Passive { .. } => Side::Passive,
-            Role::Active { .. } | Role::Registered { .. } => Side::Active,
-        };
-        trace::handshake_fail(self.ni.nid(), self.remote, side, why.errno(), why);
+        trace::handshake_fail(self.ni.nid(), self.remote, self.side(), why.errno(), why);
     }
 
     /// Logs why a socket that was handed over is of no use: the program can no longer be told.

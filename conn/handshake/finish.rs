@@ -23,6 +23,7 @@ use crate::{
         Route,
         StrangerSlot, //
     },
+    trace::Side,
     tunables,
     upper::Failure,
     wire::{
@@ -297,7 +298,14 @@ impl Handshake {
         let is_wanted = |cpu| self.ni.upper().uses_cpu(cpu);
         let context = self.ni.context();
         let sched = context.choose_sched(socket.incoming_cpu(), &is_wanted)?;
-        let active = !matches!(self.role, Role::Passive { .. });
-        Conn::new(peer, sched, socket, kind, active, hello, slot)
+        Conn::new(peer, sched, socket, kind, self.side(), hello, slot)
+    }
+
+    /// Which side this node is.
+    pub(super) fn side(&self) -> Side {
+        match self.role {
+            Role::Passive { .. } => Side::Passive,
+            Role::Active { .. } | Role::Registered { .. } => Side::Active,
+        }
     }
 }

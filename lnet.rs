@@ -224,7 +224,6 @@ impl MessageLayer for LnetLayer {
         NiTunables {
             conns_per_peer: self.handle.conns_per_peer(),
             tos: self.handle.tos(),
-            ..NiTunables::default()
         }
     }
 
@@ -276,7 +275,7 @@ impl LocalNi {
     }
 
     fn conns_per_peer(&self) -> u32 {
-        self.ni.settings().conns_per_peer
+        self.ni.conns_per_peer()
     }
 
     /// Sends a message. May sleep.

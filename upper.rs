@@ -13,7 +13,6 @@
 
 mod failure;
 mod memory;
-mod tunables;
 
 pub(crate) use self::{
     failure::{
@@ -24,10 +23,6 @@ pub(crate) use self::{
     memory::{
         Memory,
         Payload, //
-    },
-    tunables::{
-        NiSettings,
-        NiTunables, //
     }, //
 };
 use crate::{
@@ -84,7 +79,16 @@ pub(crate) enum Link {
     Down,
 }
 
-/// For whose sake a message is sent.
+/// What a message layer wants of an NI. `None` leaves a value to the driver, and its parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NiTunables {
+    /// Connections for bulk to each peer, each way; 0: by the speed of the link.
+    pub(crate) conns_per_peer: Option<u32>,
+    /// The type of service of packets.
+    pub(crate) tos: Option<u8>,
+}
+
+/// Why a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// This node wants something of its target, or an administrator has named the gateway to it.
@@ -372,8 +376,9 @@ pub(crate) trait LndNi: Send + Sync {
     /// Its link. Thread context.
     fn link(&self) -> Link;
 
-    /// How it is, by what [`MessageLayer::tunables`] wants and by the driver's parameters. Any context.
-    fn settings(&self) -> NiSettings;
+    /// Connections for bulk to each peer, each way: what [`MessageLayer::tunables`] wants, or what the driver has
+    /// settled. At least 1. Any context.
+    fn conns_per_peer(&self) -> u32;
 
     /// Refuses a peer with a NID that no message could be sent to. Any context.
     ///
@@ -468,8 +473,8 @@ pub(crate) trait MessageLayer: Send + Sync {
     /// said soon after [`MessageLayer::started`]. What [`LndNi::link`] says may be newer.
     fn link_changed(&self, _ni: NiRef<'_>, _link: Link) {}
 
-    /// How the NI is to be. Asked when it starts, and again when peers come: an administrator may
-    /// have changed it meanwhile.
+    /// The NI's tunables. Called when the NI starts, and again when a peer is created: an administrator may
+    /// have changed them meanwhile. May sleep.
     fn tunables(&self) -> NiTunables {
         NiTunables::default()
     }

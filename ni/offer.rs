@@ -17,7 +17,6 @@ use crate::{
         Health,
         Link,
         LndNi,
-        NiSettings,
         Payload,
         SentHeader, //
     },
@@ -63,10 +62,8 @@ impl LndNi for Ni {
         Ni::link(self)
     }
 
-    fn settings(&self) -> NiSettings {
-        self.upper
-            .tunables()
-            .filled(self.conns_per_peer(), self.tos())
+    fn conns_per_peer(&self) -> u32 {
+        Ni::conns_per_peer(self)
     }
 
     fn check_peer(&self, peer: Nid) -> Result {

@@ -209,8 +209,6 @@ impl MessageLayer for Late {
         NiTunables {
             conns_per_peer: Some(self.conns.load(Relaxed)).filter(|conns| *conns > 0),
             tos: Some(8),
-            peer_credits: Some(1000),
-            ..NiTunables::default()
         }
     }
 
@@ -596,21 +594,13 @@ mod suite {
     }
 
     #[test]
-    fn an_interface_is_as_its_layer_wants() -> Result {
+    fn an_ni_has_the_tunables_of_its_layer() -> Result {
         let layer = Late::new(Manner::Keeps)?;
         layer.conns.store(3, Relaxed);
         let fixture = Fixture::new(&layer, 11)?;
         let ni = fixture.ni()?;
-        let expected = NiSettings {
-            conns_per_peer: 3,
-            tos: Some(8),
-            credits: 256,
-            // Not more than all together.
-            peer_credits: 256,
-            peer_router_credits: 0,
-            peer_timeout_s: 180,
-        };
-        assert!(LndNi::settings(&*ni) == expected);
+        assert_eq!(LndNi::conns_per_peer(&*ni), 3);
+        assert_eq!(ni.tos(), Some(8));
         assert!(LndNi::link(&*ni) == Link::Up);
         // What an administrator changes counts for peers that come.
         layer.conns.store(1000, Relaxed);

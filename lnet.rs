@@ -39,7 +39,8 @@ use crate::{
             Dest,
             Foreign,
             Source, //
-        }, //
+        },
+        ratelimit::pr_warn_ratelimited, //
     },
     tunables::{
         self,
@@ -191,9 +192,15 @@ impl MessageLayer for LnetLayer {
         self.handle.uses_cpu(cpu)
     }
 
-    fn parse(&self, _ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
+    fn parse(&self, ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer> {
         let header = msg.raw_header()?;
         let Ok(receive) = Receive::new() else {
+            // As LNet itself does without memory for a message. To wait for memory would take more of it.
+            pr_warn_ratelimited!(
+                "{}: dropped a message from {}: no memory\n",
+                ni.nid(),
+                msg.via
+            );
             return Ok(token.deliver(Delivery::Discard));
         };
         ffi::parse(&self.handle, &header, msg.via, receive.clone())?;

@@ -34,6 +34,7 @@ use crate::{
     fault::Stall,
     lib_linux::{
         iov::BvecBuf,
+        misc,
         queue::Fifo,
         socket::{
             HookedSocket,
@@ -392,6 +393,7 @@ impl Conn {
     /// All of `tx` was sent, and TCP does not need its pages any more: it is complete, unless the peer has yet
     /// to acknowledge it. Thread context, no spinlock held.
     fn tx_released(&self, tx: KBox<Tx>, ended: &mut Ended) {
+        misc::assert_may_sleep();
         if tx.cookie() == 0 {
             return ended.sent().push_back(tx);
         }

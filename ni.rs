@@ -337,6 +337,7 @@ impl Ni {
 
     /// Asks the message layer how the NI is to be. Thread context, no lock held.
     pub(crate) fn read_tunables(&self) {
+        misc::assert_may_sleep();
         let wanted = self.upper.tunables();
         let conns = wanted.conns_per_peer.filter(|conns| *conns > 0);
         let conns = conns.unwrap_or_else(|| self.conns_at_start.load(Relaxed));

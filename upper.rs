@@ -27,6 +27,7 @@ pub(crate) use self::{
 };
 use crate::{
     lib_linux::{
+        misc,
         netns::Net,
         page::Dest, //
     },
@@ -219,6 +220,7 @@ pub(crate) enum Delivery {
 impl Delivery {
     /// The message never arrives because of `why`: completes what is to be. Thread context, no lock held.
     pub(crate) fn fail(self, why: Failure) {
+        misc::assert_may_sleep();
         if let Self::Accept(Sink { memory, done }) = self {
             drop(memory);
             done.complete(Err(why.receiving()));
@@ -307,6 +309,7 @@ impl KeptToken {
     /// Says where the payload goes. If the connection has ended meanwhile, the completion in `delivery` is
     /// called with an error before this returns. Thread context, no lock held that a completion takes.
     pub(crate) fn deliver(mut self, delivery: Delivery) {
+        misc::assert_may_sleep();
         if let Some(conn) = self.0.take() {
             conn.deliver(delivery);
         }

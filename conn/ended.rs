@@ -7,7 +7,10 @@
 //! it calls the message layer for another reason. When the mutex is unlocked, there are none.
 
 use crate::{
-    lib_linux::queue::Fifo,
+    lib_linux::{
+        misc,
+        queue::Fifo, //
+    },
     tx::Tx,
     upper::Failure, //
 };
@@ -51,6 +54,7 @@ impl Ended {
 
     /// Completes them; `fail` completes those that failed. Thread context, no lock held.
     pub(super) fn finish(mut self, fail: impl FnOnce(Fifo<Tx>, Failure)) {
+        misc::assert_may_sleep();
         while let Some(tx) = self.sent.pop_front() {
             tx.finish(Ok(()));
         }

@@ -10,7 +10,10 @@ use super::{
     Reason, //
 };
 use crate::{
-    lib_linux::ratelimit::pr_warn_about,
+    lib_linux::{
+        misc,
+        ratelimit::pr_warn_about, //
+    },
     peer::Close,
     trace,
     tunables,
@@ -41,6 +44,7 @@ impl Conn {
     /// The peer sends too slowly into a forwarding buffer: closes the connection. Thread context, no
     /// spinlock held.
     pub(super) fn close_slow_sender(self: &Arc<Self>) {
+        misc::assert_may_sleep();
         self.report_timeout(TimeoutKind::Forward);
         self.peer.count(1, |events| &events.timeouts);
         let why = Failure::new(ETIMEDOUT, Health::RemoteTimeout);

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     lib_linux::{
         iov::Bvecs,
+        misc,
         queue::Fifo,
         socket::{
             More,
@@ -83,6 +84,7 @@ impl ZcBatch {
 
     /// Fails the transmits although packets may still refer to their pages. Thread context, no lock held.
     pub(crate) fn give_up(mut self) {
+        misc::assert_may_sleep();
         let mut txs = Fifo::new();
         txs.append(&mut self.txs);
         self.conn.peer.ni().fail_txs(txs, Failure::dropped());
@@ -100,6 +102,7 @@ impl ZcBatch {
 
     /// Completes the transmits: no packet refers to their pages any more. Thread context, no lock held.
     pub(crate) fn finish(this: KBox<ZcDone<Self>>) {
+        misc::assert_may_sleep();
         let copied = this.was_copied();
         let mut this = ZcDone::into_object(this);
         let ni = this.conn.peer.ni();

@@ -105,6 +105,7 @@ impl Peer {
         why: Failure,
         matching: impl Fn(&Conn) -> bool,
     ) -> usize {
+        misc::assert_may_sleep();
         let mut closed = 0;
         // One at a time: closing takes the lock, and may unlink the peer.
         while let Some(conn) = self.find_conn(&matching) {

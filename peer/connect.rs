@@ -274,6 +274,7 @@ impl Peer {
 
     /// Whether a node at one of its addresses is about to connect. Thread context, no spinlock held.
     pub(super) fn passive_handshake(&self) -> PassiveHandshake {
+        misc::assert_may_sleep();
         let handshakes = self.ni().handshakes();
         match handshakes.any_from(|addr| self.has_route_to(addr)) {
             true => PassiveHandshake::UnderWay,

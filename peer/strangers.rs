@@ -302,6 +302,7 @@ impl Peer {
     /// `EBUSY` if a limit is reached; `ENOMEM`.
     #[inline(never)]
     pub(crate) fn call_for(self: &Arc<Self>, cause: Cause) -> Result {
+        misc::assert_may_sleep();
         let (of_source, of_all) = tunables::strangers(self.ni.conns_per_peer());
         let (source, of_source) = match cause {
             Cause::Own => return Ok(()),

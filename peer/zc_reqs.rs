@@ -54,6 +54,7 @@ impl Peer {
         cookie: u64,
         origin: MsgOrigin,
     ) -> core::result::Result<Added, WireError> {
+        misc::assert_may_sleep();
         let class = match origin {
             MsgOrigin::Routed => MsgClass::Ack,
             MsgOrigin::Peer => tunables::ack_class(),
@@ -115,6 +116,7 @@ impl Peer {
         ranges: [Option<(u64, u64)>; 2],
         done: &mut Fifo<Tx>,
     ) -> core::result::Result<(), WireError> {
+        misc::assert_may_sleep();
         let mut unacked = self.unacked.lock();
         let mut ranges = ranges.into_iter().flatten();
         ranges.try_for_each(|range| unacked.acknowledge(range, done))

@@ -28,6 +28,7 @@ mod receive;
 mod rx;
 mod tx;
 mod tx_queue;
+mod upcall;
 mod zerocopy;
 
 use crate::{

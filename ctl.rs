@@ -221,7 +221,7 @@ impl Caller {
         Self::in_net(net)
     }
 
-    /// Who acts on `net`, and may. `ENODEV` as [`Caller::any`].
+    /// A caller in `net`, without a check of its capabilities. `ENODEV` as [`Caller::any`].
     pub(crate) fn in_net(net: Net) -> Result<Self> {
         let lnd = LND.get().ok_or(ENODEV)?;
         Ok(Self { lnd, net })

@@ -115,7 +115,7 @@ mod tests {
         assert!(Stall::holds(&mut until, 3, 3999));
         assert!(!Stall::holds(&mut until, 3, 4000));
         assert!(Stall::holds(&mut until, 3, 4000));
-        // Whoever switches the hook off lets everybody go on.
+        // When the hook is disabled, all stalls end.
         assert!(!Stall::holds(&mut until, 0, 4001));
         assert!(until.is_none());
     }

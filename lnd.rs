@@ -420,7 +420,7 @@ mod tests {
     };
     use core::net::SocketAddr;
 
-    /// A network that nobody else is in.
+    /// A network without other NIs.
     const NETWORK: u16 = 4711;
 
     /// NIs on addresses of this machine's own, until this is dropped.

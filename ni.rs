@@ -190,7 +190,7 @@ impl Ni {
     }
 
     /// Ends all that belongs to the NI: nothing begins any more, and its addresses are free.
-    /// May sleep, but waits for nobody outside: everything is cut off. To be called once, and
+    /// May sleep, but does not wait for peers or devices: connections are aborted. To be called once, and
     /// [`Ni::await_end`] then, which need not hold what this is called with.
     pub(crate) fn end(self: &Arc<Self>) {
         self.down.store(true, Release);
@@ -355,12 +355,12 @@ impl Ni {
         &self.peers
     }
 
-    /// Connections to peers that nobody here has asked for.
+    /// Strangers with connections, see [`Strangers`].
     pub(crate) fn strangers(&self) -> &Strangers {
         &self.strangers
     }
 
-    /// Peers that nobody here has asked for, and that have routes for the sake of what others have sent.
+    /// Strangers that this node connects to because of other nodes' messages.
     pub(crate) fn callees(&self) -> &Strangers {
         &self.callees
     }
@@ -411,9 +411,9 @@ impl Ni {
         result
     }
 
-    /// Why somebody at `addr` may not say that it is `nid`, if it may not.
+    /// Why a node at `addr` may not claim the NID `nid`, if it may not.
     ///
-    /// That it may proves nothing: whoever is in the same subnet can take any address in it.
+    /// This is no proof of identity: any node in a subnet can take any address in it.
     pub(crate) fn doubt(&self, nid: Nid, addr: IpAddr) -> Option<Doubt> {
         if nid.net() != self.nid.net() {
             return Some(Doubt::Network);

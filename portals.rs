@@ -99,11 +99,11 @@ pub(crate) const RELEASE: &[u8] = b"0.1.0";
 /// What the parameter `conns_per_peer` is by default.
 pub(crate) const CONNS_PER_PEER: c_int = 1;
 
-/// Somebody who has to be told that the driver works: nobody.
+/// The registration with an upper layer, which the embedded layer does not need.
 pub(crate) struct Registration;
 
 impl Registration {
-    /// Tells nobody.
+    /// Does nothing.
     pub(crate) fn new() -> Self {
         Self
     }

@@ -285,7 +285,7 @@ impl State {
     /// Has both threads end.
     fn end(&self) {
         self.is_over.store(true, Relaxed);
-        // Who has looked before waits by now.
+        // A thread that has read the flag before waits once the mutex can be locked.
         drop(self.locals.lock());
         self.local_added.notify_all();
         drop(self.jobs.lock());

@@ -48,7 +48,7 @@ use kernel::{
     }, //
 };
 
-/// Names a connection while it exists, and no other.
+/// The ID of a connection, unique while the connection exists.
 pub(crate) type ConnId = usize;
 
 /// How the last connection for messages to a peer was lost.
@@ -56,13 +56,13 @@ pub(crate) type ConnId = usize;
 pub(crate) enum Loss {
     /// It has failed, or the peer has closed it: the peer may be down.
     Failed,
-    /// This node has closed it, because an administrator wanted that: the peer may well be there.
+    /// This node has closed it for an administrator. The peer may be up.
     Closed,
-    /// The peer was restarted, and is there.
+    /// The peer was restarted, and is up.
     Restarted,
 }
 
-/// What a peer was found to be.
+/// Whether a peer can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerState {
     /// There is a connection for messages.
@@ -92,11 +92,11 @@ pub(crate) struct NiTunables {
 /// Why a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// This node wants something of its target, or an administrator has named the gateway to it.
+    /// This node has begun an operation, or an administrator has configured the gateway to the target.
     Own,
-    /// Somebody at this address has asked for it.
+    /// A node at this address has sent a request, and this is the answer.
     Answer(IpAddr),
-    /// Somebody at this address has sent it, and it is passed on to its target.
+    /// A node at this address has sent it, and it is forwarded.
     Forward(IpAddr),
 }
 
@@ -113,8 +113,8 @@ impl Cause {
     }
 }
 
-/// What the message layer wants done when a message that it sends, or a payload that it receives, has
-/// ended. Completed exactly once.
+/// What to do when a message that the message layer sends, or a payload that it receives, has ended. Completed
+/// exactly once.
 pub(crate) trait Completion: Send {
     /// The message has ended with this `status`.
     ///
@@ -127,8 +127,8 @@ pub(crate) trait Completion: Send {
         self.complete(Ok(()));
     }
 
-    /// Whether anybody still waits for this. If not, a message that could not be sent so far need not
-    /// be. Thread context, the peer's lock is held.
+    /// Whether the message is still needed. If not, and it could not be sent so far, it is dropped. Thread
+    /// context, the peer's lock is held.
     fn is_wanted(&self) -> bool {
         true
     }
@@ -160,7 +160,7 @@ impl SentHeader<'_> {
         }
     }
 
-    /// Who has sent the message, if that is a TCP NID.
+    /// The NID of the sender, if that is a TCP NID.
     pub(crate) fn src(self) -> Option<Nid> {
         match self {
             Self::Parsed(header) => Some(header.src),
@@ -185,8 +185,8 @@ pub(crate) struct Incoming<'a> {
     pub(crate) addr: IpAddr,
     /// What it says; or, if it is from or for a network of another kind, what is known of that.
     pub(crate) header: core::result::Result<&'a Header, &'a Foreign>,
-    /// The header as it came, in the form of the connection's version; empty if this node has sent it, and
-    /// has put it together.
+    /// The header as received, in the form of the connection's version; empty if this node itself has sent the
+    /// message with a [`SentHeader::Parsed`].
     pub(crate) raw: &'a [u8],
 }
 
@@ -211,14 +211,15 @@ impl Incoming<'_> {
 pub(crate) enum Delivery {
     /// It is read and thrown away.
     Discard,
-    /// So is this, which the peer should not have sent here.
+    /// The same; the peer should not have sent it to this node, which is counted.
     Misrouted,
     /// It goes into memory, or as much of it as there is room; the rest is thrown away.
     Accept(Sink),
 }
 
 impl Delivery {
-    /// The message never arrives because of `why`: completes what is to be. Thread context, no lock held.
+    /// The payload can't be received because of `why`: completes the sink, if there is one. Thread context, no
+    /// lock held.
     pub(crate) fn fail(self, why: Failure) {
         misc::assert_may_sleep();
         if let Self::Accept(Sink { memory, done }) = self {
@@ -252,19 +253,19 @@ pub(crate) enum Until {
 /// Decides about a payload when it has waited. Belongs to the connection that is parked, and is dropped
 /// when that ends.
 pub(crate) trait Waiter: Send {
-    /// Says where the payload goes, of which so much is there. Called as [`MessageLayer::parse`].
+    /// Says where the payload goes, of which `arrived` is there. Called as [`MessageLayer::parse`].
     fn ask(self: KBox<Self>, arrived: Arrived, token: RecvToken<'_>) -> Answer;
 }
 
-/// A connection by which a message comes in, as far as the message layer has to do with that.
+/// A connection on which a message is being received, as the message layer sees it.
 pub(crate) trait Receiving: Send + Sync {
     /// The delivery of the message whose token was kept. As [`KeptToken::deliver`], which is to be used.
     fn deliver(self: Arc<Self>, delivery: Delivery);
 
-    /// Has the [`Waiter`] asked again that waits there, if one does. Thread context, no spinlock held.
+    /// Asks the [`Waiter`] of the connection again, if there is one. Thread context, no spinlock held.
     fn wake(self: Arc<Self>);
 
-    /// The peer sends so slowly that others wait for it: closes the connection. Thread context, no
+    /// The peer sends too slowly while other messages wait: closes the connection. Thread context, no
     /// spinlock held.
     fn give_up(self: Arc<Self>);
 }
@@ -284,19 +285,18 @@ impl<'a> RecvToken<'a> {
         self.0
     }
 
-    /// Says it at once.
+    /// Answers at once.
     pub(crate) fn deliver(self, delivery: Delivery) -> Answer {
         Answer(Decision::Now(delivery))
     }
 
-    /// Says it later, by what is returned with the answer. The connection is parked; that is nobody's
-    /// fault, and may last.
+    /// Answers later, by the [`KeptToken`]. Until then the connection is parked, and no timeout runs.
     pub(crate) fn keep(self) -> (Answer, KeptToken) {
         (Answer(Decision::Later), KeptToken(Some(self.0.into())))
     }
 
-    /// Has `waiter` say it, which is asked then. The connection is parked, as with [`RecvToken::keep`];
-    /// but if it ends, so does the waiter.
+    /// Lets `waiter` answer, which is asked `until` the time to do so. The connection is parked, as with
+    /// [`RecvToken::keep`]; if it ends, the waiter is dropped.
     pub(crate) fn wait(self, waiter: KBox<dyn Waiter>, until: Until) -> Answer {
         Answer(Decision::Wait(waiter, until))
     }
@@ -326,11 +326,11 @@ impl Drop for KeptToken {
 
 /// What is decided about a payload, for the driver.
 pub(crate) enum Decision {
-    /// That is where it goes.
+    /// Where it goes.
     Now(Delivery),
-    /// A [`KeptToken`] says it.
+    /// A [`KeptToken`] will say it.
     Later,
-    /// A waiter says it.
+    /// A waiter will say it.
     Wait(KBox<dyn Waiter>, Until),
 }
 
@@ -344,7 +344,7 @@ impl Answer {
     }
 }
 
-/// An NI as the message layer has it in its hands for the time of a call.
+/// An NI that is borrowed for the time of a call.
 pub(crate) type NiRef<'a> = ArcBorrow<'a, dyn LndNi + 'static>;
 
 /// What the message layer asks of the driver about one NI: one NID in one network
@@ -391,16 +391,16 @@ pub(crate) trait LndNi: Send + Sync {
     /// that is spoken has a form for it.
     fn check_peer(&self, peer: Nid) -> Result;
 
-    /// Connects to a peer that was lost, if it is time to. Returns whether it is there. Thread context,
-    /// may sleep.
+    /// Connects to a peer that was lost, if its route may be tried now. Returns whether the peer is connected.
+    /// Thread context, may sleep.
     fn probe(self: ArcBorrow<'_, Self>, peer: Nid, now_ms: u64) -> bool;
 
     /// Closes the connections to a peer; what was sent over them and not answered ends with `why`. Thread
     /// context, may sleep.
     fn close_peer(&self, peer: Nid, why: Error);
 
-    /// Nothing that is sent to `peer` arrives, and others wait for that: closes its connections, and ends
-    /// what waits for one. Thread context, no spinlock held.
+    /// Messages to `peer` make no progress, and other messages wait for their buffers: closes its connections,
+    /// and fails the messages that wait for one. Thread context, no spinlock held.
     fn give_up(&self, peer: Nid);
 }
 
@@ -460,20 +460,20 @@ pub(crate) trait MessageLayer: Send + Sync {
     /// May sleep and send; but the connection's scheduler waits. An error closes the connection.
     fn parse(&self, ni: NiRef<'_>, msg: &Incoming<'_>, token: RecvToken<'_>) -> Result<Answer>;
 
-    /// The last connection of `peer` that could carry messages is gone. It was alive at
-    /// `last_alive_ms`, in monotonic milliseconds. Called once for each time that this happens.
+    /// The last connection of `peer` that could carry messages has ended. Data was last received from the peer at
+    /// `last_alive_ms`, in monotonic milliseconds. Called exactly once for each such loss.
     fn peer_down(&self, ni: NiRef<'_>, peer: Nid, loss: Loss, last_alive_ms: u64);
 
     /// The connection `conn` has ended because of `why`; all messages that went by it were completed
-    /// before. An answer to one of them will hardly come any more. Called at least once for each.
+    /// before. Answers to them are unlikely to come. Called at least once for each connection.
     fn conn_ended(&self, conn: ConnId, why: Error);
 
-    /// What `peer` is now. May be told again and again.
+    /// Whether `peer` can be reached. May be called repeatedly with the same state.
     fn peer_found(&self, ni: NiRef<'_>, peer: Nid, state: PeerState);
 
-    /// The NI's link has come or gone. Told once for each change, within about a second; one that
-    /// comes back before that is none. An NI is taken to start with a link; if it has none, this is
-    /// said soon after [`MessageLayer::started`]. What [`LndNi::link`] says may be newer.
+    /// The NI's link has changed. Called once for each change, within about a second; changes that are undone
+    /// before that are not reported. An NI is taken to start with a link; if it has none, this is
+    /// called soon after [`MessageLayer::started`]. The result of [`LndNi::link`] may be newer.
     fn link_changed(&self, _ni: NiRef<'_>, _link: Link) {}
 
     /// The NI's tunables. Called when the NI starts, and again when a peer is created: an administrator may
@@ -482,23 +482,23 @@ pub(crate) trait MessageLayer: Send + Sync {
         NiTunables::default()
     }
 
-    /// The NI goes away: all that waits on it ends with `ESHUTDOWN`, and nothing new begins.
+    /// The NI is shut down: all operations on it end with `ESHUTDOWN`, and no new ones begin.
     fn shutdown(&self, ni: NiRef<'_>);
 }
 
 /// What the driver asks of the message layer as a whole. Called in thread context, may sleep.
 pub(crate) trait MessageLayers: Send + Sync {
-    /// An NI with this NID is about to start in `net`: makes what it gets for its messages.
+    /// An NI with this NID is about to start in `net`: makes its message layer.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, and those of the layer.
     fn startup(&self, net: &Net, nid: Nid) -> Result<Arc<dyn MessageLayer>>;
 
-    /// About a second has gone by. The reaper's thread.
+    /// Called about once a second, by the reaper's thread.
     fn tick(&self, now_ms: u64);
 
-    /// The namespace goes; all of its NIs were shut down.
+    /// The namespace is being deleted; all of its NIs were shut down.
     fn namespace_gone(&self, net: &Net);
 }
 

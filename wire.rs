@@ -4,7 +4,7 @@
 //!
 //! Plain values and functions on them: `core` only, no I/O, no allocation, no `unsafe`, no kernel
 //! types. So the same files are built in user space, for property tests, fuzzing and the tools
-//! (`tests/wire`). No lock protects anything here and nothing has to be freed: whoever holds a value
+//! (`tests/wire`). No lock protects anything here and nothing has to be freed: the holder of a value
 //! owns it.
 //!
 //! Every received byte passes through a `parse` function of this module before other code uses it. No

@@ -138,7 +138,7 @@ impl_list_item! {
     impl ListItem<HANDOVER_LIST> for Handshake { using ListLinks { self.handover_links }; }
 }
 
-/// Who opened the connection.
+/// Which side opened the connection.
 enum Role {
     /// This node did, on this claimed route, for a connection of this type.
     Active {

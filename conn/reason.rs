@@ -3,7 +3,7 @@
 //! Why a connection or a handshake ends: an error number for the code, and for the kernel log the field that
 //! was wrong, with its value.
 //!
-//! A plain value: whoever holds it owns it.
+//! A plain value, owned by its holder.
 
 use crate::{
     upper::{

@@ -77,7 +77,7 @@ impl ZcBatch {
         }
     }
 
-    /// Whose messages these are, and whom they are for.
+    /// The NIDs of the NI that sends the messages and of the peer.
     pub(crate) fn nids(&self) -> (Nid, Nid) {
         (self.conn.peer.ni().nid(), self.conn.peer.nid())
     }

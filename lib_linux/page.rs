@@ -11,7 +11,7 @@
 //! A [`PageFrag`] is a smaller piece of memory that TCP can read.
 //!
 //! Both come from the page allocator, so TCP can send them without a copy: a page is not reused
-//! before the last reference to it is dropped, whoever holds that. Memory of other owners, which may
+//! before the last reference to it is dropped, by whichever owner. Memory of other owners, which may
 //! be of any kind, is a [`Foreign`].
 //!
 //! A [`RecvBuf`] is a small piece of `kmalloc` memory with one owner, which TCP only writes.

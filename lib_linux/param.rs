@@ -202,7 +202,7 @@ impl Knob {
         }
     }
 
-    /// Changes the value to that of somebody else whom this module follows, or to the nearest in the range. Any
+    /// Changes the value to that of another module's parameter, or to the nearest in the range. Any
     /// context; not for knobs with [`Self::on_change`], whose function is not called.
     ///
     /// # Examples

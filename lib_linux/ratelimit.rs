@@ -7,7 +7,7 @@
 //! addresses, so that one of them can't use up the limit for all.
 //!
 //! The limits consist of atomics; if two processors begin an interval at the same time, a few lines more
-//! are logged, which is harmless. They are statics, and nobody frees them.
+//! are logged, which is harmless. They are statics, and never freed.
 
 use super::{
     misc,

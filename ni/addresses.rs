@@ -37,7 +37,7 @@ impl Ni {
     }
 
     /// Takes away the interface with this address; without one, all but that of the NID. Routes
-    /// that nobody added and connections that use it go with it. May sleep.
+    /// that were not added by an administrator, and connections, that use it are removed too. May sleep.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl Ni {
     /// thread, may sleep.
     pub(crate) fn check_addresses(self: &Arc<Self>) {
         let mut index = 0;
-        // Who is passed over, because one before it goes at this moment, is for the next look.
+        // An interface that is skipped, because one before it is removed meanwhile, is checked next time.
         while let Some(interface) = self.interfaces.at(index) {
             let addr = interface.addr();
             match interface.refresh(&self.net) {

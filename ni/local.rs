@@ -56,7 +56,7 @@ impl Left {
     }
 
     fn complete(mut self, status: Status) {
-        // Whoever is told may count on its memory.
+        // Before the completion, which may reuse the memory.
         self.payload = None;
         if let Some(done) = self.done.take() {
             done.complete(status);
@@ -73,7 +73,7 @@ impl Drop for Left {
     }
 }
 
-/// Who says where a message goes.
+/// What decides where a message goes.
 enum Asked {
     /// Nobody who waits.
     Nobody,

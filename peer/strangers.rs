@@ -111,7 +111,7 @@ impl Strangers {
     }
 
     /// A slot for `peer`, or a connection of it, from `source`, of which and of all there may be as many as
-    /// `most` says; none is needed if somebody here has asked for that peer. May sleep, no spinlock held.
+    /// `most` says; none is needed if the peer is no stranger. May sleep, no spinlock held.
     ///
     /// # Errors
     ///

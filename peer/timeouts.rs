@@ -150,7 +150,7 @@ impl Peer {
         self.zc_req_counts().0 > 0
     }
 
-    /// Unlinks a peer that nobody has added and that has been unused for long. Thread context.
+    /// Unlinks a peer that was not added by an administrator and has been unused for long. Thread context.
     fn unlink_if_idle(self: &Arc<Self>, now: u64) {
         let idle = now.saturating_sub(self.last_alive_ms.load(Relaxed));
         if idle > tunables::max_reconnect_ms().saturating_mul(2) {

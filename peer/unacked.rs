@@ -332,7 +332,7 @@ mod tests {
         Ok((unacked, ended))
     }
 
-    /// How many transmits an acknowledgement sets free, and whether it was right.
+    /// How many transmits an acknowledgement completes, and whether it was valid.
     fn told(unacked: &mut Unacked, range: (u64, u64)) -> (usize, bool) {
         let mut done = Fifo::new();
         let right = unacked.acknowledge(range, &mut done).is_ok();

@@ -2,7 +2,7 @@
 
 //! How messages end, and whose fault it is if they fail.
 //!
-//! Plain values: nothing protects them and nobody frees them.
+//! Plain values, which need no protection.
 
 use kernel::prelude::*;
 

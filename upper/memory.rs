@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory for payloads, of this module or of somebody else.
+//! Memory for payloads, of this module or of another owner.
 //!
 //! A [`Memory`] has one owner: the driver, from the call that hands it over until it calls the payload's
 //! completion. It is dropped before that. Nothing protects the contents, see [`crate::lib_linux::page`].
@@ -22,7 +22,7 @@ use crate::lib_linux::{
 
 /// Memory that a payload is sent from ([`Source`]) or received into ([`Dest`]). May be empty.
 pub(crate) enum Memory<A> {
-    /// Pages of this module's, which anybody can keep a reference to.
+    /// Pages of this module, which are reference-counted.
     Pages(PageRange),
     /// Memory of the message layer, at any offset and of any kind, which it may reuse once the payload's
     /// completion is called. TCP may have a reference to pages of it for longer if the message has failed.

@@ -150,7 +150,7 @@ mod tests {
             ByteOrder::Big => LONG_BIG_ENDIAN,
         };
         assert_eq!(long_meaning().build(&mut bytes), Ok(&long[..]));
-        // Whoever sends a NID of 20 bytes may mean one that would have fitted into 8.
+        // A NID of 20 bytes may be one that fits into 8.
         let mut short = LONG;
         short[8..].copy_from_slice(&meaning().target.to_bytes20());
         assert_eq!(AcceptorRequest::parse(&short, LITTLE), Ok(meaning()));

@@ -13,7 +13,7 @@
 //! nothing is allocated, and a peer can't make this node use memory without limit. If there is no room for a
 //! cookie the caller is told, because that is no violation of the protocol.
 //!
-//! A plain value: whoever holds it owns it.
+//! A plain value, owned by its holder.
 
 use super::{
     Msg,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory as somebody else may have it, for unit tests: of several kinds, in pieces at odd offsets, with
-//! bytes between them that nobody may touch.
+//! Memory of another owner, for unit tests: of several kinds, in pieces at odd offsets. The bytes between them
+//! must not change.
 //!
 //! Shared by [`Arc`] between a test and the [`Foreign`]s that it gives to others; freed with the last of
 //! them. Nothing protects the contents, see [`super`].

@@ -164,11 +164,11 @@ pub(crate) struct PortalsInner {
 impl PortalsInner {
     fn new(memory: &Arc<BulkMemory>, node: &Arc<Node>) -> Result<Arc<Self>> {
         // Differs from the value in `WireHandle::NONE`.
-        let interface = misc::random_u64() >> 1;
+        let interface_cookie = misc::random_u64() >> 1;
         Arc::pin_init(
             pin_init!(Self {
                 table <- new_spinlock!(MatchTable::new(), "socklnd_portals_table"),
-                ops <- new_spinlock!(OpTable::new(interface), "socklnd_portals_ops"),
+                ops <- new_spinlock!(OpTable::new(interface_cookie), "socklnd_portals_ops"),
                 router <- Router::new(),
                 credits <- ResponseCredits::new(),
                 counters: Counters::new(),

@@ -117,16 +117,16 @@ pub(super) enum Unwanted {
 /// All operations of an NI.
 pub(super) struct OpTable {
     /// Differs between instances of an NI, so that a response to an earlier instance is not valid.
-    interface: u64,
+    interface_cookie: u64,
     table: HandleTable<Op>,
     is_shut_down: bool,
 }
 
 impl OpTable {
-    /// An empty table, whose handles on the wire contain `interface`.
-    pub(super) const fn new(interface: u64) -> Self {
+    /// An empty table, whose handles on the wire contain `interface_cookie`.
+    pub(super) const fn new(interface_cookie: u64) -> Self {
         Self {
-            interface,
+            interface_cookie,
             table: HandleTable::new(),
             is_shut_down: false,
         }
@@ -135,7 +135,7 @@ impl OpTable {
     /// The handle of `op` on the wire.
     pub(super) fn wire_handle(&self, op: OpHandle) -> WireHandle {
         WireHandle {
-            interface: self.interface,
+            interface_cookie: self.interface_cookie,
             object: op.0,
         }
     }
@@ -190,7 +190,7 @@ impl OpTable {
     }
 
     fn find(&mut self, from: Nid, handle: WireHandle) -> core::result::Result<&mut Op, Unwanted> {
-        if handle.interface != self.interface {
+        if handle.interface_cookie != self.interface_cookie {
             return Err(Unwanted::Unknown);
         }
         let op = self.table.get_mut(handle.object).ok_or(Unwanted::Unknown)?;
@@ -441,7 +441,7 @@ mod tests {
         let (mut table, eq) = (table()?, EventQueue::new(4)?);
         let handle = add(&mut table, &eq, put())?;
         let foreign = WireHandle {
-            interface: COOKIE ^ 1,
+            interface_cookie: COOKIE ^ 1,
             ..handle
         };
         assert!(table.remove_acked(nid(1), foreign, 5, 60).err() == Some(Unwanted::Unknown));

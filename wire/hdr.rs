@@ -242,11 +242,11 @@ mod tests {
     /// What [`CAPTURED`] says.
     fn meaning() -> [Header; 8] {
         let wmd = |object| WireHandle {
-            interface: 0x18ea_604c_edb3_326b,
+            interface_cookie: 0x18ea_604c_edb3_326b,
             object,
         };
         let bulk_wmd = WireHandle {
-            interface: 0x18ea_604d_29d0_9741,
+            interface_cookie: 0x18ea_604d_29d0_9741,
             object: 0x2441,
         };
         let header = |dest, src, payload_len, body| Header {
@@ -337,7 +337,7 @@ mod tests {
                 TYPE_PUT,
                 Body::Put {
                     ack_wmd: WireHandle {
-                        interface: 0x3736_3534_3332_3130,
+                        interface_cookie: 0x3736_3534_3332_3130,
                         object: 0x3f3e_3d3c_3b3a_3938,
                     },
                     match_bits: 0x4746_4544_4342_4140,
@@ -350,7 +350,7 @@ mod tests {
                 TYPE_GET,
                 Body::Get {
                     return_wmd: WireHandle {
-                        interface: 0x3736_3534_3332_3130,
+                        interface_cookie: 0x3736_3534_3332_3130,
                         object: 0x3f3e_3d3c_3b3a_3938,
                     },
                     match_bits: 0x4746_4544_4342_4140,

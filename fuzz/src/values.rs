@@ -59,7 +59,7 @@ impl Source<'_> {
 
     fn wmd(&mut self) -> WireHandle {
         WireHandle {
-            interface: self.u64(),
+            interface_cookie: self.u64(),
             object: self.u64(),
         }
     }

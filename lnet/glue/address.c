@@ -18,7 +18,7 @@ static bool is_set(const struct lnet_nid *nid)
 }
 
 /*
- * Takes the address if the NI wants it: it is the one of its NID, if that has one, and of the interface
+ * Takes the address if the NI wants it: it is the one of its NID, if that has one, and of the device
  * that it names, if it does.
  */
 static bool take_address(const struct lnet_ni *ni, struct slg_address *address, const char *name,

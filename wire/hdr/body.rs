@@ -22,7 +22,7 @@ pub(in super::super) const TYPE_REPLY: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WireHandle {
     /// Incarnation of the NI that the object belongs to.
-    pub(crate) interface: u64,
+    pub(crate) interface_cookie: u64,
     /// The object.
     pub(crate) object: u64,
 }
@@ -30,7 +30,7 @@ pub(crate) struct WireHandle {
 impl WireHandle {
     /// No object: in a PUT, no ACK is wanted.
     pub(crate) const NONE: Self = Self {
-        interface: u64::MAX,
+        interface_cookie: u64::MAX,
         object: u64::MAX,
     };
 }
@@ -113,7 +113,7 @@ impl Body {
     #[inline]
     pub(super) fn parse(kind: u32, from: &mut Reader<'_>) -> Result<Self, WireError> {
         let wmd = WireHandle {
-            interface: from.u64()?,
+            interface_cookie: from.u64()?,
             object: from.u64()?,
         };
         Ok(match kind {
@@ -154,7 +154,7 @@ impl Body {
             return_wmd: wmd, ..
         }
         | Self::Reply { dst_wmd: wmd }) = self;
-        to.u64(wmd.interface)?;
+        to.u64(wmd.interface_cookie)?;
         to.u64(wmd.object)?;
         match *self {
             Self::Ack {

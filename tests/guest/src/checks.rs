@@ -19,10 +19,10 @@ const REST_LIMIT: Duration = Duration::from_secs(20);
 /// kmemleak does not report what is younger than five seconds.
 const LEAK_AGE: Duration = Duration::from_millis(5500);
 
-/// Values of an interface in the statistics that count what exists now.
+/// Values of an NI in the statistics that count what exists now.
 const GAUGES: [&str; 4] = ["peers", "conns", "handshakes", "txs"];
 
-/// Takes down every node's interfaces as an administrator would; nothing of them may stay.
+/// Takes down every node's NIs as an administrator would; nothing of them may stay.
 ///
 /// What is there is read from debugfs, which has it for all namespaces at once.
 pub fn retire(lab: &Lab) -> Result<()> {
@@ -48,12 +48,12 @@ pub fn retire(lab: &Lab) -> Result<()> {
     let left: Vec<_> = left.iter().map(|section| &section.heading).collect();
     ensure!(
         !left.iter().any(|heading| heading.starts_with("ni ")),
-        "interfaces are left: {left:?}"
+        "NIs are left: {left:?}"
     );
     Ok(())
 }
 
-/// The NIDs of the interfaces in the namespace with this number.
+/// The NIDs of the NIs in the namespace with this number.
 fn interfaces_of(sections: &[Section], namespace: u64) -> Vec<&str> {
     let ending = format!(" namespace {namespace}");
     let headings = sections.iter().map(|section| section.heading.as_str());

@@ -159,7 +159,7 @@ pub fn nid(addr: Ipv4Addr) -> [u8; 24] {
     nid
 }
 
-/// Hands a socket over, for the only interface: one that the other node has connected, or this one,
+/// Hands a socket over, for the only NI: one that the other node has connected, or this one,
 /// for a connection of this type to that node.
 pub fn register(
     device: &File,
@@ -202,7 +202,7 @@ pub fn ping(device: &File, to: &Node, limit: Duration) -> Result<(), Errno> {
     with_buffer(device, PING, &mut buffer)
 }
 
-/// Offers the service that transfers go to, on all interfaces, until the file is closed.
+/// Offers the service that transfers go to, on all NIs, until the file is closed.
 pub fn serve(device: &File) -> Result<(), Errno> {
     with_buffer(device, SERVICE, &mut buffer(&[]))
 }

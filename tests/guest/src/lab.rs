@@ -318,7 +318,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Takes the namespaces and cables, or makes them; no node has an interface of the module yet.
+    /// Takes the namespaces and cables, or makes them; no node has an NI of the module yet.
     pub fn new(count: usize) -> Result<Lab> {
         let mut pool = Pool::take(family::current()).map_or_else(Pool::new, Ok)?;
         pool.fill(count)?;
@@ -347,7 +347,7 @@ impl Lab {
         self.nodes.iter().flatten()
     }
 
-    /// Gives each of the first `count` nodes its interface, and lets each know all the others.
+    /// Gives each of the first `count` nodes its NI, and lets each know all the others.
     pub fn connect(&self, count: usize) -> Result<()> {
         for index in 0..count {
             self.node(index).ni_add()?;

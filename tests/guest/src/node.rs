@@ -109,7 +109,7 @@ impl Node {
         ))?)
     }
 
-    /// Gives the node its interface.
+    /// Gives the node its NI.
     pub fn ni_add(&self) -> Result<()> {
         self.socklctl(&["ni", "add", &self.nid()]).map(drop)
     }
@@ -222,14 +222,14 @@ impl Node {
         Ok(lines.map(str::to_owned).collect())
     }
 
-    /// The counters of its interface, or nothing if it has none.
+    /// The counters of its NI, or nothing if it has none.
     pub fn stats(&self) -> Result<Option<Value>> {
         Ok(self.list(&["stats"])?.into_iter().next())
     }
 
-    /// One counter of its interface, by its path in the JSON text.
+    /// One counter of its NI, by its path in the JSON text.
     pub fn counter(&self, path: &str) -> Result<u64> {
-        let stats = self.stats()?.context("the node has no interface")?;
+        let stats = self.stats()?.context("the node has no NI")?;
         stats
             .pointer(path)
             .and_then(Value::as_u64)

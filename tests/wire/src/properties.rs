@@ -58,7 +58,10 @@ fn any_nid() -> impl Strategy<Value = Nid> {
 fn handle() -> impl Strategy<Value = WireHandle> {
     prop_oneof![
         Just(WireHandle::NONE),
-        any::<(u64, u64)>().prop_map(|(interface, object)| WireHandle { interface, object }),
+        any::<(u64, u64)>().prop_map(|(interface_cookie, object)| WireHandle {
+            interface_cookie,
+            object,
+        }),
     ]
 }
 

@@ -64,7 +64,7 @@ pub fn interface_errors(lab: &mut Lab) -> Result<()> {
     fails(&["ni", "add", "10.0.0.1@tcp"], "EADDRINUSE")?;
     ensure!(
         node.list(&["ni", "list"])?.is_empty(),
-        "an interface that failed is listed"
+        "an NI that failed is listed"
     );
     drop(squatter);
 
@@ -98,7 +98,7 @@ pub fn interface_errors(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// What the interface and the peers of a node are, without what changes by itself.
+/// What the NI and the peers of a node are, without what changes by itself.
 fn state(node: &Node) -> Result<Vec<Value>> {
     let mut entries = node.list(&["ni", "list"])?;
     for mut peer in node.list(&["peer", "list"])? {

@@ -425,7 +425,7 @@ fn close(node: &Node, script: &Node, conn: Script) -> Result<()> {
 }
 
 /// Who receives and never says so is given up in time, by whatever connections, even if the rest
-/// goes on; and what waits ends with the interface.
+/// goes on; and what waits ends with the NI.
 pub fn missing(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     ask_always()?;

@@ -28,7 +28,7 @@ const MESSAGES: u64 = 36;
 /// What has become of messages, by name.
 type Stats = BTreeMap<String, u64>;
 
-/// The layer, for interfaces that are started while this is there.
+/// The layer, for NIs that are started while this is there.
 struct Layer;
 
 impl Layer {
@@ -54,7 +54,7 @@ impl Layer {
             .with_context(|| format!("no {name}"))
     }
 
-    /// Has each interface send so many messages to each other one.
+    /// Has each NI send so many messages to each other one.
     fn send(&self, count: u64) -> Result<()> {
         Ok(fs::write(format!("{FOLDER}/send"), count.to_string())?)
     }
@@ -154,7 +154,7 @@ pub fn other_layer(lab: &mut Lab) -> Result<()> {
             layer.exchange(MESSAGES)?;
             let errors = debugfs::sum(&debugfs::sections("ni ")?, "protocol_errors")?;
             ensure!(errors == 0, "{errors} protocol errors");
-            // With messages under way: they end with their interface.
+            // With messages under way: they end with their NI.
             let before = layer.stats()?;
             layer.send(MESSAGES)?;
             wait::until(LIMIT, "messages under way", || {

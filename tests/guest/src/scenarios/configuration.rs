@@ -261,7 +261,7 @@ pub fn set_nid(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Addresses of an interface: added, listed and deleted, by our verbs and by lctl's.
+/// Addresses of an NI: added, listed and deleted, by the commands of socklctl and of lctl.
 pub fn interface_commands(lab: &mut Lab) -> Result<()> {
     let node = lab.node(0);
     node.space
@@ -320,7 +320,7 @@ pub fn interface_commands(lab: &mut Lab) -> Result<()> {
     fails(node, &["interface", "add", "172.16.0.16"], "ENOSPC")?;
     node.socklctl(&["interface", "del"])?;
     expect(&["10.0.0.1/24"])?;
-    // With two interfaces it has to be said which.
+    // With two NIs, the command needs --ni.
     node.socklctl(&["ni", "add", "192.168.8.1@tcp7"])?;
     fails(node, &["interface", "add", "192.168.7.1"], "ENOTUNIQ")?;
     node.socklctl(&["interface", "add", "192.168.7.1", "--ni", "tcp7"])?;

@@ -399,8 +399,8 @@ pub fn crowd(lab: &mut Lab) -> Result<()> {
 /// in no more attempts than this.
 fn crowd_pings(lab: &Lab, conns: u64, most: u64) -> Result<()> {
     let attempts = || -> Result<u64> {
-        let interfaces = sections("ni ")?;
-        interfaces.iter().map(|ni| ni.get("connect_attempts")).sum()
+        let nis = sections("ni ")?;
+        nis.iter().map(|ni| ni.get("connect_attempts")).sum()
     };
     let before = attempts()?;
     let mut pings = Vec::new();

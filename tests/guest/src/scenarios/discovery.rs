@@ -151,5 +151,5 @@ fn discover(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
 /// How many messages the node had no use for.
 fn drops(node: &Node) -> Result<u64> {
     let sections = sections(&format!("ni {} ", node.nid()))?;
-    sections.first().context("no interface")?.get("drops")
+    sections.first().context("no NI")?.get("drops")
 }

@@ -33,14 +33,11 @@ fn traffic(node: &Node) -> Result<[u64; 4]> {
         let value = stats.pointer(path).and_then(Value::as_u64);
         value.with_context(|| format!("no {path} in {stats}"))
     };
-    let (interfaces, peers) = (node.list(&["stats"])?, node.list(&["stats", "--peers"])?);
-    ensure!(
-        interfaces.len() == 1 && peers.len() == 1,
-        "{interfaces:?}, {peers:?}"
-    );
+    let (nis, peers) = (node.list(&["stats"])?, node.list(&["stats", "--peers"])?);
+    ensure!(nis.len() == 1 && peers.len() == 1, "{nis:?}, {peers:?}");
     Ok([
-        of(&interfaces[0], "/tx/bytes")?,
-        of(&interfaces[0], "/rx/bytes")?,
+        of(&nis[0], "/tx/bytes")?,
+        of(&nis[0], "/rx/bytes")?,
         of(&peers[0], "/tx/bytes")?,
         of(&peers[0], "/rx/bytes")?,
     ])
@@ -80,7 +77,7 @@ pub fn closed_at_once(lab: &mut Lab) -> Result<()> {
     })?;
     ensure!(
         before[..2] == before[2..],
-        "the peer's sums are not the interface's: {before:?}"
+        "the peer's sums are not the NI's: {before:?}"
     );
     let stall = hook("stall_reaper", FOR_EVER)?;
     node.close_conns()?;
@@ -211,7 +208,7 @@ fn removal(lab: &Lab) -> Result<Job> {
     Ok(job)
 }
 
-/// Zero-copy packets that are never sent hold up nobody: neither the end of their interface, nor
+/// Zero-copy packets that are never sent hold up nobody: neither the end of their NI, nor
 /// of their namespace, nor anybody else. The module's end waits for them, says so, and can be
 /// interrupted.
 pub fn zero_copy_never_freed(lab: &mut Lab) -> Result<()> {

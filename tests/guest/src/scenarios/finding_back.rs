@@ -105,7 +105,7 @@ pub fn unneeded_attempts(lab: &mut Lab) -> Result<()> {
             node.socklctl(&["peer", "del", "any"])?;
             Ok(None)
         }),
-        ("the interface was deleted", |node, _| {
+        ("the NI was deleted", |node, _| {
             node.ni_del()?;
             Ok(None)
         }),
@@ -129,7 +129,7 @@ pub fn unneeded_attempts(lab: &mut Lab) -> Result<()> {
             "{what}: {hello:x?}"
         );
         ping.kill();
-        // Fails without an interface.
+        // Fails without an NI.
         node.attempt(&["peer", "del", "any"], SOON)?;
         drop(own);
     }

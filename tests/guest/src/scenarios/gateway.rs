@@ -180,7 +180,7 @@ fn make_gateway(node: &Node) -> Result<()> {
     start_gateway(node)
 }
 
-/// Gives a gateway its interfaces.
+/// Gives a gateway its NIs.
 fn start_gateway(node: &Node) -> Result<()> {
     node.ni_add()?;
     node.in_network(1, other_side(node)).ni_add()?;
@@ -234,7 +234,7 @@ impl Crossing {
     }
 }
 
-/// A counter of a gateway's forwarding, of both of its interfaces.
+/// A counter of a gateway's forwarding, of both of its NIs.
 fn forwarding(gateway: &Node, name: &str) -> Result<u64> {
     let stats = gateway.list(&["stats"])?.into_iter();
     let counts = stats.map(|stats| stats["forwarding"][name].as_u64());

@@ -339,7 +339,7 @@ pub fn statistics(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// What the interfaces say is what `socklctl stats` says, and what their peers say.
+/// What the NIs say is what `socklctl stats` says, and what their peers say.
 fn agree(one: &Node, two: &Node) -> Result<()> {
     for (node, other) in [(one, two), (two, one)] {
         wait::until(SLACK, "numbers agree", || {

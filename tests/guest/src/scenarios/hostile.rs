@@ -31,7 +31,7 @@ const SOON: Duration = Duration::from_secs(20);
 const HANDSHAKE: u64 = 5;
 /// What may come on top of that.
 const SLACK: Duration = Duration::from_secs(12);
-/// Handshakes of strangers that an interface has under way at most.
+/// Handshakes of strangers that an NI has under way at most.
 const MAX_PENDING: u64 = 64;
 
 const LITTLE: Dialect = Dialect {

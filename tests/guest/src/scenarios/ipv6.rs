@@ -32,7 +32,7 @@ fn nid(node: &Node) -> String {
     format!("{}@tcp", address(node))
 }
 
-/// Gives a node its address, and an interface with the NID for it.
+/// Gives a node its address, and an NI with the NID for it.
 fn start(node: &Node) -> Result<()> {
     let line = format!("addr add {}/64 dev eth0 nodad\n", address(node));
     node.space.ip(&line)?;
@@ -135,10 +135,10 @@ pub fn addresses(lab: &mut Lab) -> Result<()> {
     // By the link's speed: a virtual card says that it is one of 10 Gbit/s.
     set("conns_per_peer", "0")?;
     start(one)?;
-    let interfaces = one.list(&["ni", "list"])?;
+    let nis = one.list(&["ni", "list"])?;
     ensure!(
-        interfaces.iter().all(|ni| ni["conns_per_peer"] == 2),
-        "not by the card's speed: {interfaces:?}"
+        nis.iter().all(|ni| ni["conns_per_peer"] == 2),
+        "not by the card's speed: {nis:?}"
     );
     set("conns_per_peer", "1")?;
     one.socklctl(&["ni", "del", &nid(one)])?;

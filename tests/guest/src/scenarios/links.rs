@@ -20,7 +20,7 @@ use crate::worker::Over;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Waits until the node says this of the link of its interface.
+/// Waits until the node says this of the link of its NI.
 fn await_link(node: &Node, state: &str) -> Result<()> {
     wait::until(LIMIT, &format!("link {state}"), || {
         let list = node.list(&["ni", "list"])?;
@@ -34,7 +34,7 @@ fn told(node: &Node) -> Result<u64> {
     let sections = debugfs::sections(&format!("ni {} ", node.nid()))?;
     sections
         .first()
-        .context("no interface")?
+        .context("no NI")?
         .get("link_changes")
 }
 
@@ -217,17 +217,17 @@ pub fn two_cards(lab: &mut Lab) -> Result<()> {
     check(from, to, &BENCH, others[0].addr, ["eth1", "eth0"])
 }
 
-/// Interface instances, addresses and links come and go all at once, while others look on and send.
+/// NIs, addresses and links come and go all at once, while others look on and send.
 /// In the end everything works.
 pub fn coming_and_going(lab: &mut Lab) -> Result<()> {
     const ROUNDS: usize = 15;
-    // How fast a link is, is asked whenever an interface is added: under the kernel's configuration
+    // How fast a link is, is asked whenever an NI is added: under the kernel's configuration
     // lock, which those hold who change links and addresses.
     fs::write("/sys/module/ksocklnd/parameters/conns_per_peer", "0")?;
     let (one, two) = (lab.node(0).clone(), lab.node(1).clone());
     let own = format!("{}/24 dev eth0\n", one.addr);
     let other = "10.0.1.1";
-    // In a row, so that one goes at whatever moment: also while an interface is being added.
+    // In a row, so that one goes at whatever moment: also while an NI is being added.
     let often = format!("addr add {other}/24 dev eth0\naddr del {other}/24 dev eth0\n").repeat(40);
     two.ni_add()?;
     two.peer_add(&one)?;
@@ -290,7 +290,7 @@ pub fn coming_and_going(lab: &mut Lab) -> Result<()> {
     note(&format!(
         "of {ROUNDS} additions, and changes of addresses, of links, lists and pings: {counts:?}"
     ));
-    ensure!(counts[0] > 0, "the interface was never there");
+    ensure!(counts[0] > 0, "the NI was never there");
     // The address may have been taken away last.
     let _ = one.space.ip(&format!("addr add {own}"));
     one.ni_add()?;

@@ -32,7 +32,7 @@ fn set(name: &str, value: impl ToString) -> Result<()> {
     fs::write(parameter(name), &value).with_context(|| format!("{name} = {value}"))
 }
 
-/// Gives a node its interface, which wants so many connections for bulk, each way.
+/// Gives a node its NI, which wants so many connections for bulk, each way.
 fn add_wanting(node: &Node, bulk: u32) -> Result<()> {
     set("conns_per_peer", bulk)?;
     node.ni_add()
@@ -40,11 +40,9 @@ fn add_wanting(node: &Node, bulk: u32) -> Result<()> {
 
 /// How many a node says that it wants.
 fn wanted(node: &Node) -> Result<u64> {
-    let interfaces = node.list(&["ni", "list"])?;
-    let wanted = interfaces
-        .first()
-        .and_then(|ni| ni["conns_per_peer"].as_u64());
-    wanted.with_context(|| format!("not in {interfaces:?}"))
+    let nis = node.list(&["ni", "list"])?;
+    let wanted = nis.first().and_then(|ni| ni["conns_per_peer"].as_u64());
+    wanted.with_context(|| format!("not in {nis:?}"))
 }
 
 fn count(node: &Node, other: &Node, kind: &str) -> Result<usize> {
@@ -71,7 +69,7 @@ fn await_quiet(node: &Node) -> Result<()> {
         let sections = sections(&format!("ni {} ", node.nid()))?;
         sections
             .first()
-            .context("no interface")?
+            .context("no NI")?
             .get("connect_attempts")
     };
     let mut last = attempts()?;

@@ -363,7 +363,7 @@ pub fn strangers(lab: &mut Lab) -> Result<()> {
     let dial = |from, last| dial_as(script, from, name(last), node);
     let counter = |name: &str| -> Result<u64> {
         let found = sections(&format!("ni {}", node.nid()))?;
-        found.first().context("no interface")?.get(name)
+        found.first().context("no NI")?.get(name)
     };
     let count = |wanted: usize| {
         wait::until(SOON, "connections", || {
@@ -492,7 +492,7 @@ pub fn called_back(lab: &mut Lab) -> Result<()> {
     let ask = |from, name| ask_for_a_call(script, from, name, node);
     let counter = |nid: &str, name: &str| -> Result<u64> {
         let found = sections(&format!("ni {nid}"))?;
-        found.first().context("no interface")?.get(name)
+        found.first().context("no NI")?.get(name)
     };
     let own = node.nid();
     let is_peer = |name: Ipv4Addr| -> Result<bool> {
@@ -590,7 +590,7 @@ fn passed_on(node: &Node, script: &Node, senders: &mut [Link], most: u64) -> Res
     let names = call_addresses(node, script, 1, most as u8 + 1)?;
     let counter = |name: &str| -> Result<u64> {
         let found = sections(&format!("ni {}", across.nid()))?;
-        found.first().context("no interface")?.get(name)
+        found.first().context("no NI")?.get(name)
     };
     let listeners = names
         .iter()

@@ -287,7 +287,7 @@ pub fn wrong(lab: &mut Lab) -> Result<()> {
         ensure!(got == Err(code), "{what}: {got:?} instead of {code:?}");
         Ok(())
     };
-    fails("without an interface", socket.as_raw_fd(), Errno::NOENT)?;
+    fails("without an NI", socket.as_raw_fd(), Errno::NOENT)?;
     node.ni_add()?;
     fails("no descriptor", -1, Errno::BADF)?;
     fails("no descriptor", 60_000, Errno::BADF)?;
@@ -401,7 +401,7 @@ pub fn kept_open(lab: &mut Lab) -> Result<()> {
     drop(set);
     watched_conn.await_closed(LIMIT)?;
 
-    // The interface does not wait for a program, either; and who lets go in the end is heard.
+    // The NI does not wait for a program, either; and who lets go in the end is heard.
     acceptor.register(&kept)??;
     node.ni_del()?;
     node.ni_add()?;

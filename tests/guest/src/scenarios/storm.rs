@@ -160,7 +160,7 @@ fn await_more(whose: &Again, what: &str) -> Result<()> {
     })
 }
 
-/// The module is inserted, gets its interface, and is removed, again and again, in a flood of
+/// The module is inserted, gets its NI, and is removed, again and again, in a flood of
 /// connections and of requests for such.
 pub fn flood(lab: &mut Lab) -> Result<()> {
     const ROUNDS: usize = 8;
@@ -194,7 +194,7 @@ pub fn flood(lab: &mut Lab) -> Result<()> {
     module::insert()
 }
 
-/// Peers that connect and ask for answers all the time keep neither an interface from going nor the
+/// Peers that connect and ask for answers all the time keep neither an NI from going nor the
 /// module.
 pub fn during_shutdown(lab: &mut Lab) -> Result<()> {
     const ROUNDS: usize = 8;

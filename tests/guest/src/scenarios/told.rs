@@ -309,7 +309,7 @@ pub fn gaps(lab: &mut Lab) -> Result<()> {
     wait::until(SOON, "connection forgotten", || no_conns(node, script))
 }
 
-/// What can't be sent counts once, for the interface and for the peer that it was for.
+/// What can't be sent counts once, for the NI and for the peer that it was for.
 pub fn counted_once(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;

@@ -26,7 +26,7 @@ use crate::port::note;
 use crate::wait;
 use crate::worker::Worker;
 
-/// In this time a transfer must end whose interface is gone.
+/// In this time a transfer must end whose NI is gone.
 const ENDED: Duration = Duration::from_secs(20);
 /// More than can be moved while the scenario lasts.
 const ENDLESS: Bench = Bench {
@@ -88,7 +88,7 @@ fn transfers(lab: &Lab) -> Result<(Vec<Job>, Vec<Job>)> {
     Ok((services, vec![put, get]))
 }
 
-/// While programs use the module it can't go, and they don't notice the attempt. The interface can
+/// While programs use the module it can't go, and they don't notice the attempt. The NI can
 /// go; then the transfers end.
 fn interface_first(lab: &Lab) -> Result<Duration> {
     let (services, benches) = transfers(lab)?;
@@ -99,13 +99,13 @@ fn interface_first(lab: &Lab) -> Result<Duration> {
     lab.node(0).ni_del()?;
     ensure!(
         started.elapsed() < pace::stretched(ENDED),
-        "removing the interface took {:?}",
+        "removing the NI took {:?}",
         started.elapsed()
     );
     for bench in benches {
         let output = bench
             .wait(ENDED)
-            .context("a transfer whose interface is gone")?;
+            .context("a transfer whose NI is gone")?;
         ensure!(
             !output.status.success(),
             "it claims success: {}",
@@ -116,7 +116,7 @@ fn interface_first(lab: &Lab) -> Result<Duration> {
     module::remove()
 }
 
-/// The programs are killed in the middle; the module is removed with interfaces, connections and
+/// The programs are killed in the middle; the module is removed with NIs, connections and
 /// half-sent messages.
 fn programs_first(lab: &Lab) -> Result<Duration> {
     let (mut services, mut benches) = transfers(lab)?;

@@ -173,7 +173,7 @@ pub fn cut(lab: &mut Lab) -> Result<()> {
     lab.cable(0, true)
 }
 
-/// The interface, and the module, removed while zero-copy packets wait in the card's queue.
+/// The NI, and the module, removed while zero-copy packets wait in the card's queue.
 pub fn unload(lab: &mut Lab) -> Result<()> {
     let mut slowest = Duration::ZERO;
     for round in 0..4 {

@@ -205,7 +205,7 @@ impl Fragile<'_> {
             }
             _ => {
                 let victim = self.random.below(6);
-                // A gateway may have no interface now.
+                // A gateway may have no NI now.
                 let _ = self.node(victim).close_conns();
             }
         }

@@ -162,7 +162,7 @@ pub fn deleted_while_waiting(lab: &mut Lab) -> Result<()> {
 
 /// Nobody answers at the peer's address, so its route rests, and what is sent fails at once; but not
 /// while the peer itself is about to connect. The same when an attempt fails meanwhile.
-pub fn greeting_while_resting(lab: &mut Lab) -> Result<()> {
+pub fn hello_during_backoff(lab: &mut Lab) -> Result<()> {
     rest_for_long()?;
     set("accept_timeout", 3600)?;
     let (node, script) = (lab.node(0), lab.node(1));

@@ -140,7 +140,7 @@ fn lose_connections(layer: &Layer, nodes: [&Node; 2]) -> Result<()> {
 
 /// Two nodes with this layer, in each version that has another form of headers or of checksums: verified
 /// data both ways, also after connections have died in the middle of it.
-pub fn other_layer(lab: &mut Lab) -> Result<()> {
+pub fn test_layer(lab: &mut Lab) -> Result<()> {
     let layer = Layer::enable()?;
     for (protocol, csum, acks) in [("3", "0", "1"), ("2", "1", "0"), ("4", "0", "0")] {
         set("protocol", protocol)?;

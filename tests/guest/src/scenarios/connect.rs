@@ -359,7 +359,7 @@ pub fn dead_peers(lab: &mut Lab) -> Result<()> {
 /// Many nodes that all connect to each other at the same moment, with one daemon for all of them: who
 /// is refused because of a race does not come again at once. In the end one of them looks for the
 /// others where nobody is: those who connect to it are not refused because of attempts that lead nowhere.
-pub fn crowd(lab: &mut Lab) -> Result<()> {
+pub fn mutual_connects(lab: &mut Lab) -> Result<()> {
     const NODES: usize = 6;
     const CONNS: u64 = (NODES * (NODES - 1) / 2 * TYPES.len()) as u64;
     module::remove()?;

@@ -90,7 +90,7 @@ fn only_peer(node: &Node) -> Result<Value> {
 
 /// How many connections a route has opened, and when its peer last gave a sign of life, in
 /// milliseconds: anything that it sends.
-pub fn signs_of_life(lab: &mut Lab) -> Result<()> {
+pub fn last_alive(lab: &mut Lab) -> Result<()> {
     const QUIET: Duration = Duration::from_millis(2500);
     // The look for deadlines, which notices acknowledgements, comes to each busy peer every second.
     set("sock_timeout", 4)?;
@@ -201,7 +201,7 @@ pub fn keepalive(lab: &mut Lab) -> Result<()> {
 
 /// With Nagle's algorithm a small message waits until the one before it is acknowledged; pushing
 /// sends it at once.
-pub fn held_back(lab: &mut Lab) -> Result<()> {
+pub fn nagle(lab: &mut Lab) -> Result<()> {
     let far = pace::stretched(Duration::from_secs(4));
     let (node, script) = (lab.node(0), lab.node(1));
     set("nagle", 1)?;
@@ -243,7 +243,7 @@ pub fn held_back(lab: &mut Lab) -> Result<()> {
 }
 
 /// Connections that lead nowhere any more are given up in time, although ever more is sent.
-pub fn busy_dead_end(lab: &mut Lab) -> Result<()> {
+pub fn dead_peer_while_sending(lab: &mut Lab) -> Result<()> {
     const TIMEOUT: Duration = Duration::from_secs(6);
     set("sock_timeout", TIMEOUT.as_secs())?;
     lab.connect(2)?;
@@ -282,7 +282,7 @@ fn sockets(node: &Node) -> Result<Vec<String>> {
 
 /// Connections that are closed, politely, when the other side can't hear it: they don't stay for
 /// ever.
-pub fn unheard_end(lab: &mut Lab) -> Result<()> {
+pub fn closed_while_unreachable(lab: &mut Lab) -> Result<()> {
     /// How long the module lets a socket that it has closed try to say so.
     const ORPHAN: Duration = Duration::from_secs(10);
     lab.connect(2)?;

@@ -58,7 +58,7 @@ fn check_ack(ack: &Message, put: &Message, taken: u32) -> Result<()> {
 
 /// A node of today discovers the node; what the node has no use for it is silent about, as nodes of
 /// today are, and goes on.
-pub fn discovered(lab: &mut Lab) -> Result<()> {
+pub fn discovery(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
     for dialect in dialects() {

@@ -50,7 +50,7 @@ type End = fn(Conn) -> Result<()>;
 
 /// A peer hangs up as soon as it has accepted, before the node has looked: the attempt does not wait as if
 /// it were still connecting, nor does what is queued.
-pub fn hung_up(lab: &mut Lab) -> Result<()> {
+pub fn closed_after_accept(lab: &mut Lab) -> Result<()> {
     set("sock_timeout", LONG_MS / 1000)?;
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
@@ -389,7 +389,7 @@ pub fn all_addresses(lab: &mut Lab) -> Result<()> {
 /// A peer crashes and comes back: some of its connections end when they are used, others stay half
 /// open and can carry nothing. It is connected at once, or known to be lost. Failures of long ago
 /// count no more.
-pub fn half_dead_peer(lab: &mut Lab) -> Result<()> {
+pub fn peer_crashes(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let failures = || node.counter("/errors/connect");
     node.ni_add()?;

@@ -132,7 +132,7 @@ fn sent_by(node: &Node, card: &str) -> Result<u64> {
 /// Two cards on networks of their own, and a node on each of them: what is sent to one, and what the
 /// other side answers, goes by the right card with the right address, and the other card rests. The
 /// same for one node with both addresses.
-pub fn two_cards(lab: &mut Lab) -> Result<()> {
+pub fn two_devices(lab: &mut Lab) -> Result<()> {
     const BENCH: Bench = Bench {
         op: Op::Put,
         size: 50_000,
@@ -219,7 +219,7 @@ pub fn two_cards(lab: &mut Lab) -> Result<()> {
 
 /// NIs, addresses and links come and go all at once, while others look on and send.
 /// In the end everything works.
-pub fn coming_and_going(lab: &mut Lab) -> Result<()> {
+pub fn nis_come_and_go(lab: &mut Lab) -> Result<()> {
     const ROUNDS: usize = 15;
     // How fast a link is, is asked whenever an NI is added: under the kernel's configuration
     // lock, which those hold who change links and addresses.

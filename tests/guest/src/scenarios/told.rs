@@ -90,7 +90,7 @@ fn stream_and_read(stream: &TcpStream, frames: impl Fn(u64) -> Vec<u8> + Send) {
 /// A connection ends while it is full of messages that are to be acknowledged: because an administrator
 /// closes it, or because the peer was started anew. What comes next is told of nothing that was not sent
 /// by it.
-pub fn former_lives(lab: &mut Lab) -> Result<()> {
+pub fn acks_after_restart(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let dialect = today();
     node.ni_add()?;

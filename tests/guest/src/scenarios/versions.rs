@@ -347,7 +347,7 @@ fn older_peer(
 
 /// A peer that always wants another version than the one that it is offered, or one that nobody
 /// knows, is not run against.
-pub fn undecided_peer(lab: &mut Lab) -> Result<()> {
+pub fn changing_versions(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
     node.ni_add()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What must be true after every scenario: nothing is left behind.
+//! Checks after every scenario: nothing may be left.
 
 use std::fs;
 use std::thread;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module shows in debugfs, and the faults that can be asked for there.
+//! The module's statistics in debugfs, and its fault injection there.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Raw requests to the module's device, as a program that means ill would make them.
+//! Raw ioctls of the module's device.
 
 use std::ffi::c_void;
 use std::fs::{File, OpenOptions};

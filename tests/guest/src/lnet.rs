@@ -2,8 +2,8 @@
 
 //! The shim, a kernel module that plays LNet's part above the driver: `tests/lnet_shim`.
 //!
-//! It is steered by a file in debugfs, by commands that say for whom they are; an NI is sought
-//! in the namespace of who writes.
+//! It is controlled by commands that are written to a file in debugfs. An NI is searched in the namespace of the
+//! writer.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A scripted peer that speaks as nodes of today do: versions 2, 3 and 4 of the protocol, from a
-//! machine of either byte order.
+//! A scripted peer that speaks versions 2, 3 and 4 of the protocol, in either byte order.
 //!
 //! Written from the specification alone, like [`crate::peer`], whose messages it wraps. It shares
-//! no code with the module. Every field is public: to be spoilt.
+//! no code with the module. Every field is public, so that scenarios can send wrong values.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

@@ -2,11 +2,12 @@
 
 //! A scripted peer: speaks version 1.0 of the protocol, or anything else that a scenario wants.
 //!
-//! Over IPv6, which version 1.0 has not, the same script speaks version 4: greetings and messages
+//! Over IPv6, which version 1.0 has not, the same script speaks version 4: HELLOs and messages
 //! have the same contents, of which [`crate::modern`] makes its formats.
 //!
 //! Written from the specification alone. It shares no code with the module, so that an error in
-//! the module's formats can't hide behind the same error here. Every field is public: to be spoilt.
+//! the module's formats can't hide behind the same error here. Every field is public, so that scenarios can
+//! send wrong values.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Somebody in the middle: connections between two nodes go through it, and it ends them as it likes.
+//! A proxy: connections between two nodes go through it, and it can close them.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is tried.
+//! The list of scenarios.
 
 mod admin;
 mod asked;

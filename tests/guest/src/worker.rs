@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What scenarios leave to threads of their own: connections of scripts, and work that goes on meanwhile.
+//! Threads of scenarios: for scripts' connections, and for work in the background.
 //!
 //! It ends with the scenario, however that ends. A [`Worker`] ends when it is dropped, also while an
 //! error or a panic is on its way. So do scoped threads that are told by an [`Over`]. Whatever socket a

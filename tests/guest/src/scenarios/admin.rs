@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The administrator's door: wrong requests, requests without the right to make them, and what the
-//! module does when nobody asks for anything.
+//! Requests of administrators: wrong ones, and requests without the capability for them; and an idle module.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +26,8 @@ use crate::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Requests that make no sense are told apart by their errors, and change nothing.
+/// Wrong requests about NIs and interfaces are refused, each with its own error, and change
+/// nothing.
 pub fn interface_errors(lab: &mut Lab) -> Result<()> {
     let node = lab.node(0);
     let fails = |words: &[&str], name: &str| -> Result<()> {
@@ -118,7 +118,7 @@ fn state(node: &Node) -> Result<Vec<Value>> {
     Ok(entries)
 }
 
-/// Requests that no program of ours would make.
+/// Malformed ioctls, which socklctl never makes, are refused.
 pub fn ioctl_abuse(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let node = lab.node(0);
@@ -342,7 +342,7 @@ impl Random {
     }
 }
 
-/// Without CAP_NET_ADMIN in the namespace one may look, but not touch.
+/// Without CAP_NET_ADMIN in the namespace a program can list, but not change anything.
 pub fn no_capability(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let node = lab.node(0);
@@ -409,7 +409,7 @@ fn drop_net_admin() -> Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
-/// A module with connections and nothing to do uses no processor.
+/// A module with idle connections uses no processor time.
 pub fn idle(lab: &mut Lab) -> Result<()> {
     const QUIET: Duration = Duration::from_secs(6);
     lab.connect(2)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Large messages that count as sent when the peer says that they have arrived.
+//! Zero-copy messages that complete when the peer has acknowledged them (`zc_acks=1`).
 
 use std::time::Duration;
 
@@ -59,8 +59,8 @@ fn await_lost(node: &Node) -> Result<()> {
     await_live_within(SOCK_TIMEOUT + SOON, node, 0)
 }
 
-/// Real nodes of each version: each large message is acknowledged, small ones are not; with one
-/// connection for bulk each way and with several; also through a bad network.
+/// Between real nodes of each version, large messages are acknowledged and small ones are not; with
+/// one connection for bulk each way and with several, also over a lossy network.
 pub fn real_nodes(lab: &mut Lab) -> Result<()> {
     set("zc_acks", 1)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -186,8 +186,8 @@ fn ask_always() -> Result<()> {
     set("zc_acks", 1)
 }
 
-/// All forms of acknowledgements, on any connection, early and late: a message counts as sent only
-/// with its own.
+/// Acknowledgements in all forms, on any connection, early and late: a message completes only when
+/// its own acknowledgement has arrived.
 pub fn forms(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     ask_always()?;
@@ -306,8 +306,7 @@ fn told_in_all_forms(node: &Node, script: &Node, dialect: Dialect, latest: &mut 
     Ok(())
 }
 
-/// Acknowledgements that no message, or no such message, has asked for: they end their connection,
-/// and nothing else.
+/// An acknowledgement that was not asked for ends its connection, and no other.
 pub fn wrong_forms(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     let (node, script) = (lab.node(0), lab.node(2));
@@ -424,8 +423,9 @@ fn close(node: &Node, script: &Node, conn: Script) -> Result<()> {
     })
 }
 
-/// Who receives and never says so is given up in time, by whatever connections, even if the rest
-/// goes on; and what waits ends with the NI.
+/// A peer that receives messages and does not acknowledge them is given up in time, on any of its
+/// connections, even if other traffic makes progress. Messages that are not acknowledged end with
+/// their NI.
 pub fn missing(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     ask_always()?;
@@ -473,8 +473,8 @@ pub fn missing(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A peer that acknowledges what it can't have got yet: the pages are not given back before TCP is
-/// done with them.
+/// A peer acknowledges messages before it can have received them: the pages are not released before
+/// TCP has released them.
 pub fn too_early(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     no_deadlines()?;
@@ -523,8 +523,8 @@ pub fn too_early(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// The node's connection for bulk is full, because the peer reads nothing of it: that the peer's own
-/// messages have arrived it is told all the same, by the connection for that.
+/// The node's connection for bulk is full, because the peer does not read it: the peer's messages
+/// are acknowledged on the control connection all the same.
 pub fn past_stuck_bulk(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     // Nobody is given up for what is stuck.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What becomes of attempts to connect, of this node and of others.
+//! Attempts to connect, of this node and of others, and their results.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -47,9 +47,9 @@ pub fn introduce(
     Ok((conn, answer))
 }
 
-/// A connection that is not wanted is refused before anything was promised, and does no harm to
-/// those there are: one of a type that is there, and one of an earlier life of the peer. With a
-/// later life the old connections go.
+/// A connection of a type that exists already, or with an older incarnation of the peer, is refused
+/// before its HELLO is answered, and existing connections stay. A newer incarnation replaces the
+/// old connections.
 pub fn incarnations(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -89,8 +89,8 @@ pub fn incarnations(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A peer that accepts, greets and closes at once is no better than one that refuses: attempts
-/// become rare, however often somebody asks.
+/// A peer that accepts connections, sends its HELLO and closes at once counts as failed: the
+/// interval between attempts grows.
 pub fn closing_peer(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
@@ -132,8 +132,8 @@ fn rest_for_long() -> Result<()> {
     set("min_reconnectms", 3_600_000)
 }
 
-/// A peer is deleted while messages wait for it, and no attempt to reach it is under way: they end
-/// at once.
+/// A peer is deleted while messages wait for it and no attempt is under way: the messages fail at
+/// once.
 pub fn deleted_while_waiting(lab: &mut Lab) -> Result<()> {
     rest_for_long()?;
     let (node, script) = (lab.node(0), lab.node(1));
@@ -160,8 +160,9 @@ pub fn deleted_while_waiting(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Nobody answers at the peer's address, so its route rests, and what is sent fails at once; but not
-/// while the peer itself is about to connect. The same when an attempt fails meanwhile.
+/// While a route may not be tried, because attempts have failed, messages fail at once; but not
+/// while a passive handshake of the peer is under way. The same is true if an attempt fails during
+/// such a handshake.
 pub fn hello_during_backoff(lab: &mut Lab) -> Result<()> {
     rest_for_long()?;
     set("accept_timeout", 3600)?;
@@ -239,7 +240,7 @@ fn squat(node: &Node, free: &[u16]) -> Result<Vec<OwnedFd>> {
     })
 }
 
-/// Ports that others have are passed over; without a free one, an attempt says so at once.
+/// Attempts skip reserved ports that are in use. Without a free one, the attempt fails at once.
 pub fn taken_ports(lab: &mut Lab) -> Result<()> {
     const FREE: [u16; 3] = [513, 700, 1000];
     let (one, two) = (lab.node(0), lab.node(1));
@@ -285,8 +286,8 @@ pub fn taken_ports(lab: &mut Lab) -> Result<()> {
     wait::until(SOON, "ping with ports", || one.ping(two).map(drop))
 }
 
-/// An attempt that nobody answers has a time of its own: that which a message may wait, and not as
-/// long as TCP goes on trying.
+/// An attempt without an answer ends after the time that a message may wait, not after TCP's own
+/// timeout.
 pub fn unanswered(lab: &mut Lab) -> Result<()> {
     const TIMEOUT: Duration = Duration::from_secs(4);
     set("sock_timeout", TIMEOUT.as_secs())?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes that ping each other, or try to.
+//! Pings.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::wait;
 /// How much later than asked for a command may end.
 const SLACK: Duration = Duration::from_secs(15);
 
-/// Two nodes reach each other, whoever begins.
+/// Two nodes ping each other.
 pub fn ping_both_ways(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     for (from, to) in [(0, 1), (1, 0)] {
@@ -32,7 +32,7 @@ pub fn ping_both_ways(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A node that answers to nothing: pings fail in time; once it is back they succeed.
+/// Pings to a node that does not answer fail in time. When it is back they succeed.
 pub fn ping_unreachable(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -58,7 +58,7 @@ pub fn ping_unreachable(lab: &mut Lab) -> Result<()> {
     recovers(one, two)
 }
 
-/// A machine where nobody listens: the refusal is passed on at once.
+/// If no program listens at the address, a ping fails at once with ECONNREFUSED.
 pub fn ping_nobody_listens(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     one.ni_add()?;
@@ -79,7 +79,7 @@ pub fn ping_nobody_listens(lab: &mut Lab) -> Result<()> {
     recovers(one, two)
 }
 
-/// The other end is a script: what the module sends when it begins is right to the last byte.
+/// The peer is a script, which compares each byte that the module sends when it connects.
 pub fn ping_scripted_peer(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Another message layer than the module's own: one that keeps tokens, answers late and from a thread of
-//! its own, and whose payloads are in memory of all kinds, in pieces at odd offsets.
+//! The message layer for tests: it keeps receive tokens, answers late and from a thread of its own, and its
+//! payloads are in memory of all kinds, in pieces at odd offsets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -138,8 +138,8 @@ fn lose_connections(layer: &Layer, nodes: [&Node; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Two nodes with this layer, in each version that has another form of headers or of checksums: verified
-/// data both ways, also after connections have died in the middle of it.
+/// Two nodes with the message layer for tests, in each version with another form of headers or
+/// checksums: they exchange verified data, also after connections were closed during transfers.
 pub fn test_layer(lab: &mut Lab) -> Result<()> {
     let layer = Layer::enable()?;
     for (protocol, csum, acks) in [("3", "0", "1"), ("2", "1", "0"), ("4", "0", "0")] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an administrator configures: shares, patterns, files; and what the lists say meanwhile.
+//! Configuration by an administrator: shares, patterns, files, lists.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -63,7 +63,7 @@ fn fails(node: &Node, words: &[&str], name: &str) -> Result<()> {
     Ok(())
 }
 
-/// What was added several times is there until it was deleted as often; deletion takes patterns.
+/// What was added several times exists until it was deleted as often. Deletion takes patterns.
 pub fn shares(lab: &mut Lab) -> Result<()> {
     let node = lab.node(0);
     node.ni_add()?;
@@ -132,7 +132,7 @@ fn conns(lab: &Lab) -> Result<Vec<usize>> {
         .collect()
 }
 
-/// Connections are closed by NID, by address, by network, and all at once; peers stay.
+/// Connections are closed by NID, by address, by network, and all at once. Their peers stay.
 pub fn wildcards(lab: &mut Lab) -> Result<()> {
     lab.connect(4)?;
     let node = lab.node(0);
@@ -176,7 +176,7 @@ pub fn wildcards(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Pushing reaches every connection that matches, and leaves Nagle's algorithm as it was.
+/// `conn push` applies to each connection that matches, and does not change Nagle's algorithm.
 pub fn push(lab: &mut Lab) -> Result<()> {
     const NAGLE: &str = "/proc/sys/socknal/nagle";
     lab.connect(2)?;
@@ -212,7 +212,7 @@ pub fn push(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// The node's NID is replaced as a whole, or stays.
+/// The node's NID is replaced completely, or not at all.
 pub fn set_nid(lab: &mut Lab) -> Result<()> {
     let (node, other) = (lab.node(0), lab.node(1));
     node.space
@@ -328,7 +328,7 @@ pub fn interface_commands(lab: &mut Lab) -> Result<()> {
     expect(&["10.0.0.1/24"])
 }
 
-/// A node that is wiped and gets its file back is as it was.
+/// A node whose configuration was removed and imported again from a file is configured as before.
 pub fn export_import(lab: &mut Lab) -> Result<()> {
     const FILE: &str = "/tmp/socklnd-export.yaml";
     let (node, other) = (lab.node(0), lab.node(1));
@@ -403,7 +403,7 @@ pub fn export_import(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A file that is wrong, or that can't be applied after all, changes nothing.
+/// A file that is wrong, or can't be applied, changes nothing.
 pub fn failed_import(lab: &mut Lab) -> Result<()> {
     const FILE: &str = "/tmp/socklnd-import.yaml";
     let (node, other) = (lab.node(0), lab.node(1));
@@ -472,8 +472,8 @@ ni:
     Ok(())
 }
 
-/// A node is configured by the names of its devices and of hosts, with lctl's verbs, and by files that
-/// were written for LNet; of what can't be done the rest is done, if that is wanted.
+/// A node is configured by names of network devices and hosts, with lctl's commands, and by files
+/// for LNet. With `--keep-going`, the steps that work are done although others fail.
 pub fn foreign_files(lab: &mut Lab) -> Result<()> {
     const HOSTS: &str = "/etc/hosts";
     const ACCEPT: &str = "/sys/module/ksocklnd/parameters/accept";
@@ -598,8 +598,8 @@ route:
     Ok(())
 }
 
-/// Lists made while peers come and go have every peer once that was there all the time, and none
-/// twice.
+/// Lists that are read while peers are added and deleted have each peer exactly once that exists
+/// all the time.
 pub fn steady_lists(lab: &mut Lab) -> Result<()> {
     const STEADY: usize = 60;
     const ROUNDS: usize = 60;
@@ -667,7 +667,7 @@ pub fn steady_lists(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// The counters, watched: what they gain, per second. Who reads no more ends that, and pings too.
+/// `stats --watch` shows rates. It ends when its output is closed, and so does `ping`.
 pub fn watch_counters(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (node, other) = (lab.node(0), lab.node(1));

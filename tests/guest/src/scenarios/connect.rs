@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How connections come about, and what becomes of them.
+//! Connections: how they are opened and how they end.
 
 use std::fs;
 use std::sync::Barrier;
@@ -28,8 +28,8 @@ const DEAD: u64 = 64;
 const RECONNECTS: usize = 3334;
 const TYPES: [&str; 3] = ["bulk_in", "bulk_out", "control"];
 
-/// Both sides connect at the same moment, many times: no ping fails, and one connection of each
-/// type is left.
+/// Both nodes connect at the same moment, many times: no ping fails, and one connection of each
+/// type remains.
 pub fn simultaneous(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -127,8 +127,8 @@ fn inverse(kind: &str) -> &str {
     }
 }
 
-/// Several messages at once are the first to a node that nobody has named: none fails, and it is one
-/// peer.
+/// The first messages to a node that was not configured are sent at the same time: none fails, and
+/// there is one peer.
 pub fn first_messages(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     one.ni_add()?;
@@ -163,7 +163,8 @@ pub fn first_messages(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A node that restarts is recognised as a new one: its old connections go, new ones come.
+/// A node that is restarted has a new incarnation: its old connections are closed and new ones are
+/// opened.
 pub fn peer_restarts(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -209,8 +210,8 @@ pub fn peer_restarts(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// The kernel takes a node's address away, with the cable out: the node closes its connections and
-/// the other does not see that. With the address back it can connect again soon.
+/// A node's address is removed while its link is down: the node closes its connections and the
+/// other one does not notice. When the address is back, the node can connect again soon.
 pub fn half_open(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     // Only a refused connection may end the old ones.
@@ -260,7 +261,7 @@ pub fn half_open(lab: &mut Lab) -> Result<()> {
     )
 }
 
-/// A peer that refuses every connection is not run against: attempts become rare.
+/// A peer refuses all connections: the interval between attempts grows.
 pub fn refusing_peer(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
@@ -314,8 +315,8 @@ fn refuse(listener: &Listener) -> Result<bool> {
     Ok(true)
 }
 
-/// Peers that are gone without a trace, so many that each thread could wait for several: one that is
-/// there is reached at once all the same.
+/// Messages wait for many unreachable peers, more than there are daemons: another peer is connected
+/// at once all the same.
 pub fn dead_peers(lab: &mut Lab) -> Result<()> {
     // None of them is given up before the end.
     set("sock_timeout", 3600)?;
@@ -356,9 +357,9 @@ pub fn dead_peers(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Many nodes that all connect to each other at the same moment, with one daemon for all of them: who
-/// is refused because of a race does not come again at once. In the end one of them looks for the
-/// others where nobody is: those who connect to it are not refused because of attempts that lead nowhere.
+/// Many nodes connect to each other at the same moment, with one daemon each: a node that was
+/// refused because of a race does not try again at once. In the end one of them connects to
+/// addresses that do not answer: the others are not refused because of these attempts.
 pub fn mutual_connects(lab: &mut Lab) -> Result<()> {
     const NODES: usize = 6;
     const CONNS: u64 = (NODES * (NODES - 1) / 2 * TYPES.len()) as u64;
@@ -430,7 +431,7 @@ fn crowd_pings(lab: &Lab, conns: u64, most: u64) -> Result<()> {
     Ok(())
 }
 
-/// Connections that come and go, ten thousand in all: every one works.
+/// Ten thousand connections are opened and closed: each of them works.
 pub fn reconnects(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -454,8 +455,8 @@ pub fn reconnects(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A peer that accepts and then says nothing: what waits for it fails in time, and it can be
-/// forgotten at once.
+/// A peer accepts connections and sends nothing: messages to it fail in time, and it can be deleted
+/// at once.
 pub fn silent_listener(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;

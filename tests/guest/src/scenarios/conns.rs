@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What connections do besides moving bytes: the choice among them, signs of life, counts.
+//! Properties of connections: which one a message takes, keepalive, counters.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ fn sent(node: &Node, kind: &str) -> Result<u64> {
     conn.get("tx_msgs")
 }
 
-/// A message of `min_bulk` bytes, headers included, is bulk, and one that is shorter is not.
+/// A message of `min_bulk` bytes, headers included, is bulk, and a shorter one is not.
 pub fn limit_of_bulk(lab: &mut Lab) -> Result<()> {
     const COUNT: usize = 20;
     lab.connect(2)?;
@@ -88,8 +88,8 @@ fn only_peer(node: &Node) -> Result<Value> {
     Ok(peers.remove(0))
 }
 
-/// How many connections a route has opened, and when its peer last gave a sign of life, in
-/// milliseconds: anything that it sends.
+/// The counts of connections that a route has opened, and the time since data was last received
+/// from the peer, in milliseconds.
 pub fn last_alive(lab: &mut Lab) -> Result<()> {
     const QUIET: Duration = Duration::from_millis(2500);
     // The look for deadlines, which notices acknowledgements, comes to each busy peer every second.
@@ -169,7 +169,8 @@ fn probes(node: &Node) -> Result<u64> {
     Ok(value.context("no TCPKeepAlive")?.parse()?)
 }
 
-/// An idle connection is probed as rarely as was asked for, and answered probes cost nothing else.
+/// TCP keepalive probes on an idle connection are sent at the configured interval, and cause no
+/// other traffic.
 pub fn keepalive(lab: &mut Lab) -> Result<()> {
     const QUIET: Duration = Duration::from_secs(5);
     let (node, script) = (lab.node(0), lab.node(1));
@@ -199,8 +200,8 @@ pub fn keepalive(lab: &mut Lab) -> Result<()> {
     conn.ping(4)
 }
 
-/// With Nagle's algorithm a small message waits until the one before it is acknowledged; pushing
-/// sends it at once.
+/// With Nagle's algorithm a small message waits until the one before it is acknowledged. `conn
+/// push` sends it at once.
 pub fn nagle(lab: &mut Lab) -> Result<()> {
     let far = pace::stretched(Duration::from_secs(4));
     let (node, script) = (lab.node(0), lab.node(1));
@@ -242,7 +243,8 @@ pub fn nagle(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Connections that lead nowhere any more are given up in time, although ever more is sent.
+/// Connections to a peer that has become unreachable are closed in time, although more messages are
+/// sent all the time.
 pub fn dead_peer_while_sending(lab: &mut Lab) -> Result<()> {
     const TIMEOUT: Duration = Duration::from_secs(6);
     set("sock_timeout", TIMEOUT.as_secs())?;
@@ -280,8 +282,7 @@ fn sockets(node: &Node) -> Result<Vec<String>> {
     Ok(sockets)
 }
 
-/// Connections that are closed, politely, when the other side can't hear it: they don't stay for
-/// ever.
+/// Connections that are closed gracefully while the peer is unreachable do not stay for ever.
 pub fn closed_while_unreachable(lab: &mut Lab) -> Result<()> {
     /// How long the module lets a socket that it has closed try to say so.
     const ORPHAN: Duration = Duration::from_secs(10);
@@ -301,8 +302,7 @@ pub fn closed_while_unreachable(lab: &mut Lab) -> Result<()> {
     lab.cable(0, true)
 }
 
-/// With one scheduler, a connection for which there is always something to do leaves the others
-/// their turns.
+/// With one scheduler, a connection that always has work does not keep others from being served.
 pub fn fair_turns(lab: &mut Lab) -> Result<()> {
     const PINGS: u64 = 20;
     module::remove()?;

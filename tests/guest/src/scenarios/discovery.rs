@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What nodes of today ask a peer for, in the order of the captures: who it is, and that it take down who
-//! they are.
+//! What Lustre's nodes send to a new peer, in the order of captures: a request for its NIDs, and their own NIDs.
 
 use std::time::Duration;
 
@@ -56,8 +55,8 @@ fn check_ack(ack: &Message, put: &Message, taken: u32) -> Result<()> {
     Ok(())
 }
 
-/// A node of today discovers the node; what the node has no use for it is silent about, as nodes of
-/// today are, and goes on.
+/// A node of Lustre 2.x discovers the node. Requests that the node does not support are dropped
+/// silently, as Lustre does, and the connection stays.
 pub fn discovery(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;

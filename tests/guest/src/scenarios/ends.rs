@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How things end: connections that were closed, and what nobody gives back.
+//! Connections that were closed, and zero-copy pages that are never released.
 
 use std::process::Command;
 use std::time::Duration;
@@ -43,8 +43,8 @@ fn traffic(node: &Node) -> Result<[u64; 4]> {
     ])
 }
 
-/// A connection that was closed sends nothing and receives nothing from then on, although its socket
-/// is still there, and the sums of what went over it stay as they are.
+/// A connection that was closed sends and receives nothing from then on, although its socket still
+/// exists, and its counters don't change.
 pub fn closed_at_once(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     set("tx_buffer_size", 4096)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a node finds back to a peer whose connections have ended, and what becomes of what was under
+//! How a node reconnects to a peer whose connections have ended, and what becomes of messages that were under
 //! way.
 
 use std::fs;
@@ -48,8 +48,8 @@ fn forget(node: &Node, script: &Node) -> Result<()> {
 
 type End = fn(Conn) -> Result<()>;
 
-/// A peer hangs up as soon as it has accepted, before the node has looked: the attempt does not wait as if
-/// it were still connecting, nor does what is queued.
+/// A peer closes a connection as soon as it has accepted it: the attempt fails at once, and so do
+/// the messages that wait for it.
 pub fn closed_after_accept(lab: &mut Lab) -> Result<()> {
     set("sock_timeout", LONG_MS / 1000)?;
     let (node, script) = (lab.node(0), lab.node(1));
@@ -138,8 +138,8 @@ pub fn unneeded_attempts(lab: &mut Lab) -> Result<()> {
 
 type Loss = fn(&Node, &Node, Vec<Link>) -> Result<Vec<Link>>;
 
-/// Who waits for an answer hears at once that the connection has ended by which the question went,
-/// however it did, and whatever else is there.
+/// An operation that waits for an answer fails as soon as the connection of its request has ended,
+/// for whatever reason.
 pub fn lost_answers(lab: &mut Lab) -> Result<()> {
     const OTHER: &str = "10.0.0.9";
     let (node, script) = (lab.node(0), lab.node(1));
@@ -272,8 +272,8 @@ fn routes(node: &Node, other: &Node) -> Result<Vec<(String, u64)>> {
     Ok(routes)
 }
 
-/// A message fails when all addresses of a peer were tried, and not before. An address whose port was
-/// a guess has the port that an administrator names.
+/// A message fails when all addresses of a peer were tried, and not before. An administrator can
+/// correct the port of an address that the driver had assumed.
 pub fn all_addresses(lab: &mut Lab) -> Result<()> {
     const REFUSING: &str = "10.0.0.9";
     const NOWHERE: &str = "10.0.0.10";
@@ -386,9 +386,9 @@ pub fn all_addresses(lab: &mut Lab) -> Result<()> {
     is_known(1)
 }
 
-/// A peer crashes and comes back: some of its connections end when they are used, others stay half
-/// open and can carry nothing. It is connected at once, or known to be lost. Failures of long ago
-/// count no more.
+/// A peer crashes and is restarted: some of its connections end when they are used, others stay
+/// half open. The node connects at once, or reports the peer as lost. Failures of long ago don't
+/// count.
 pub fn peer_crashes(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let failures = || node.counter("/errors/connect");

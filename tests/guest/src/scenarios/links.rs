@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Network cards: those without a link, two of them, and such as come and go.
+//! Network devices: without a link, two of them, and some that are added and removed.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -129,9 +129,9 @@ fn sent_by(node: &Node, card: &str) -> Result<u64> {
     Ok(value.with_context(|| format!("no {card}"))?.parse()?)
 }
 
-/// Two cards on networks of their own, and a node on each of them: what is sent to one, and what the
-/// other side answers, goes by the right card with the right address, and the other card rests. The
-/// same for one node with both addresses.
+/// Two devices on networks of their own, and a node on each of them: messages and answers use the
+/// right device and address, and the other device is idle. The same for one node with both
+/// addresses.
 pub fn two_devices(lab: &mut Lab) -> Result<()> {
     const BENCH: Bench = Bench {
         op: Op::Put,
@@ -217,8 +217,8 @@ pub fn two_devices(lab: &mut Lab) -> Result<()> {
     check(from, to, &BENCH, others[0].addr, ["eth1", "eth0"])
 }
 
-/// NIs, addresses and links come and go all at once, while others look on and send.
-/// In the end everything works.
+/// NIs, addresses and links are added and removed at the same time, while others list and send. In
+/// the end everything works.
 pub fn nis_come_and_go(lab: &mut Lab) -> Result<()> {
     const ROUNDS: usize = 15;
     // How fast a link is, is asked whenever an NI is added: under the kernel's configuration

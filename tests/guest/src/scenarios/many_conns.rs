@@ -81,8 +81,8 @@ fn await_quiet(node: &Node) -> Result<()> {
     })
 }
 
-/// Nodes that want different numbers agree upon the lower one, whoever connects, and then leave each
-/// other alone. All of the connections are used.
+/// Nodes with different `conns_per_peer` agree on the lower number, whichever connects, and open no
+/// more. All of the connections are used.
 pub fn agreed(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     for (here, there) in [(1, 4), (4, 1), (3, 3), (2, 16), (127, 2)] {
@@ -143,8 +143,8 @@ pub fn agreed(lab: &mut Lab) -> Result<()> {
     await_quiet(one)
 }
 
-/// Single connections end at any time, between nodes that want different numbers: what is missing comes
-/// back, no more than that, and nothing is counted wrong.
+/// Single connections are closed at random between nodes with different `conns_per_peer`: missing
+/// ones are opened again, no more than these, and the counts stay right.
 pub fn cut_at_random(lab: &mut Lab) -> Result<()> {
     const ROUNDS: usize = 4;
     let (one, two, between) = (lab.node(0), lab.node(1), lab.node(2));
@@ -194,8 +194,8 @@ pub fn cut_at_random(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Numbers that make no sense are refused, at insertion the nearest one is taken, and 0 asks the network
-/// card, after plain insertion too.
+/// Values of `conns_per_peer` out of range are refused; at insertion the nearest one is taken. 0
+/// asks the network device for its speed.
 pub fn numbers(lab: &mut Lab) -> Result<()> {
     for wrong in [
         "-1",
@@ -250,7 +250,7 @@ pub fn numbers(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A peer that wants more than the node, and one that takes fewer.
+/// A peer that wants more connections than the node, and one that accepts fewer.
 pub fn scripted(lab: &mut Lab) -> Result<()> {
     let dialect = Dialect {
         version: family::newest().0,

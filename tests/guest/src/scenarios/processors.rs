@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Processors that are taken away and come back.
+//! Processors that go offline and come back.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -90,8 +90,9 @@ fn goes_on(node: &Node) -> Result<()> {
     })
 }
 
-/// A processor that was not there when the module was inserted gets a scheduler when it comes. One that goes
-/// and comes back under a transfer has its scheduler bound to it again; nothing else is seen of that.
+/// A processor that comes online after the module was inserted gets a scheduler. One that goes
+/// offline and comes back during a transfer has its scheduler bound to it again, and nothing else
+/// changes.
 pub fn come_and_go(lab: &mut Lab) -> Result<()> {
     let away = Away::take()?;
     module::remove()?;

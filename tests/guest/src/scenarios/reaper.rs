@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the reaper looks at: peers with something under way, and those that nobody asked for.
+//! The reaper: peers with traffic, idle ones, and strangers.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -36,8 +36,8 @@ fn await_idle() -> Result<u64> {
     total("busy_looks")
 }
 
-/// Many peers that are idle cost nothing; among them, one that stops in the middle of a message is
-/// found in time. When signs of life are switched on, idle peers get them.
+/// Many idle peers cost nothing. Among them, one that stops in the middle of a message is found in
+/// time. If keepalive messages are enabled, idle peers get them.
 pub fn idle_peers(lab: &mut Lab) -> Result<()> {
     const PEERS: u8 = 100;
     const TIMEOUT: u64 = 4;
@@ -113,8 +113,8 @@ fn await_forgotten(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// A peer that nobody added is forgotten when it was out of reach for a while, whether there ever was
-/// a connection or not.
+/// A peer that was not added by an administrator is removed when it was unreachable for some time,
+/// whether it ever had a connection or not.
 pub fn forgotten_peers(lab: &mut Lab) -> Result<()> {
     // Twice as long as the longer of these.
     for (name, ms) in [("min_reconnectms", 100), ("max_reconnectms", 1500)] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who is believed and who is refused, and what the kernel's log says to those who look for the reason.
+//! Which nodes are accepted and which are refused, and what the kernel log says about that.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -264,8 +264,8 @@ fn log_of_a_flood(node: &Node, script: &Node) -> Result<()> {
     Ok(())
 }
 
-/// What each of those has done who is refused, who breaks the protocol, and who does nothing for too long, is
-/// in the log: who, from where, and which field had which value. It does not flood the log.
+/// The log names each node that is refused, violates the protocol, or does nothing for too long:
+/// its NID and address, and the field with its value. The number of lines is limited.
 pub fn in_the_log(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -297,8 +297,8 @@ fn dial_typed(
     Ok(Link::greeted(conn, dialect, conn_type))
 }
 
-/// A node with a second address in the subnet connects from that, as nodes of today do: it is believed,
-/// unless an administrator wants it otherwise, and so it is not from an address that is elsewhere.
+/// A node connects from a second address in the same subnet, as nodes of Lustre do: it is accepted,
+/// unless an administrator has forbidden it. From an address elsewhere it is refused.
 pub fn second_address(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -346,8 +346,9 @@ pub fn second_address(lab: &mut Lab) -> Result<()> {
     wait::until(SOON, "connection forgotten", || no_conns(node, script))
 }
 
-/// Connections of those whom nobody has added are bounded, for each source address and in all. Who comes
-/// when all places are taken is refused, unless somebody is idle; who is not, notices nothing.
+/// The number of connections to strangers is limited, for each source address and in total. At the
+/// limit, a new one is refused unless another stranger is idle. Strangers that are not idle are not
+/// affected.
 pub fn strangers(lab: &mut Lab) -> Result<()> {
     const OF_SOURCE: u8 = 6;
     let (node, script) = (lab.node(0), lab.node(1));
@@ -471,9 +472,10 @@ fn take_call(listener: Listener, ping: &Message) -> Result<Link> {
     Ok(link)
 }
 
-/// Whom the node calls only because others want it is bounded, for each address that they are at and in all:
-/// to answer what can't be answered otherwise, and to pass on messages. One whose call has come to nothing
-/// makes room; if nobody can, it is not called, and the others notice nothing.
+/// The number of strangers that the node connects to because of other nodes' messages is limited,
+/// for each source address and in total: to answer them, and to forward messages. A stranger to
+/// which no connection was made loses its slot. Otherwise a new one is not connected, and the
+/// others are not affected.
 pub fn called_back(lab: &mut Lab) -> Result<()> {
     const OF_SOURCE: u8 = 6;
     let (node, script) = (lab.node(0), lab.node(1));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sockets that a program hands over and closes: a small acceptor of its own, and a connector.
+//! Sockets that a program hands over and closes, which it has accepted or connected.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -99,7 +99,7 @@ fn only_conn(node: &Node, other: &Node) -> Result<Value> {
     Ok(conns[0].clone())
 }
 
-/// A peer talks over a connection that a program has accepted, and has closed its end of.
+/// A peer uses a connection that a program has accepted, handed over, and closed.
 pub fn accepted(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -137,7 +137,7 @@ pub fn accepted(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A program makes the connection: to a script, and to another real node.
+/// A program opens the connection: to a script, and to another real node.
 pub fn made(lab: &mut Lab) -> Result<()> {
     let (node, other) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -238,7 +238,7 @@ pub fn made(lab: &mut Lab) -> Result<()> {
     ping.wait(LIMIT).map(drop)
 }
 
-/// Who says nothing is turned away in time, and until then keeps nobody waiting.
+/// A handed over connection without a HELLO is closed in time, and nothing waits for it.
 pub fn silent(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let handshake = pace::scaled(HANDSHAKE);
@@ -277,7 +277,7 @@ pub fn silent(lab: &mut Lab) -> Result<()> {
     talking.ping(2)
 }
 
-/// What can't be handed over is told apart, and stays as it is.
+/// Sockets that can't be handed over are refused, each with its own error, and don't change.
 pub fn wrong(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let acceptor = Acceptor::new(node, false)?;
@@ -343,8 +343,9 @@ pub fn wrong(lab: &mut Lab) -> Result<()> {
     conn.ping(3)
 }
 
-/// Whoever goes on having the socket keeps it as it is, and nobody waits for him: whether he has the
-/// descriptor, a copy, a call that does not return, or an epoll set in which it is.
+/// A socket that a program still refers to is not taken, and nothing waits for the program: whether
+/// it has the descriptor, a copy of it, a system call that does not return, or an epoll set with
+/// the socket.
 pub fn kept_open(lab: &mut Lab) -> Result<()> {
     let (node, script, other) = (lab.node(0), lab.node(1), lab.node(2));
     node.ni_add()?;
@@ -415,7 +416,7 @@ pub fn kept_open(lab: &mut Lab) -> Result<()> {
     kept_conn.await_closed(LIMIT).map(drop)
 }
 
-/// That the program had its socket linger holds nobody up when it is closed.
+/// Closing a socket with SO_LINGER, which a program has set, does not block.
 pub fn lingering(lab: &mut Lab) -> Result<()> {
     /// How long the module lets a socket that it has closed try to say so.
     const ORPHAN: Duration = Duration::from_secs(10);

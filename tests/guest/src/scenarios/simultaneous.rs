@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Both sides connect at the same moment, in every version: against each other, and against a script that
-//! follows the rule as nodes of today do.
+//! Both sides connect at the same moment, in every version: two nodes, and a node and a script that follows
+//! Lustre's rule.
 //!
-//! The rule: who is connecting itself and has the higher NID refuses, the other takes what comes and, if
-//! refused, waits a while. Nobody begins while the other's greeting is being looked at, and nobody takes a
-//! second connection of a type.
+//! The rule: a node that is connecting itself and has the higher NID refuses; the other one accepts and, if
+//! it is refused, waits before it tries again. A node does not connect while a HELLO of the other one is being
+//! handled, and does not accept a second connection of a type.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,7 +36,7 @@ fn versions() -> std::ops::RangeInclusive<u32> {
     if family::is_ipv6() { 4..=4 } else { 1..=4 }
 }
 
-/// A few times each, with a short and with a long way between the two.
+/// A few times in each version, with a short and with a long delay between the nodes.
 pub fn in_all_versions(lab: &mut Lab) -> Result<()> {
     real(lab, 4)?;
     scripted(lab, 3)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Others in the kernel that take sockets.
+//! Sockets that another part of the kernel claims.
 
 use std::process::Command;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A BPF program puts each connection into a sockmap before it is accepted. Such a connection is refused,
-/// and the log says who has it; all others are served and closed as ever. Sockets of the module's own can't
-/// be taken.
+/// A BPF program puts each connection into a sockmap before it is accepted. Such a connection is
+/// refused, and the log names the owner. All other connections work, and sockets of the module
+/// can't be put into a sockmap.
 pub fn sockmap(lab: &mut Lab) -> Result<()> {
     let (node, taken, known) = (lab.node(0), lab.node(1), lab.node(2));
     lab.connect(3)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Others who don't stop connecting, whatever happens to the module.
+//! Peers that connect all the time, while the module is inserted, used and removed.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -160,8 +160,8 @@ fn await_more(whose: &Again, what: &str) -> Result<()> {
     })
 }
 
-/// The module is inserted, gets its NI, and is removed, again and again, in a flood of
-/// connections and of requests for such.
+/// The module is inserted, gets its NI, and is removed, many times, during a flood of connections
+/// and of SYNs.
 pub fn flood(lab: &mut Lab) -> Result<()> {
     const ROUNDS: usize = 8;
     let node = lab.node(0);
@@ -194,8 +194,8 @@ pub fn flood(lab: &mut Lab) -> Result<()> {
     module::insert()
 }
 
-/// Peers that connect and ask for answers all the time keep neither an NI from going nor the
-/// module.
+/// Peers that connect and send requests all the time delay neither the end of an NI nor the removal
+/// of the module.
 pub fn during_shutdown(lab: &mut Lab) -> Result<()> {
     const ROUNDS: usize = 8;
     let node = lab.node(0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whose messages have arrived is told him, and nobody else: not a later life of his, and not only as
-//! long as there is room for it. What could not be sent counts for the peer that it was for.
+//! Acknowledgements to the peer of its messages: not to a later incarnation, and also if they have to wait. And
+//! counters of messages that could not be sent.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -87,9 +87,9 @@ fn stream_and_read(stream: &TcpStream, frames: impl Fn(u64) -> Vec<u8> + Send) {
     });
 }
 
-/// A connection ends while it is full of messages that are to be acknowledged: because an administrator
-/// closes it, or because the peer was started anew. What comes next is told of nothing that was not sent
-/// by it.
+/// A connection is closed while many messages are to be acknowledged: by an administrator, or
+/// because the peer was restarted. The next connection acknowledges none of the messages of the
+/// earlier one.
 pub fn acks_after_restart(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let dialect = today();
@@ -202,9 +202,9 @@ fn told_of(link: &mut Link) -> Result<Vec<u64>> {
     Ok(told)
 }
 
-/// Every second cookie, so many that they can't be remembered: while there is no connection to tell of
-/// them, while the peer reads nothing of what it is told, and while there is no memory to tell it. It is told
-/// of all of them when it can be, and what waits until then is bounded.
+/// Every second cookie has a gap, more than can be remembered: while there is no connection for
+/// acknowledgements, while the peer does not read them, and while there is no memory. All are
+/// acknowledged later, and the memory for them is bounded.
 pub fn gaps(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let dialect = today();
@@ -309,7 +309,7 @@ pub fn gaps(lab: &mut Lab) -> Result<()> {
     wait::until(SOON, "connection forgotten", || no_conns(node, script))
 }
 
-/// What can't be sent counts once, for the NI and for the peer that it was for.
+/// A message that can't be sent counts once for its NI and once for its peer.
 pub fn counted_once(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's tracepoints, as an administrator uses them.
+//! The module's tracepoints.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -63,7 +63,7 @@ impl Drop for Trace {
     }
 }
 
-/// The life of connections, and what goes over them, can be seen; and nothing unless asked for.
+/// Tracepoints show the life of connections and their messages, if they are enabled.
 pub fn tracepoints(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Data moved between nodes, verified.
+//! Verified data between nodes.
 
 use std::fs;
 use std::time::Duration;
@@ -53,7 +53,7 @@ const COUNT: usize = 250;
 const COUNT_LARGE: usize = 25;
 const LARGE: usize = 20_000;
 
-/// Messages of every size, to and fro and both ways at the same time.
+/// Messages of every size in both directions, one after the other and at the same time.
 pub fn messages(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -100,7 +100,7 @@ pub fn four_ways(one: &Node, two: &Node, size: usize, count: usize) -> Result<()
     Ok(())
 }
 
-/// What is longer than the longest message is refused by a clear error, and hurts nothing.
+/// A message longer than the maximum is refused with EMSGSIZE, and does no harm.
 pub fn too_long(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -131,7 +131,7 @@ pub fn too_long(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Loss, delay, reordering and duplicates: TCP repairs them, so all arrives whole.
+/// Loss, delay, reordering and duplicates: all data arrives intact.
 pub fn bad_network(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -145,7 +145,7 @@ pub fn bad_network(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Socket buffers that hold a fraction of a message: every message goes out and comes in piecemeal.
+/// With socket buffers that hold a part of a message, messages are sent and received in pieces.
 pub fn tiny_buffers(lab: &mut Lab) -> Result<()> {
     for name in ["tx_buffer_size", "rx_buffer_size"] {
         fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), "30000")?;
@@ -167,7 +167,7 @@ pub fn tiny_buffers(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A cable out for some seconds in mid-transfer: nothing is lost.
+/// A link that is down for some seconds during a transfer: nothing is lost.
 pub fn cable_pulled(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -207,7 +207,7 @@ pub fn lasting(from: &Node, to: &Node, some: &Bench, time: Duration) -> Result<u
     Ok(count.max(some.count))
 }
 
-/// Ten nodes, each transferring with the next but one and pinging all.
+/// Ten nodes: each of them exchanges data with the second next and pings all.
 pub fn ten_nodes(lab: &mut Lab) -> Result<()> {
     const NODES: usize = 10;
     lab.connect(NODES)?;

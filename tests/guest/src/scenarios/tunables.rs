@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an administrator can set: ranges, and what becomes of it on living connections.
+//! Tunables: their ranges, and their effect on existing connections.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -73,7 +73,8 @@ fn get(path: &str) -> Result<i64> {
     Ok(fs::read_to_string(path)?.trim().parse()?)
 }
 
-/// Both doors lead to the same value, with the defaults of 2005, and neither lets a wrong one in.
+/// A tunable has the same value as module parameter and as sysctl, and the defaults of 2005. Both
+/// refuse values out of range.
 pub fn ranges(_lab: &mut Lab) -> Result<()> {
     for entry in ENTRIES {
         let doors = [
@@ -154,7 +155,7 @@ const IGNORED: [&str; 12] = [
     "backoff_max",
 ];
 
-/// The module's parameters at its insertion: those of today's files, and those that contradict.
+/// Module parameters at insertion: those of files for the C driver, and contradictory ones.
 pub fn insertion(_lab: &mut Lab) -> Result<()> {
     module::remove()?;
     for (parameters, reason) in [
@@ -274,7 +275,7 @@ fn reconnect(one: &Node, two: &Node, count: usize) -> Result<()> {
     })
 }
 
-/// What is changed is in force on living connections, and does them no harm.
+/// Changes of tunables take effect on existing connections, and do no harm to them.
 pub fn living(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));

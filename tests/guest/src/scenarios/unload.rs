@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module, or the ground it stands on, taken away in the middle of everything.
+//! The module, an NI or a namespace is removed during transfers and handshakes.
 
 use std::fs;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ const ENDLESS: Bench = Bench {
     limit: Duration::from_secs(600),
 };
 
-/// Unloading in mid-transfer, in three ways, many times.
+/// The module is removed during transfers, in three ways, many times.
 pub fn in_transfer(lab: &mut Lab) -> Result<()> {
     repeated(lab, 9)
 }
@@ -217,7 +217,7 @@ fn would_block(why: &anyhow::Error) -> bool {
     })
 }
 
-/// Unloading while connections are being made, in every stage.
+/// The module is removed during handshakes, at every stage.
 pub fn in_handshake(lab: &mut Lab) -> Result<()> {
     for round in 0..6 {
         if !module::is_inserted() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes that speak what nodes of today speak, and older ones, with each other.
+//! The versions of the protocol: newest and older ones, with scripts and between nodes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -53,7 +53,8 @@ pub fn all_speak(node: &Node, other: &Node, version: u32) -> Result<()> {
     Ok(())
 }
 
-/// A node of today connects, of either byte order and in any pieces: it gets what it expects.
+/// A script connects as a node of Lustre does, in either byte order and in pieces of any size: it
+/// gets the expected bytes.
 pub fn active(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -147,7 +148,8 @@ fn accept(listener: &Listener, limit: Duration) -> Result<(peer::Conn, modern::H
     Ok((conn, hello))
 }
 
-/// The node connects to one of today, of either byte order: what it sends is right to the last byte.
+/// The node connects to a script that answers as a node of Lustre does, in either byte order: the
+/// script compares each byte.
 pub fn passive(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
@@ -255,9 +257,9 @@ fn crossing(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
     Ok(())
 }
 
-/// Peers that know only an older version, or prefer another one, say so by a refusal: the node comes
-/// back at once in that version, stays with it as long as there are connections, and then begins
-/// anew.
+/// A peer that only speaks an older version, or prefers another one, refuses with that version: the
+/// node connects again at once in that version, uses it as long as there are connections, and then
+/// begins with its own.
 pub fn older_peers(lab: &mut Lab) -> Result<()> {
     for name in ["max_reconnectms", "min_reconnectms"] {
         set(name, LONG_WAIT.as_millis())?;
@@ -345,8 +347,8 @@ fn older_peer(
     Ok(conns)
 }
 
-/// A peer that always wants another version than the one that it is offered, or one that nobody
-/// knows, is not run against.
+/// A peer that always asks for another version than the one offered, or for an unknown one: the
+/// interval between attempts grows.
 pub fn changing_versions(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
@@ -391,8 +393,8 @@ pub fn changing_versions(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Many messages that wait to be told of: each is, once, in the forms that the version has and on the
-/// connection that it has for that, also if that comes only later.
+/// Many messages wait to be acknowledged: each is acknowledged exactly once, in the forms of the
+/// version and on its connection for acknowledgements, also if that is opened only later.
 pub fn acknowledgements(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -491,8 +493,8 @@ fn told_of_all(node: &Node, script: &Node, dialect: Dialect) -> Result<()> {
     Ok(())
 }
 
-/// Version 2 has checksums: those of the peer are verified, in whatever pieces they come, and ours
-/// are right.
+/// Version 2 has checksums: those of the peer are verified, in pieces of any size, and ours are
+/// right.
 pub fn checksums(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -570,8 +572,8 @@ pub fn checksums(lab: &mut Lab) -> Result<()> {
     all_speak(node, script, 2)
 }
 
-/// A peer that says nothing for long is sent a sign of life, on the connection for acknowledgements,
-/// and not too often; one whose version has none is left alone.
+/// A peer that has been silent for some time is sent a keepalive message, on the connection for
+/// acknowledgements and not too often. One whose version has none gets none.
 pub fn keepalive_messages(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     set("keepalive", 1)?;
@@ -610,8 +612,8 @@ pub fn keepalive_messages(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Two real nodes of different versions, each of which is started anew in another one in between:
-/// whoever begins, they come to speak the newest that both know, or that who begins knows.
+/// Two real nodes of different versions, each of which is restarted with another version: they
+/// agree on the newest version that both speak, or on the one of the node that connects.
 pub fn mixed(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     let bench = |op| Bench {

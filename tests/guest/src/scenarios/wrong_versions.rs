@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Peers of today's versions that break the rules. They are turned away, and others don't notice.
+//! Peers that violate the protocol in versions 2 to 4. They are refused, and others are not affected.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn no_conns(node: &Node, script: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Greetings with one wrong field each.
+/// HELLOs with one wrong field each.
 pub fn hellos(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     // Also others in the same subnet are not believed.
@@ -128,8 +128,8 @@ pub fn hellos(lab: &mut Lab) -> Result<()> {
     bystander.unharmed(lab)
 }
 
-/// Answers to the node's own greeting with one wrong field each, in one piece and byte by byte: it goes,
-/// and comes again for the right one.
+/// Answers to the node's HELLO with one wrong field each, in one piece and byte by byte: the node
+/// closes the connection, and connects again for a right answer.
 pub fn answers(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     let bystander = Bystander::start(lab)?;
@@ -220,7 +220,7 @@ pub fn answers(lab: &mut Lab) -> Result<()> {
     bystander.unharmed(lab)
 }
 
-/// What can't be anything but wrong closes the connection, and nothing is answered.
+/// Messages that can't be valid close the connection, and are not answered.
 pub fn messages(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     let bystander = Bystander::start(lab)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Payloads that are sent without a copy: all of their pages are given back, however it ends.
+//! Payloads that are sent without a copy: all of their pages are released, also on errors.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -33,7 +33,8 @@ const ENDLESS: Bench = Bench {
     limit: Duration::from_secs(300),
 };
 
-/// Zero-copy messages arrive unharmed, and the tunable says which messages these are.
+/// Messages that are sent without a copy arrive intact, and the tunable decides which messages
+/// these are.
 pub fn verified(lab: &mut Lab) -> Result<()> {
     for path in [SYSCTL, PARAMETER] {
         ensure!(fs::read_to_string(path)?.trim() == "2048", "{path}");
@@ -143,8 +144,8 @@ fn await_given_back(node: &Node, limit: Duration) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// Connections closed while zero-copy packets wait in the card's queue; and connections that
-/// lead nowhere any more, until their time is over.
+/// Connections are closed while zero-copy packets wait in the device's queue; and connections to a
+/// peer that is unreachable, until they time out.
 pub fn cut(lab: &mut Lab) -> Result<()> {
     // What goes through takes less.
     let timeout = pace::scaled(6);
@@ -173,7 +174,7 @@ pub fn cut(lab: &mut Lab) -> Result<()> {
     lab.cable(0, true)
 }
 
-/// The NI, and the module, removed while zero-copy packets wait in the card's queue.
+/// The NI, and the module, are removed while zero-copy packets wait in the device's queue.
 pub fn unload(lab: &mut Lab) -> Result<()> {
     let mut slowest = Duration::ZERO;
     for round in 0..4 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a gateway says about itself, and messages to and from networks of other kinds.
+//! A gateway's answer to pings, and messages to and from networks of other kinds.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -42,8 +42,8 @@ fn describes_itself(gateway: &Node, asker: &Node) -> Result<()> {
     expect(0x1a, &[(gateway, "up"), (&across, "up")])
 }
 
-/// A message from another kind of network, or to one, is dropped like any other that can't be passed on;
-/// the connection goes on, in every version, whatever it carries.
+/// A message from or to a network of another kind is dropped like any other that can't be
+/// forwarded. The connection stays, in every version and with every type of message.
 pub fn foreign_networks(lab: &mut Lab) -> Result<()> {
     const O2IB: u64 = 5 << 48 | 0x0a00_0909;
     let (gateway, script, asker) = (lab.node(0), lab.node(1), lab.node(2));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Gateways that come and go under load.
+//! Gateways that are lost and come back under load.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ use crate::scenarios::traffic::{await_traffic, lasting};
 use crate::scenarios::versions::set;
 use crate::wait;
 
-/// A gateway lost under load: its messages end with an error, the others and all that come later go
-/// by the other gateway. It comes back, and is used again.
+/// A gateway is lost under load: its messages fail, and all others go through the other gateway.
+/// When it is back, it is used again.
 pub fn lost(lab: &mut Lab) -> Result<()> {
     // What goes through takes less.
     set("sock_timeout", pace::scaled(4))?;
@@ -104,7 +104,7 @@ pub fn lost(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// So many connections are lost, cables pulled, and nodes killed, at random.
+/// Thirty times, at random, a connection is closed, a link goes down, or a node is killed.
 pub fn thirty_losses(lab: &mut Lab) -> Result<()> {
     random_losses(lab, 30)
 }

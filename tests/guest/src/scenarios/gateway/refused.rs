@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What gateways don't pass on.
+//! Messages that gateways don't forward.
 
 use std::net::Ipv4Addr;
 
@@ -12,7 +12,7 @@ use super::{
 use crate::lab::Lab;
 use crate::peer::{CONTROL, Conn, Message, nid};
 
-/// What a gateway does not pass on, each for its own reason; the stream stays in step.
+/// Messages that a gateway does not forward, one for each cause. The stream stays in step.
 pub fn refused(lab: &mut Lab) -> Result<()> {
     let (node, gateway, script) = (lab.node(0), lab.node(1), lab.node(2));
     make_gateway(gateway)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Senders that begin messages and don't finish them, and who waits because of them.
+//! Senders that begin messages and don't finish them.
 
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -37,9 +37,9 @@ fn strangers(script: &Node, gateway: &Node) -> Result<Vec<Conn>> {
     Ok(conns)
 }
 
-/// Strangers begin large messages to a server and send little more than nothing of them. What others send
-/// there is not held up: a buffer is for a message that is there. Where the gateway has no room for a message
-/// but in a buffer, who sends too slowly has to give it up.
+/// Strangers begin large messages to a server and send only a few bytes of them. Messages of others
+/// are not delayed, because a buffer is only used for a message that has arrived. If a message is
+/// too large for the socket buffer, a sender that is too slow loses its buffer.
 pub fn held_by_few_bytes(lab: &mut Lab) -> Result<()> {
     const LENGTH: usize = 64 << 10;
     const LONG: usize = 1 << 20;

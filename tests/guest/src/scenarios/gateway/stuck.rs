@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Receivers that don't read, and who waits because of them.
+//! Receivers that don't read.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -163,9 +163,9 @@ fn compare(one: &Traffic, other: &Traffic, load: &Bench) -> Result<f64> {
     ratios.get(TIMES / 2).copied().context("no ratios")
 }
 
-/// One receiver doesn't read: it gets a few of the buffers, whoever sends to it waits, others go on as
-/// fast as they would through a gateway that has nothing to do with it, and no memory is taken
-/// meanwhile; who dies waiting gives all back. When it reads, all that was sent arrives, in order.
+/// One receiver does not read: it uses only some of the buffers, its senders wait, and others are
+/// as fast as through an idle gateway. No more memory is allocated meanwhile, and a connection that
+/// ends while it waits returns everything. When the receiver reads, all messages arrive in order.
 pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
     /// Many times what the gateway's buffers and those of the sockets hold.
     const MESSAGES: usize = 800;
@@ -259,8 +259,8 @@ pub fn stuck_receiver(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Connections die while they wait for a buffer, while they fill one, and while what was in one is on
-/// its way: each buffer comes back once, and what was complete arrives.
+/// Connections are closed while they wait for a buffer, while they fill one, and while its message
+/// is being sent: each buffer is returned once, and complete messages arrive.
 pub fn dying_conns(lab: &mut Lab) -> Result<()> {
     // More than the gateway's sockets hold, so that it has to take a buffer before all is there.
     const LONG: usize = 1 << 20;
@@ -325,8 +325,8 @@ pub fn dying_conns(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A receiver reads so slowly that others wait for the only buffer many times as long as a peer may be
-/// silent. They are not given up for that, and neither is the receiver.
+/// A receiver reads so slowly that others wait for the only buffer for several times the timeout.
+/// Neither they nor the receiver are given up.
 pub fn long_wait(lab: &mut Lab) -> Result<()> {
     const LONG: usize = 1 << 20;
     let timeout = Duration::from_secs(pace::scaled(4));

@@ -79,8 +79,8 @@ fn show_stats(out: &SeqFile) {
 
 fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
     let nis = lnd.all_nis()?;
-    let [busy, resting] = lnd.reaper().list_lens();
-    let [busy_looks, resting_looks] = lnd.reaper().looks();
+    let [busy, idle] = lnd.reaper().list_lens();
+    let [busy_checks, idle_checks] = lnd.reaper().checks();
     seq_print!(out, "node\n");
     lines(
         out,
@@ -92,9 +92,9 @@ fn show_all(out: &SeqFile, lnd: &Lnd) -> Result {
                 count(lnd.autoconnect().queue_peak()),
             ),
             ("busy_peers", count(busy)),
-            ("busy_looks", busy_looks),
-            ("resting_peers", count(resting)),
-            ("resting_looks", resting_looks),
+            ("busy_checks", busy_checks),
+            ("idle_peers", count(idle)),
+            ("idle_checks", idle_checks),
             ("zc_batches", count(lnd.zc_batches())),
         ],
     );

@@ -212,7 +212,7 @@ pub(crate) struct PeerInner {
     /// It is in the reaper's list of idle peers, or being taken out of it.
     is_idle: bool,
     /// This node's addresses that were in the HELLO to it. It is sent the same ones again.
-    told_addrs: KVec<PeerUse>,
+    reported_addrs: KVec<PeerUse>,
     /// Its slot while it is in the table, if it is a stranger with a route for other nodes' messages.
     call: Option<StrangerSlot>,
 }
@@ -257,7 +257,7 @@ impl Peer {
                         probed_ms: 0,
                         stale_hello_ms: None,
                         is_idle: false,
-                        told_addrs: KVec::new(),
+                        reported_addrs: KVec::new(),
                         call: None,
                     },
                     "socklnd_peer"

@@ -88,7 +88,7 @@ pub(crate) struct Reaper {
     /// Whether there are deleted peers among the busy ones, and among the idle ones.
     deleted: [Atomic<bool>; 2],
     /// How many busy peers, and how many idle ones, were checked so far.
-    looks: [Counter; 2],
+    checks: [Counter; 2],
     /// The kernel has reported a change of an address.
     addresses: Atomic<bool>,
     /// A test hook has held a connection back since the last round.
@@ -107,7 +107,7 @@ impl Reaper {
                 busy <- Mailbox::new(),
                 idle <- Mailbox::new(),
                 deleted: [Atomic::new(false), Atomic::new(false)],
-                looks: [Counter::new(), Counter::new()],
+                checks: [Counter::new(), Counter::new()],
                 addresses: Atomic::new(false),
                 stalled: Atomic::new(false),
             }),
@@ -191,8 +191,8 @@ impl Reaper {
     }
 
     /// How many busy peers, and how many idle ones, were checked so far. Any context.
-    pub(crate) fn looks(&self) -> [u64; 2] {
-        let [busy, idle] = &self.looks;
+    pub(crate) fn checks(&self) -> [u64; 2] {
+        let [busy, idle] = &self.checks;
         [busy.get(), idle.get()]
     }
 
@@ -262,17 +262,17 @@ impl Reaper {
 
     /// Checks busy peers.
     fn check_busy(&self, now: u64, which: Which) {
-        let [looks, _] = &self.looks;
+        let [checks, _] = &self.checks;
         let mut round = Round::new(self.busy.len(), now, tunables::timeout_ms(), which);
         while let Some(peer) = self.busy.pop_if(|peer| round.takes(peer.busy_since_ms())) {
-            looks.add(1);
+            checks.add(1);
             peer.check_timeouts(now);
         }
     }
 
     /// Checks idle peers.
     fn check_idle(&self, now: u64, which: Which) {
-        let [_, looks] = &self.looks;
+        let [_, checks] = &self.checks;
         let long = |since| {
             // Without keepalive messages all are taken out of the list.
             let after = tunables::ping_after_ms().unwrap_or(0);
@@ -284,7 +284,7 @@ impl Reaper {
                 .idle
                 .pop_if(|peer| which == Which::All || long(peer.idle_since_ms()));
             let Some(peer) = taken else { break };
-            looks.add(1);
+            checks.add(1);
             peer.check_silence(now);
         }
     }

@@ -71,7 +71,7 @@ impl Peer {
         let mut chosen = IpVec::new();
         let mut inner = self.inner.lock();
         if inner
-            .told_addrs
+            .reported_addrs
             .reserve(MAX_INTERFACES, GFP_ATOMIC)
             .is_err()
         {
@@ -79,8 +79,8 @@ impl Peer {
         }
         let interfaces = self.ni.interfaces();
         let mut known = IpVec::new();
-        for told in inner.told_addrs.iter() {
-            if let IpAddr::V4(ip) = told.addr() {
+        for reported in inner.reported_addrs.iter() {
+            if let IpAddr::V4(ip) = reported.addr() {
                 // There is room: no more were in an earlier HELLO.
                 let _ = known.push(ip);
             }
@@ -88,13 +88,13 @@ impl Peer {
         let candidates = interfaces.candidates(|interface| Some(interface.npeers()));
         select_ips(&candidates, &known, theirs, |ip| {
             let addr = IpAddr::V4(ip);
-            if !inner.told_addrs.iter().any(|told| told.addr() == addr) {
+            if !inner.reported_addrs.iter().any(|r| r.addr() == addr) {
                 // Removed since it became a candidate: leave it out.
                 let Some(interface) = interfaces.find(addr) else {
                     return;
                 };
                 let _ = inner
-                    .told_addrs
+                    .reported_addrs
                     .push_within_capacity(PeerUse::new(interface));
             }
             let _ = chosen.push(ip);
@@ -152,7 +152,7 @@ impl Peer {
     pub(crate) fn drop_local_addr(self: &Arc<Self>, addr: IpAddr, why: Failure) {
         misc::assert_may_sleep();
         let mut inner = self.inner.lock();
-        inner.told_addrs.retain(|told| told.addr() != addr);
+        inner.reported_addrs.retain(|r| r.addr() != addr);
         let on_it = |inner: &PeerInner, route: &Arc<Route>| {
             let bound = route.state(inner).interface.as_ref();
             bound.is_some_and(|bound| bound.addr() == addr)

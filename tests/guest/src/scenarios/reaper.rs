@@ -33,7 +33,7 @@ fn await_idle() -> Result<u64> {
         ensure!(busy == 0, "{busy} are busy");
         Ok(())
     })?;
-    total("busy_looks")
+    total("busy_checks")
 }
 
 /// Many idle peers cost nothing. Among them, one that stops in the middle of a message is found in
@@ -81,10 +81,10 @@ pub fn idle_peers(lab: &mut Lab) -> Result<()> {
         left == conns.len() + links.len(),
         "{left} connections are left"
     );
-    let (resting, looks) = (total("resting_peers")?, total("resting_looks")?);
+    let (idle, checks) = (total("idle_peers")?, total("idle_checks")?);
     ensure!(
-        (resting, looks) == (0, 0),
-        "without signs of life {resting} peers wait for them, after {looks} looks"
+        (idle, checks) == (0, 0),
+        "without keepalive messages, {idle} peers are in the list for them, after {checks} checks"
     );
 
     set("keepalive", 1)?;
@@ -92,10 +92,10 @@ pub fn idle_peers(lab: &mut Lab) -> Result<()> {
     // All of them are deleted while some rest.
     node.socklctl(&["peer", "del", "any"])?;
     wait::until(SLACK, "peers gone", || {
-        let (peers, resting) = (node.counter("/live/peers")?, total("resting_peers")?);
+        let (peers, idle) = (node.counter("/live/peers")?, total("idle_peers")?);
         ensure!(
-            (peers, resting) == (0, 0),
-            "{peers}, of which {resting} rest"
+            (peers, idle) == (0, 0),
+            "{peers} peers, of which {idle} are in the list"
         );
         Ok(())
     })

@@ -4,8 +4,8 @@
 //! own, with memory of all kinds in pieces at odd offsets, and counts what arrives intact.
 //!
 //! NIs that are started while `enabled` in debugfs's `socklnd_test_layer` is 1 have this layer instead
-//! of the module's. Each number that is written to `send` has each of them send so many messages to each other
-//! one in its network. What has become of all messages is in `stats`.
+//! of the module's. A number that is written to `send` makes each of them send as many messages to each other
+//! one in its network. `stats` counts the messages by their results.
 //!
 //! # Lifetime and locks
 //!
@@ -14,6 +14,12 @@
 //! due. Nothing is called with either of them held. The two threads belong to the [`TestLayer`], which the
 //! module drops when no NI is left.
 
+mod buffer;
+
+use self::buffer::{
+    Buffer,
+    Recipe, //
+};
 use crate::{
     debugfs::show_counters,
     lib_linux::{
@@ -26,13 +32,6 @@ use crate::{
             Published, //
         },
         netns::Net,
-        page::{
-            Access,
-            Kind,
-            PageRange,
-            Pages,
-            Scattered, //
-        },
         param::Knob,
         thread::KThread,
         time, //
@@ -49,7 +48,6 @@ use crate::{
         Link,
         LndNi,
         Loss,
-        Memory,
         MessageLayer,
         MessageLayers,
         NiRef,
@@ -98,94 +96,11 @@ static STATS: Text = Text(show_stats);
 
 static STATE: Instance<State> = Instance::new();
 
-/// Lengths of payloads.
-const LENS: [u32; 7] = [0, 1, 71, 2047, 5003, 9001, 66_000];
-
-/// How memory is cut to pieces. The last makes more than fit in one call.
-const CUTS: [usize; 4] = [4096, 1001, 4095, 97];
-
 /// Messages of one sender that are under way at most, so that memory is bounded.
 const MOST: u64 = 32;
 
-/// Between two looks at what is to be done.
+/// The interval at which the threads check for work.
 const PAUSE_MS: i64 = 2;
-
-/// What the message with this number has as its payload, and where that is.
-struct Recipe {
-    len: u32,
-    skip: usize,
-    cut: usize,
-    /// `None` is memory of this module's.
-    kind: Option<Kind>,
-}
-
-impl Recipe {
-    fn new(number: u64) -> Self {
-        let pick = |of: usize| usize::try_from(number % of as u64).unwrap_or(0);
-        Self {
-            len: LENS.get(pick(LENS.len())).copied().unwrap_or(1),
-            skip: pick(17),
-            cut: CUTS.get(pick(CUTS.len())).copied().unwrap_or(4096),
-            kind: match number % 5 {
-                0 => None,
-                1 | 4 => Some(Kind::Slab),
-                2 => Some(Kind::Vmalloc),
-                _ => Some(Kind::Pages),
-            },
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.len as usize
-    }
-}
-
-/// Memory for a payload, of some kind.
-enum Buffer {
-    Own(PageRange),
-    Foreign(Arc<Scattered>, usize),
-}
-
-impl Buffer {
-    fn new(recipe: &Recipe) -> Result<Self> {
-        Ok(match recipe.kind {
-            None => {
-                let pages = Arc::new(Pages::alloc(recipe.skip + recipe.len())?, GFP_KERNEL)?;
-                Self::Own(PageRange::new(pages, recipe.skip, recipe.len())?)
-            }
-            Some(kind) => {
-                let len = recipe.skip + recipe.len() + 3;
-                Self::Foreign(Scattered::new(kind, len, recipe.cut)?, recipe.skip)
-            }
-        })
-    }
-
-    fn memory<A: Access>(&self, len: usize) -> Result<Memory<A>> {
-        Ok(match self {
-            Self::Own(range) => Memory::Pages(range.clone()),
-            Self::Foreign(memory, skip) => Memory::Foreign(memory.range(*skip, len)?),
-        })
-    }
-
-    fn fill(&self, len: usize, number: u64) -> Result {
-        match self {
-            Self::Own(range) => range.pages().fill_pattern(range.offset(), len, number),
-            Self::Foreign(memory, skip) => memory.fill_pattern(*skip, len, number),
-        }
-    }
-
-    fn is_intact(&self, len: usize, number: u64) -> Result<bool> {
-        match self {
-            Self::Own(range) => {
-                let expected = Pages::alloc(len)?;
-                expected.fill_pattern(0, len, number)?;
-                let hash = range.pages().xxh64(range.offset(), len, 0)?;
-                Ok(hash == expected.xxh64(0, len, 0)?)
-            }
-            Self::Foreign(memory, skip) => memory.is_intact(*skip, len, number),
-        }
-    }
-}
 
 /// An answer that is due at `due_ms`, in monotonic milliseconds.
 struct Job {

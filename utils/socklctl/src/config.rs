@@ -12,8 +12,8 @@ mod modprobe;
 
 use crate::{
     address::{Pattern, Prefix, parse_network, parse_nid},
-    netdev::NetDevices,
     error::Error,
+    netdev::NetDevices,
     repo::wire::Nid,
     uapi,
 };

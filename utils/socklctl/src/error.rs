@@ -166,9 +166,7 @@ fn open_cause(errno: Errno) -> Option<&'static str> {
         Errno::NOENT | Errno::NXIO | Errno::NODEV => {
             "the module is not loaded (modprobe ksocklnd), or this is a container without the device"
         }
-        Errno::ACCESS | Errno::PERM => {
-            "only root may use it, by the mode of the device"
-        }
+        Errno::ACCESS | Errno::PERM => "only root may use it, by the mode of the device",
         _ => return None,
     })
 }
@@ -183,9 +181,7 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (NiAdd | NiSet, Errno::OPNOTSUPP) => {
             "LNet configures NIs: lnetctl net add --net tcp --if DEVICE"
         }
-        (NiDel, Errno::OPNOTSUPP) => {
-            "LNet configures NIs: lnetctl net del --net tcp --if DEVICE"
-        }
+        (NiDel, Errno::OPNOTSUPP) => "LNet configures NIs: lnetctl net del --net tcp --if DEVICE",
         (IfAdd | IfDel, Errno::OPNOTSUPP) => {
             "with LNet an NI has one address; several NIs are for Multi-Rail: lnetctl net add"
         }
@@ -240,9 +236,7 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
         (PeerAdd, Errno::EXIST) => "that address was added with another port",
         (RouteAdd, Errno::EXIST) => "there is such a route already",
         (RouteAdd, Errno::NOSPC) => "an NI has at most 1024 routes to other networks",
-        (RouteAdd, Errno::INVAL) => {
-            "the gateway is in that network itself, or is this node"
-        }
+        (RouteAdd, Errno::INVAL) => "the gateway is in that network itself, or is this node",
         (RouteDel | RouteNotify, Errno::NOENT) => {
             "there is no route through that gateway (see: socklctl route list)"
         }
@@ -270,7 +264,9 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
             "no connection could be made: the node is down, does not answer, or no IP route leads to it; \
              or all gateways to its network are down (see: socklctl route list)"
         }
-        (_, Errno::CONNREFUSED) if sends => "no driver listens there on the port that the peer was added with, or on that in accept_port",
+        (_, Errno::CONNREFUSED) if sends => {
+            "no driver listens there on the port that the peer was added with, or on that in accept_port"
+        }
         (_, Errno::CONNRESET) if sends => {
             "the node closed the connection: it may not have that NID, or refuse this node's NID"
         }
@@ -283,7 +279,9 @@ fn cause(action: Action, errno: Errno) -> Option<&'static str> {
             "the node did not answer in time: does 'socklctl serve' run there?"
         }
         (_, Errno::SHUTDOWN) => "the NI was shut down meanwhile",
-        (_, Errno::PROTO) => "the node's answer is malformed: does a driver of Lustre listen there?",
+        (_, Errno::PROTO) => {
+            "the node's answer is malformed: does a driver of Lustre listen there?"
+        }
         (_, Errno::INTR) => "interrupted by a signal",
         _ => return None,
     })

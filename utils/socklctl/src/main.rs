@@ -14,13 +14,13 @@
 //! - `hints`: what to use instead of commands of lctl and lnetctl that socklctl does not have.
 
 mod address;
-mod hints;
-mod netdev;
 mod cli;
 mod commands;
 mod config;
 mod device;
 mod error;
+mod hints;
+mod netdev;
 mod report;
 mod typed;
 mod units;
@@ -64,7 +64,8 @@ fn run(cli: &cli::Cli, output: &Output) -> Result<(), Error> {
         }
         Command::Lctl(verb) => commands::run_lctl(verb, cli.net, &Device::open(&path)?, output),
         _ if cli.net.is_some() => Err(Error::Outcome(
-            "--net is for lctl's commands, like peer_list; others have --ni, after the command".into(),
+            "--net is for lctl's commands, like peer_list; others have --ni, after the command"
+                .into(),
         )),
         command => commands::run(command, &Device::open(&path)?, output),
     }

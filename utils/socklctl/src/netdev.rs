@@ -107,7 +107,10 @@ impl NetDevices {
     /// The address of the first device that is up and is no loopback device.
     pub(crate) fn first(&self) -> Result<IpAddr, NetDeviceError> {
         let mut usable = self.usable();
-        usable.next().map(|found| found.addr).ok_or(NetDeviceError::None)
+        usable
+            .next()
+            .map(|found| found.addr)
+            .ok_or(NetDeviceError::None)
     }
 
     /// The addresses of devices that are up and are no loopback devices.
@@ -363,7 +366,11 @@ mod tests {
             ("eth1", "10.1.0.1"),
             ("eth2", "fd00::9"),
         ] {
-            assert_eq!(netdevs.address_of(name), Ok(addr.parse().unwrap()), "{name}");
+            assert_eq!(
+                netdevs.address_of(name),
+                Ok(addr.parse().unwrap()),
+                "{name}"
+            );
         }
         let none = NetDeviceError::NoAddress("eth3".to_string());
         assert_eq!(netdevs.address_of("eth3"), Err(none));

@@ -90,7 +90,9 @@ pub(crate) fn local_address(text: &str) -> Result<IpAddr, TypedError> {
 
 /// The address of the network device of this name, if there is one.
 fn device(name: &str) -> Option<Result<IpAddr, TypedError>> {
-    let netdevs = NetDevices::read().ok().filter(|netdevs| netdevs.has(name))?;
+    let netdevs = NetDevices::read()
+        .ok()
+        .filter(|netdevs| netdevs.has(name))?;
     let found = netdevs.address_of(name);
     Some(found.map_err(|e| TypedError::Unknown(e.to_string())))
 }

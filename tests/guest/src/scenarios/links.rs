@@ -32,10 +32,7 @@ fn await_link(node: &Node, state: &str) -> Result<()> {
 /// How often the message layer of a node was told that its link has come or gone.
 fn told(node: &Node) -> Result<u64> {
     let sections = debugfs::sections(&format!("ni {} ", node.nid()))?;
-    sections
-        .first()
-        .context("no NI")?
-        .get("link_changes")
+    sections.first().context("no NI")?.get("link_changes")
 }
 
 /// Waits until it was told so often.

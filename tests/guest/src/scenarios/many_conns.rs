@@ -67,10 +67,7 @@ fn await_conns(one: &Node, two: &Node, bulk: usize) -> Result<()> {
 fn await_quiet(node: &Node) -> Result<()> {
     let attempts = || {
         let sections = sections(&format!("ni {} ", node.nid()))?;
-        sections
-            .first()
-            .context("no NI")?
-            .get("connect_attempts")
+        sections.first().context("no NI")?.get("connect_attempts")
     };
     let mut last = attempts()?;
     wait::until(AGREED + SOON, "attempts end", || {

@@ -103,9 +103,7 @@ fn interface_first(lab: &Lab) -> Result<Duration> {
         started.elapsed()
     );
     for bench in benches {
-        let output = bench
-            .wait(ENDED)
-            .context("a transfer whose NI is gone")?;
+        let output = bench.wait(ENDED).context("a transfer whose NI is gone")?;
         ensure!(
             !output.status.success(),
             "it claims success: {}",

@@ -4,9 +4,9 @@
 
 use crate::{
     address::{Pattern, Shown, nid_to_uapi},
-    netdev::NetDevices,
     device::{self, Driver},
     error::{Action, Error},
+    netdev::NetDevices,
     repo::wire::Nid,
     report::{Quiet, Report, table},
     typed::NidOrNet,
@@ -153,8 +153,7 @@ pub(crate) fn network_up(driver: &impl Driver, ni: Pattern) -> Result<Quiet<Nids
     let nids = list_nids(driver, ni)?;
     if nids.0.is_empty() {
         return Err(Error::Outcome(
-            "there is no NI: add some with 'socklctl import FILE' or 'socklctl ni add'"
-                .into(),
+            "there is no NI: add some with 'socklctl import FILE' or 'socklctl ni add'".into(),
         ));
     }
     Ok(Quiet(nids))

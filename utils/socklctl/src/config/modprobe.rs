@@ -52,9 +52,10 @@ pub(super) fn parse(text: &str, netdevs: &NetDevices) -> File {
             Some(command) if COMMANDS.contains(&command) => {
                 builder.ignore(&place, format!("'{command}' is for modprobe"));
             }
-            Some(command) => {
-                builder.problem(&place, format!("'{command}' is not a command of modprobe.d"))
-            }
+            Some(command) => builder.problem(
+                &place,
+                format!("'{command}' is not a command of modprobe.d"),
+            ),
         }
     }
     builder.build()

@@ -117,8 +117,8 @@ pub fn closed_at_once(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A message sent without a copy that TCP has dropped counts as not sent, also if the connection is closed
-/// before anybody has looked why.
+/// A message sent without a copy that TCP has dropped counts as not sent, also if the connection is
+/// closed before its error was read.
 pub fn dropped_zero_copy(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -208,8 +208,8 @@ fn removal(lab: &Lab) -> Result<Job> {
     Ok(job)
 }
 
-/// Zero-copy packets that are never sent hold up nobody: neither the end of their NI, nor
-/// of their namespace, nor anybody else. The module's end waits for them, says so, and can be
+/// Zero-copy packets that are never sent delay neither the end of their NI, nor that of their
+/// namespace, nor other NIs. Only the removal of the module waits for them, logs that, and can be
 /// interrupted.
 pub fn zero_copy_never_freed(lab: &mut Lab) -> Result<()> {
     let bystander = Bystander::start(lab)?;

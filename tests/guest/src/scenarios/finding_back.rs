@@ -87,8 +87,8 @@ pub fn closed_after_accept(lab: &mut Lab) -> Result<()> {
 
 type Reason = fn(&Node, &Node) -> Result<Option<Link>>;
 
-/// Whoever accepts an attempt is told whose it is, also if it is not needed any more by then: who connects
-/// and says nothing looks like a port scan.
+/// A node that has connected sends its acceptor request, also if the connection is no longer needed
+/// by then: a connection without data looks like a port scan.
 pub fn unneeded_attempts(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let listener = Listener::new(&script.space, script.addr)?;
@@ -463,8 +463,8 @@ pub fn peer_crashes(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A peer crashes and comes back with an earlier clock than before. It is connected as soon as its old
-/// connections were tested; but who only says so in its name harms none of them.
+/// A peer crashes and is restarted with an earlier clock. It is connected as soon as its old
+/// connections were probed. A HELLO with its NID from another node does not affect them.
 pub fn earlier_clock(lab: &mut Lab) -> Result<()> {
     const CLOCK: u64 = 2_000_000;
     let (node, script) = (lab.node(0), lab.node(1));

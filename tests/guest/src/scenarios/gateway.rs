@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes in the middle: routes to other networks, and what passes through gateways.
+//! Gateways: routes to other networks, and forwarded messages.
 
 mod foreign;
 mod lost;
@@ -62,7 +62,7 @@ fn await_routes(node: &Node, expected: &Value) -> Result<()> {
     })
 }
 
-/// Routes come and go as they are told to, and as their gateways do.
+/// Routes are added, deleted, and set down and up, and follow the state of their gateways.
 pub fn routes_come_and_go(lab: &mut Lab) -> Result<()> {
     let (node, first, second) = (lab.node(0), lab.node(1), lab.node(2));
     node.ni_add()?;
@@ -272,7 +272,7 @@ const fn bench(op: Op, size: usize, count: usize) -> Bench {
 /// More than can be moved while a scenario lasts.
 const ENDLESS: Bench = bench(Op::Put, 20_000, 1_000_000);
 
-/// Pings and verified data, both ways, through two gateways that take turns.
+/// Pings and verified data, in both directions, through two gateways that are used in turn.
 pub fn across(lab: &mut Lab) -> Result<()> {
     let crossing = Crossing::new(lab, 2, 2, 2)?;
     for (client, server) in crossing.clients.iter().zip(&crossing.servers) {
@@ -352,8 +352,8 @@ fn transfers(crossing: &Crossing) -> Result<(Vec<Job>, Vec<Job>)> {
     Ok((services, benches))
 }
 
-/// Switched off under traffic: the memory goes, what is for others is dropped and counted; switched
-/// on again, it is as before. Many times.
+/// Forwarding is disabled under traffic: its memory is freed, messages for others are dropped and
+/// counted. When it is enabled again, it works as before. Many times.
 pub fn switched_off(lab: &mut Lab) -> Result<()> {
     let crossing = Crossing::new(lab, 1, 1, 1)?;
     let gateway = &crossing.gateways[0];
@@ -381,7 +381,7 @@ pub fn switched_off(lab: &mut Lab) -> Result<()> {
     await_large(gateway, "buffers", 0)
 }
 
-/// The module removed, and a gateway's namespace deleted, while messages are being forwarded.
+/// The module is removed, and a gateway's namespace deleted, while messages are being forwarded.
 pub fn unload(lab: &mut Lab) -> Result<()> {
     let mut slowest = Duration::ZERO;
     for round in 0..2 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Faults that the module's own hooks cause, and what the statistics say of them.
+//! Faults by the module's own fault injection, and the statistics.
 
 use std::fs::{self, File};
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ pub fn set_timeout(seconds: u64) -> Result<()> {
     )?)
 }
 
-/// Sends that find no memory are made again, and nothing is lost or out of order.
+/// Sends that fail for want of memory are retried, and nothing is lost or out of order.
 pub fn no_memory(lab: &mut Lab) -> Result<()> {
     const FAILURES: u32 = 300;
     lab.connect(2)?;
@@ -66,8 +66,9 @@ pub fn no_memory(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A connection that can't be accepted for want of memory is accepted a little later, without anybody
-/// else having to connect first. One for whose handshake there is no memory is refused, and counts once.
+/// A connection that can't be accepted for want of memory is accepted a little later, without
+/// another connection as the trigger. One for whose handshake there is no memory is refused, and
+/// counts once.
 pub fn no_memory_to_accept(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -106,7 +107,7 @@ pub fn no_memory_to_accept(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A peer that stops reading is given up in time, and all is well when it reads again.
+/// A peer that stops reading is given up in time, and works again when it reads.
 pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
     let timeout = pace::scaled(5);
     // Less room on the way than what is in flight, so that it is full at once.
@@ -149,8 +150,8 @@ pub fn stalled_peer(lab: &mut Lab) -> Result<()> {
     one.bench(two, &bench).map(drop)
 }
 
-/// A message that is there and not read yet is no reason to give its sender up; one that does not
-/// come is.
+/// A peer is not given up because of a message that has arrived and was not read yet, but because
+/// of one that does not arrive.
 pub fn stalled_reader(lab: &mut Lab) -> Result<()> {
     let timeout = pace::scaled(4);
     let limit = Duration::from_secs(timeout + timeout / 4);
@@ -189,8 +190,8 @@ pub fn stalled_reader(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Acknowledgements that wait when their connection is lost end with an error, each once, and count
-/// as such.
+/// Acknowledgements that wait when their connection is lost end with an error, once each, and are
+/// counted as errors.
 pub fn unsent_acks(lab: &mut Lab) -> Result<()> {
     const PUTS: u64 = 5;
     /// A request of the service that opens no session and needs none: its portal and match bits.
@@ -230,7 +231,7 @@ pub fn unsent_acks(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A sluggish sender sends, only later.
+/// With delayed sends, all messages are sent, later.
 pub fn stalled_sender(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -276,7 +277,7 @@ pub fn stalled_sender(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// The statistics add up, and hold the module while somebody reads them.
+/// The statistics add up, and the module can't be removed while a program reads them.
 pub fn statistics(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));

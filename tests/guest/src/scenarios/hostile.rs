@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Peers that break the rules. Whatever they do, they are turned away, and others don't notice.
+//! Peers that violate the protocol are refused, and others are not affected.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -95,7 +95,7 @@ fn good_request(node: &Node) -> Vec<u8> {
     request(ACCEPTOR_MAGIC, 1, nid(node.addr))
 }
 
-/// All bytes of a conversation, each in a segment of its own: nothing depends on how they arrive.
+/// A conversation with each byte in a segment of its own has the same result.
 pub fn byte_by_byte(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     node.ni_add()?;
@@ -145,7 +145,7 @@ fn no_conns(node: &Node, script: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Greetings and requests of other versions get an answer that says which one is spoken.
+/// HELLOs and requests of other versions are answered with the version that this node speaks.
 pub fn foreign_versions(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     let (node, script) = (lab.node(0), lab.node(1));
@@ -212,7 +212,7 @@ pub fn foreign_versions(lab: &mut Lab) -> Result<()> {
     conn.ping(5)
 }
 
-/// Requests that mean nothing, or somebody else.
+/// Acceptor requests that are malformed or name another node.
 pub fn wrong_requests(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     let bystander = Bystander::start(lab)?;
@@ -269,7 +269,7 @@ pub fn wrong_requests(lab: &mut Lab) -> Result<()> {
     bystander.unharmed(lab)
 }
 
-/// Greetings with one wrong field each.
+/// HELLOs with one wrong field each.
 pub fn wrong_hellos(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     // Also others in the same subnet are not believed.
@@ -402,7 +402,7 @@ fn hello_refused(node: &Node, script: &Node, hello: &[u8]) -> Result<bool> {
     Ok(true)
 }
 
-/// Messages with one wrong field each, over a connection that was made properly.
+/// Messages with one wrong field each, over a valid connection.
 pub fn wrong_messages(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     let bystander = Bystander::start(lab)?;
@@ -591,8 +591,8 @@ fn works_on(conn: &mut Conn, bytes: &[u8]) -> Result<bool> {
     bail!("three answers, none to the ping")
 }
 
-/// A program without privileges can't pretend to be a node, unless the administrator allows it; where
-/// nobody is accepted, no port helps.
+/// A connection from an unprivileged port is refused unless an administrator allows it. With
+/// `accept=none` each connection is refused.
 pub fn unprivileged_port(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     let (node, script) = (lab.node(0), lab.node(1));
@@ -649,7 +649,7 @@ pub fn unprivileged_port(lab: &mut Lab) -> Result<()> {
     conn.ping(1)
 }
 
-/// Connections that end where they should not: at every byte, politely and by a reset.
+/// Connections that end in the middle of a message: after each byte, by FIN and by RST.
 pub fn cut_off(lab: &mut Lab) -> Result<()> {
     no_deadlines()?;
     let bystander = Bystander::start(lab)?;
@@ -724,8 +724,8 @@ fn no_handshakes(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Many connections that say nothing: they are bounded in number and in time, and a real node gets
-/// through at once.
+/// Many connections that send nothing are limited in number and time, and a real node connects at
+/// once.
 pub fn slow_loris(lab: &mut Lab) -> Result<()> {
     let handshake = limit_handshakes()?;
     lab.connect(2)?;
@@ -796,7 +796,8 @@ fn await_all_closed(conns: &mut [Conn], handshake: Duration, started: Instant) -
     Ok(())
 }
 
-/// A handshake that goes on for ever, byte by byte, is ended: its time is limited as a whole.
+/// A handshake of which one byte is sent at a time is ended: the time of the whole handshake is
+/// limited.
 pub fn dribbling_handshake(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let handshake = limit_handshakes()?;

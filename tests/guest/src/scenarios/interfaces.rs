@@ -88,7 +88,7 @@ fn conns_from(node: &Node, addr: Ipv4Addr) -> Result<usize> {
     Ok(node.list(&["conn", "list"])?.iter().filter(from).count())
 }
 
-/// Interfaces are added, listed and taken away, and what can't be done is refused by its name.
+/// Interfaces are added, listed and deleted. Wrong requests are refused, each with its own error.
 pub fn administration(lab: &mut Lab) -> Result<()> {
     let node = lab.node(0);
     let other = second(node).to_string();
@@ -132,7 +132,7 @@ pub fn administration(lab: &mut Lab) -> Result<()> {
 }
 
 /// Two nodes with two addresses each: the active one learns the other's second address and uses it,
-/// until either side takes its second interface away, or the kernel its address.
+/// until either side deletes its second interface, or the kernel its address.
 pub fn learned_routes(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     // Nodes of today name no addresses.
@@ -247,9 +247,9 @@ fn two_paths(one: &Node, two: &Node) -> Result<()> {
     })
 }
 
-/// An event of an address is not the state: one that the node has twice and loses once is there, and
-/// its connections stay. One that is gone is waited for; what was configured stays configured, and is
-/// used again when the address is back, perhaps with another prefix.
+/// An address's event is not its state: an address that the node has twice and loses once is still
+/// there, and its connections stay. If it is gone, its interface stays configured, and is used
+/// again when the address is back, also with another prefix.
 pub fn addresses_come_and_go(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -346,8 +346,8 @@ pub fn addresses_come_and_go(lab: &mut Lab) -> Result<()> {
     })
 }
 
-/// With an address end the handshakes under way that use it, whoever began them, whether an
-/// administrator takes it away or the kernel; an attempt of the node's own goes on from another one.
+/// When an address is deleted, by an administrator or by the kernel, all handshakes that use it
+/// end. An attempt of the node's own is made again from another address.
 pub fn address_lost_in_handshake(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     // Nobody is given up meanwhile.
@@ -412,8 +412,9 @@ pub fn address_lost_in_handshake(lab: &mut Lab) -> Result<()> {
     under_way(0)
 }
 
-/// Two networks on one address: one listener, and a connection is for whom its request says, or else
-/// its greeting, or else, in a version that names no destination, for the network that it comes from.
+/// Two networks on one address: there is one listener. A connection is for the NI that its acceptor
+/// request names; without a request, the one that its HELLO names; in a version without a
+/// destination in the HELLO, the one in the network of the sender.
 pub fn two_networks(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let nodes = [node.clone(), node.in_network(1, node.addr)];
@@ -550,7 +551,8 @@ fn listening(node: &Node) -> Result<usize> {
     Ok(sockets.iter().filter(listens).count())
 }
 
-/// Somebody destroys the sockets that a node listens on: it listens again, as soon as that is possible.
+/// The sockets that a node listens on are destroyed (`ss --kill`): it listens again as soon as
+/// possible.
 pub fn destroyed_listeners(lab: &mut Lab) -> Result<()> {
     lab.connect(2)?;
     let (one, two) = (lab.node(0), lab.node(1));
@@ -601,8 +603,8 @@ pub fn destroyed_listeners(lab: &mut Lab) -> Result<()> {
     two.ping(one).map(drop)
 }
 
-/// Two routes of a peer connect from two addresses of the node, where either would do, also if neither has
-/// brought a connection yet.
+/// Two routes of a peer connect from two addresses of the node where both addresses are possible,
+/// also if neither route has a connection yet.
 pub fn own_addresses(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     let neighbour = |node: &Node| Ipv4Addr::from(u32::from(node.addr) + 100);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is special about IPv6. That everything else works over it as well is seen by running the
-//! other scenarios over it.
+//! What is special about IPv6. Other scenarios are run over IPv6 too.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -89,7 +88,7 @@ fn conns_between(node: &Node, local: &str, peer: &str) -> Result<usize> {
     Ok(conns.iter().filter(between).count())
 }
 
-/// Two nodes that have nothing but IPv6 find each other by their NIDs, and move data both ways.
+/// Two nodes with IPv6 only connect by their NIDs, and move data in both directions.
 pub fn basic(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     start(one)?;
@@ -129,7 +128,7 @@ pub fn basic(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Addresses that can be had and that can't, more than one of them, and their loss.
+/// Valid and invalid addresses, several of them, and their removal.
 pub fn addresses(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     // By the link's speed: a virtual card says that it is one of 10 Gbit/s.
@@ -254,7 +253,7 @@ pub fn addresses(lab: &mut Lab) -> Result<()> {
     })
 }
 
-/// A version without a form for IPv6 NIDs is told to be the only one: then there are none.
+/// With `protocol` set to a version that has no form for IPv6 NIDs, these are refused.
 pub fn pinned_versions(lab: &mut Lab) -> Result<()> {
     let (one, two) = (lab.node(0), lab.node(1));
     one.space
@@ -388,7 +387,7 @@ fn link_local(node: &Node) -> Result<(String, u32)> {
     })
 }
 
-/// Nodes that say what can't be, or what can't be said over IPv6.
+/// Nodes that send invalid HELLOs and requests, or such that are invalid over IPv6.
 pub fn strangers(lab: &mut Lab) -> Result<()> {
     let (node, script) = (lab.node(0), lab.node(1));
     start(node)?;
@@ -489,8 +488,8 @@ pub fn strangers(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A gateway between a network of IPv4 and one of IPv6: messages pass in the version that has a form
-/// for both, and nothing else is taken for a message.
+/// A gateway between an IPv4 network and an IPv6 network: messages use the version that has a form
+/// for both NIDs.
 pub fn gateway(lab: &mut Lab) -> Result<()> {
     let (client, gateway, server) = (lab.node(0), lab.node(1), lab.node(2));
     let far = |node: &Node| format!("{}@tcp1", address(node));

@@ -60,8 +60,8 @@ fn begun(node: &Node) -> Result<u64> {
         .parse()?)
 }
 
-/// A node whose card has no link, or is down, says so, and does not try to connect; with the link
-/// everything is as before. What has no idea of links counts as up.
+/// A node whose device has no link, or is down, shows that and does not try to connect. When the
+/// link is back, everything works as before. A device without link detection counts as up.
 pub fn state(lab: &mut Lab) -> Result<()> {
     for (name, value) in [("min_reconnectms", "100"), ("max_reconnectms", "200")] {
         fs::write(format!("/sys/module/ksocklnd/parameters/{name}"), value)?;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver under LNet, whose part a module plays that is as nasty as LNet may be: see `tests/lnet_shim`.
+//! The driver under LNet. A module implements LNet's side, and does all that LNet may do: see `tests/lnet_shim`.
 //!
-//! Traps are those that a driver for LNet can fall into, as `tests/COVERAGE.md` counts them. After each
-//! scenario the driver may have done nothing that LNet forbids, and every message has to be ended.
+//! Traps are numbered as in `tests/COVERAGE.md`. After each scenario, the driver must have violated no requirement
+//! of LNet, and each message must have been finalized.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -170,8 +170,8 @@ pub fn other_modules(_: &mut Lab) -> Result<()> {
     module::insert_flavour(Flavour::Lnet)
 }
 
-/// The contexts that a driver is called in: under a spinlock, with a file system's lock, by who frees
-/// memory. What is wrong with it is seen by lockdep, and where sleeping in atomic context is.
+/// The contexts that a driver is called in: with a spinlock, with a file system's lock, from memory reclaim.
+/// Lockdep and the check for sleeping in atomic context find errors.
 ///
 /// Traps 1 (no call upwards in atomic context), 5 (atomic callbacks), 8 (memory without file systems).
 pub fn contexts(lab: &mut Lab) -> Result<()> {
@@ -198,8 +198,8 @@ pub fn contexts(lab: &mut Lab) -> Result<()> {
     lnet::no_faults()
 }
 
-/// What an administrator does with NIs: starts them with values or without, twice, on a card that
-/// is not there, two on one card; reads and changes tunables; asks for peers and connections; pulls the cable.
+/// Administration of NIs: started with tunables and without, twice, on a device that does not exist, two on one
+/// device; tunables are read and changed; peers and connections listed; the link goes down.
 ///
 /// Traps 4 (unloading is refused while an NI is there), 5 (nl_get, nl_set), 13 (two on one device,
 /// links).
@@ -372,8 +372,8 @@ fn await_held(before: i64) -> Result<()> {
     })
 }
 
-/// lnd_recv comes when it comes: when the connection is long dead, when the NI goes, or to throw
-/// away what waits; messages that LNet does not want at all.
+/// lnd_recv is called late: when the connection has ended, when the NI is shut down, or to discard the payload.
+/// And LNet refuses messages.
 ///
 /// Trap 2 (lnd_recv after the connection has died), 4 (what waits when an NI goes), 9.
 pub fn late_receives(lab: &mut Lab) -> Result<()> {
@@ -475,11 +475,11 @@ pub fn late_receives(lab: &mut Lab) -> Result<()> {
     lnet::no_faults()
 }
 
-/// Loss, no memory for sockets and handshakes, connections that end again and again, simulated errors, messages
-/// sent again under the same pointer, an NI that goes and comes back in the middle of it: every message ends
-/// once, no byte is wrong.
+/// Loss, no memory for sockets and handshakes, connections that are closed again and again, simulated errors, messages
+/// that are sent again with the same pointer, an NI that is restarted meanwhile: every message ends once, and all
+/// data is intact.
 ///
-/// Traps 3 (a pointer that comes back at once), 4, 9 (pages reused while TCP may send them again), 10 (status
+/// Traps 3 (a pointer that is reused at once), 4, 9 (pages reused while TCP may send them again), 10 (status
 /// of every completion), 11.
 pub fn losses(lab: &mut Lab) -> Result<()> {
     let nodes: Vec<&Node> = lab.nodes().collect();
@@ -571,8 +571,8 @@ fn simulated_errors(nodes: &[&Node]) -> Result<()> {
     lnet::no_faults()
 }
 
-/// Two networks on one card, and LNet passes messages on from one to the other with very few buffers: who has
-/// none waits, and so does the connection.
+/// Two networks on one device, and LNet forwards messages between them with very few buffers: a message without a
+/// buffer waits, and so does its connection.
 ///
 /// Traps 2 (lnd_send from within lnet_finalize, of the message that was received), 12 and 13.
 pub fn routers(lab: &mut Lab) -> Result<()> {
@@ -633,8 +633,8 @@ pub fn routers(lab: &mut Lab) -> Result<()> {
     lnet::no_faults()
 }
 
-/// A peer that does not answer any more, with all that a node may send it under way: NIs can be
-/// deleted within the driver's own timeout. LNet does not say that they are to go before all is back.
+/// A peer stops answering while as many messages as LNet allows are under way: NIs can be deleted within the
+/// driver's own timeout. LNet does not call for their shutdown before all messages are finalized.
 ///
 /// Trap 4 (only timeouts end what is under way).
 pub fn hung_peer(lab: &mut Lab) -> Result<()> {
@@ -663,8 +663,8 @@ pub fn hung_peer(lab: &mut Lab) -> Result<()> {
     lnet::no_faults()
 }
 
-/// What LNet administers, socklctl leaves to LNet's tools, and says which; what it shows, it shows here too. The
-/// flavour without LNet refuses to come where LNet is.
+/// socklctl refuses to change what LNet configures, and names LNet's command; its lists work. The flavour without
+/// LNet refuses to load where LNet is loaded.
 ///
 /// Traps 15 (the module's own message layer is off) and 16 (two modules of one name).
 pub fn flavours(lab: &mut Lab) -> Result<()> {
@@ -712,8 +712,8 @@ pub fn flavours(lab: &mut Lab) -> Result<()> {
     exchange(&both(lab)?, 13)
 }
 
-/// LNet's parameters for those who listen are in force here: the ports, of which one is for bulk alone, who may
-/// connect, and how long a handshake may take.
+/// LNet's parameters for acceptors are in force: the ports, one of which is for bulk only, which nodes may
+/// connect, and the time for a handshake.
 pub fn acceptor(lab: &mut Lab) -> Result<()> {
     module::remove()?;
     module::remove_shim()?;

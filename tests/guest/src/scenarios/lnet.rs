@@ -538,6 +538,8 @@ pub fn losses(lab: &mut Lab) -> Result<()> {
     lnet::set("resend", 0)?;
     lab.netem(0, "delay 0ms")?;
     lab.netem(1, "delay 0ms")?;
+    // An attempt to connect that had no memory takes all with it that waits for it, and the next one is not made at once.
+    wait::until(LIMIT, "a way between all", || exchange(&nodes, 13))?;
     exchange(&nodes, 26)?;
     simulated_errors(&nodes)?;
     nodes.iter().try_for_each(|node| at_rest(node))

@@ -136,6 +136,10 @@ pub(crate) const ENOMEM_LIST: u64 = 3;
 /// small ones.
 const TX_FRAGS: usize = 320;
 
+/// Fragments of one receive call: the payload of the largest message, at any offset, and the header of
+/// the next.
+const RX_FRAGS: usize = 260;
+
 /// Bytes that a connection may send, and receive, in one turn. Then it goes to the end of its scheduler's
 /// queue.
 const QUANTUM: usize = 1 << 20;
@@ -222,13 +226,18 @@ struct Io {
     /// For sending without a copy. INVARIANT: If TCP has a part of the first of `out` without a copy, the
     /// packets refer to this.
     zc: Option<ZcUbuf<ZcBatch>>,
-    frags: BvecBuf,
     deadlines: Deadlines,
     stall: Stall,
     /// `None` once terminated.
     account: Option<Account>,
     /// `None` once terminated.
     live: Option<LiveGuard>,
+}
+
+/// Memory for the lists of pieces that a turn of I/O hands to TCP.
+pub(crate) struct Lists {
+    tx: BvecBuf,
+    rx: BvecBuf,
 }
 
 /// How a turn of I/O in one direction ended.
@@ -263,7 +272,6 @@ impl Conn {
             ended: Ended::new(),
             out: Fifo::new(),
             zc: None,
-            frags: BvecBuf::with_capacity(TX_FRAGS)?,
             deadlines: Deadlines {
                 tx_ms: now,
                 rx_ms: now,
@@ -443,9 +451,17 @@ impl Io {
 
 impl sched::Serve for Conn {
     type ZcBatch = ZcBatch;
+    type Scratch = Lists;
+
+    fn scratch() -> Result<Lists> {
+        Ok(Lists {
+            tx: BvecBuf::with_capacity(TX_FRAGS)?,
+            rx: BvecBuf::with_capacity(RX_FRAGS)?,
+        })
+    }
 
     /// One turn of the scheduler's thread: sends and receives what is possible, up to the quantum.
-    fn run(self: Arc<Self>) {
+    fn run(self: Arc<Self>, lists: &mut Lists) {
         let events = self.ready.take();
         let mut again = 0;
         let mut failure = None;
@@ -463,7 +479,7 @@ impl sched::Serve for Conn {
         }
         let events = admitted;
         if events & Readiness::TX != 0 {
-            match self.transmit(&mut io) {
+            match self.transmit(&mut io, &mut lists.tx) {
                 Ok(Turn::Idle) => {}
                 Ok(Turn::More) => again |= Readiness::TX,
                 Ok(Turn::Full) => {
@@ -480,7 +496,7 @@ impl sched::Serve for Conn {
         }
         if events & Readiness::RX != 0 && failure.is_none() {
             let turn;
-            (io, turn) = self.receive(io);
+            (io, turn) = self.receive(io, &mut lists.rx);
             match turn {
                 Ok(Turn::More) => again |= Readiness::RX,
                 Ok(_) => {}

@@ -72,8 +72,18 @@ pub(crate) trait Serve:
     /// Transmits that it has sent without a copy.
     type ZcBatch: ZcOps + Send + 'static;
 
+    /// Memory that a turn uses. A scheduler has it once, as its connections take turns.
+    type Scratch: Send + 'static;
+
+    /// Allocates it. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn scratch() -> Result<Self::Scratch>;
+
     /// One turn of I/O, of bounded length. The scheduler's thread, no lock held.
-    fn run(self: Arc<Self>);
+    fn run(self: Arc<Self>, scratch: &mut Self::Scratch);
 
     /// Completes a batch of which TCP needs no page any more. The scheduler's thread, no lock held.
     fn finish(batch: KBox<ZcDone<Self::ZcBatch>>);
@@ -125,7 +135,7 @@ impl<C: Serve> Sched<C> {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the processor is not online, and those of [`KThread::spawn`].
+    /// `ENOMEM`, `ENODEV` if the processor is not online, and those of [`KThread::spawn`].
     pub(crate) fn start(self: &Arc<Self>) -> Result {
         let mut thread = self.thread.lock();
         if thread.is_none() {
@@ -133,7 +143,7 @@ impl<C: Serve> Sched<C> {
             *thread = Some(KThread::spawn(
                 &name,
                 Some(self.cpu),
-                self.clone(),
+                (self.clone(), C::scratch()?),
                 Self::run,
             )?);
             self.running.store(true, Relaxed);
@@ -205,13 +215,13 @@ impl<C: Serve> Sched<C> {
         }
     }
 
-    fn run(this: Arc<Self>) {
+    fn run((this, mut scratch): (Arc<Self>, C::Scratch)) {
         loop {
             let mail = this.mailbox.take(None);
             this.finish_zc_done();
             match mail {
                 // After its turn the connection goes to the end of the queue, so none starves.
-                Mail::Object(conn) => conn.run(),
+                Mail::Object(conn) => conn.run(&mut scratch),
                 Mail::Tick => {}
                 Mail::Stop => return,
             }

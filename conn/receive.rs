@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     lib_linux::{
+        iov::BvecBuf,
         misc,
         socket::{
             Socket,
@@ -88,10 +89,11 @@ impl Conn {
     pub(super) fn receive<'a>(
         self: &'a Arc<Self>,
         mut io: MutexGuard<'a, Io>,
+        list: &mut BvecBuf,
     ) -> (MutexGuard<'a, Io>, Progress<Turn>) {
         let mut quantum = QUANTUM;
         loop {
-            let call = match self.receive_some(&mut io, &mut quantum) {
+            let call = match self.receive_some(&mut io, &mut quantum, list) {
                 Ok(Step::Over(turn)) => return (io, Ok(turn)),
                 Ok(Step::Call(call)) => call,
                 Err(e) => return (io, Err(e)),
@@ -165,7 +167,12 @@ impl Conn {
     /// connection is closed. The scheduler's thread.
     // Not inlined, so that its stack frame is gone when the message layer is called.
     #[inline(never)]
-    fn receive_some(self: &Arc<Self>, io: &mut Io, quantum: &mut usize) -> Progress<Step> {
+    fn receive_some(
+        self: &Arc<Self>,
+        io: &mut Io,
+        quantum: &mut usize,
+        list: &mut BvecBuf,
+    ) -> Progress<Step> {
         loop {
             // Handle everything that needs no more bytes. If the connection is closed, the state stays as it
             // is, for `Rx::abandon`.
@@ -243,7 +250,7 @@ impl Conn {
                     None => continue,
                 }
             }
-            let nob = match io.rx.receive(socket) {
+            let nob = match io.rx.receive(socket, list) {
                 Ok(0) if io.rx.is_started() => return Err(Reason::Cut),
                 Ok(0) => return Err(ECONNRESET.into()),
                 Ok(nob) => nob,

@@ -48,10 +48,6 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Fragments of one receive call: the payload of the largest message, at any offset, and the header of
-/// the next.
-const RX_FRAGS: usize = 260;
-
 /// The part of a message that is being received.
 pub(super) enum State {
     /// The header, of which `have` bytes are there. These may be more than the header of a NOOP has.
@@ -139,7 +135,6 @@ pub(super) struct Rx {
     pub(super) origin: MsgOrigin,
     /// Data was received since the last check for the end of a message.
     pub(super) new_data: bool,
-    frags: BvecBuf,
 }
 
 impl Rx {
@@ -155,7 +150,6 @@ impl Rx {
             csum: None,
             origin: MsgOrigin::Peer,
             new_data: false,
-            frags: BvecBuf::with_capacity(RX_FRAGS)?,
         })
     }
 
@@ -202,13 +196,13 @@ impl Rx {
         }
     }
 
-    /// Receives once. Returns the number of bytes; zero is the end of the stream.
-    pub(super) fn receive(&mut self, socket: &Socket) -> Result<usize> {
+    /// Receives once; `list` is memory for that. Returns the number of bytes; zero is the end of the stream.
+    pub(super) fn receive(&mut self, socket: &Socket, list: &mut BvecBuf) -> Result<usize> {
         let hdr_len = self.proto.hdr_len();
         match &mut self.state {
             State::Hdr { have } => {
                 let left = hdr_len.saturating_sub(*have);
-                let mut frags = self.frags.start_recv();
+                let mut frags = list.start_recv();
                 frags.push_buf(&mut self.hdr_buf, *have, left);
                 let nob = socket.recv(&frags)?;
                 *have = have.saturating_add(nob);
@@ -221,7 +215,7 @@ impl Rx {
                 ahead,
             } => {
                 let left = sink.memory.len().saturating_sub(*have);
-                let mut frags = self.frags.start_recv();
+                let mut frags = list.start_recv();
                 // Without slop the next header follows: one call receives both.
                 let whole = sink.memory.add_to_recv(&mut frags, *have);
                 if whole && *slop == 0 {

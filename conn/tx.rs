@@ -22,6 +22,7 @@ use super::{
 use crate::{
     fault,
     lib_linux::{
+        iov::BvecBuf,
         queue::Fifo,
         socket::ZcUbuf, //
     },
@@ -51,9 +52,9 @@ const MAX_NOOPS: usize = 32;
 
 impl Conn {
     /// Sends from the queue until it is empty, the send buffer is full, the quantum is used up, or the
-    /// connection is closed.
-    pub(super) fn transmit(self: &Arc<Self>, io: &mut Io) -> Result<Turn> {
-        let turn = self.transmit_some(io);
+    /// connection is closed. `list` is memory for what TCP is called with.
+    pub(super) fn transmit(self: &Arc<Self>, io: &mut Io, list: &mut BvecBuf) -> Result<Turn> {
+        let turn = self.transmit_some(io, list);
         // It can only complete once it is closed.
         if !io.out.front().is_some_and(Tx::is_zerocopy) {
             io.zc = None;
@@ -61,7 +62,7 @@ impl Conn {
         turn
     }
 
-    fn transmit_some(self: &Arc<Self>, io: &mut Io) -> Result<Turn> {
+    fn transmit_some(self: &Arc<Self>, io: &mut Io, list: &mut BvecBuf) -> Result<Turn> {
         let Some(socket) = io.socket.as_ref() else {
             return Ok(Turn::Idle);
         };
@@ -81,7 +82,7 @@ impl Conn {
             let zerocopy = first.wants_zerocopy(zc_min) && zerocopy::open(&mut io.zc, self, first);
             let zc = io.zc.as_ref().filter(|_| zerocopy);
             // One call sends as many messages as fit.
-            let mut frags = io.frags.start();
+            let mut frags = list.start();
             let more = zerocopy::fill(&mut frags, io.out.iter(), zc.map(|zc| &**zc), zc_min);
             io.deadlines.note_tx_progress(socket.wmem_queued());
             let sent = match zc {

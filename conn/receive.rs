@@ -386,7 +386,11 @@ impl Conn {
                 return Ok(true);
             }
             Decision::Wait(waiter, until) => {
-                let so_far = if payload == 0 { Arrived::All } else { Arrived::Part };
+                let so_far = if payload == 0 {
+                    Arrived::All
+                } else {
+                    Arrived::Part
+                };
                 io.rx.state = State::Parked {
                     waiter: Some((waiter, arrived.unwrap_or(so_far))),
                     payload,
